@@ -1,0 +1,45 @@
+# One target per room. A room's public contract is include/phalanx/ROOM.h; its private headers stay in src/ROOM.
+add_library(px_flags INTERFACE)
+target_compile_definitions(px_flags INTERFACE _GNU_SOURCE)
+target_compile_options(px_flags INTERFACE -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
+                                          -Wpointer-arith -Wwrite-strings -fno-math-errno -g)
+if(PHALANX_WERROR)
+  target_compile_options(px_flags INTERFACE -Werror)
+endif()
+
+function(px_private_headers target room)
+  target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/src/${room} ${CMAKE_SOURCE_DIR}/include)
+endfunction()
+
+function(px_room_target target room)
+  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${room}/*.c)
+  if(sources)
+    add_library(${target} STATIC ${sources})
+    px_private_headers(${target} ${room})
+    target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR}/include)
+    target_link_libraries(${target} PUBLIC ${ARG_LINK} PRIVATE px_flags)
+    target_compile_options(${target} PRIVATE ${OpenMP_C_FLAGS})
+    target_compile_definitions(${target} PRIVATE PX_ROOM="${room}")
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+    if(EXISTS ${CMAKE_SOURCE_DIR}/src/${room}/room.cmake)
+      include(${CMAKE_SOURCE_DIR}/src/${room}/room.cmake) # per-file flags; sees ${target}
+    endif()
+  else()
+    add_library(${target} INTERFACE)
+    target_link_libraries(${target} INTERFACE ${ARG_LINK})
+  endif()
+endfunction()
+
+function(px_room room)
+  px_room_target(px_${room} ${room} ${ARGN})
+endfunction()
+
+# The same sources with px_real = double.
+function(px_room_double room)
+  px_room_target(px_${room}_double ${room} ${ARGN})
+  get_target_property(type px_${room}_double TYPE)
+  if(NOT type STREQUAL "INTERFACE_LIBRARY")
+    target_compile_definitions(px_${room}_double PUBLIC PX_DOUBLE)
+  endif()
+endfunction()

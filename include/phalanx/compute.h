@@ -1,0 +1,136 @@
+/* compute: the arithmetic of a transformer on plain arrays, forward and backward. The only room that calls BLAS.
+ *
+ * Rows are tokens of a ragged batch: [M, C] row-major, no padding. Every forward kernel is row-invariant: the bits of a
+ * row depend on that row (and, in attention, on the keys before it) alone, never on M, the thread count or the place in
+ * the batch. So a token's log-probability has the same bits decoded alone, in a batch of 64, prefilled, or recomputed
+ * by the learner. Backward kernels add into dw/db (+=) and write dx, unless a line says otherwise. Sums over rows are
+ * the only place where the result depends on the split; see learners.gradient_leaf_tokens.
+ *
+ * No function allocates: scratch comes from the context's arena, planned with the px_*_scratch functions. */
+#ifndef PHALANX_COMPUTE_H
+#define PHALANX_COMPUTE_H
+
+#include "phalanx/base.h"
+
+#ifdef PX_DOUBLE /* the same sources once more, for finite differences in double */
+typedef double px_real;
+#else
+typedef float px_real;
+#endif
+
+typedef struct px_compute {
+    int threads;      /* OpenMP threads a kernel may use; BLAS itself runs on one, the split is ours */
+    px_arena scratch; /* per process; kernels mark and release */
+} px_compute;
+px_status px_compute_init(px_compute *ctx, int threads, size_t scratch_bytes);
+void px_compute_free(px_compute *ctx);
+const char *px_compute_isa(void);      /* instruction set of our kernels: "avx512", "avx2", "generic" */
+const char *px_compute_blas(void);     /* name, version and kernel of the BLAS in use */
+bool px_compute_row_invariant(void);   /* measured once per process: is the GEMM in use row-invariant here? */
+
+/* ---- linear layers -------------------------------------------------------------------------------------------
+ * A weight handle, never a bare pointer: a back end may keep a packed form beside the raw one. [out, in] row-major. */
+typedef struct px_weight {
+    const px_real *raw;
+    int out, in;
+    void *packed; /* owned by the back end that made it; NULL: raw only */
+} px_weight;
+/* y[M,out] = x[M,in] w^T + bias[out] (bias NULL: none). ldy, ldx: row strides in elements. */
+void px_linear_forward(px_compute *ctx, px_real *y, int ldy, const px_real *x, int ldx, const px_weight *w,
+                       const px_real *bias, int M);
+/* dx[M,in] = (or +=) dy[M,out] w */
+void px_linear_backward_input(px_compute *ctx, px_real *dx, int lddx, const px_real *dy, int lddy, const px_weight *w,
+                              int M, bool accumulate);
+/* dw[out,in] += dy^T x, db[out] += column sums of dy (db NULL: none) */
+void px_linear_backward_weight(px_compute *ctx, px_real *dw, px_real *db, const px_real *dy, int lddy, const px_real *x,
+                               int ldx, int M, int out, int in);
+size_t px_linear_scratch(int M, int out, int in, int threads);
+
+/* ---- norms ------------------------------------------------------------------------------------------------------
+ * Saved for backward: mean[M], rstd[M] (LayerNorm), rstd[M] (RMSNorm); NULL in inference. w_offset: 0, or 1 for
+ * Gemma's (1 + w). backward: dx = (or +=, accumulate) ..., dw, db +=. */
+void px_layernorm_forward(px_compute *ctx, px_real *y, px_real *mean, px_real *rstd, const px_real *x, const px_real *w,
+                          const px_real *b, int M, int C, double eps);
+void px_layernorm_backward(px_compute *ctx, px_real *dx, px_real *dw, px_real *db, const px_real *dy, const px_real *x,
+                           const px_real *mean, const px_real *rstd, const px_real *w, int M, int C, bool accumulate);
+void px_rmsnorm_forward(px_compute *ctx, px_real *y, px_real *rstd, const px_real *x, const px_real *w, int M, int C,
+                        double eps, double w_offset);
+void px_rmsnorm_backward(px_compute *ctx, px_real *dx, px_real *dw, const px_real *dy, const px_real *x,
+                         const px_real *rstd, const px_real *w, int M, int C, double w_offset, bool accumulate);
+/* x[M,C] += y[M,C] */
+void px_add(px_compute *ctx, px_real *x, const px_real *y, size_t count);
+
+/* ---- activations ------------------------------------------------------------------------------------------------- */
+typedef enum px_activation { PX_GELU_TANH, PX_GELU_ERF, PX_SILU, PX_RELU } px_activation;
+void px_activation_forward(px_compute *ctx, px_activation kind, px_real *y, const px_real *x, size_t count);
+void px_activation_backward(px_compute *ctx, px_activation kind, px_real *dx, const px_real *dy, const px_real *x,
+                            size_t count); /* dx may be dy */
+/* gate_up[M, 2I]: gate in the first I columns, up in the last. h[M,I] = act(gate) * up. */
+void px_gated_forward(px_compute *ctx, px_activation kind, px_real *h, const px_real *gate_up, int M, int I);
+void px_gated_backward(px_compute *ctx, px_activation kind, px_real *dgate_up, const px_real *dh,
+                       const px_real *gate_up, int M, int I);
+
+/* ---- positions ----------------------------------------------------------------------------------------------------
+ * cosine/sine[max_positions, rotary_dim/2] in px_real from frequencies in double. */
+void px_rope_table(px_real *cosine, px_real *sine, const double *frequency, int max_positions, int rotary_dim,
+                   double magnitude);
+/* Rotates in place (rotate-half pairs (j, j + rotary_dim/2)) the first rotary_dim dims of each of `heads` heads of D
+ * dims that start at x, row stride ldx. positions[M]. inverse: the backward rotation. */
+void px_rope_apply(px_compute *ctx, px_real *x, int ldx, const int32_t *positions, const px_real *cosine,
+                   const px_real *sine, int M, int heads, int D, int rotary_dim, bool inverse);
+
+/* ---- attention ----------------------------------------------------------------------------------------------------
+ * One sequence's keys and values of one layer, in the form that one kernel reads in training, prefill and decode:
+ * keys in blocks of PX_KEY_BLOCK tokens, each block transposed, so that vector lanes run over keys.
+ *   k: [kv_heads][capacity / PX_KEY_BLOCK][D][PX_KEY_BLOCK]     v: [kv_heads][capacity][D] */
+#define PX_KEY_BLOCK 16
+typedef struct px_kv {
+    px_real *k, *v;
+    int kv_heads, D;
+    int capacity; /* tokens, a multiple of PX_KEY_BLOCK */
+} px_kv;
+/* Elements of k (and of v) for `tokens` tokens: kv_heads * D * round_up(tokens, PX_KEY_BLOCK). */
+size_t px_kv_elements(int kv_heads, int D, int tokens);
+/* A run of query rows of one sequence at consecutive positions: rows [row, row + rows) stand at positions
+ * position .. position + rows - 1 and attend to keys 0 .. own position of kv (window > 0: the last `window` of them).
+ * Decode is a span of one row; training and prefill are spans of a whole sequence or chunk. */
+typedef struct px_span {
+    int row, rows, position;
+    px_kv kv;
+} px_span;
+/* Writes the rows' keys and values at their positions. k, v: first head of row 0, row stride ld. */
+void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_real *k, const px_real *v, int ld);
+/* out[M, heads*D] (stride ldout) = causal softmax(q k^T * scale) v with an online softmax over key blocks from 0: memory
+ * linear in length. q: first head of row 0, stride ldq. lse[M, heads]: log of the softmax denominator (with the maximum),
+ * NULL in inference. Query head h reads kv head h / (heads / kv_heads). */
+void px_attention_forward(px_compute *ctx, px_real *out, int ldout, px_real *lse, const px_real *q, int ldq,
+                          const px_span *spans, int count, int heads, double scale, int window);
+/* Gradients for q, k, v (first head of row 0, stride ld each; written, not added). Spans must start at position 0.
+ * P is recomputed from lse; delta = rowsum(dout * out) is taken inside. */
+void px_attention_backward(px_compute *ctx, px_real *dq, px_real *dk, px_real *dv, int ldd, const px_real *dout,
+                           const px_real *out, int ldout, const px_real *lse, const px_real *q, int ldq,
+                           const px_span *spans, int count, int heads, double scale, int window);
+size_t px_attention_scratch(int max_tokens, int max_sequence, int heads, int kv_heads, int D, int threads);
+
+/* ---- embedding ----------------------------------------------------------------------------------------------------
+ * x[M,C] = scale * table[ids] (+ positional[positions + offset], NULL: none) */
+void px_embedding_forward(px_compute *ctx, px_real *x, const int32_t *ids, const px_real *table, const int32_t *positions,
+                          const px_real *positional, int offset, int M, int C, double scale);
+/* dtable[ids] += scale * dx, in row order for each id whatever the threads; dpositional likewise. */
+void px_embedding_backward(px_compute *ctx, px_real *dtable, const int32_t *ids, px_real *dpositional,
+                           const int32_t *positions, int offset, const px_real *dx, int M, int C, double scale);
+
+/* ---- softmax over the vocabulary ------------------------------------------------------------------------------------
+ * Rows of logits z[M,V], read in chunks by the caller; all on softmax(z / temperature). */
+typedef struct px_row_stats {
+    double logprob; /* of the target, nats */
+    double entropy; /* nats; NaN unless wanted */
+    double lse;     /* log sum exp of z / temperature */
+} px_row_stats;
+void px_softmax_rows(px_compute *ctx, px_row_stats *stats, const px_real *z, int ldz, const int32_t *targets, int M, int V,
+                     double temperature, bool want_entropy);
+/* z becomes dz: (g/T)(onehot(target) - p) - (h/T) p (ln p + entropy), with g = dlogprob[m], h = dentropy[m] (NULL: 0). */
+void px_softmax_rows_backward(px_compute *ctx, px_real *z, int ldz, const px_row_stats *stats, const int32_t *targets,
+                              const double *dlogprob, const double *dentropy, int M, int V, double temperature);
+
+#endif

@@ -1,0 +1,82 @@
+/* config: one table of every key (type, default, range, meaning), from which come the defaults, the YAML loader's checks,
+ * --set, the resolved dump, the differences, --help and the JSON schema. Errors name file:line:col, all at once. */
+#ifndef PHALANX_CONFIG_H
+#define PHALANX_CONFIG_H
+
+#include "phalanx/base.h"
+
+typedef struct px_config px_config; /* one experiment: one or more resolved stages, immutable once loaded */
+
+typedef struct px_config_source {
+    const char *path;          /* the YAML file */
+    const char *const *sets;   /* "a.b=v" */
+    int set_count;
+} px_config_source;
+/* Loads, includes, expands ${VAR}, applies --set, validates every stage. On failure the recorded message has every
+ * problem, one a line. PX_CONFIG (78), PX_IO when the file cannot be read. */
+px_status px_config_load(px_config **config, const px_config_source *source);
+void px_config_destroy(px_config *config);
+
+const char *px_config_path(const px_config *config);
+const char *px_config_dir(const px_config *config); /* of the YAML file: inputs are relative to it */
+bool px_config_has_stages(const px_config *config); /* false: one stage at the top level, name "" */
+int px_config_stage_count(const px_config *config);
+
+/* ---- one stage's resolved values. Asking for a key that the table lacks, or as another type, is a bug (aborts). ---- */
+typedef struct px_stage px_stage;
+const px_stage *px_config_stage(const px_config *config, int index);
+const px_stage *px_config_stage_named(const px_config *config, const char *name); /* NULL: none */
+const char *px_stage_name(const px_stage *stage);      /* "" for a file without stages: */
+const char *px_stage_algorithm(const px_stage *stage); /* pretrain, sft, reward, ppo */
+
+bool px_stage_is_set(const px_stage *stage, const char *key);   /* given by the user or not null by default */
+int64_t px_stage_int(const px_stage *stage, const char *key);
+double px_stage_float(const px_stage *stage, const char *key);
+bool px_stage_bool(const px_stage *stage, const char *key);
+const char *px_stage_text(const px_stage *stage, const char *key); /* NULL for null */
+/* Keys of "number or word" type (time_limit_s: auto, micro_batch_tokens: auto): true and *value when it is a number. */
+bool px_stage_number(const px_stage *stage, const char *key, double *value);
+/* Input paths come resolved against the YAML file's directory; run.dir against the working directory, with {name},
+ * {seed}, {hash} filled in. */
+px_status px_stage_path(const px_stage *stage, const char *key, char *out, size_t size);
+
+/* Lists of maps (environment.rewards, evaluation.rewards): count, then keys under "environment.rewards.0.kind". */
+int px_stage_list_count(const px_stage *stage, const char *key);
+/* Plain lists of numbers (training.optimizer.betas): "training.optimizer.betas.0". */
+/* Maps with free keys (stop.metrics: {objective/kl: "> 50"}). */
+int px_stage_map_count(const px_stage *stage, const char *key);
+void px_stage_map_entry(const px_stage *stage, const char *key, int index, const char **name, const char **value);
+
+/* Where a key was written: "FILE:LINE:COL", or "default", or "--set". For messages of later checks. */
+const char *px_stage_origin(const px_stage *stage, const char *key);
+/* px_fail with PX_CONFIG and the origin of `key` in front. */
+px_status px_stage_fail(const px_stage *stage, const char *key, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* ---- whole documents -------------------------------------------------------------------------------------------------- */
+px_status px_config_dump(const px_config *config, bool only_differences, px_buf *yaml); /* loads to the same config */
+px_status px_stage_dump(const px_stage *stage, px_buf *yaml); /* one stage as a file of its own: the run's config.yaml */
+px_status px_config_schema(px_buf *json);  /* JSON schema (2020-12) of the whole file, for editors */
+px_status px_config_help(px_buf *text, const char *group); /* the table as text; group NULL: all */
+px_status px_config_markdown(px_buf *text);                /* docs/config.md */
+/* Hash of what must not change on resume, as 16 hex digits. */
+void px_stage_hash(const px_stage *stage, char out[17]);
+
+/* Every resolved leaf in table order, typed: for /config attributes and comparisons. */
+typedef enum px_type { PX_TYPE_INT, PX_TYPE_FLOAT, PX_TYPE_BOOL, PX_TYPE_TEXT } px_type;
+typedef struct px_leaf {
+    const char *key;
+    px_type type;
+    int64_t i;
+    double f;
+    bool b;
+    const char *text;       /* NULL for null */
+    bool may_change;        /* on resume */
+} px_leaf;
+int px_stage_leaf_count(const px_stage *stage);
+void px_stage_leaf(const px_stage *stage, int index, px_leaf *leaf);
+/* Compares with the config.yaml of an earlier start. PX_CONFIG lists the keys that may not change and did (both values);
+ * `changed`, if not NULL, gets the allowed differences, one "key: old -> new" a line. */
+px_status px_stage_compare(const px_stage *stage, const char *earlier_yaml_path, px_buf *changed);
+
+#endif

@@ -1,0 +1,134 @@
+/* text: tokenizers (tokenizer.json), chat renderers, data sets (JSONL and relatives) turned into rows of token ids, and
+ * the order in which rows are visited. No MPI, no BLAS, no HDF5. */
+#ifndef PHALANX_TEXT_H
+#define PHALANX_TEXT_H
+
+#include "phalanx/base.h"
+
+/* ---- tokenizer ---------------------------------------------------------------------------------------------------- */
+typedef struct px_tokenizer px_tokenizer;
+typedef struct px_ids { /* growing array of token ids; start from {0}, px_ids_free */
+    int32_t *data;
+    int64_t length, capacity;
+} px_ids;
+px_status px_ids_add(px_ids *ids, int32_t id);
+px_status px_ids_append(px_ids *ids, const int32_t *more, int64_t count);
+void px_ids_free(px_ids *ids);
+
+/* path: a tokenizer.json (or .json.gz), or a directory that has one; tokenizer_config.json beside it is read for special
+ * tokens and the chat template. PX_DATA names file, key and what is supported. */
+px_status px_tokenizer_load(px_tokenizer **tokenizer, const char *path);
+void px_tokenizer_destroy(px_tokenizer *tokenizer);
+/* Ids of a text, appended. add_special: what the post-processor adds (BOS, ...). Special tokens inside the text are
+ * recognised. PX_DATA on invalid UTF-8. */
+px_status px_tokenizer_encode(px_tokenizer *tokenizer, const char *text, size_t length, bool add_special, px_ids *ids);
+/* Bytes of the ids, appended. Ids without a string become <unk:ID>. Invalid UTF-8 (a cut character) becomes U+FFFD, as
+ * the tokenizers library does. */
+px_status px_tokenizer_decode(px_tokenizer *tokenizer, const int32_t *ids, int64_t count, bool skip_special, px_buf *text);
+int px_tokenizer_size(const px_tokenizer *tokenizer);                      /* ids are below this */
+const char *px_tokenizer_token(const px_tokenizer *tokenizer, int32_t id); /* as in the file; NULL: none */
+int32_t px_tokenizer_id(const px_tokenizer *tokenizer, const char *token); /* -1: none */
+int32_t px_tokenizer_bos(const px_tokenizer *tokenizer);                   /* -1: none */
+int32_t px_tokenizer_eos(const px_tokenizer *tokenizer);
+int32_t px_tokenizer_pad(const px_tokenizer *tokenizer);
+bool px_tokenizer_is_special(const px_tokenizer *tokenizer, int32_t id);
+bool px_tokenizer_adds_bos(const px_tokenizer *tokenizer); /* its post-processor puts BOS in front */
+const char *px_tokenizer_chat_template(const px_tokenizer *tokenizer); /* the Jinja text; NULL: none */
+uint64_t px_tokenizer_hash(const px_tokenizer *tokenizer); /* equal hashes: same ids for the same text */
+const char *px_tokenizer_dir(const px_tokenizer *tokenizer); /* where its files lie, for copying beside a model */
+
+/* Byte-level BPE from text: the most frequent pair first, ties as the tokenizers library breaks them. `special` tokens
+ * come first in the vocabulary ("<|endoftext|>" is eos and bos when it is the only one). Writes tokenizer.json and
+ * tokenizer_config.json into dir, which is made. Files: plain text, or JSONL with a field "text" (or prompt/completion). */
+px_status px_tokenizer_train(const char *const *files, int file_count, int vocab_size, int min_frequency,
+                             const char *const *special, int special_count, const char *dir);
+
+/* ---- chat ------------------------------------------------------------------------------------------------------------ */
+typedef struct px_message {
+    const char *role, *content; /* borrowed */
+} px_message;
+typedef struct px_renderer px_renderer; /* static: nothing to free */
+/* name: "auto" chooses by the tokenizer's own template, else chatml, qwen2.5, qwen3, llama2, llama3, gemma, mistral,
+ * zephyr, smollm2, plain (hh). PX_CONFIG names what is valid; *renderer NULL when auto finds no template at all. */
+px_status px_renderer_find(const px_renderer **renderer, const char *name, const px_tokenizer *tokenizer);
+const char *px_renderer_name(const px_renderer *renderer);
+/* Ids of a conversation. mask, if not NULL, gets one 0/1 per id: assistant content and its end-of-turn token.
+ * generation_prompt: end with the header of an assistant turn. */
+px_status px_chat_encode(const px_renderer *renderer, px_tokenizer *tokenizer, const px_message *messages, int count,
+                         bool generation_prompt, px_ids *ids, px_ids *mask);
+px_status px_chat_text(const px_renderer *renderer, px_tokenizer *tokenizer, const px_message *messages, int count,
+                       bool generation_prompt, px_buf *text);
+
+/* ---- data sets ---------------------------------------------------------------------------------------------------------
+ * Everything that can be a row: a language-model text, prompt + completion, a conversation, a preference pair, a prompt
+ * with extra columns. Shapes are recognised from the first record and named in `shape`; token-id rows are taken as they
+ * are (interface.md: ids; prompt_ids + completion_ids; prompt_ids + chosen_ids + rejected_ids). */
+typedef enum px_kind { PX_ROWS_LM, PX_ROWS_PAIRS, PX_ROWS_PROMPTS } px_kind;
+
+typedef struct px_row {
+    int64_t record;           /* 0-based record number in the file(s) */
+    const int32_t *ids;       /* LM: the whole row. PAIRS: prompt + chosen. PROMPTS: the prompt */
+    int length;
+    int prompt_length;        /* LM: tokens before the completion (0: loss on all but the first). */
+    const uint8_t *mask;      /* LM: 1 where the token is a target, [length]; NULL: all from max(1, prompt_length) */
+    const int32_t *rejected;  /* PAIRS: prompt + rejected */
+    int rejected_length;
+    double margin;            /* PAIRS: 0 unless given */
+    const char *json;         /* the record's own text, one JSON object, for rule rewards and exec; NUL-terminated */
+    int json_length;
+} px_row;
+
+typedef struct px_data_options {
+    px_kind kind;
+    px_tokenizer *tokenizer;     /* NULL: only id rows are possible */
+    const px_renderer *renderer; /* for message lists; NULL: refuse them */
+    const char *system;          /* default system message; NULL: none */
+    int max_tokens;              /* LM: longer rows are cut at the end; PAIRS: pairs with a longer side are dropped;
+                                    PROMPTS: longer prompts are dropped. 0: no limit */
+    int vocab_size;              /* ids must be below it; 0: not checked */
+    int32_t eos_id;              /* appended to plain completions and texts that lack it; -1: none */
+    bool add_bos;                /* put BOS in front where the tokenizer's own post-processor would */
+} px_data_options;
+
+typedef struct px_dataset px_dataset;
+typedef struct px_data_summary {
+    char shape[64];                  /* "prompt+completion", "chosen+rejected (implicit prompt)", ... */
+    int64_t records, rows, cut, dropped, tokens;
+    int max_length, min_length;
+    double mean_length;
+    int64_t duplicate_prompts;
+    int64_t histogram[24];           /* rows of length in [2^i, 2^(i+1)) */
+} px_data_summary;
+/* Reads and tokenises a file (.jsonl, .json array, .txt one text per blank-line-separated paragraph; .gz, .zst of each).
+ * PX_DATA: "FILE:LINE: what is wrong; what is valid". Deterministic: no rank, no thread in it. */
+px_status px_dataset_load(px_dataset **dataset, const char *path, const px_data_options *options);
+void px_dataset_destroy(px_dataset *dataset);
+int64_t px_dataset_count(const px_dataset *dataset);
+void px_dataset_row(const px_dataset *dataset, int64_t index, px_row *row); /* views: valid until destroy */
+const px_data_summary *px_dataset_summary(const px_dataset *dataset);
+uint64_t px_dataset_hash(const px_dataset *dataset); /* over all ids: part of what a resumed run must find unchanged */
+
+/* Raw access for `phalanx tokens` and rewards: calls fn for each record with its JSON text. Same formats and messages. */
+typedef px_status (*px_record_fn)(void *arg, int64_t record, int64_t line, const char *json, size_t length);
+px_status px_records_each(const char *path, px_record_fn fn, void *arg);
+
+/* ---- order ------------------------------------------------------------------------------------------------------------
+ * Which rows make optimizer step or iteration k: a function of (seed, epoch) alone. Positions run over epochs without
+ * end: position p is row permutation(epoch = p / rows)[p % rows]; shuffle false: p % rows. */
+typedef struct px_order {
+    int64_t rows;
+    bool shuffle;
+    px_rng rng;
+    int64_t epoch;    /* of the cached permutation; -1: none */
+    int64_t *permutation;
+} px_order;
+px_status px_order_init(px_order *order, int64_t rows, bool shuffle, px_rng rng);
+void px_order_free(px_order *order);
+int64_t px_order_row(px_order *order, int64_t position);
+
+/* Packing for language-model steps: cuts the stream of all rows (in order of the epoch) into sequences.
+ * Best fit decreasing: lengths[count] into bins of `capacity` tokens; bin[i] is row i's bin; returns the bin count.
+ * Ties go to the lower index, so the answer is a function of the lengths alone. */
+int64_t px_pack(const int32_t *lengths, int64_t count, int capacity, int32_t *bin);
+
+#endif

@@ -1,0 +1,246 @@
+#include "phalanx/base.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+uint64_t px_hash(const void *bytes, size_t length, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(bytes, length, seed);
+}
+
+px_status px_hash_file(const char *path, uint64_t *hash, int64_t *bytes)
+{
+    const void *data;
+    size_t length;
+    PX_TRY(px_file_map(path, &data, &length));
+    *hash = px_hash(data != NULL ? data : "", length, 0);
+    *bytes = (int64_t)length;
+    px_file_unmap(data, length);
+    return PX_OK;
+}
+
+static px_status io_error(const char *path, const char *what)
+{
+    return px_fail(PX_IO, "%s: cannot %s: %s", path, what, strerror(errno));
+}
+
+px_status px_file_read(const char *path, px_buf *buf)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return io_error(path, "open");
+    }
+    struct stat info;
+    px_status status = PX_OK;
+    if (fstat(fd, &info) == 0 && S_ISDIR(info.st_mode)) {
+        errno = EISDIR;
+        status = io_error(path, "read");
+    }
+    while (status == PX_OK) {
+        status = px_buf_reserve(buf, buf->length + (1 << 16));
+        if (status != PX_OK) {
+            break;
+        }
+        ssize_t n = read(fd, buf->data + buf->length, buf->capacity - buf->length - 1);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            status = io_error(path, "read");
+        }
+        if (n <= 0) {
+            break;
+        }
+        buf->length += (size_t)n;
+    }
+    if (buf->data != NULL) {
+        buf->data[buf->length] = '\0';
+    }
+    close(fd);
+    return status;
+}
+
+static px_status write_all(int fd, const char *path, const char *bytes, size_t length)
+{
+    while (length > 0) {
+        ssize_t n = write(fd, bytes, length);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            return io_error(path, "write");
+        }
+        bytes += n;
+        length -= (size_t)n;
+    }
+    return fsync(fd) == 0 ? PX_OK : io_error(path, "sync");
+}
+
+px_status px_file_write(const char *path, const void *bytes, size_t length)
+{
+    char temporary[PX_PATH_MAX];
+    if ((size_t)snprintf(temporary, sizeof temporary, "%s.tmp", path) >= sizeof temporary) {
+        return px_fail(PX_IO, "%s: the path is too long", path);
+    }
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        return io_error(temporary, "create");
+    }
+    px_status status = write_all(fd, temporary, bytes, length);
+    if (close(fd) != 0 && status == PX_OK) {
+        status = io_error(temporary, "close");
+    }
+    if (status == PX_OK && rename(temporary, path) != 0) {
+        status = io_error(path, "rename into place");
+    }
+    if (status != PX_OK) {
+        unlink(temporary);
+    }
+    return status;
+}
+
+px_status px_file_map(const char *path, const void **data, size_t *bytes)
+{
+    *data = NULL;
+    *bytes = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return io_error(path, "open");
+    }
+    struct stat info;
+    px_status status = PX_OK;
+    if (fstat(fd, &info) != 0) {
+        status = io_error(path, "stat");
+    } else if (!S_ISREG(info.st_mode)) {
+        status = px_fail(PX_IO, "%s: not a regular file", path);
+    } else if (info.st_size > 0) {
+        void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (map == MAP_FAILED) {
+            status = io_error(path, "map");
+        } else {
+            *data = map;
+            *bytes = (size_t)info.st_size;
+        }
+    }
+    close(fd);
+    return status;
+}
+
+void px_file_unmap(const void *data, size_t bytes)
+{
+    if (data != NULL) {
+        munmap((void *)(uintptr_t)data, bytes);
+    }
+}
+
+bool px_file_exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && !S_ISDIR(info.st_mode);
+}
+
+bool px_dir_exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+px_status px_dir_create(const char *path)
+{
+    char part[PX_PATH_MAX];
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof part) {
+        return px_fail(PX_IO, "%s: not a usable directory name", path);
+    }
+    memcpy(part, path, length + 1);
+    for (size_t i = 1; i <= length; i++) {
+        if (part[i] != '/' && part[i] != '\0') {
+            continue;
+        }
+        part[i] = '\0';
+        if (mkdir(part, 0777) != 0 && errno != EEXIST) {
+            return io_error(part, "create the directory");
+        }
+        part[i] = i < length ? '/' : '\0';
+    }
+    return px_dir_exists(path) ? PX_OK : px_fail(PX_IO, "%s: exists and is not a directory", path);
+}
+
+px_status px_dir_sync(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        return io_error(path, "open");
+    }
+    px_status status = fsync(fd) == 0 || errno == EINVAL ? PX_OK : io_error(path, "sync");
+    close(fd);
+    return status;
+}
+
+static px_status remove_at(int parent, const char *name, const char *path, int depth)
+{
+    if (unlinkat(parent, name, 0) == 0 || errno == ENOENT) {
+        return PX_OK;
+    }
+    if (errno != EISDIR && errno != EPERM) {
+        return io_error(path, "remove");
+    }
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *dir = fd >= 0 && depth < 64 ? fdopendir(fd) : NULL;
+    if (dir == NULL) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        return io_error(path, "remove");
+    }
+    px_status status = PX_OK;
+    for (struct dirent *entry; status == PX_OK && (entry = readdir(dir)) != NULL;) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            status = remove_at(dirfd(dir), entry->d_name, path, depth + 1);
+        }
+    }
+    closedir(dir);
+    if (status == PX_OK && unlinkat(parent, name, AT_REMOVEDIR) != 0) {
+        status = io_error(path, "remove");
+    }
+    return status;
+}
+
+px_status px_tree_remove(const char *path)
+{
+    return remove_at(AT_FDCWD, path, path, 0);
+}
+
+px_status px_path_join(char *out, size_t size, const char *a, const char *b)
+{
+    size_t la = strlen(a);
+    int n;
+    if (b[0] == '/' || la == 0) {
+        n = snprintf(out, size, "%s", b);
+    } else {
+        n = snprintf(out, size, "%s%s%s", a, a[la - 1] == '/' ? "" : "/", b);
+    }
+    return n >= 0 && (size_t)n < size ? PX_OK : px_fail(PX_IO, "%s/%s: the path is too long", a, b);
+}
+
+void px_path_parent(char *out, size_t size, const char *path)
+{
+    snprintf(out, size, "%s", path);
+    size_t length = strlen(out);
+    while (length > 1 && out[length - 1] == '/') {
+        out[--length] = '\0';
+    }
+    char *slash = strrchr(out, '/');
+    if (slash == NULL) {
+        snprintf(out, size, ".");
+    } else {
+        slash[slash == out ? 1 : 0] = '\0';
+    }
+}
