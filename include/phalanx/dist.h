@@ -21,6 +21,10 @@ const char *px_dist_host(void);    /* local */
  * can fail on one rank ends with, before the next collective. */
 px_status px_agree(px_status status);
 void px_barrier(void);
+/* Seconds that a collective may wait for the others before the job is ended with a post-mortem (0: for ever). The
+ * watchdog's text names the phase, set by the caller: what this rank is doing. */
+void px_deadline_set(double seconds);                /* local */
+void px_phase_set(const char *phase, int64_t iteration); /* local; phase outlives the call */
 
 void px_bcast(void *data, size_t bytes, int root);
 void px_sum_f64(double *values, int count);   /* in rank order: same bits on every rank, run after run */
@@ -30,9 +34,12 @@ void px_min_f64(double *values, int count);
 /* Element-wise sum over ranks by a fixed binary tree over rank numbers (neighbours first): with 2^k ranks that each hold
  * the sum of an aligned 2^j block of leaves, the bits are those of one rank summing all leaves by the same tree. */
 void px_sum_f32_tree(float *values, size_t count);
-/* Concatenates by rank: counts[size] in bytes are returned (caller's array), out holds the total. */
-void px_gather_counts(int64_t mine, int64_t *counts);
-void px_allgatherv(const void *mine, size_t bytes, void *out, const int64_t *counts);
+/* counts[size]: what every rank passed as `mine`. */
+void px_gather_i64(int64_t mine, int64_t *counts);
+/* Concatenates by rank: bytes[size] as from px_gather_i64, out holds their total; mine may be its own place in out. */
+void px_gather_bytes(const void *mine, void *out, const int64_t *bytes);
+/* rows[total] of row_bytes: each rank has filled its px_share of them; afterwards all ranks have all of them. */
+void px_gather_shares(void *rows, size_t row_bytes, int64_t total);
 /* true if all ranks pass the same bytes (a replica check; local result is the same everywhere) */
 bool px_same_everywhere(uint64_t hash);
 
