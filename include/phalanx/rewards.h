@@ -1,0 +1,52 @@
+/* rewards: rule rewards of rlhf, one list of weighted sources. A reward model is a source too, but it is scored by the
+ * caller, who owns the transformer; here are the sources that read text. Local: every rank scores its own samples. */
+#ifndef PHALANX_REWARDS_H
+#define PHALANX_REWARDS_H
+
+#include "phalanx/base.h"
+
+typedef enum px_reward_kind {
+    PX_REWARD_MODEL,   /* a reward model; px_rewards_score leaves its row untouched */
+    PX_REWARD_LEXICON, /* word<TAB>value lines; S / sqrt(S^2 + 15), S = sum of the values of the completion's words (VADER's
+                          compound normalisation, Hutto & Gilbert 2014) */
+    PX_REWARD_LENGTH,  /* -|completion tokens - target| / target */
+    PX_REWARD_REGEX,   /* 1 where the pattern matches the completion, else 0 */
+    PX_REWARD_EXACT,   /* 1 where the completion's answer equals the record's field, else 0 */
+    PX_REWARD_EXEC,    /* a program: JSON lines in, scores out */
+} px_reward_kind;
+
+typedef struct px_reward_spec { /* borrowed strings, must outlive the rewards */
+    const char *name;
+    px_reward_kind kind;
+    double weight;
+    const char *file;           /* lexicon */
+    double target;              /* length, tokens */
+    const char *pattern;        /* regex; exact: optional pattern whose first group is the answer in the completion */
+    const char *field;          /* exact: name in the record, e.g. "answer" */
+    const char *const *command; /* exec: argv, NULL-terminated; the program is found through PATH or relative to dir */
+    double timeout_s;           /* exec: for each batch of requests */
+    const char *dir;            /* exec: working directory of the program */
+} px_reward_spec;
+
+typedef struct px_reward_sample { /* borrowed */
+    const char *prompt, *completion; /* decoded text, NUL-terminated UTF-8 */
+    int completion_tokens;
+    const char *record;              /* the prompt's JSON record; "{}" if none */
+} px_reward_sample;
+
+typedef struct px_rewards px_rewards;
+/* Checks every spec, reads files, compiles patterns, starts exec programs (fork and exec: call it before MPI starts).
+ * PX_CONFIG or PX_DATA names the reward and the reason. */
+px_status px_rewards_open(px_rewards **rewards, const px_reward_spec *specs, int count);
+/* Ends the programs: closes their input, waits up to a second, then kills. NULL is fine. */
+void px_rewards_close(px_rewards *rewards);
+/* raw[spec * count + sample], nats of nothing: plain scores. Rows of models are left as they are. exec: all requests are
+ * written and all replies read (any order) within timeout_s, without deadlock whatever the program's buffering; polls
+ * the stop level. A reply that is missing after the deadline, not finite or not a number leaves NaN for that sample and
+ * adds a line to `events` (may be NULL). A program that died, printed garbage or answered nobody: PX_DATA with its name,
+ * exit status and the last line it printed; valid replies so far are lost. */
+px_status px_rewards_score(px_rewards *rewards, const px_reward_sample *samples, int count, double *raw, px_buf *events);
+int px_rewards_count(const px_rewards *rewards);
+const px_reward_spec *px_rewards_spec(const px_rewards *rewards, int index);
+
+#endif
