@@ -1,0 +1,155 @@
+/* One transformer block, forward: pre-norm attention and MLP with residuals, on rows of a ragged batch. */
+#include <math.h>
+#include <string.h>
+
+#include "block.h"
+
+#define ALIGN_BYTES 64
+
+void *px_layout_take(px_layout *layout, size_t count, size_t size) {
+    char *at = layout->base ? layout->base + layout->used : NULL;
+    layout->used += (count * size + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+    return at;
+}
+
+void px_shape_init(px_shape *shape, const px_model_config *config) {
+    memset(shape, 0, sizeof *shape);
+    shape->config = *config;
+    shape->traits = px_family_traits(config->family);
+    shape->q = config->heads * config->head_dim;
+    shape->kv = config->kv_heads * config->head_dim;
+    shape->qkv = shape->q + 2 * shape->kv;
+    shape->up = config->intermediate_size * (shape->traits.gated ? 2 : 1);
+    shape->mlp_rows = 1024;
+}
+
+px_status px_positions_check(const px_model_config *config, int length) {
+    if (px_family_traits(config->family).learned_positions && length > config->max_positions) {
+        return px_fail(PX_CONFIG, "sequences of %d tokens; the model has positions for at most %d", length,
+                       config->max_positions);
+    }
+    return PX_OK;
+}
+
+static bool is_rotary(const px_shape *shape) {
+    return !shape->traits.learned_positions && shape->config.rope.type != PX_ROPE_NONE;
+}
+
+void px_shape_layout(px_shape *shape, px_layout *layout, int positions) {
+    if (!is_rotary(shape)) return;
+    size_t count = (size_t)positions * (size_t)(shape->config.rope.rotary_dim / 2);
+    shape->cosine = px_layout_take(layout, count, sizeof(px_real));
+    shape->sine = px_layout_take(layout, count, sizeof(px_real));
+}
+
+px_status px_shape_tables(px_shape *shape, int positions) {
+    if (!is_rotary(shape)) return PX_OK;
+    const px_rope *rope = &shape->config.rope;
+    double *frequency = px_alloc_array((size_t)rope->rotary_dim, sizeof *frequency, "rotary frequencies");
+    if (!frequency) return px_error_code();
+    double magnitude;
+    px_rope_frequencies(rope, frequency, &magnitude);
+    px_rope_table(shape->cosine, shape->sine, frequency, positions, rope->rotary_dim, magnitude);
+    px_free(frequency);
+    return PX_OK;
+}
+
+static size_t at_least(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+size_t px_shape_scratch(const px_shape *shape, int M, int max_sequence, int head_rows, int threads, bool train) {
+    const px_model_config *config = &shape->config;
+    int C = config->hidden_size, I = config->intermediate_size;
+    int mlp_rows = !train && M > shape->mlp_rows ? shape->mlp_rows : M;
+    size_t bytes = px_attention_scratch(M, max_sequence, config->heads, config->kv_heads, config->head_dim, threads);
+    bytes = at_least(bytes, px_linear_scratch(M, shape->qkv, C, threads));
+    bytes = at_least(bytes, px_linear_scratch(M, C, shape->q, threads));
+    bytes = at_least(bytes, px_linear_scratch(mlp_rows, shape->up, C, threads));
+    bytes = at_least(bytes, px_linear_scratch(mlp_rows, C, I, threads));
+    if (config->head == PX_HEAD_LM) {
+        bytes = at_least(bytes, px_linear_scratch(head_rows, config->vocab_size, C, threads));
+    }
+    return bytes;
+}
+
+static const px_real *tensor(const px_model *model, size_t offset) {
+    return offset == SIZE_MAX ? NULL : model->weights + offset;
+}
+
+static px_weight weight(const px_model *model, size_t offset, int out, int in) {
+    return (px_weight){.raw = model->weights + offset, .out = out, .in = in};
+}
+
+void px_embed_forward(px_compute *compute, const px_model *model, px_real *x, const int32_t *ids,
+                      const int32_t *positions, int M) {
+    px_embedding_forward(compute, x, ids, model->weights + model->embed, positions, tensor(model, model->position), 0,
+                         M, model->config.hidden_size, 1);
+}
+
+void px_norm_forward(px_compute *compute, const px_shape *shape, px_real *y, px_real *mean, px_real *rstd,
+                     const px_real *x, const px_real *w, const px_real *b, int M) {
+    const px_model_config *config = &shape->config;
+    if (shape->traits.layernorm) {
+        px_layernorm_forward(compute, y, mean, rstd, x, w, b, M, config->hidden_size, config->norm_eps);
+    } else {
+        px_rmsnorm_forward(compute, y, rstd, x, w, M, config->hidden_size, config->norm_eps, 0);
+    }
+}
+
+static void attention_branch(px_compute *compute, const px_shape *shape, const px_model *model,
+                             const px_layer_view *view, const px_activations *a, const px_span *spans, int span_count,
+                             const int32_t *positions, int M) {
+    const px_model_config *config = &shape->config;
+    int C = config->hidden_size, D = config->head_dim;
+    px_norm_forward(compute, shape, a->norm, a->mean1, a->rstd1, a->x, tensor(model, view->norm1_w),
+                    tensor(model, view->norm1_b), M);
+    px_weight qkv = weight(model, view->qkv_w, shape->qkv, C);
+    px_linear_forward(compute, a->qkv, shape->qkv, a->norm, C, &qkv, tensor(model, view->qkv_b), M);
+    if (shape->cosine) { /* the heads of q and k lie side by side */
+        px_rope_apply(compute, a->qkv, shape->qkv, positions, shape->cosine, shape->sine, M,
+                      config->heads + config->kv_heads, D, config->rope.rotary_dim, false);
+    }
+    px_kv_store(compute, spans, span_count, a->qkv + shape->q, a->qkv + shape->q + shape->kv, shape->qkv);
+    px_attention_forward(compute, a->attention, shape->q, a->lse, a->qkv, shape->qkv, spans, span_count, config->heads,
+                         1 / sqrt(D), 0);
+    px_weight out = weight(model, view->out_w, C, shape->q);
+    px_linear_forward(compute, a->mid, C, a->attention, shape->q, &out, tensor(model, view->out_b), M);
+    px_add(compute, a->mid, a->x, (size_t)M * (size_t)C);
+}
+
+/* Rows of the MLP depend on nothing but themselves: chunks of them pass through all of it while they are in cache. */
+static void mlp_branch(px_compute *compute, const px_shape *shape, const px_model *model, const px_layer_view *view,
+                       const px_activations *a, int M) {
+    const px_model_config *config = &shape->config;
+    int C = config->hidden_size, I = config->intermediate_size;
+    px_weight first = weight(model, view->up_w, shape->up, C), second = weight(model, view->down_w, C, I);
+    for (int row = 0; row < M; row += shape->mlp_rows) {
+        int rows = M - row < shape->mlp_rows ? M - row : shape->mlp_rows;
+        size_t at = (size_t)row * (size_t)C, kept = a->keep ? (size_t)row : 0;
+        px_real *up = a->up + kept * (size_t)shape->up, *act = a->act + kept * (size_t)I;
+        px_norm_forward(compute, shape, a->norm, a->mean2 ? a->mean2 + row : NULL, a->rstd2 ? a->rstd2 + row : NULL,
+                        a->mid + at, tensor(model, view->norm2_w), tensor(model, view->norm2_b), rows);
+        px_linear_forward(compute, up, shape->up, a->norm, C, &first, tensor(model, view->up_b), rows);
+        if (shape->traits.gated) {
+            px_gated_forward(compute, config->activation, act, up, rows, I);
+        } else {
+            px_activation_forward(compute, config->activation, act, up, (size_t)rows * (size_t)I);
+        }
+        px_linear_forward(compute, a->out + at, C, act, I, &second, tensor(model, view->down_b), rows);
+        px_add(compute, a->out + at, a->mid + at, (size_t)rows * (size_t)C);
+    }
+}
+
+void px_block_forward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
+                      const px_activations *a, const px_span *spans, int span_count, const int32_t *positions, int M) {
+    const px_layer_view *view = &model->layers[layer];
+    attention_branch(compute, shape, model, view, a, spans, span_count, positions, M);
+    mlp_branch(compute, shape, model, view, a, M);
+}
+
+void px_head_logits(px_compute *compute, const px_model *model, px_real *logits, const px_real *hidden, int M) {
+    int V = model->config.vocab_size, C = model->config.hidden_size;
+    px_weight head = weight(model, model->lm_head, V, C);
+    px_linear_forward(compute, logits, V, hidden, C, &head, NULL, M);
+}

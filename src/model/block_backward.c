@@ -1,0 +1,77 @@
+/* One transformer block, backward. Norm outputs are recomputed: a pass over [M, C] instead of keeping two of them. */
+#include <math.h>
+
+#include "block.h"
+
+static px_weight weight(const px_model *model, size_t offset, int out, int in) {
+    return (px_weight){.raw = model->weights + offset, .out = out, .in = in};
+}
+
+static px_real *at(px_real *block, size_t offset) {
+    return offset == SIZE_MAX ? NULL : block + offset;
+}
+
+void px_norm_backward(px_compute *compute, const px_shape *shape, px_real *dx, px_real *dw, px_real *db,
+                      const px_real *dy, const px_real *x, const px_real *mean, const px_real *rstd, const px_real *w,
+                      int M, bool accumulate) {
+    int C = shape->config.hidden_size;
+    if (shape->traits.layernorm) {
+        px_layernorm_backward(compute, dx, dw, db, dy, x, mean, rstd, w, M, C, accumulate);
+    } else {
+        px_rmsnorm_backward(compute, dx, dw, dy, x, rstd, w, M, C, 0, accumulate);
+    }
+}
+
+/* In: d->dx of the block's output. Out: d->dx of mid. */
+static void mlp_backward(px_compute *compute, const px_shape *shape, const px_model *model, const px_layer_view *view,
+                         const px_activations *a, const px_gradients *d, px_real *grads, int M) {
+    const px_model_config *config = &shape->config;
+    int C = config->hidden_size, I = config->intermediate_size;
+    px_weight first = weight(model, view->up_w, shape->up, C), second = weight(model, view->down_w, C, I);
+    px_linear_backward_weight(compute, grads + view->down_w, at(grads, view->down_b), d->dx, C, a->act, I, M, C, I);
+    px_linear_backward_input(compute, d->dact, I, d->dx, C, &second, M, false);
+    if (shape->traits.gated) {
+        px_gated_backward(compute, config->activation, d->dup, d->dact, a->up, M, I);
+    } else {
+        px_activation_backward(compute, config->activation, d->dup, d->dact, a->up, (size_t)M * (size_t)I);
+    }
+    px_norm_forward(compute, shape, a->norm, NULL, NULL, a->mid, model->weights + view->norm2_w,
+                    at(model->weights, view->norm2_b), M);
+    px_linear_backward_weight(compute, grads + view->up_w, at(grads, view->up_b), d->dup, shape->up, a->norm, C, M,
+                              shape->up, C);
+    px_linear_backward_input(compute, d->dnorm, C, d->dup, shape->up, &first, M, false);
+    px_norm_backward(compute, shape, d->dx, grads + view->norm2_w, at(grads, view->norm2_b), d->dnorm, a->mid, a->mean2,
+                     a->rstd2, model->weights + view->norm2_w, M, true);
+}
+
+/* In: d->dx of mid. Out: d->dx of the block's input. The keys and values are laid out for attention once more. */
+static void attention_backward(px_compute *compute, const px_shape *shape, const px_model *model,
+                               const px_layer_view *view, const px_activations *a, const px_gradients *d,
+                               px_real *grads, const px_span *spans, int span_count, const int32_t *positions, int M) {
+    const px_model_config *config = &shape->config;
+    int C = config->hidden_size, D = config->head_dim, q = shape->q, kv = shape->kv, qkv = shape->qkv;
+    px_weight out = weight(model, view->out_w, C, q), in = weight(model, view->qkv_w, qkv, C);
+    px_linear_backward_weight(compute, grads + view->out_w, at(grads, view->out_b), d->dx, C, a->attention, q, M, C, q);
+    px_linear_backward_input(compute, d->dattention, q, d->dx, C, &out, M, false);
+    px_kv_store(compute, spans, span_count, a->qkv + q, a->qkv + q + kv, qkv);
+    px_attention_backward(compute, d->dqkv, d->dqkv + q, d->dqkv + q + kv, qkv, d->dattention, a->attention, q, a->lse,
+                          a->qkv, qkv, spans, span_count, config->heads, 1 / sqrt(D), 0);
+    if (shape->cosine) {
+        px_rope_apply(compute, d->dqkv, qkv, positions, shape->cosine, shape->sine, M, config->heads + config->kv_heads,
+                      D, config->rope.rotary_dim, true);
+    }
+    px_norm_forward(compute, shape, a->norm, NULL, NULL, a->x, model->weights + view->norm1_w,
+                    at(model->weights, view->norm1_b), M);
+    px_linear_backward_weight(compute, grads + view->qkv_w, at(grads, view->qkv_b), d->dqkv, qkv, a->norm, C, M, qkv, C);
+    px_linear_backward_input(compute, d->dnorm, C, d->dqkv, qkv, &in, M, false);
+    px_norm_backward(compute, shape, d->dx, grads + view->norm1_w, at(grads, view->norm1_b), d->dnorm, a->x, a->mean1,
+                     a->rstd1, model->weights + view->norm1_w, M, true);
+}
+
+void px_block_backward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
+                       const px_activations *a, const px_gradients *d, px_real *grads, const px_span *spans,
+                       int span_count, const int32_t *positions, int M) {
+    const px_layer_view *view = &model->layers[layer];
+    mlp_backward(compute, shape, model, view, a, d, grads, M);
+    attention_backward(compute, shape, model, view, a, d, grads, spans, span_count, positions, M);
+}

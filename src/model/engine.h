@@ -1,0 +1,38 @@
+/* The engine's memory, shared by forward, heads and backward. */
+#ifndef PHALANX_MODEL_ENGINE_H
+#define PHALANX_MODEL_ENGINE_H
+
+#include "block.h"
+
+struct px_engine {
+    px_shape shape;
+    px_engine_plan plan;
+    px_compute compute;
+    void *memory; /* everything below */
+
+    /* the batch of the last forward */
+    int tokens, sequences;
+    int32_t *ids, *positions; /* [max_tokens] */
+    px_span *spans;           /* [max_sequences] */
+    px_real *keys, *values;   /* the spans' cache, one layer at a time */
+
+    px_activations *layers; /* [L]; one set for all in inference */
+    px_real *last;          /* [max_tokens, C] output of the last block */
+    px_real *hidden;        /* [max_tokens, C] after the final norm */
+    px_real *mean, *rstd;   /* [max_tokens] of the final norm */
+    px_gradients gradients; /* dnorm is also the gradient of hidden, between head and blocks */
+
+    /* a chunk of rows of the LM head */
+    int head_rows;
+    px_real *head_hidden, *head_gradient; /* [head_rows, C] */
+    px_real *logits;                      /* [head_rows, V] */
+    px_row_stats *stats;                  /* [head_rows] */
+    double *dlogprob, *dentropy;          /* [head_rows] */
+};
+
+/* Blocks first .. last-1. */
+void px_engine_blocks_forward(px_engine *engine, const px_model *model, int first, int last);
+void px_engine_blocks_backward(px_engine *engine, const px_model *model, px_real *grads, int first, int last,
+                               px_grad_ready on_ready, void *arg);
+
+#endif
