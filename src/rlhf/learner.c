@@ -1,0 +1,160 @@
+#include "phalanx/dist.h"
+#include "phalanx/rlhf.h"
+
+#include <math.h>
+#include <string.h>
+
+/* AdamW treats a run of equally decayed tensors as one range; padding between tensors is zero and stays zero. */
+static px_status make_ranges(px_learner *learner)
+{
+    const px_model *model = &learner->model;
+    learner->ranges = px_alloc_array((size_t)model->param_count, sizeof(px_range), "optimizer ranges");
+    if (learner->ranges == NULL) {
+        return px_error_code();
+    }
+    for (int p = 0; p < model->param_count; p++) {
+        const px_param *param = &model->params[p];
+        px_range *last = learner->range_count > 0 ? &learner->ranges[learner->range_count - 1] : NULL;
+        if (!param->trainable) {
+            continue;
+        }
+        if (last != NULL && last->decay == param->decay && param->offset >= last->offset) {
+            last->count = param->offset + param->count - last->offset;
+        } else {
+            learner->ranges[learner->range_count++] = (px_range){param->offset, param->count, param->decay};
+        }
+    }
+    return PX_OK;
+}
+
+static px_engine_plan engine_plan(const px_learner_config *config)
+{
+    int tokens = config->micro_tokens > config->max_item ? config->micro_tokens : config->max_item;
+    return (px_engine_plan){.max_tokens = tokens,
+                            .max_sequences = tokens,
+                            .max_sequence = config->max_sequence,
+                            .train = true,
+                            .threads = config->threads};
+}
+
+size_t px_learner_bytes(const px_model *model, const px_learner_config *config)
+{
+    px_engine_plan plan = engine_plan(config);
+    size_t blocks = 3 + (size_t)px_work_depth(config->exact, px_dist_size()); /* weights, two moments, gradients */
+    return blocks * model->block * sizeof(float) + px_engine_bytes(model, &plan);
+}
+
+px_status px_learner_create(px_learner *learner, px_model *model, const px_learner_config *config)
+{
+    *learner = (px_learner){.model = *model, .config = *config};
+    *model = (px_model){0};
+    px_engine_plan plan = engine_plan(config);
+    size_t block = learner->model.block;
+    learner->depth = px_work_depth(config->exact, px_dist_size());
+    for (int d = 0; d < learner->depth; d++) {
+        learner->partial[d] = px_alloc_array(block, sizeof(float), "gradients");
+        if (learner->partial[d] == NULL) {
+            return px_error_code();
+        }
+    }
+    learner->m = px_alloc_array(block, sizeof(float), "first moments");
+    learner->v = px_alloc_array(block, sizeof(float), "second moments");
+    if (learner->m == NULL || learner->v == NULL) {
+        return px_error_code();
+    }
+    PX_TRY(make_ranges(learner));
+    return px_engine_create(&learner->engine, &learner->model.config, &plan);
+}
+
+void px_learner_free(px_learner *learner)
+{
+    px_engine_destroy(learner->engine);
+    for (int d = 0; d < learner->depth; d++) {
+        px_free(learner->partial[d]);
+    }
+    px_free(learner->m);
+    px_free(learner->v);
+    px_free(learner->ranges);
+    px_model_free(&learner->model);
+    *learner = (px_learner){0};
+}
+
+static void add_block(float *restrict to, const float *restrict from, size_t count)
+{
+#pragma omp parallel for simd schedule(static)
+    for (size_t i = 0; i < count; i++) {
+        to[i] += from[i];
+    }
+}
+
+/* One leaf in micro-batches of at most micro_tokens tokens (or one item); the cuts depend on the items alone. */
+static px_status run_leaf(px_learner *learner, const int32_t *tokens, int64_t from, int64_t to, float *grads,
+                          const px_loss *loss)
+{
+    memset(grads, 0, learner->model.block * sizeof *grads);
+    while (from < to) {
+        if (px_stop_level() > 0) {
+            return PX_STOPPED;
+        }
+        int64_t end = from + 1, sum = tokens[from];
+        while (end < to && sum + tokens[end] <= learner->config.micro_tokens) {
+            sum += tokens[end++];
+        }
+        loss->run(loss->self, learner, grads, from, end - from);
+        from = end;
+    }
+    return PX_OK;
+}
+
+/* Binary-counter summation: two partial sums of the same height are added at once, so that at most log2(leaves) + 1
+ * blocks are alive and the order of additions is that of a balanced tree. */
+static px_status run_leaves(px_learner *learner, const px_work *work, const int32_t *tokens, const px_loss *loss)
+{
+    int height[PX_MAX_DEPTH], top = 0;
+    for (int l = 0; l < work->mine_count; l++) {
+        int leaf = work->mine + l;
+        PX_CHECK(top < learner->depth);
+        PX_TRY(run_leaf(learner, tokens, work->first[leaf], work->first[leaf + 1], learner->partial[top], loss));
+        height[top++] = 0;
+        while (top >= 2 && (height[top - 1] == height[top - 2] || l == work->mine_count - 1)) {
+            add_block(learner->partial[top - 2], learner->partial[top - 1], learner->model.block);
+            height[top - 2]++;
+            top--;
+        }
+    }
+    if (top == 0) {
+        memset(learner->partial[0], 0, learner->model.block * sizeof(float));
+    }
+    return PX_OK;
+}
+
+px_status px_learner_step(px_learner *learner, const px_work *work, const int32_t *tokens, const px_loss *loss,
+                          px_step *step)
+{
+    PX_TRY(px_agree(run_leaves(learner, work, tokens, loss)));
+    float *grads = learner->partial[0];
+    px_sum_f32_tree(grads, learner->model.block);
+    if (px_fault("learner.nan")) {
+        grads[0] = NAN;
+    }
+    const px_learner_config *config = &learner->config;
+    double norm = sqrt(px_sum_squares(grads, learner->model.block));
+    double bad = isfinite(norm) ? 0.0 : 1.0;
+    px_max_f64(&bad, 1);
+    *step = (px_step){.grad_norm = norm,
+                      .lr = config->lr * px_schedule_at(&config->schedule, learner->steps),
+                      .skipped = bad > 0.0};
+    if (step->skipped) {
+        return PX_OK;
+    }
+    learner->steps++;
+    px_adamw_step(&config->adam, learner->model.weights, grads, learner->m, learner->v, learner->ranges,
+                  learner->range_count, step->lr, px_clip_scale(norm, config->grad_clip), learner->steps);
+    learner->model.version++;
+    return PX_OK;
+}
+
+bool px_learner_in_step(const px_learner *learner)
+{
+    return px_same_everywhere(px_hash(learner->model.weights, learner->model.block * sizeof(float), 0));
+}

@@ -1,0 +1,207 @@
+/* Rewards that look for an answer in the completion: regular expressions, and equality with a field of the record. */
+#include "rewards_sources.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <jansson.h>
+#include <pcre2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct px_pattern {
+    pcre2_code *code;
+    pcre2_match_data *match;
+};
+
+px_status px_pattern_open(px_pattern **pattern, const char *expression)
+{
+    int error;
+    PCRE2_SIZE offset;
+    pcre2_code *code =
+        pcre2_compile((PCRE2_SPTR)expression, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &error, &offset, NULL);
+    if (code == NULL) {
+        PCRE2_UCHAR text[256];
+        pcre2_get_error_message(error, text, sizeof text);
+        return px_fail(PX_CONFIG, "pattern '%s': %s at character %zu; valid is a PCRE2 expression", expression,
+                       (const char *)text, (size_t)offset);
+    }
+    pcre2_jit_compile(code, PCRE2_JIT_COMPLETE); /* only speed: without it the interpreter matches */
+    px_pattern *p = px_alloc(sizeof *p, "pattern");
+    if (p == NULL) {
+        pcre2_code_free(code);
+        return px_error_code();
+    }
+    p->code = code;
+    p->match = pcre2_match_data_create_from_pattern(code, NULL);
+    if (p->match == NULL) {
+        px_pattern_close(p);
+        return px_fail(PX_IO, "out of memory for the pattern '%s'", expression);
+    }
+    *pattern = p;
+    return PX_OK;
+}
+
+void px_pattern_close(px_pattern *pattern)
+{
+    if (pattern != NULL) {
+        pcre2_match_data_free(pattern->match);
+        pcre2_code_free(pattern->code);
+        px_free(pattern);
+    }
+}
+
+px_status px_pattern_find(px_pattern *pattern, const char *text, bool *found, size_t *begin, size_t *length)
+{
+    *found = false;
+    int groups = pcre2_match(pattern->code, (PCRE2_SPTR)text, strlen(text), 0, 0, pattern->match, NULL);
+    if (groups == PCRE2_ERROR_NOMATCH) {
+        return PX_OK;
+    }
+    if (groups < 0) {
+        PCRE2_UCHAR message[256];
+        pcre2_get_error_message(groups, message, sizeof message);
+        return px_fail(PX_DATA, "the pattern cannot be matched: %s", (const char *)message);
+    }
+    const PCRE2_SIZE *at = pcre2_get_ovector_pointer(pattern->match);
+    int group = groups > 1 && at[2] != PCRE2_UNSET ? 1 : 0;
+    PCRE2_SIZE end = at[2 * group + 1];
+    *found = true;
+    *begin = at[2 * group];
+    *length = end > *begin ? end - *begin : 0; /* \K can put the begin behind the end */
+    return PX_OK;
+}
+
+typedef struct span {
+    const char *text;
+    size_t length;
+} span;
+
+static bool is_space(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static span trimmed(span s)
+{
+    while (s.length > 0 && is_space(s.text[0])) {
+        s.text++;
+        s.length--;
+    }
+    while (s.length > 0 && is_space(s.text[s.length - 1])) {
+        s.length--;
+    }
+    return s;
+}
+
+/* "... so 6 * 7 = 42. #### 42": the data sets of GSM8K's style put the answer behind the last mark. */
+static span after_mark(span s)
+{
+    for (size_t i = s.length; i >= 4; i--) {
+        if (memcmp(s.text + i - 4, "####", 4) == 0) {
+            return (span){s.text + i, s.length - i};
+        }
+    }
+    return s;
+}
+
+/* Decimal numbers as people write them: "1,200", "$42", "42.", "-3.5e2". */
+static bool as_number(span s, double *value)
+{
+    char digits[64];
+    size_t n = 0;
+    for (size_t i = 0; i < s.length; i++) {
+        char c = s.text[i];
+        bool between = i > 0 && i + 1 < s.length;
+        if ((c == ',' && between) || (c == '$' && n <= 1 && i <= 1)) {
+            continue;
+        }
+        if (strchr("0123456789+-.eE", c) == NULL || c == '\0' || n + 1 >= sizeof digits) {
+            return false;
+        }
+        digits[n++] = c;
+    }
+    digits[n] = '\0';
+    char *end;
+    *value = strtod(digits, &end);
+    return n > 0 && end == digits + n;
+}
+
+static bool same_answer(span a, span b)
+{
+    double x, y;
+    a = trimmed(a);
+    b = trimmed(b);
+    if (as_number(a, &x) && as_number(b, &y)) {
+        return x == y;
+    }
+    return a.length == b.length && memcmp(a.text, b.text, a.length) == 0;
+}
+
+/* One wanted value: text, a number, true or false. */
+static bool same_as_json(span answer, json_t *want)
+{
+    if (json_is_string(want)) {
+        span text = {json_string_value(want), json_string_length(want)};
+        return same_answer(answer, after_mark(text));
+    }
+    char number[64];
+    if (json_is_integer(want)) {
+        snprintf(number, sizeof number, "%" JSON_INTEGER_FORMAT, json_integer_value(want));
+    } else if (json_is_real(want)) {
+        snprintf(number, sizeof number, "%.17g", json_real_value(want));
+    } else {
+        snprintf(number, sizeof number, "%s", json_is_true(want) ? "true" : "false");
+    }
+    return same_answer(answer, (span){number, strlen(number)});
+}
+
+static bool is_answer(json_t *value)
+{
+    return json_is_string(value) || json_is_number(value) || json_is_boolean(value);
+}
+
+/* The field is an answer, or a list of answers of which one is enough. */
+static px_status compare(const px_reward_spec *spec, json_t *record, span answer, double *score)
+{
+    json_t *want = json_object_get(record, spec->field);
+    if (want == NULL) {
+        return px_fail(PX_DATA, "a prompt's record has no field '%s'", spec->field);
+    }
+    if (is_answer(want)) {
+        *score = same_as_json(answer, want) ? 1.0 : 0.0;
+        return PX_OK;
+    }
+    *score = 0.0;
+    size_t i;
+    json_t *item;
+    json_array_foreach(want, i, item) {
+        if (is_answer(item) && same_as_json(answer, item)) {
+            *score = 1.0;
+        }
+    }
+    return json_is_array(want) ? PX_OK
+                               : px_fail(PX_DATA, "field '%s' of a prompt's record is neither text, a number nor a list",
+                                         spec->field);
+}
+
+px_status px_exact_score(const px_reward_spec *spec, px_pattern *pattern, const px_reward_sample *sample, double *score)
+{
+    span answer = {sample->completion, strlen(sample->completion)};
+    bool found = true;
+    if (pattern != NULL) {
+        size_t begin = 0, length = 0;
+        PX_TRY(px_pattern_find(pattern, sample->completion, &found, &begin, &length));
+        answer = (span){sample->completion + begin, length};
+    } else {
+        answer = after_mark(answer);
+    }
+    json_t *record;
+    const char *text = sample->record != NULL ? sample->record : "{}";
+    PX_TRY(px_json_parse(text, strlen(text), "a prompt's record", 0, &record));
+    px_status status = compare(spec, record, answer, score);
+    json_decref(record);
+    if (status == PX_OK && !found) {
+        *score = 0.0;
+    }
+    return status;
+}

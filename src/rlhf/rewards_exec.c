@@ -1,0 +1,302 @@
+/* A reward computed by a program: requests go to its standard input, replies come from its standard output, both without
+ * blocking, so that neither side can wait for the other whatever the program buffers. Its standard error is ours. */
+#include "rewards_sources.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { LINE_LIMIT = 1 << 20, READ_BYTES = 1 << 16, POLL_MS = 100 };
+
+struct px_exec {
+    const px_reward_spec *spec;
+    px_reward_spec copy;
+    pid_t pid;        /* leader of its own process group; 0: ended and waited for */
+    int wait_status;  /* once pid is 0 */
+    int to, from;     /* our ends of the pipes */
+    px_buf requests;  /* what is still to be written starts at `sent` */
+    size_t sent;
+    px_buf replies;   /* the beginning of a line that is not complete yet */
+    char last[160];   /* beginning of the last line it printed */
+    int64_t next_id;  /* ids run on over batches, so that a late reply is known as one */
+};
+
+/* ---- start and end ------------------------------------------------------------------------------------------------- */
+
+static bool runnable(const char *path)
+{
+    return px_file_exists(path) && access(path, X_OK) == 0;
+}
+
+/* A name with a slash is relative to the directory; another is looked for in PATH, then in the directory. */
+static px_status find_program(const char *name, const char *dir, char *out, size_t size)
+{
+    if (strchr(name, '/') == NULL) {
+        const char *path = getenv("PATH");
+        for (const char *p = path != NULL ? path : ""; *p != '\0';) {
+            size_t length = strcspn(p, ":");
+            if (length > 0 && (size_t)snprintf(out, size, "%.*s/%s", (int)length, p, name) < size && runnable(out)) {
+                return PX_OK;
+            }
+            p += length + (p[length] == ':');
+        }
+    }
+    PX_TRY(px_path_join(out, size, dir, name));
+    if (runnable(out)) {
+        return PX_OK;
+    }
+    return px_fail(PX_CONFIG, "command '%s': no such program %s%s; valid is a name in PATH or a path from that directory",
+                   name, strchr(name, '/') == NULL ? "in PATH or in " : "under ", dir);
+}
+
+static px_status make_pipe(int ends[2])
+{
+    return pipe2(ends, O_CLOEXEC) == 0 ? PX_OK : px_fail(PX_IO, "cannot make a pipe: %s", strerror(errno));
+}
+
+/* In the child: nothing but async-signal-safe calls. An error number on `report` says why exec failed. */
+static _Noreturn void become(const char *program, const char *dir, const char *const *command, int in, int out, int report)
+{
+    setpgid(0, 0);
+    signal(SIGPIPE, SIG_DFL);
+    if (dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0 && chdir(dir) == 0) {
+        execv(program, (char *const *)(uintptr_t)command);
+    }
+    int error = errno;
+    ssize_t ignored = write(report, &error, sizeof error);
+    (void)ignored;
+    _exit(127);
+}
+
+static px_status launch(px_exec *exec, const char *program, const char *dir)
+{
+    int request[2] = {-1, -1}, reply[2] = {-1, -1}, report[2] = {-1, -1};
+    px_status status = make_pipe(request);
+    status = status == PX_OK ? make_pipe(reply) : status;
+    status = status == PX_OK ? make_pipe(report) : status;
+    if (status == PX_OK) {
+        fflush(NULL);
+        exec->pid = fork();
+        if (exec->pid == 0) {
+            become(program, dir, exec->spec->command, request[0], reply[1], report[1]);
+        }
+        if (exec->pid < 0) {
+            exec->pid = 0;
+            status = px_fail(PX_IO, "cannot start %s: %s", program, strerror(errno));
+        }
+    }
+    close(request[0]);
+    close(reply[1]);
+    close(report[1]);
+    exec->to = request[1];
+    exec->from = reply[0];
+    if (status == PX_OK) {
+        setpgid(exec->pid, exec->pid);
+        int error;
+        ssize_t n;
+        while ((n = read(report[0], &error, sizeof error)) < 0 && errno == EINTR) {
+        }
+        if (n == (ssize_t)sizeof error) {
+            status = px_fail(PX_CONFIG, "cannot run %s: %s", program, strerror(error));
+        }
+    }
+    close(report[0]);
+    return status;
+}
+
+px_status px_exec_open(px_exec **out, const px_reward_spec *spec)
+{
+    if (spec->command == NULL || spec->command[0] == NULL || spec->command[0][0] == '\0') {
+        return px_fail(PX_CONFIG, "command is missing; exec runs a program, e.g. [python3, score.py]");
+    }
+    if (!(spec->timeout_s > 0.0)) {
+        return px_fail(PX_CONFIG, "timeout_s is %g; valid is a number of seconds above 0", spec->timeout_s);
+    }
+    const char *dir = spec->dir != NULL && spec->dir[0] != '\0' ? spec->dir : ".";
+    char program[PX_PATH_MAX], absolute[PX_PATH_MAX];
+    if (!px_dir_exists(dir)) {
+        return px_fail(PX_CONFIG, "%s: no such directory to run '%s' in", dir, spec->command[0]);
+    }
+    PX_TRY(find_program(spec->command[0], dir, program, sizeof program));
+    if (realpath(program, absolute) == NULL) { /* the child changes its directory before it looks */
+        return px_fail(PX_CONFIG, "%s: %s", program, strerror(errno));
+    }
+    px_exec *exec = px_alloc(sizeof *exec, "exec reward");
+    if (exec == NULL) {
+        return px_error_code();
+    }
+    exec->copy = *spec;
+    exec->spec = &exec->copy;
+    exec->to = exec->from = -1;
+    struct sigaction old;
+    if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL) {
+        signal(SIGPIPE, SIG_IGN); /* a program that died is an error of write(), not our end */
+    }
+    px_status status = launch(exec, absolute, dir);
+    if (status != PX_OK) {
+        px_exec_close(exec);
+        return status;
+    }
+    fcntl(exec->to, F_SETFL, O_NONBLOCK);
+    fcntl(exec->from, F_SETFL, O_NONBLOCK);
+    *out = exec;
+    return PX_OK;
+}
+
+/* Waits up to `seconds` for the program's end. */
+static bool ended(px_exec *exec, double seconds)
+{
+    double until = px_now() + seconds;
+    while (exec->pid > 0) {
+        pid_t got = waitpid(exec->pid, &exec->wait_status, WNOHANG);
+        if (got == exec->pid || (got < 0 && errno != EINTR)) {
+            exec->pid = 0;
+        } else if (px_now() >= until) {
+            return false;
+        } else {
+            nanosleep(&(struct timespec){0, 5000000}, NULL);
+        }
+    }
+    return true;
+}
+
+static void close_end(int *end)
+{
+    if (*end >= 0) {
+        close(*end);
+        *end = -1;
+    }
+}
+
+void px_exec_close(px_exec *exec)
+{
+    if (exec == NULL) {
+        return;
+    }
+    pid_t group = exec->pid;
+    close_end(&exec->to);
+    close_end(&exec->from);
+    if (!ended(exec, 1.0)) {
+        kill(-group, SIGKILL);
+        kill(group, SIGKILL);
+        while (waitpid(group, NULL, 0) < 0 && errno == EINTR) {
+        }
+    }
+    px_buf_free(&exec->requests);
+    px_buf_free(&exec->replies);
+    px_free(exec);
+}
+
+/* ---- requests ------------------------------------------------------------------------------------------------------ */
+
+static px_status add_text(px_buf *out, const char *key, const char *text)
+{
+    json_t *json = json_string(text);
+    char *quoted = json != NULL ? json_dumps(json, JSON_ENCODE_ANY | JSON_ENSURE_ASCII) : NULL;
+    json_decref(json);
+    if (quoted == NULL) {
+        return px_fail(PX_DATA, "a %s is not valid UTF-8", key);
+    }
+    px_status status = px_buf_printf(out, ",\"%s\":%s", key, quoted);
+    free(quoted);
+    return status;
+}
+
+static px_status add_request(px_buf *out, int64_t id, const px_reward_sample *sample)
+{
+    PX_TRY(px_buf_printf(out, "{\"id\":%lld", (long long)id));
+    PX_TRY(add_text(out, "prompt", sample->prompt != NULL ? sample->prompt : ""));
+    PX_TRY(add_text(out, "completion", sample->completion));
+    PX_TRY(px_buf_text(out, ",\"record\":"));
+    size_t record = out->length;
+    PX_TRY(px_buf_text(out, sample->record != NULL && sample->record[0] != '\0' ? sample->record : "{}"));
+    for (size_t i = record; i < out->length; i++) { /* line breaks stand only between a record's tokens */
+        if (out->data[i] == '\n' || out->data[i] == '\r') {
+            out->data[i] = ' ';
+        }
+    }
+    return px_buf_text(out, "}\n");
+}
+
+/* Drops what was sent; after a batch that was given up, also all but the rest of the line that is half sent. */
+static void drop_requests(px_exec *exec)
+{
+    px_buf *r = &exec->requests;
+    size_t keep = exec->sent;
+    if (keep > 0 && r->data[keep - 1] != '\n') {
+        while (keep < r->length && r->data[keep++] != '\n') {
+        }
+    }
+    size_t rest = keep - exec->sent;
+    if (rest > 0) {
+        memmove(r->data, r->data + exec->sent, rest);
+    }
+    px_buf_clear(r);
+    r->length = rest;
+    exec->sent = 0;
+}
+
+/* ---- replies ------------------------------------------------------------------------------------------------------- */
+
+typedef struct batch {
+    int64_t first; /* id of sample 0 */
+    int count, answered;
+    double *scores;
+    char *state;   /* per sample: 0 no reply yet, 1 scored, 2 a reply without a finite number */
+} batch;
+
+/* Python and others write NaN and Infinity, which JSON has not: they become null, a score that is none. */
+static void replace_nonfinite(char *line)
+{
+    static const char *const words[] = {"-Infinity", "Infinity", "NaN", "nan", "-inf", "inf"};
+    for (char *colon = strchr(line, ':'); colon != NULL; colon = strchr(colon + 1, ':')) {
+        char *value = colon + 1 + strspn(colon + 1, " ");
+        for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+            size_t length = strlen(words[i]);
+            if (strncmp(value, words[i], length) == 0) {
+                char *begin = value > colon + 1 || length > 3 ? value : colon + 1;
+                memset(begin, ' ', (size_t)(value - begin) + length);
+                memcpy(begin, length > 3 ? "null" : "0e9", length > 3 ? 4 : 3);
+                break;
+            }
+        }
+    }
+}
+
+static px_status garbage(const px_exec *exec, const char *what)
+{
+    return px_fail(PX_DATA, "the program '%s' printed %s: \"%s\"; valid is a line {\"id\": N, \"score\": X} for each request",
+                   exec->spec->command[0], what, exec->last);
+}
+
+static px_status take_json(px_exec *exec, batch *b, json_t *reply)
+{
+    json_t *id = json_object_get(reply, "id"), *score = json_object_get(reply, "score");
+    if (!json_is_integer(id) || score == NULL) {
+        return garbage(exec, "a line without an integer id and a score");
+    }
+    int64_t at = json_integer_value(id) - b->first;
+    if (at < 0 && json_integer_value(id) >= 0) {
+        return PX_OK; /* a late reply to a batch that is over */
+    }
+    if (at < 0 || at >= b->count) {
+        return garbage(exec, "an id that nobody asked for");
+    }
+    if (b->state[at] != 0) {
+        return garbage(exec, "a second reply to one request");
+    }
+    double value = json_is_number(score) ? json_number_value(score) : NAN;
+    b->state[at] = isfinite(value) ? 1 : 2;
+    b->scores[at] = isfinite(value) ? value : NAN;
+    b->answered++;
+    return PX_OK;
+}

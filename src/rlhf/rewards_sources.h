@@ -1,0 +1,29 @@
+/* The sources of rule rewards that hold something: a lexicon's table, a regular expression, a program. */
+#ifndef PHALANX_RLHF_REWARDS_SOURCES_H
+#define PHALANX_RLHF_REWARDS_SOURCES_H
+
+#include "phalanx/rewards.h"
+
+/* Words and their values. Scores are S / sqrt(S^2 + 15) over the longest entries that match on word boundaries. */
+typedef struct px_lexicon px_lexicon;
+px_status px_lexicon_open(px_lexicon **lexicon, const char *path);
+void px_lexicon_close(px_lexicon *lexicon);
+px_status px_lexicon_score(px_lexicon *lexicon, const char *text, double *score);
+
+/* A regular expression (PCRE2, UTF-8). */
+typedef struct px_pattern px_pattern;
+px_status px_pattern_open(px_pattern **pattern, const char *expression);
+void px_pattern_close(px_pattern *pattern);
+/* *begin and *length: the first group where the expression has one that took part, else the whole match. */
+px_status px_pattern_find(px_pattern *pattern, const char *text, bool *found, size_t *begin, size_t *length);
+
+/* 1 where the answer in the completion equals the field of the record; `pattern` may be NULL. */
+px_status px_exact_score(const px_reward_spec *spec, px_pattern *pattern, const px_reward_sample *sample, double *score);
+
+/* A program that is asked through its standard input and answers on its standard output. */
+typedef struct px_exec px_exec;
+px_status px_exec_open(px_exec **exec, const px_reward_spec *spec);
+void px_exec_close(px_exec *exec);
+px_status px_exec_score(px_exec *exec, const px_reward_sample *samples, int count, double *scores, px_buf *events);
+
+#endif
