@@ -69,7 +69,7 @@ typedef struct px_row {
     int64_t record;           /* 0-based record number in the file(s) */
     const int32_t *ids;       /* LM: the whole row. PAIRS: prompt + chosen. PROMPTS: the prompt */
     int length;
-    int prompt_length;        /* LM: tokens before the completion (0: loss on all but the first). */
+    int prompt_length;        /* LM: tokens before the completion (0: loss on all but the first). PAIRS: shared by both */
     const uint8_t *mask;      /* LM: 1 where the token is a target, [length]; NULL: all from max(1, prompt_length) */
     const int32_t *rejected;  /* PAIRS: prompt + rejected */
     int rejected_length;
@@ -93,8 +93,11 @@ typedef struct px_data_options {
 typedef struct px_dataset px_dataset;
 typedef struct px_data_summary {
     char shape[64];                  /* "prompt+completion", "chosen+rejected (implicit prompt)", ... */
-    int64_t records, rows, cut, dropped, tokens;
-    int max_length, min_length;
+    int64_t records, rows, cut, dropped;
+    int64_t dropped_long, dropped_equal, dropped_empty; /* over max_tokens; chosen equal to rejected (more than 2 % of
+                                        them are an error); nothing to learn within max_tokens. Their sum: dropped */
+    int64_t tokens;                  /* of both sides of pairs */
+    int max_length, min_length;      /* of pairs: their longer side; mean and histogram too */
     double mean_length;
     int64_t duplicate_prompts;
     int64_t histogram[24];           /* rows of length in [2^i, 2^(i+1)) */
@@ -106,9 +109,12 @@ void px_dataset_destroy(px_dataset *dataset);
 int64_t px_dataset_count(const px_dataset *dataset);
 void px_dataset_row(const px_dataset *dataset, int64_t index, px_row *row); /* views: valid until destroy */
 const px_data_summary *px_dataset_summary(const px_dataset *dataset);
-uint64_t px_dataset_hash(const px_dataset *dataset); /* over all ids: part of what a resumed run must find unchanged */
+/* Over all ids, masks and margins, of prompts over their records too: what a resumed run must find unchanged. */
+uint64_t px_dataset_hash(const px_dataset *dataset);
 
-/* Raw access for `phalanx tokens` and rewards: calls fn for each record with its JSON text. Same formats and messages. */
+/* Raw access for `phalanx tokens` and rewards: calls fn for each record with its JSON text (a paragraph of .txt comes as
+ * {"text": ...}), which is NUL-terminated, valid UTF-8, and not parsed yet. line: of the file, from 1. Same formats and
+ * messages; a status of fn other than PX_OK ends it and is passed on. */
 typedef px_status (*px_record_fn)(void *arg, int64_t record, int64_t line, const char *json, size_t length);
 px_status px_records_each(const char *path, px_record_fn fn, void *arg);
 
@@ -128,7 +134,8 @@ int64_t px_order_row(px_order *order, int64_t position);
 
 /* Packing for language-model steps: cuts the stream of all rows (in order of the epoch) into sequences.
  * Best fit decreasing: lengths[count] into bins of `capacity` tokens; bin[i] is row i's bin; returns the bin count.
- * Ties go to the lower index, so the answer is a function of the lengths alone. */
+ * Ties go to the lower index, so the answer is a function of the lengths alone. -1: a row is longer than capacity, or no
+ * memory (the error is recorded). */
 int64_t px_pack(const int32_t *lengths, int64_t count, int capacity, int32_t *bin);
 
 #endif

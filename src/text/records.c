@@ -1,0 +1,265 @@
+/* Records of a data file as JSON objects, one after another: lines of .jsonl, elements of a .json array, paragraphs of
+ * .txt. Nothing but the current record is held. */
+#include "bytes.h"
+#include "phalanx/text.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#define PX_RECORD_LIMIT ((size_t)64 << 20) /* bytes of one line, element or paragraph */
+
+typedef enum px_layout { PX_LINES, PX_ARRAY, PX_PARAGRAPHS } px_layout;
+
+typedef struct px_reader {
+    const char *path;
+    px_record_fn fn;
+    void *arg;
+    px_layout layout;
+    px_buf record; /* bytes of the current line, element or paragraph */
+    px_buf json;   /* a paragraph as a JSON object */
+    int64_t count, line, record_line; /* records so far; the current line and where the record began, from 1 */
+    bool in_string, escaped, began, ended, comma; /* array: inside a string; '[' seen; ']' seen; a ',' is due */
+    int depth;                                    /* array: open brackets inside the element */
+} px_reader;
+
+/* ---- what the name says ------------------------------------------------------------------------------------------- */
+
+static bool ends_with(const char *path, size_t length, const char *suffix) {
+    size_t n = strlen(suffix);
+    return length > n && !strncasecmp(path + length - n, suffix, n);
+}
+
+static px_status refuse_table(const char *path, const char *reader) {
+    return px_fail(PX_DATA, "%s: this format is not read here; make JSON lines of it once: python3 -c \"import pandas "
+                            "as pd; pd.%s('%s').to_json('data.jsonl', orient='records', lines=True)\"",
+                   path, reader, path);
+}
+
+static px_status layout_of(const char *path, px_layout *layout) {
+    size_t length = strlen(path);
+    if (ends_with(path, length, ".gz")) length -= 3;
+    else if (ends_with(path, length, ".zst")) length -= 4;
+    if (ends_with(path, length, ".jsonl") || ends_with(path, length, ".ndjson")) *layout = PX_LINES;
+    else if (ends_with(path, length, ".json")) *layout = PX_ARRAY;
+    else if (ends_with(path, length, ".txt") || ends_with(path, length, ".text")) *layout = PX_PARAGRAPHS;
+    else if (ends_with(path, length, ".parquet")) return refuse_table(path, "read_parquet");
+    else if (ends_with(path, length, ".arrow") || ends_with(path, length, ".feather"))
+        return refuse_table(path, "read_feather");
+    else if (ends_with(path, length, ".csv")) return refuse_table(path, "read_csv");
+    else if (ends_with(path, length, ".tsv")) return refuse_table(path, "read_table");
+    else
+        return px_fail(PX_DATA, "%s: the name does not say what is in it; valid are .jsonl (one object a line), .json "
+                                "(an array of objects) and .txt (a text per blank-line-separated paragraph), each also "
+                                "with .gz or .zst", path);
+    return PX_OK;
+}
+
+/* ---- one record ----------------------------------------------------------------------------------------------------- */
+
+static px_status check_bytes(const px_reader *reader) {
+    const char *text = reader->record.data;
+    size_t length = reader->record.length, good = px_utf8_valid(text, length);
+    const char *nul = memchr(text, 0, length);
+    size_t bad = nul && (size_t)(nul - text) < good ? (size_t)(nul - text) : good;
+    if (bad == length) return PX_OK;
+    int64_t line = reader->record_line;
+    for (size_t i = 0; i < bad; i++) line += text[i] == '\n';
+    if (nul && bad == (size_t)(nul - text))
+        return px_fail(PX_DATA, "%s:%lld: byte %zu of the record is NUL; valid is UTF-8 text", reader->path,
+                       (long long)line, bad + 1);
+    return px_fail(PX_DATA, "%s:%lld: byte %zu of the record (0x%02x) is not UTF-8; convert the file (iconv -t UTF-8)",
+                   reader->path, (long long)line, bad + 1, (unsigned char)text[bad]);
+}
+
+/* {"text": ...} of a paragraph. */
+static px_status quote_text(px_buf *json, const char *text, size_t length) {
+    px_buf_clear(json);
+    PX_TRY(px_buf_text(json, "{\"text\": \""));
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c == '"' || c == '\\') {
+            char pair[2] = {'\\', (char)c};
+            PX_TRY(px_buf_add(json, pair, 2));
+        } else if (c == '\n') {
+            PX_TRY(px_buf_add(json, "\\n", 2));
+        } else if (c < 0x20) {
+            PX_TRY(px_buf_printf(json, "\\u%04x", c));
+        } else {
+            PX_TRY(px_buf_add(json, &text[i], 1));
+        }
+    }
+    return px_buf_text(json, "\"}");
+}
+
+static bool is_blank(char c) {
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* Hands the collected bytes to the caller, unless there is nothing but white space. */
+static px_status emit(px_reader *reader) {
+    if (reader->record.length == 0) return PX_OK;
+    PX_TRY(check_bytes(reader));
+    const char *text = reader->record.data;
+    size_t length = reader->record.length;
+    while (length > 0 && is_blank(text[length - 1])) length--;
+    while (length > 0 && reader->layout != PX_PARAGRAPHS && is_blank(*text)) text++, length--;
+    if (length == 0) {
+        px_buf_clear(&reader->record);
+        return PX_OK;
+    }
+    if (reader->layout == PX_PARAGRAPHS) {
+        PX_TRY(quote_text(&reader->json, text, length));
+        text = reader->json.data;
+        length = reader->json.length;
+    } else {
+        reader->record.data[(size_t)(text - reader->record.data) + length] = '\0';
+    }
+    px_status status = reader->fn(reader->arg, reader->count++, reader->record_line, text, length);
+    px_buf_clear(&reader->record);
+    return status;
+}
+
+static px_status collect(px_reader *reader, const char *bytes, size_t length) {
+    if (reader->record.length + length > PX_RECORD_LIMIT)
+        return px_fail(PX_DATA, "%s:%lld: one %s of more than 64 MiB; valid is one record a %s", reader->path,
+                       (long long)reader->record_line, reader->layout == PX_PARAGRAPHS ? "paragraph" : "record",
+                       reader->layout == PX_PARAGRAPHS ? "paragraph, with a blank line between two" : "line");
+    return px_buf_add(&reader->record, bytes, length);
+}
+
+/* ---- the three layouts ---------------------------------------------------------------------------------------------- */
+
+static px_status feed_lines(px_reader *reader, const char *data, size_t length) {
+    while (length > 0) {
+        const char *end = memchr(data, '\n', length);
+        size_t part = end ? (size_t)(end - data) : length;
+        reader->record_line = reader->line;
+        PX_TRY(collect(reader, data, part));
+        if (!end) return PX_OK;
+        PX_TRY(emit(reader));
+        reader->line++;
+        data += part + 1;
+        length -= part + 1;
+    }
+    return PX_OK;
+}
+
+/* A line of white space alone ends a paragraph; line ends of DOS become plain ones. */
+static px_status feed_paragraphs(px_reader *reader, const char *data, size_t length) {
+    for (size_t i = 0; i < length; i++) {
+        if (data[i] == '\r') continue;
+        if (reader->record.length == 0) reader->record_line = reader->line;
+        PX_TRY(collect(reader, &data[i], 1));
+        if (data[i] != '\n') continue;
+        reader->line++;
+        size_t start = reader->record.length - 1;
+        while (start > 0 && (reader->record.data[start - 1] == ' ' || reader->record.data[start - 1] == '\t')) start--;
+        if (start == 0 || reader->record.data[start - 1] == '\n') PX_TRY(emit(reader));
+    }
+    return PX_OK;
+}
+
+static px_status stray(const px_reader *reader, char c) {
+    return px_fail(PX_DATA, "%s:%lld: '%c' where %s is due; valid is an array of objects: [{...}, {...}]", reader->path,
+                   (long long)reader->line, c >= ' ' && c < 127 ? c : '?',
+                   reader->ended ? "the end of the file" : reader->comma ? "',' or ']'" : "an object");
+}
+
+/* Between the elements of the array. */
+static px_status between(px_reader *reader, char c) {
+    if (is_blank(c)) return PX_OK;
+    if (reader->ended) return stray(reader, c);
+    if (!reader->began) {
+        reader->began = c == '[';
+        return reader->began ? PX_OK : stray(reader, c);
+    }
+    if (c == ']' && (reader->comma || reader->count == 0)) {
+        reader->ended = true;
+    } else if (c == ',' && reader->comma) {
+        reader->comma = false;
+    } else if (c == '{' && !reader->comma) {
+        reader->depth = 1;
+        reader->record_line = reader->line;
+        return collect(reader, &c, 1);
+    } else {
+        return stray(reader, c);
+    }
+    return PX_OK;
+}
+
+static px_status feed_array(px_reader *reader, const char *data, size_t length) {
+    for (size_t i = 0; i < length; i++) {
+        char c = data[i];
+        if (c == '\n') reader->line++;
+        if (reader->depth == 0) {
+            PX_TRY(between(reader, c));
+            continue;
+        }
+        PX_TRY(collect(reader, &c, 1));
+        if (reader->in_string) {
+            if (reader->escaped) reader->escaped = false;
+            else if (c == '\\') reader->escaped = true;
+            else if (c == '"') reader->in_string = false;
+        } else if (c == '"') {
+            reader->in_string = true;
+        } else if (c == '{' || c == '[') {
+            reader->depth++;
+        } else if ((c == '}' || c == ']') && --reader->depth == 0) {
+            PX_TRY(emit(reader));
+            reader->comma = true;
+        }
+    }
+    return PX_OK;
+}
+
+static px_status feed(px_reader *reader, const char *data, size_t length) {
+    switch (reader->layout) {
+    case PX_LINES: return feed_lines(reader, data, length);
+    case PX_ARRAY: return feed_array(reader, data, length);
+    case PX_PARAGRAPHS: return feed_paragraphs(reader, data, length);
+    }
+    return PX_OK;
+}
+
+/* A .json file that begins with '{' holds JSON lines under the wrong name, which many data sets do. */
+static void look_at_start(px_reader *reader, const char **data, size_t *length) {
+    if (*length >= 3 && !memcmp(*data, "\xef\xbb\xbf", 3)) *data += 3, *length -= 3;
+    size_t i = 0;
+    while (i < *length && is_blank((*data)[i])) i++;
+    if (reader->layout == PX_ARRAY && i < *length && (*data)[i] == '{') reader->layout = PX_LINES;
+}
+
+static px_status read_all(px_reader *reader, px_bytes *bytes) {
+    const char *data;
+    size_t length;
+    for (bool first = true;; first = false) {
+        PX_TRY(px_bytes_next(bytes, &data, &length));
+        if (length == 0) break;
+        if (first) look_at_start(reader, &data, &length);
+        PX_TRY(feed(reader, data, length));
+    }
+    if (reader->layout == PX_ARRAY) {
+        if (reader->depth > 0 || (reader->began && !reader->ended))
+            return px_fail(PX_DATA, "%s:%lld: the array is not closed; the file was cut short", reader->path,
+                           (long long)reader->line);
+    } else if (reader->record.length > 0) {
+        PX_TRY(emit(reader));
+    }
+    if (reader->count == 0)
+        return px_fail(PX_DATA, "%s: no records: the file is empty; valid is %s", reader->path,
+                       reader->layout == PX_PARAGRAPHS ? "at least one paragraph" : "at least one JSON object");
+    return PX_OK;
+}
+
+px_status px_records_each(const char *path, px_record_fn fn, void *arg) {
+    px_reader reader = {.path = path, .fn = fn, .arg = arg, .line = 1, .record_line = 1};
+    px_bytes *bytes;
+    PX_TRY(layout_of(path, &reader.layout));
+    PX_TRY(px_bytes_open(&bytes, path));
+    px_status status = read_all(&reader, bytes);
+    px_bytes_close(bytes);
+    px_buf_free(&reader.record);
+    px_buf_free(&reader.json);
+    return status;
+}

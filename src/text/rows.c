@@ -1,0 +1,258 @@
+#include "rows.h"
+
+#include <string.h>
+
+void px_row_maker_free(px_row_maker *maker) {
+    px_ids_free(&maker->ids);
+    px_ids_free(&maker->rejected);
+    px_ids_free(&maker->mask);
+    px_ids_free(&maker->header);
+    px_buf_free(&maker->text);
+    px_free(maker->messages);
+    *maker = (px_row_maker){0};
+}
+
+/* ---- id rows -------------------------------------------------------------------------------------------------------- */
+
+static px_status take_ids(px_row_maker *maker, const json_t *record, const char *field, px_ids *ids) {
+    const json_t *list = json_object_get(record, field);
+    size_t count = json_array_size(list);
+    int vocab = maker->options->vocab_size;
+    int64_t limit = vocab > 0 ? vocab : INT32_MAX;
+    if (count == 0) return px_fail(PX_DATA, "field \"%s\" is empty; valid is one token id or more", field);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *item = json_array_get(list, i);
+        if (!json_is_integer(item))
+            return px_fail(PX_DATA, "field \"%s\": entry %zu is not an integer; valid is a list of token ids", field, i);
+        json_int_t id = json_integer_value(item);
+        if (id < 0 || id >= limit)
+            return px_fail(PX_DATA, "field \"%s\": entry %zu is %lld; valid is 0 to %lld%s", field, i, (long long)id,
+                           (long long)limit - 1, vocab > 0 ? " (the model's vocabulary)" : "");
+        PX_TRY(px_ids_add(ids, (int32_t)id));
+    }
+    return PX_OK;
+}
+
+static px_status make_from_ids(px_row_maker *maker, const json_t *record) {
+    const px_shape *shape = maker->shape;
+    if (shape->prompt) PX_TRY(take_ids(maker, record, shape->prompt, &maker->ids));
+    maker->prompt_length = maker->ids.length;
+    if (shape->rejected) {
+        PX_TRY(px_ids_append(&maker->rejected, maker->ids.data, maker->ids.length));
+        PX_TRY(take_ids(maker, record, shape->rejected, &maker->rejected));
+    }
+    return shape->answer ? take_ids(maker, record, shape->answer, &maker->ids) : PX_OK;
+}
+
+/* ---- text rows ------------------------------------------------------------------------------------------------------ */
+
+typedef struct px_span {
+    const char *text;
+    size_t length;
+} px_span;
+
+static px_status text_field(const json_t *record, const char *field, px_span *span) {
+    const json_t *value = json_object_get(record, field);
+    *span = (px_span){json_string_value(value), json_string_length(value)};
+    if (span->length == 0) return px_fail(PX_DATA, "field \"%s\" is empty; valid is text", field);
+    return PX_OK;
+}
+
+/* The templates of Stanford's Alpaca (with a line end after "Response:") and of TRL's question-answer examples. */
+static px_status styled_prompt(px_row_maker *maker, const json_t *record, px_span *span) {
+    px_buf *text = &maker->text;
+    px_buf_clear(text);
+    if (maker->shape->style == PX_STYLE_QUESTION) {
+        PX_TRY(px_buf_printf(text, "Question: %s\n\nAnswer:", span->text));
+    } else {
+        const char *input = json_string_value(json_object_get(record, "input"));
+        bool has_input = input && *input;
+        PX_TRY(px_buf_printf(text, "Below is an instruction that describes a task%s. Write a response that appropriately "
+                                   "completes the request.\n\n### Instruction:\n%s\n\n",
+                             has_input ? ", paired with an input that provides further context" : "", span->text));
+        if (has_input) PX_TRY(px_buf_printf(text, "### Input:\n%s\n\n", input));
+        PX_TRY(px_buf_text(text, "### Response:\n"));
+    }
+    *span = (px_span){text->data, text->length};
+    return PX_OK;
+}
+
+/* Where the prompt ends in two texts that begin with it: after the last "\n\nAssistant:" they share, else before the
+ * last white space they share, so that no word is split. */
+static size_t shared_prompt(px_span a, px_span b) {
+    static const char turn[] = "\n\nAssistant:";
+    size_t turn_length = sizeof turn - 1, shared = 0;
+    while (shared < a.length && shared < b.length && a.text[shared] == b.text[shared]) shared++;
+    for (size_t end = shared; end >= turn_length; end--)
+        if (!memcmp(a.text + end - turn_length, turn, turn_length)) return end;
+    for (size_t end = shared; end > 0; end--)
+        if (memchr(" \t\n\r", a.text[end - 1], 4)) {
+            while (end > 0 && memchr(" \t\n\r", a.text[end - 1], 4)) end--;
+            return end;
+        }
+    return 0;
+}
+
+static px_status split_implicit(const px_shape *shape, px_span *prompt, px_span *chosen, px_span *rejected) {
+    size_t split = shared_prompt(*chosen, *rejected);
+    if (split == 0)
+        return px_fail(PX_DATA, "fields \"%s\" and \"%s\" do not begin with the same prompt; valid is a field "
+                                "\"prompt\", or two texts that begin with it", shape->answer, shape->rejected);
+    if (split == chosen->length || split == rejected->length)
+        return px_fail(PX_DATA, "field \"%s\" has nothing after the shared prompt; valid is two answers",
+                       split == chosen->length ? shape->answer : shape->rejected);
+    *prompt = (px_span){chosen->text, split};
+    *chosen = (px_span){chosen->text + split, chosen->length - split};
+    *rejected = (px_span){rejected->text + split, rejected->length - split};
+    return PX_OK;
+}
+
+static px_status encode_start(px_row_maker *maker, px_span span) {
+    const px_data_options *options = maker->options;
+    px_ids *ids = &maker->ids;
+    int32_t bos = px_tokenizer_bos(options->tokenizer);
+    bool add = options->add_bos && bos >= 0 && px_tokenizer_adds_bos(options->tokenizer);
+    if (add) PX_TRY(px_ids_add(ids, bos));
+    PX_TRY(px_tokenizer_encode(options->tokenizer, span.text, span.length, false, ids));
+    if (add && ids->length > 1 && ids->data[1] == bos) { /* the text had its own */
+        ids->length--;
+        memmove(ids->data, ids->data + 1, (size_t)ids->length * sizeof *ids->data);
+    }
+    return PX_OK;
+}
+
+static px_status encode_answer(px_row_maker *maker, px_span span, px_ids *ids) {
+    if (maker->shape->style == PX_STYLE_QUESTION) { /* the space after "Answer:" belongs to the answer's first word */
+        px_buf_clear(&maker->text);
+        PX_TRY(px_buf_printf(&maker->text, " %s", span.text));
+        span = (px_span){maker->text.data, maker->text.length};
+    }
+    return px_tokenizer_encode(maker->options->tokenizer, span.text, span.length, false, ids);
+}
+
+/* The id, never the text: a text of the token could be cut differently. */
+static px_status end_answer(const px_row_maker *maker, px_ids *ids) {
+    int32_t eos = maker->options->eos_id;
+    if (eos < 0 || (ids->length > 0 && ids->data[ids->length - 1] == eos)) return PX_OK;
+    return px_ids_add(ids, eos);
+}
+
+/* Prompt and answers are encoded apart and joined: these are the ids that generation sees and makes. */
+static px_status make_from_text(px_row_maker *maker, const json_t *record) {
+    const px_shape *shape = maker->shape;
+    px_span prompt = {0}, answer = {0}, rejected = {0};
+    if (shape->answer) PX_TRY(text_field(record, shape->answer, &answer));
+    if (shape->rejected) PX_TRY(text_field(record, shape->rejected, &rejected));
+    if (shape->prompt) {
+        PX_TRY(text_field(record, shape->prompt, &prompt));
+        if (shape->style != PX_STYLE_PLAIN) PX_TRY(styled_prompt(maker, record, &prompt));
+    } else if (shape->rejected) {
+        if (answer.length == rejected.length && !memcmp(answer.text, rejected.text, answer.length)) {
+            maker->verdict = PX_ROW_EQUAL;
+            return PX_OK;
+        }
+        PX_TRY(split_implicit(shape, &prompt, &answer, &rejected));
+    }
+    if (!prompt.text) {
+        PX_TRY(encode_start(maker, answer));
+        return end_answer(maker, &maker->ids);
+    }
+    PX_TRY(encode_start(maker, prompt));
+    maker->prompt_length = maker->ids.length;
+    if (maker->options->kind == PX_ROWS_PROMPTS) return PX_OK;
+    if (rejected.text) {
+        PX_TRY(px_ids_append(&maker->rejected, maker->ids.data, maker->ids.length));
+        PX_TRY(encode_answer(maker, rejected, &maker->rejected));
+        PX_TRY(end_answer(maker, &maker->rejected));
+    }
+    PX_TRY(encode_answer(maker, answer, &maker->ids));
+    return end_answer(maker, &maker->ids);
+}
+
+/* ---- what becomes of the row ------------------------------------------------------------------------------------------ */
+
+static bool has_target(const px_row_maker *maker) {
+    int64_t first = maker->prompt_length > 1 ? maker->prompt_length : 1;
+    if (!maker->has_mask) return maker->ids.length > first;
+    for (int64_t i = 1; i < maker->ids.length; i++)
+        if (maker->mask.data[i]) return true;
+    return false;
+}
+
+static px_verdict judge(px_row_maker *maker) {
+    int64_t limit = maker->options->max_tokens > 0 ? maker->options->max_tokens : INT32_MAX;
+    bool is_long = maker->ids.length > limit || maker->rejected.length > limit;
+    switch (maker->options->kind) {
+    case PX_ROWS_PAIRS:
+        if (maker->ids.length == maker->rejected.length &&
+            !memcmp(maker->ids.data, maker->rejected.data, (size_t)maker->ids.length * sizeof *maker->ids.data))
+            return PX_ROW_EQUAL;
+        return is_long ? PX_ROW_TOO_LONG : PX_ROW_KEPT;
+    case PX_ROWS_PROMPTS:
+        return is_long ? PX_ROW_TOO_LONG : PX_ROW_KEPT;
+    case PX_ROWS_LM:
+        if (is_long) {
+            maker->ids.length = limit;
+            if (maker->has_mask) maker->mask.length = limit;
+        }
+        if (!has_target(maker)) return PX_ROW_NO_TARGET;
+        return is_long ? PX_ROW_CUT : PX_ROW_KEPT;
+    }
+    return PX_ROW_KEPT;
+}
+
+static px_status check_vocabulary(const px_row_maker *maker, const px_ids *ids) {
+    int vocab = maker->options->vocab_size;
+    for (int64_t i = 0; vocab > 0 && i < ids->length; i++)
+        if (ids->data[i] < 0 || ids->data[i] >= vocab)
+            return px_fail(PX_DATA, "the tokenizer makes id %d of this text, the model's vocabulary ends at %d; valid is "
+                                    "the tokenizer that belongs to the model", ids->data[i], vocab - 1);
+    return PX_OK;
+}
+
+static px_status read_margin(px_row_maker *maker, const json_t *record) {
+    const json_t *margin = json_object_get(record, "margin");
+    maker->margin = 0.0;
+    if (maker->options->kind != PX_ROWS_PAIRS || !margin || json_is_null(margin)) return PX_OK;
+    if (!json_is_number(margin)) return px_fail(PX_DATA, "field \"margin\" is not a number; valid is a number or none");
+    maker->margin = json_number_value(margin);
+    return PX_OK;
+}
+
+/* Optional fields that would change what the row says, so that their type matters too. */
+static px_status check_extras(const px_row_maker *maker, const json_t *record) {
+    const json_t *input = json_object_get(record, "input"), *history = json_object_get(record, "history");
+    if (maker->shape->style != PX_STYLE_ALPACA) return PX_OK;
+    if (input && !json_is_string(input) && !json_is_null(input))
+        return px_fail(PX_DATA, "field \"input\" is not a string; valid is a string or none");
+    if (json_array_size(history) > 0)
+        return px_fail(PX_DATA, "field \"history\" is not supported; valid is the whole conversation in \"messages\"");
+    return PX_OK;
+}
+
+px_status px_row_make(px_row_maker *maker, const json_t *record) {
+    const px_shape *shape = maker->shape;
+    maker->ids.length = maker->rejected.length = maker->mask.length = 0;
+    maker->has_mask = false;
+    maker->prompt_length = 0;
+    maker->verdict = PX_ROW_KEPT;
+    PX_TRY(read_margin(maker, record));
+    PX_TRY(check_extras(maker, record));
+    if (shape->form != PX_FORM_IDS && !maker->options->tokenizer)
+        return px_fail(PX_DATA, "a record of the shape %s needs a tokenizer, and there is none; valid without one are "
+                                "token ids: \"ids\", \"prompt_ids\" with \"completion_ids\", or \"prompt_ids\" with "
+                                "\"chosen_ids\" and \"rejected_ids\"", shape->name);
+    if (shape->form == PX_FORM_IDS) {
+        PX_TRY(make_from_ids(maker, record));
+    } else {
+        bool turns = shape->form == PX_FORM_MESSAGES ||
+                     (shape->style != PX_STYLE_PLAIN && maker->options->renderer);
+        PX_TRY(turns ? px_turns_make(maker, record) : make_from_text(maker, record));
+        PX_TRY(check_vocabulary(maker, &maker->ids));
+        PX_TRY(check_vocabulary(maker, &maker->rejected));
+        if (maker->verdict == PX_ROW_KEPT && maker->ids.length == 0)
+            return px_fail(PX_DATA, "the text gives no token at all; valid is text that the tokenizer knows");
+    }
+    if (maker->verdict == PX_ROW_KEPT) maker->verdict = judge(maker);
+    return PX_OK;
+}

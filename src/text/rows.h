@@ -1,0 +1,39 @@
+/* One record at a time into token ids. Private to text. */
+#ifndef PX_TEXT_ROWS_H
+#define PX_TEXT_ROWS_H
+
+#include "shapes.h"
+
+typedef enum px_verdict {
+    PX_ROW_KEPT,
+    PX_ROW_CUT,       /* kept, without its end */
+    PX_ROW_TOO_LONG,  /* dropped */
+    PX_ROW_EQUAL,     /* dropped: chosen and rejected are the same */
+    PX_ROW_NO_TARGET, /* dropped: nothing to learn within max_tokens */
+} px_verdict;
+
+/* The row of the latest record, and scratch that is used again for the next. Start from {options, shape}. */
+typedef struct px_row_maker {
+    const px_data_options *options;
+    const px_shape *shape;
+    px_ids ids, rejected;
+    px_ids mask; /* one 0/1 per id when has_mask */
+    bool has_mask;
+    int64_t prompt_length;
+    double margin;
+    px_verdict verdict;
+    /* scratch */
+    px_ids header; /* a prompt of messages up to the assistant's turn */
+    px_buf text;
+    px_message *messages;
+    int message_count, message_capacity;
+} px_row_maker;
+
+px_status px_row_make(px_row_maker *maker, const json_t *record); /* the record has maker->shape */
+void px_row_maker_free(px_row_maker *maker);
+
+/* Turns of a conversation, turns.c: fills ids (and rejected, mask, prompt_length) of maker from a record of messages, or
+ * of an instruction or question that is rendered as a conversation. */
+px_status px_turns_make(px_row_maker *maker, const json_t *record);
+
+#endif

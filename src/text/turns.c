@@ -1,0 +1,232 @@
+/* Rows from conversations: messages are gathered, rendered by px_chat_encode, and split where the answer begins. */
+#include "rows.h"
+
+#include <string.h>
+
+/* ---- gathering turns --------------------------------------------------------------------------------------------------- */
+
+/* ShareGPT's names of the roles. */
+static const char *role_name(const char *role) {
+    if (!strcmp(role, "human")) return "user";
+    if (!strcmp(role, "gpt") || !strcmp(role, "chatgpt") || !strcmp(role, "bing") || !strcmp(role, "bard"))
+        return "assistant";
+    return role;
+}
+
+static px_status push_turn(px_row_maker *maker, const char *role, const char *content) {
+    if (maker->message_count == maker->message_capacity) {
+        int capacity = maker->message_capacity ? 2 * maker->message_capacity : 16;
+        px_message *messages = px_realloc(maker->messages, (size_t)capacity * sizeof *messages, "turns of a conversation");
+        if (!messages) return px_error_code();
+        maker->messages = messages;
+        maker->message_capacity = capacity;
+    }
+    maker->messages[maker->message_count++] = (px_message){role, content};
+    return PX_OK;
+}
+
+static px_status push_object(px_row_maker *maker, const char *field, size_t index, const json_t *turn) {
+    const json_t *role = json_object_get(turn, "role"), *content = json_object_get(turn, "content");
+    if (!role && !content) {
+        role = json_object_get(turn, "from");
+        content = json_object_get(turn, "value");
+    }
+    if (!json_is_string(role) || !json_is_string(content))
+        return px_fail(PX_DATA, "field \"%s\": turn %zu has no text; valid is {\"role\": ..., \"content\": ...} or "
+                                "{\"from\": ..., \"value\": ...} with two strings", field, index);
+    if (!*json_string_value(role))
+        return px_fail(PX_DATA, "field \"%s\": turn %zu has an empty role; valid are system, user and assistant", field,
+                       index);
+    return push_turn(maker, role_name(json_string_value(role)), json_string_value(content));
+}
+
+/* The turns of a field: a list of messages, or one message without its list. */
+static px_status push_field(px_row_maker *maker, const json_t *record, const char *field) {
+    const json_t *value = json_object_get(record, field);
+    if (json_is_object(value)) return push_object(maker, field, 0, value);
+    if (json_array_size(value) == 0)
+        return px_fail(PX_DATA, "field \"%s\" is empty; valid is one message or more", field);
+    for (size_t i = 0; i < json_array_size(value); i++) PX_TRY(push_object(maker, field, i, json_array_get(value, i)));
+    return PX_OK;
+}
+
+/* A system message of the record (a field "system") or of the options goes first, unless the turns bring their own. */
+static px_status push_system(px_row_maker *maker, const json_t *record, const char *field) {
+    const json_t *turns = json_object_get(record, field), *first = json_is_array(turns) ? json_array_get(turns, 0) : turns;
+    const char *role = json_string_value(json_object_get(first, "role"));
+    if (!role) role = json_string_value(json_object_get(first, "from"));
+    if (role && !strcmp(role, "system")) return PX_OK;
+    const char *system = json_string_value(json_object_get(record, "system"));
+    if (!system || !*system) system = maker->options->system;
+    return system && *system ? push_turn(maker, "system", system) : PX_OK;
+}
+
+/* An instruction (with its input) or a question as a user's turn, its answer as an assistant's. */
+static px_status push_user(px_row_maker *maker, const json_t *record) {
+    const char *text = json_string_value(json_object_get(record, maker->shape->prompt));
+    const char *input = maker->shape->style == PX_STYLE_ALPACA ? json_string_value(json_object_get(record, "input")) : NULL;
+    if (!*text) return px_fail(PX_DATA, "field \"%s\" is empty; valid is text", maker->shape->prompt);
+    px_buf_clear(&maker->text);
+    PX_TRY(px_buf_printf(&maker->text, "%s%s%s", text, input && *input ? "\n" : "", input ? input : ""));
+    return push_turn(maker, "user", maker->text.data);
+}
+
+static px_status push_prompt(px_row_maker *maker, const json_t *record) {
+    const char *field = maker->shape->prompt;
+    PX_TRY(push_system(maker, record, field));
+    return maker->shape->form == PX_FORM_TEXT ? push_user(maker, record) : push_field(maker, record, field);
+}
+
+static px_status push_answer(px_row_maker *maker, const json_t *record, const char *field) {
+    int before = maker->message_count;
+    if (maker->shape->form == PX_FORM_TEXT)
+        PX_TRY(push_turn(maker, "assistant", json_string_value(json_object_get(record, field))));
+    else
+        PX_TRY(push_field(maker, record, field));
+    const px_message *last = &maker->messages[maker->message_count - 1];
+    if (strcmp(last->role, "assistant") != 0 || maker->message_count == before)
+        return px_fail(PX_DATA, "field \"%s\" ends with a turn of %.40s; valid is an assistant's turn at the end", field,
+                       last->role);
+    if (!*last->content) return px_fail(PX_DATA, "field \"%s\": the answer is empty; valid is text", field);
+    return PX_OK;
+}
+
+/* ---- rendering ---------------------------------------------------------------------------------------------------------- */
+
+static px_status render(px_row_maker *maker, int count, bool generation_prompt, px_ids *ids, px_ids *mask) {
+    ids->length = 0;
+    if (mask) mask->length = 0;
+    return px_chat_encode(maker->options->renderer, maker->options->tokenizer, maker->messages, count, generation_prompt,
+                          ids, mask);
+}
+
+static int64_t common_prefix(const px_ids *a, const px_ids *b, int64_t limit) {
+    int64_t n = 0;
+    while (n < limit && n < a->length && n < b->length && a->data[n] == b->data[n]) n++;
+    return n;
+}
+
+/* Ids after the last target (a line end behind the end of turn) are never sampled: a scored answer ends before them. */
+static void end_at_target(px_ids *ids, const px_ids *mask) {
+    while (ids->length > 0 && !mask->data[ids->length - 1]) ids->length--;
+}
+
+static int64_t first_target(const px_ids *mask) {
+    for (int64_t i = 0; i < mask->length; i++)
+        if (mask->data[i]) return i;
+    return -1;
+}
+
+/* prompt (or none) + completion: a language-model row whose targets are the assistant's turns of the completion. */
+static px_status make_lm(px_row_maker *maker, const json_t *record) {
+    int prompt_turns = 0;
+    if (maker->shape->prompt) {
+        PX_TRY(push_prompt(maker, record));
+        prompt_turns = maker->message_count;
+        PX_TRY(push_answer(maker, record, maker->shape->answer));
+    } else {
+        PX_TRY(push_system(maker, record, maker->shape->answer));
+        PX_TRY(push_field(maker, record, maker->shape->answer));
+    }
+    PX_TRY(render(maker, maker->message_count, false, &maker->ids, &maker->mask));
+    maker->has_mask = true;
+    if (prompt_turns > 0) {
+        PX_TRY(render(maker, prompt_turns, true, &maker->header, NULL));
+        int64_t split = common_prefix(&maker->header, &maker->ids, INT64_MAX);
+        for (int64_t i = 0; i < split; i++) maker->mask.data[i] = 0;
+    }
+    int64_t first = first_target(&maker->mask);
+    if (first < 0)
+        return px_fail(PX_DATA, "field \"%s\" has no assistant's turn, so there is nothing to learn; valid is one or more",
+                       maker->shape->answer);
+    maker->prompt_length = first;
+    return PX_OK;
+}
+
+/* Whole turns that chosen and rejected share are the prompt. */
+static px_status shared_turns(px_row_maker *maker, const json_t *record, int *count) {
+    const px_shape *shape = maker->shape;
+    PX_TRY(push_system(maker, record, shape->answer));
+    int start = maker->message_count;
+    PX_TRY(push_field(maker, record, shape->answer));
+    int middle = maker->message_count;
+    PX_TRY(push_field(maker, record, shape->rejected));
+    const px_message *a = maker->messages + start, *b = maker->messages + middle;
+    int a_count = middle - start, b_count = maker->message_count - middle, n = 0;
+    while (n < a_count && n < b_count && !strcmp(a[n].role, b[n].role) && !strcmp(a[n].content, b[n].content)) n++;
+    if (n == a_count && n == b_count) {
+        maker->verdict = PX_ROW_EQUAL;
+        return PX_OK;
+    }
+    if (n == 0)
+        return px_fail(PX_DATA, "fields \"%s\" and \"%s\" do not begin with the same turn; valid is a field \"prompt\", "
+                                "or two conversations that begin with it", shape->answer, shape->rejected);
+    if (n == a_count || n == b_count)
+        return px_fail(PX_DATA, "field \"%s\" has no turn after the shared prompt; valid is two answers",
+                       n == a_count ? shape->answer : shape->rejected);
+    *count = start + n;
+    return PX_OK;
+}
+
+static px_status make_side(px_row_maker *maker, const json_t *record, const char *field, int prompt_turns, px_ids *ids) {
+    if (maker->shape->prompt) {
+        maker->message_count = prompt_turns;
+    } else { /* the field holds the prompt as well */
+        maker->message_count = 0;
+        PX_TRY(push_system(maker, record, field));
+    }
+    PX_TRY(push_answer(maker, record, field));
+    PX_TRY(render(maker, maker->message_count, false, ids, &maker->mask));
+    end_at_target(ids, &maker->mask);
+    return PX_OK;
+}
+
+static px_status make_pair(px_row_maker *maker, const json_t *record) {
+    const px_shape *shape = maker->shape;
+    int prompt_turns = 0;
+    if (shape->prompt) {
+        PX_TRY(push_prompt(maker, record));
+        prompt_turns = maker->message_count;
+    } else {
+        PX_TRY(shared_turns(maker, record, &prompt_turns));
+        if (maker->verdict == PX_ROW_EQUAL) return PX_OK;
+    }
+    PX_TRY(render(maker, prompt_turns, true, &maker->header, NULL));
+    PX_TRY(make_side(maker, record, shape->answer, prompt_turns, &maker->ids));
+    PX_TRY(make_side(maker, record, shape->rejected, prompt_turns, &maker->rejected));
+    maker->prompt_length = common_prefix(&maker->header, &maker->ids, INT64_MAX);
+    maker->prompt_length = common_prefix(&maker->header, &maker->rejected, maker->prompt_length);
+    return PX_OK;
+}
+
+/* A prompt ends before the assistant's turn; answers at its end are what the model is to make itself. */
+static px_status make_prompt(px_row_maker *maker, const json_t *record) {
+    int count = 0;
+    if (maker->shape->prompt) {
+        PX_TRY(push_prompt(maker, record));
+        count = maker->message_count;
+    } else {
+        PX_TRY(shared_turns(maker, record, &count));
+        if (maker->verdict == PX_ROW_EQUAL) return PX_OK;
+    }
+    while (count > 0 && !strcmp(maker->messages[count - 1].role, "assistant")) count--;
+    if (count == 0 || !*maker->messages[count - 1].content)
+        return px_fail(PX_DATA, "the prompt is empty; valid is a user's turn before the assistant's");
+    PX_TRY(render(maker, count, true, &maker->ids, NULL));
+    maker->prompt_length = maker->ids.length;
+    return PX_OK;
+}
+
+px_status px_turns_make(px_row_maker *maker, const json_t *record) {
+    if (!maker->options->renderer)
+        return px_fail(PX_DATA, "a record of the shape %s needs a chat template, and the tokenizer has none; name one "
+                                "(environment.chat.template: chatml, llama3, plain, ...) or give texts",
+                       maker->shape->name);
+    maker->message_count = 0;
+    switch (maker->options->kind) {
+    case PX_ROWS_LM: return make_lm(maker, record);
+    case PX_ROWS_PAIRS: return make_pair(maker, record);
+    case PX_ROWS_PROMPTS: return make_prompt(maker, record);
+    }
+    return PX_OK;
+}
