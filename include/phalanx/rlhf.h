@@ -120,7 +120,7 @@ struct px_trainer {
     double *evaluated;          /* [algorithm->evaluation_count] */
     px_event_sink events;
     int64_t skipped_in_row;
-    double total_steps;         /* of this stage's schedule */
+    bool dirty;                 /* the iteration in hand has changed weights: stopping now loses it */
     void *self;                 /* the algorithm's own state */
 };
 void px_trainer_set(px_trainer *trainer, const char *metric, double value); /* local; unknown name is a bug */
@@ -188,6 +188,7 @@ typedef struct px_rollout {
     float *sampler_logprob; /* [tokens] nats */
     /* written by logprobs */
     float *old_logprob, *ref_logprob, *value; /* [tokens] */
+    float *last_value;    /* [samples] value of the state after the last token */
     /* written by score */
     double *raw;          /* [reward_count][samples] */
     double *score;        /* [samples] weighted, shaped */

@@ -240,7 +240,6 @@ static void drop_requests(px_exec *exec)
     if (rest > 0) {
         memmove(r->data, r->data + exec->sent, rest);
     }
-    px_buf_clear(r);
     r->length = rest;
     exec->sent = 0;
 }
@@ -254,18 +253,17 @@ typedef struct batch {
     char *state;   /* per sample: 0 no reply yet, 1 scored, 2 a reply without a finite number */
 } batch;
 
-/* Python and others write NaN and Infinity, which JSON has not: they become null, a score that is none. */
+/* Python and others write NaN and Infinity, which JSON has not: they become "", which is no number either. */
 static void replace_nonfinite(char *line)
 {
-    static const char *const words[] = {"-Infinity", "Infinity", "NaN", "nan", "-inf", "inf"};
+    static const char *const words[] = {"-Infinity", "Infinity", "NaN", "nan", "-nan", "-inf", "inf"};
     for (char *colon = strchr(line, ':'); colon != NULL; colon = strchr(colon + 1, ':')) {
         char *value = colon + 1 + strspn(colon + 1, " ");
         for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
             size_t length = strlen(words[i]);
             if (strncmp(value, words[i], length) == 0) {
-                char *begin = value > colon + 1 || length > 3 ? value : colon + 1;
-                memset(begin, ' ', (size_t)(value - begin) + length);
-                memcpy(begin, length > 3 ? "null" : "0e9", length > 3 ? 4 : 3);
+                memset(value, ' ', length);
+                memcpy(value, "\"\"", 2);
                 break;
             }
         }
@@ -299,4 +297,171 @@ static px_status take_json(px_exec *exec, batch *b, json_t *reply)
     b->scores[at] = isfinite(value) ? value : NAN;
     b->answered++;
     return PX_OK;
+}
+
+static px_status take_line(px_exec *exec, batch *b, char *line, size_t length)
+{
+    line[length] = '\0';
+    if (line[strspn(line, " \t\r")] == '\0') {
+        return PX_OK;
+    }
+    snprintf(exec->last, sizeof exec->last, "%.*s", (int)px_utf8_valid(line, length < 150 ? length : 150), line);
+    json_t *reply = json_loadb(line, length, 0, NULL);
+    if (reply == NULL) {
+        replace_nonfinite(line);
+        reply = json_loadb(line, length, 0, NULL);
+    }
+    if (!json_is_object(reply)) {
+        json_decref(reply);
+        return garbage(exec, "something that is not a JSON object");
+    }
+    px_status status = take_json(exec, b, reply);
+    json_decref(reply);
+    return status;
+}
+
+/* Handles the complete lines among the bytes read so far; the rest waits for more. */
+static px_status take_lines(px_exec *exec, batch *b)
+{
+    px_buf *r = &exec->replies;
+    size_t begin = 0;
+    for (char *stop; (stop = memchr(r->data + begin, '\n', r->length - begin)) != NULL;) {
+        PX_TRY(take_line(exec, b, r->data + begin, (size_t)(stop - (r->data + begin))));
+        begin = (size_t)(stop - r->data) + 1;
+    }
+    memmove(r->data, r->data + begin, r->length - begin);
+    r->length -= begin;
+    if (r->length > LINE_LIMIT) {
+        snprintf(exec->last, sizeof exec->last, "%.60s", r->data);
+        return garbage(exec, "a line of more than a mebibyte");
+    }
+    return PX_OK;
+}
+
+/* ---- one batch ----------------------------------------------------------------------------------------------------- */
+
+static px_status died(px_exec *exec, const batch *b)
+{
+    char how[64] = "closed its input or output";
+    if (ended(exec, 1.0)) {
+        int status = exec->wait_status;
+        if (WIFSIGNALED(status)) {
+            snprintf(how, sizeof how, "was ended by signal %d", WTERMSIG(status));
+        } else {
+            snprintf(how, sizeof how, "ended with exit status %d", WEXITSTATUS(status));
+        }
+    }
+    if (exec->replies.length > 0) {
+        snprintf(exec->last, sizeof exec->last, "%.*s", (int)px_utf8_valid(exec->replies.data, exec->replies.length),
+                 exec->replies.data);
+    }
+    return px_fail(PX_DATA, "the program '%s' %s after %d of %d replies; the last line it printed: \"%s\"",
+                   exec->spec->command[0], how, b->answered, b->count, exec->last);
+}
+
+static px_status send_some(px_exec *exec, const batch *b)
+{
+    const px_buf *r = &exec->requests;
+    ssize_t n = write(exec->to, r->data + exec->sent, r->length - exec->sent);
+    if (n >= 0) {
+        exec->sent += (size_t)n;
+        return PX_OK;
+    }
+    if (errno == EAGAIN || errno == EINTR) {
+        return PX_OK;
+    }
+    return errno == EPIPE ? died(exec, b) : px_fail(PX_IO, "cannot write to '%s': %s", exec->spec->command[0], strerror(errno));
+}
+
+static px_status receive_some(px_exec *exec, batch *b)
+{
+    px_buf *r = &exec->replies;
+    PX_TRY(px_buf_reserve(r, r->length + READ_BYTES + 1));
+    ssize_t n = read(exec->from, r->data + r->length, READ_BYTES);
+    if (n > 0) {
+        r->length += (size_t)n;
+        return take_lines(exec, b);
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        return PX_OK;
+    }
+    return n == 0 ? died(exec, b) : px_fail(PX_IO, "cannot read from '%s': %s", exec->spec->command[0], strerror(errno));
+}
+
+static px_status talk(px_exec *exec, batch *b)
+{
+    double until = px_now() + exec->spec->timeout_s;
+    while (b->answered < b->count) {
+        double left = until - px_now();
+        if (left <= 0.0) {
+            break;
+        }
+        if (px_stop_level() > 0) {
+            return px_fail(PX_STOPPED, "stopped (%s) while '%s' was asked for scores",
+                           px_stop_reason() != NULL ? px_stop_reason() : "signal", exec->spec->command[0]);
+        }
+        bool more = exec->sent < exec->requests.length;
+        struct pollfd ends[2] = {{exec->from, POLLIN, 0}, {more ? exec->to : -1, POLLOUT, 0}};
+        int ready = poll(ends, 2, left * 1000.0 < POLL_MS ? (int)(left * 1000.0) + 1 : POLL_MS);
+        if (ready < 0 && errno != EINTR) {
+            return px_fail(PX_IO, "poll: %s", strerror(errno));
+        }
+        if (ready > 0 && ends[0].revents != 0) {
+            PX_TRY(receive_some(exec, b));
+        }
+        if (ready > 0 && ends[1].revents != 0) {
+            /* Replies that were printed before a death are read, and named, first. */
+            if ((ends[1].revents & POLLERR) == 0 || ends[0].revents == 0) {
+                PX_TRY(send_some(exec, b));
+            }
+        }
+    }
+    return PX_OK;
+}
+
+/* Samples without a score, one line each. */
+static px_status add_events(const px_exec *exec, const batch *b, px_buf *events)
+{
+    for (int i = 0; i < b->count && events != NULL; i++) {
+        if (b->state[i] == 0) {
+            PX_TRY(px_buf_printf(events, "reward '%s': sample %d: no reply within %g s\n", exec->spec->name, i,
+                                 exec->spec->timeout_s));
+        } else if (b->state[i] == 2) {
+            PX_TRY(px_buf_printf(events, "reward '%s': sample %d: the score is not a finite number\n", exec->spec->name, i));
+        }
+    }
+    return PX_OK;
+}
+
+static px_status score_batch(px_exec *exec, batch *b, const px_reward_sample *samples, px_buf *events)
+{
+    for (int i = 0; i < b->count; i++) {
+        b->scores[i] = NAN;
+        PX_TRY(add_request(&exec->requests, b->first + i, &samples[i]));
+    }
+    PX_TRY(talk(exec, b));
+    if (b->answered == 0) {
+        return px_fail(PX_DATA,
+                       "the program '%s' answered none of %d requests within %g s; it must flush its output after each "
+                       "line and not wait for the end of its input; the last line it printed: \"%s\"",
+                       exec->spec->command[0], b->count, exec->spec->timeout_s, exec->last);
+    }
+    return add_events(exec, b, events);
+}
+
+px_status px_exec_score(px_exec *exec, const px_reward_sample *samples, int count, double *scores, px_buf *events)
+{
+    if (count <= 0) {
+        return PX_OK;
+    }
+    batch b = {.first = exec->next_id, .count = count, .scores = scores};
+    b.state = px_alloc((size_t)count, "exec replies");
+    if (b.state == NULL) {
+        return px_error_code();
+    }
+    exec->next_id += count;
+    px_status status = score_batch(exec, &b, samples, events);
+    drop_requests(exec);
+    px_free(b.state);
+    return status;
 }

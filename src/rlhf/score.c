@@ -1,0 +1,222 @@
+/* One score for each completion: a weighted list of sources, reward models among them. */
+#include "phalanx/dist.h"
+#include "ppo.h"
+
+#include <math.h>
+#include <string.h>
+
+/* The ids that a reward model with a tokenizer of its own sees: decoded, rendered, encoded again. */
+static px_status render(px_reward_model *model, const px_reward_sample *sample, px_ids *ids)
+{
+    ids->length = 0;
+    if (model->renderer != NULL) {
+        px_message messages[2] = {{"user", sample->prompt}, {"assistant", sample->completion}};
+        return px_chat_encode(model->renderer, model->tokenizer, messages, 2, false, ids, NULL);
+    }
+    PX_TRY(px_tokenizer_encode(model->tokenizer, sample->prompt, strlen(sample->prompt), true, ids));
+    PX_TRY(px_tokenizer_encode(model->tokenizer, sample->completion, strlen(sample->completion), false, ids));
+    int32_t eos = px_tokenizer_eos(model->tokenizer);
+    return eos >= 0 ? px_ids_add(ids, eos) : PX_OK;
+}
+
+/* Scores of samples [from, to): the scalar at the last token, less the mean that the model was centred on. */
+static px_status score_model(px_ppo *ppo, px_reward_model *model, const px_rollout *rollout, const px_reward_sample *samples,
+                             int from, int to, double *raw)
+{
+    px_ids ids = {0};
+    px_status status = PX_OK;
+    int limit = model->model.config.max_positions, most = ppo->config.inference_tokens;
+    for (int i = from; status == PX_OK && i < to;) {
+        px_ragged_clear(&ppo->ragged);
+        int begin = i;
+        for (; i < to; i++) {
+            const int32_t *sequence = rollout->ids + rollout->start[i];
+            int length = rollout->prompt_length[i] + rollout->length[i];
+            if (model->tokenizer != NULL) {
+                status = render(model, &samples[i - from], &ids);
+                if (status != PX_OK) {
+                    break;
+                }
+                sequence = ids.data;
+                length = (int)ids.length;
+            }
+            if (length > limit || length > most) { /* the end is what is scored */
+                int keep = limit < most ? limit : most;
+                sequence += length - keep;
+                length = keep;
+            }
+            if (ppo->ragged.tokens > 0 && ppo->ragged.tokens + length > most) {
+                break;
+            }
+            int at = px_ragged_add(&ppo->ragged, sequence, length);
+            px_ragged_row(&ppo->ragged, at + length - 1, 0, i);
+        }
+        if (status == PX_OK) {
+            px_batch batch = px_ragged_batch(&ppo->ragged);
+            px_engine_forward(model->engine, &model->model, &batch);
+            px_engine_values(model->engine, &model->model, ppo->ragged.rows, ppo->ragged.row_count, ppo->values);
+            for (int k = begin; k < i; k++) {
+                raw[k] = ppo->values[k - begin] - model->model.config.reward_mean;
+            }
+            status = px_stop_level() > 0 ? PX_STOPPED : PX_OK;
+        }
+    }
+    px_ids_free(&ids);
+    return status;
+}
+
+/* Decoded prompt and completion of samples [from, to); the texts live in one buffer, addressed once it is complete. */
+static px_status decode(px_ppo *ppo, const px_rollout *rollout, const px_prompt_set *set, int from, int to, px_buf *text,
+                        px_reward_sample *samples)
+{
+    size_t *places = px_alloc_array((size_t)(to - from) * 2 + 1, sizeof *places, "text places");
+    px_status status = places != NULL ? PX_OK : px_error_code();
+    for (int i = from; status == PX_OK && i < to; i++) {
+        const int32_t *ids = rollout->ids + rollout->start[i];
+        int p = rollout->prompt_length[i], n = rollout->length[i];
+        for (int half = 0; status == PX_OK && half < 2; half++) {
+            places[2 * (i - from) + half] = text->length;
+            if (ppo->parts.tokenizer != NULL) {
+                status = px_tokenizer_decode(ppo->parts.tokenizer, half ? ids + p : ids, half ? n : p, true, text);
+            }
+            if (status == PX_OK) {
+                status = px_buf_add(text, "", 1);
+            }
+        }
+    }
+    for (int i = from; status == PX_OK && i < to; i++) {
+        px_row row;
+        px_dataset_row(set->data, rollout->prompt[i], &row);
+        samples[i - from] = (px_reward_sample){.prompt = text->data + places[2 * (i - from)],
+                                               .completion = text->data + places[2 * (i - from) + 1],
+                                               .completion_tokens = rollout->length[i],
+                                               .record = row.json != NULL ? row.json : "{}"};
+    }
+    px_free(places);
+    return status;
+}
+
+static px_status score_mine(px_ppo *ppo, px_rollout *rollout, const px_prompt_set *set, px_buf *events)
+{
+    int from, to, rewards = px_rewards_count(set->rewards);
+    px_rollout_mine(rollout, &from, &to);
+    int count = to - from;
+    if (count == 0) {
+        return PX_OK;
+    }
+    px_buf text = {0};
+    px_reward_sample *samples = px_alloc_array((size_t)count, sizeof *samples, "texts to score");
+    double *raw = px_alloc_array((size_t)count * (size_t)rewards, sizeof *raw, "scores");
+    px_status status = samples != NULL && raw != NULL ? decode(ppo, rollout, set, from, to, &text, samples) : px_error_code();
+    if (status == PX_OK) {
+        status = px_rewards_score(set->rewards, samples, count, raw, events);
+    }
+    for (int k = 0; status == PX_OK && k < rewards; k++) {
+        double *row = rollout->raw + (size_t)k * (size_t)rollout->samples;
+        if (set->models[k] != NULL) {
+            status = score_model(ppo, set->models[k], rollout, samples, from, to, row);
+        } else {
+            memcpy(row + from, raw + (size_t)k * (size_t)count, (size_t)count * sizeof *row);
+        }
+    }
+    px_free(samples);
+    px_free(raw);
+    px_buf_free(&text);
+    return status;
+}
+
+px_status px_score(px_trainer *trainer, px_rollout *rollout, const px_prompt_set *set, int64_t iteration)
+{
+    px_ppo *ppo = trainer->self;
+    px_buf events = {0};
+    px_status status = px_agree(score_mine(ppo, rollout, set, &events));
+    if (status == PX_OK) {
+        int prompts = rollout->group[rollout->samples - 1] + 1;
+        for (int k = 0; k < px_rewards_count(set->rewards); k++) {
+            px_gather_shares(rollout->raw + (size_t)k * (size_t)rollout->samples,
+                             sizeof(double) * (size_t)(rollout->samples / prompts), prompts);
+        }
+        if (events.length > 0) {
+            px_trainer_event(trainer, iteration, "reward_failed", "%s", events.data);
+        }
+        px_score_shape(ppo, rollout, set->rewards);
+    }
+    px_buf_free(&events);
+    return status;
+}
+
+/* Order: weighted sum, missing end of sequence, clip (the KL penalty comes after, per token). */
+void px_score_shape(const px_ppo *ppo, px_rollout *rollout, const px_rewards *rewards)
+{
+    const px_ppo_config *config = &ppo->config;
+    for (int i = 0; i < rollout->samples; i++) {
+        double score = 0.0;
+        for (int k = 0; k < px_rewards_count(rewards); k++) {
+            score += px_rewards_spec(rewards, k)->weight * rollout->raw[(size_t)k * (size_t)rollout->samples + (size_t)i];
+        }
+        rollout->valid[i] = isfinite(score);
+        if (rollout->finish[i] == PX_FINISH_LENGTH) {
+            if (config->missing_eos == PX_EOS_SUBTRACT) {
+                score -= config->missing_eos_value;
+            } else if (config->missing_eos == PX_EOS_SET && rollout->valid[i]) {
+                score = config->missing_eos_value;
+            } else if (config->missing_eos == PX_EOS_MASK) {
+                rollout->valid[i] = 0;
+            }
+        }
+        if (config->reward_clip > 0.0) {
+            score = fmax(-config->reward_clip, fmin(config->reward_clip, score));
+        }
+        rollout->score[i] = score;
+    }
+}
+
+/* r_t = -beta k(old_t, ref_t), plus the score at the last token; kl: the sequence's sum of k1. */
+void px_reward(const px_ppo *ppo, px_rollout *rollout)
+{
+    for (int i = 0; i < rollout->samples; i++) {
+        int64_t from = rollout->first[i], to = rollout->first[i + 1];
+        double kl = 0.0;
+        for (int64_t t = from; t < to; t++) {
+            double old = rollout->old_logprob[t], ref = rollout->ref_logprob[t];
+            double penalty = ppo->config.kl_in_reward
+                                 ? ppo->kl_coeff * px_kl_estimate(ppo->config.kl_estimator, old, ref) : 0.0;
+            double r = t == to - 1 ? rollout->score[i] - penalty : -penalty;
+            rollout->reward[t] = rollout->valid[i] ? (float)r : NAN;
+            kl += old - ref;
+        }
+        rollout->kl[i] = kl;
+    }
+}
+
+/* Advantages and returns by sequence, then one whitening over all tokens of all ranks. */
+void px_advantage(px_ppo *ppo, px_rollout *rollout)
+{
+    const px_ppo_config *config = &ppo->config;
+    int64_t all = rollout->max_tokens, n = 0;
+    double *rewards = ppo->wide, *values = rewards + all, *advantages = values + all, *returns = advantages + all;
+    for (int i = 0; i < rollout->samples; i++) {
+        int64_t from = rollout->first[i];
+        int length = rollout->length[i];
+        for (int t = 0; t < length; t++) {
+            rewards[t] = rollout->reward[from + t];
+            values[t] = rollout->value[from + t];
+        }
+        bool cut = config->bootstrap_truncated && rollout->finish[i] == PX_FINISH_LENGTH;
+        px_gae(advantages + n, returns, rewards, values, NULL, length, config->gamma, config->lambda,
+               cut ? rollout->last_value[i] : 0.0);
+        for (int t = 0; t < length; t++) {
+            rollout->returns[from + t] = (float)returns[t];
+        }
+        n += rollout->valid[i] ? length : 0;
+    }
+    if (config->whiten_advantages) {
+        px_whiten(advantages, n, true);
+    }
+    n = 0;
+    for (int i = 0; i < rollout->samples; i++) {
+        for (int64_t t = rollout->first[i]; t < rollout->first[i + 1]; t++) {
+            rollout->advantage[t] = rollout->valid[i] ? (float)advantages[n++] : NAN;
+        }
+    }
+}
