@@ -124,6 +124,8 @@ typedef struct px_lock px_lock;
  * than 30 s. A thread renews the heartbeat every few seconds. */
 px_status px_lock_take(px_lock **lock, const char *dir);
 void px_lock_release(px_lock *lock);
+/* Before anything is published: PX_IO when another run took the directory over (the heartbeat raises the stop too). */
+px_status px_lock_check(px_lock *lock);
 typedef struct px_run_status {
     const char *state; /* "running", "done", "stopped", "failed" */
     const char *stage;

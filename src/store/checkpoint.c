@@ -1,0 +1,164 @@
+/* Checkpoint directories. A new one is complete and on the disk under NAME.tmp before the old NAME is touched; then the
+ * old one is moved to NAME.old, the new one takes the name, and the old one goes. A kill between the two renames leaves
+ * NAME.old, which the search below takes for what it is and the next begin moves back. */
+#include "h5.h"
+#include "manifest.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static px_status with_suffix(char *out, const char *path, const char *suffix)
+{
+    if (snprintf(out, PX_PATH_MAX, "%s%s", path, suffix) < PX_PATH_MAX) return PX_OK;
+    return px_fail(PX_IO, "%s: the path is too long", path);
+}
+
+static px_status move(const char *from, const char *to)
+{
+    PX_FAULT("store.rename", to);
+    if (rename(from, to) == 0) return PX_OK;
+    return px_fail(PX_IO, "%s: cannot rename to %s: %s", from, to, strerror(errno));
+}
+
+px_status px_checkpoint_begin(px_checkpoint_writer *writer, const char *dir, const char *name)
+{
+    char old[PX_PATH_MAX];
+    PX_TRY(px_path_join(writer->final_path, sizeof writer->final_path, dir, name));
+    PX_TRY(with_suffix(writer->path, writer->final_path, ".tmp"));
+    PX_TRY(with_suffix(old, writer->final_path, ".old"));
+    if (px_dir_exists(old) && !px_dir_exists(writer->final_path)) PX_TRY(move(old, writer->final_path));
+    PX_FAULT("store.begin", writer->path);
+    PX_TRY(px_tree_remove(writer->path));
+    return px_dir_create(writer->path);
+}
+
+px_status px_checkpoint_commit(px_checkpoint_writer *writer, int64_t iteration)
+{
+    char old[PX_PATH_MAX], parent[PX_PATH_MAX];
+    PX_TRY(with_suffix(old, writer->final_path, ".old"));
+    px_path_parent(parent, sizeof parent, writer->final_path);
+    PX_TRY(px_manifest_write(writer->path, iteration));
+    PX_FAULT("store.dirsync", parent);
+    PX_TRY(px_dir_sync(parent));
+    if (px_dir_exists(writer->final_path)) {
+        PX_TRY(px_tree_remove(old));
+        PX_TRY(move(writer->final_path, old));
+    }
+    PX_TRY(move(writer->path, writer->final_path));
+    PX_FAULT("store.dirsync", parent);
+    PX_TRY(px_dir_sync(parent));
+    PX_FAULT("store.remove", old);
+    return px_tree_remove(old);
+}
+
+px_status px_checkpoint_verify(const char *dir, int64_t *iteration)
+{
+    int64_t number = 0;
+    PX_TRY(px_manifest_check(dir, &number));
+    if (iteration) *iteration = number;
+    return PX_OK;
+}
+
+px_status px_checkpoint_mark_latest(const char *dir, const char *name)
+{
+    char path[PX_PATH_MAX], text[PX_PATH_MAX];
+    PX_TRY(px_path_join(path, sizeof path, dir, "latest"));
+    int length = snprintf(text, sizeof text, "%s\n", name);
+    if (length >= (int)sizeof text) return px_fail(PX_BUG, "%s: the name is too long", path);
+    PX_FAULT("store.latest", path);
+    return px_file_write(path, text, (size_t)length);
+}
+
+/* ---- search ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct candidate {
+    char name[64];
+    int64_t iteration;
+    int order; /* among equals: numbered ones, then recovery slots, then .old */
+} candidate;
+
+static int order_of(const char *name)
+{
+    static const char prefix[] = "checkpoint_";
+    size_t length = strlen(name);
+    bool old = length > 4 && strcmp(name + length - 4, ".old") == 0;
+    size_t stem = old ? length - 4 : length;
+    if (stem == strlen("recovery_a") && strncmp(name, "recovery_", 9) == 0 && (name[9] == 'a' || name[9] == 'b')) {
+        return old ? 3 : 1;
+    }
+    if (stem < sizeof prefix - 1 + 6 || length >= 64 || strncmp(name, prefix, sizeof prefix - 1) != 0) return -1;
+    for (size_t i = sizeof prefix - 1; i < stem; i++) {
+        if (!isdigit((unsigned char)name[i])) return -1;
+    }
+    return old ? 2 : 0;
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    const candidate *x = a, *y = b;
+    if (x->iteration != y->iteration) return x->iteration < y->iteration ? 1 : -1;
+    return x->order != y->order ? x->order - y->order : strcmp(x->name, y->name);
+}
+
+static px_status skip(px_buf *skipped, const char *name)
+{
+    px_status status = skipped ? px_buf_printf(skipped, "%s: %s\n", name, px_error_text()) : PX_OK;
+    if (status == PX_OK) px_error_clear();
+    return status;
+}
+
+static px_status add_candidate(const char *dir, const char *name, candidate **list, int *count, px_buf *skipped)
+{
+    char path[PX_PATH_MAX];
+    int order = order_of(name);
+    int64_t iteration = 0;
+    if (order < 0) return PX_OK;
+    PX_TRY(px_path_join(path, sizeof path, dir, name));
+    if (px_manifest_iteration(path, &iteration) != PX_OK) return skip(skipped, name);
+    candidate *longer = px_realloc(*list, (size_t)(*count + 1) * sizeof **list, "checkpoints");
+    if (!longer) return px_error_code();
+    *list = longer;
+    snprintf(longer[*count].name, sizeof longer[*count].name, "%s", name);
+    longer[*count].iteration = iteration;
+    longer[*count].order = order;
+    (*count)++;
+    return PX_OK;
+}
+
+static px_status list_candidates(const char *dir, candidate **list, int *count, px_buf *skipped)
+{
+    DIR *stream = opendir(dir);
+    if (!stream) return errno == ENOENT ? PX_OK : px_fail(PX_IO, "%s: cannot be read: %s", dir, strerror(errno));
+    px_status status = PX_OK;
+    struct dirent *entry;
+    while (status == PX_OK && (entry = readdir(stream))) {
+        status = add_candidate(dir, entry->d_name, list, count, skipped);
+    }
+    closedir(stream);
+    if (*count) qsort(*list, (size_t)*count, sizeof **list, newest_first);
+    return status;
+}
+
+px_status px_checkpoint_latest(const char *dir, char *out, size_t size, int64_t *iteration, bool *found, px_buf *skipped)
+{
+    candidate *list = NULL;
+    int count = 0;
+    *found = false;
+    px_status status = list_candidates(dir, &list, &count, skipped);
+    for (int i = 0; status == PX_OK && i < count && !*found; i++) {
+        status = px_path_join(out, size, dir, list[i].name);
+        if (status != PX_OK) break;
+        if (px_checkpoint_verify(out, iteration) == PX_OK) {
+            *found = true;
+        } else {
+            status = skip(skipped, list[i].name);
+        }
+    }
+    px_free(list);
+    return status;
+}

@@ -1,0 +1,160 @@
+#include "rewrite.h"
+#include "lock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const run_groups[] = {"/config", "/build"};
+static const char *const run_tables[] = {"/metrics", "/evaluation", "/events", "/segments", "/ranks", "/tokenizer"};
+
+px_status px_sync_path(const char *path)
+{
+    PX_FAULT("store.fsync", path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return px_fail(PX_IO, "%s: cannot open: %s", path, strerror(errno));
+    int error = fsync(fd) != 0 ? errno : 0;
+    close(fd);
+    return error ? px_fail(PX_IO, "%s: cannot write to the disk: %s", path, strerror(error)) : PX_OK;
+}
+
+px_status px_publish(const char *temporary, const char *path)
+{
+    char parent[PX_PATH_MAX];
+    PX_TRY(px_sync_path(temporary));
+    PX_FAULT("store.rename", path);
+    if (rename(temporary, path) != 0) {
+        return px_fail(PX_IO, "%s: cannot rename to %s: %s", temporary, path, strerror(errno));
+    }
+    PX_FAULT("store.dirsync", path);
+    px_path_parent(parent, sizeof parent, path);
+    return px_dir_sync(parent);
+}
+
+/* ---- copies --------------------------------------------------------------------------------------------------------- */
+
+static px_status copy_json_attributes(const px_h5 *to, hid_t object, json_t *json)
+{
+    const char *name;
+    json_t *value;
+    json_object_foreach(json, name, value)
+    {
+        px_attribute attribute = {.name = name};
+        if (json_is_string(value)) {
+            attribute.type = 's';
+            attribute.s = json_string_value(value);
+        } else if (json_is_boolean(value)) {
+            attribute.type = 'b';
+            attribute.i = json_is_true(value);
+        } else if (json_is_integer(value)) {
+            attribute.type = 'i';
+            attribute.i = json_integer_value(value);
+        } else if (json_is_real(value)) {
+            attribute.type = 'f';
+            attribute.f = json_real_value(value);
+        } else {
+            continue;
+        }
+        PX_TRY(px_h5_write_attribute(to, object, &attribute));
+    }
+    return PX_OK;
+}
+
+/* Number and text attributes of a group that both files have. */
+static px_status copy_attributes(const px_h5 *from, const px_h5 *to, const char *group)
+{
+    json_t *json = json_object();
+    hid_t source = px_h5_find(from, group, H5I_GROUP), target = -1;
+    px_status status = source < 0 ? px_error_code() : px_h5_read_attributes(from, source, json);
+    json_object_del(json, "columns");
+    if (status == PX_OK) {
+        target = px_h5_find(to, group, H5I_GROUP);
+        status = target < 0 ? px_error_code() : copy_json_attributes(to, target, json);
+    }
+    if (target >= 0) H5Gclose(target);
+    if (source >= 0) H5Gclose(source);
+    json_decref(json);
+    return status;
+}
+
+static px_status copy_table(const px_h5 *from, const px_h5 *to, const char *name)
+{
+    const px_layout layout = {.chunk = 0, .compress = true};
+    px_frame frame;
+    PX_TRY(px_table_read(from, name, &frame));
+    px_status status = px_table_create(to, name, &frame, &layout);
+    px_frame_free(&frame);
+    return status == PX_OK ? copy_attributes(from, to, name) : status;
+}
+
+static px_status copy_run(const px_h5 *from, const px_h5 *to)
+{
+    PX_TRY(copy_attributes(from, to, "/"));
+    for (size_t i = 0; i < sizeof run_groups / sizeof *run_groups; i++) {
+        if (!px_h5_has(from, run_groups[i])) continue;
+        if (H5Ocopy(from->id, run_groups[i], to->id, run_groups[i], H5P_DEFAULT, H5P_DEFAULT) < 0) {
+            return px_h5_fail(PX_IO, to->path, "cannot copy %s", run_groups[i]);
+        }
+    }
+    for (size_t i = 0; i < sizeof run_tables / sizeof *run_tables; i++) {
+        if (px_h5_has(from, run_tables[i])) PX_TRY(copy_table(from, to, run_tables[i]));
+    }
+    return PX_OK;
+}
+
+static px_status copy_file(const char *path, const char *out)
+{
+    px_h5 from, to;
+    PX_TRY(px_h5_open(&from, path));
+    px_status status = px_h5_create(&to, out);
+    if (status == PX_OK) {
+        status = copy_run(&from, &to);
+        px_status closed = px_h5_close(&to);
+        if (status == PX_OK) status = closed;
+    }
+    H5Fclose(from.id);
+    return status;
+}
+
+/* ---- snapshot, compaction, repair ---------------------------------------------------------------------------------------- */
+
+px_status px_run_file_snapshot(const char *path, const char *out)
+{
+    char temporary[PX_PATH_MAX];
+    if (snprintf(temporary, sizeof temporary, "%s.tmp", out) >= (int)sizeof temporary) {
+        return px_fail(PX_IO, "%s: the path is too long", out);
+    }
+    px_status status = copy_file(path, temporary);
+    if (status == PX_OK) status = px_publish(temporary, out);
+    if (status != PX_OK) unlink(temporary);
+    return status;
+}
+
+/* The writer's lock lies beside the file, or one above it for a stage of several. */
+static px_status refuse_writer(const char *path)
+{
+    char dir[PX_PATH_MAX], holder[256];
+    px_path_parent(dir, sizeof dir, path);
+    for (int level = 0; level < 2; level++) {
+        char parent[PX_PATH_MAX];
+        if (px_lock_is_held(dir, holder, sizeof holder)) {
+            return px_fail(PX_IO, "%s: is being written by %s; wait for its end, or take a snapshot", path, holder);
+        }
+        if (strcmp(dir, ".") == 0) {
+            snprintf(parent, sizeof parent, "..");
+        } else {
+            px_path_parent(parent, sizeof parent, dir);
+        }
+        memcpy(dir, parent, sizeof dir);
+    }
+    return PX_OK;
+}
+
+px_status px_run_file_repair(const char *path)
+{
+    PX_TRY(refuse_writer(path));
+    return px_run_file_snapshot(path, path);
+}

@@ -1,0 +1,11 @@
+/* Whole files written anew: under a temporary name, made durable, renamed. */
+#ifndef PX_STORE_REWRITE_H
+#define PX_STORE_REWRITE_H
+
+#include "frame.h"
+
+/* PATH.tmp becomes PATH: fsync of the file before, of the directory after. */
+px_status px_publish(const char *temporary, const char *path);
+px_status px_sync_path(const char *path); /* fsync of one file */
+
+#endif
