@@ -1,0 +1,204 @@
+/* The engine in float: what is planned is what is allocated, rows do not depend on their batch, heads agree with each
+ * other, gradients arrive in order, and nothing is allocated after create. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "tiny.h"
+
+#define MAX_TOKENS 512
+static int32_t ids[MAX_TOKENS], starts[65], rows[MAX_TOKENS], targets[MAX_TOKENS];
+static px_row_stats stats[MAX_TOKENS], alone[MAX_TOKENS];
+
+static px_engine *engine_of(const px_model_config *config, bool train, int threads) {
+    px_engine_plan plan = {.max_tokens = MAX_TOKENS, .max_sequences = 64, .max_sequence = 128, .train = train,
+                           .threads = threads};
+    px_engine *engine;
+    assert_int_equal(px_engine_create(&engine, config, &plan), PX_OK);
+    return engine;
+}
+
+static void bytes_are_planned(void **state) {
+    (void)state;
+    px_model_config configs[] = {tiny_gpt2(PX_HEAD_LM, true), tiny_llama(PX_HEAD_LM, false),
+                                 tiny_gpt2(PX_HEAD_SCALAR, true), tiny_llama(PX_HEAD_NONE, false)};
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
+        for (int train = 0; train < 2; train++) {
+            px_model model;
+            assert_int_equal(px_model_plan(&model, &configs[i]), PX_OK);
+            px_engine_plan plan = {.max_tokens = 3000, .max_sequences = 9, .max_sequence = 150, .train = train,
+                                   .threads = 2};
+            size_t planned = px_engine_bytes(&model, &plan), live = px_alloc_live();
+            px_engine *engine;
+            assert_int_equal(px_engine_create(&engine, &configs[i], &plan), PX_OK);
+            double taken = (double)(px_alloc_live() - live);
+            if (fabs(taken - (double)planned) > .05 * taken) fail_msg("planned %zu, taken %g", planned, taken);
+            px_engine_destroy(engine);
+            assert_int_equal(px_alloc_live(), live);
+            px_model_free(&model);
+        }
+    }
+}
+
+static void positions_have_an_end(void **state) {
+    (void)state;
+    px_model_config config = tiny_gpt2(PX_HEAD_LM, true);
+    px_engine_plan plan = {.max_tokens = 300, .max_sequences = 1, .max_sequence = 161, .threads = 1};
+    px_engine *engine;
+    assert_int_equal(px_engine_create(&engine, &config, &plan), PX_CONFIG);
+    px_error_clear();
+}
+
+/* Log-probabilities of a ragged batch, then of each sequence alone: the same bits where GEMM allows it. */
+static void check_invariance(const px_model_config *config) {
+    static const int lengths[] = {1, 17, 2, 128, 16, 33, 5, 64, 15, 3, 90, 31};
+    const int count = sizeof lengths / sizeof *lengths;
+    px_model model;
+    tiny_model(&model, config, 5);
+    px_batch batch = tiny_batch(ids, starts, lengths, count, config->vocab_size);
+    int n = tiny_targets(&batch, rows, targets);
+    px_engine *one = engine_of(config, false, 1), *two = engine_of(config, true, 2);
+    px_engine_forward(two, &model, &batch);
+    px_engine_logprobs(two, &model, rows, targets, n, 0.7, false, stats);
+    int done = 0;
+    for (int s = 0; s < count; s++) {
+        int32_t start[2] = {0, lengths[s]}, own[MAX_TOKENS];
+        px_batch single = {.ids = ids + starts[s], .starts = start, .sequences = 1, .tokens = lengths[s]};
+        for (int i = 0; i + 1 < lengths[s]; i++) own[i] = i;
+        px_engine_forward(one, &model, &single);
+        px_engine_logprobs(one, &model, own, targets + done, lengths[s] - 1, 0.7, false, alone + done);
+        done += lengths[s] - 1;
+    }
+    assert_int_equal(done, n);
+    for (int i = 0; i < n; i++) {
+        assert_true(isfinite(stats[i].logprob) && stats[i].logprob < 0);
+        if (px_compute_row_invariant()) {
+            assert_memory_equal(&stats[i].logprob, &alone[i].logprob, sizeof(double));
+        } else {
+            assert_true(fabs(stats[i].logprob - alone[i].logprob) < 1e-4);
+        }
+    }
+    px_engine_destroy(one);
+    px_engine_destroy(two);
+    px_model_free(&model);
+}
+
+static void rows_do_not_depend_on_the_batch(void **state) {
+    (void)state;
+    px_model_config gpt2 = tiny_gpt2(PX_HEAD_LM, true), llama = tiny_llama(PX_HEAD_LM, false);
+    check_invariance(&gpt2);
+    check_invariance(&llama);
+}
+
+static void logits_values_and_logprobs_agree(void **state) {
+    (void)state;
+    static const int lengths[] = {20, 7};
+    static px_real logits[MAX_TOKENS * 64];
+    px_model_config config = tiny_llama(PX_HEAD_LM, true);
+    px_model model;
+    tiny_model(&model, &config, 6);
+    px_engine *engine = engine_of(&config, false, 2);
+    px_batch batch = tiny_batch(ids, starts, lengths, 2, config.vocab_size);
+    int n = tiny_targets(&batch, rows, targets), V = config.vocab_size;
+    px_engine_forward(engine, &model, &batch);
+    px_engine_logprobs(engine, &model, rows, targets, n, 2, true, stats);
+    px_engine_logits(engine, &model, rows, n, logits);
+    for (int i = 0; i < n; i++) {
+        double sum = 0, entropy = 0;
+        for (int v = 0; v < V; v++) sum += exp(logits[i * V + v] / 2.0);
+        for (int v = 0; v < V; v++) {
+            double lp = logits[i * V + v] / 2.0 - log(sum);
+            entropy -= exp(lp) * lp;
+        }
+        assert_true(fabs(stats[i].logprob - (logits[i * V + targets[i]] / 2.0 - log(sum))) < 1e-5);
+        assert_true(fabs(stats[i].entropy - entropy) < 1e-5);
+    }
+    px_engine_destroy(engine);
+    px_model_free(&model);
+
+    config = tiny_gpt2(PX_HEAD_SCALAR, true);
+    tiny_model(&model, &config, 6);
+    engine = engine_of(&config, false, 2);
+    px_engine_forward(engine, &model, &batch);
+    double values[4];
+    const int32_t chosen[] = {26, 0, 19, 3};
+    px_engine_values(engine, &model, chosen, 4, values);
+    for (int i = 0; i < 4; i++) {
+        const px_real *hidden = px_engine_hidden(engine) + chosen[i] * config.hidden_size;
+        double expected = 0;
+        for (int c = 0; c < config.hidden_size; c++) expected += (double)model.weights[model.score + (size_t)c] * hidden[c];
+        assert_true(fabs(values[i] - expected) < 1e-6);
+    }
+    px_engine_destroy(engine);
+    px_model_free(&model);
+}
+
+typedef struct ready_log {
+    size_t begin; /* of what was reported so far */
+    int calls;
+} ready_log;
+
+static void on_ready(void *arg, size_t offset, size_t count) {
+    ready_log *log = arg;
+    assert_int_equal(offset + count, log->begin); /* from the end of the block to its start, without gaps */
+    log->begin = offset;
+    log->calls++;
+}
+
+static void sum_loss(void *arg, int first, int count, const px_row_stats *chunk, double *dlogprob, double *dentropy) {
+    double *loss = arg;
+    (void)first;
+    for (int i = 0; i < count; i++) {
+        *loss -= chunk[i].logprob;
+        dlogprob[i] = -1;
+        assert_true(dentropy[i] == 0);
+    }
+}
+
+/* All of the block is reported once, last layer first; running twice from zero gives the same bits; no allocation. */
+static void gradients_arrive_in_order(void **state) {
+    (void)state;
+    static const int lengths[] = {128, 40, 3, 90, 61};
+    px_model_config configs[] = {tiny_gpt2(PX_HEAD_LM, true), tiny_llama(PX_HEAD_LM, false)};
+    for (int i = 0; i < 2; i++) {
+        px_model model;
+        tiny_model(&model, &configs[i], 9);
+        px_engine *engine = engine_of(&configs[i], true, 2);
+        px_batch batch = tiny_batch(ids, starts, lengths, 5, configs[i].vocab_size);
+        int n = tiny_targets(&batch, rows, targets);
+        px_real *grads[2];
+        for (int run = 0; run < 2; run++) grads[run] = px_alloc_array(model.block, sizeof(px_real), "gradients");
+        double loss[2] = {0, 0};
+        size_t allocations = 0;
+        for (int run = 0; run < 2; run++) {
+            ready_log log = {.begin = model.block};
+            px_engine_forward(engine, &model, &batch);
+            px_engine_lm_backward(engine, &model, grads[run], rows, targets, n, 1, false, sum_loss, &loss[run]);
+            px_engine_backward(engine, &model, grads[run], on_ready, &log);
+            assert_int_equal(log.begin, 0);
+            assert_int_equal(log.calls, configs[i].layers + 2);
+            if (run == 0) allocations = px_alloc_count();
+        }
+        assert_int_equal(px_alloc_count(), allocations);
+        assert_true(loss[0] == loss[1] && loss[0] > 0);
+        assert_memory_equal(grads[0], grads[1], model.block * sizeof(px_real));
+        for (size_t k = 0; k < model.block; k++) assert_true(isfinite(grads[0][k]));
+        px_free(grads[0]);
+        px_free(grads[1]);
+        px_engine_destroy(engine);
+        px_model_free(&model);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bytes_are_planned),
+        cmocka_unit_test(positions_have_an_end),
+        cmocka_unit_test(rows_do_not_depend_on_the_batch),
+        cmocka_unit_test(logits_values_and_logprobs_agree),
+        cmocka_unit_test(gradients_arrive_in_order),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
