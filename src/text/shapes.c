@@ -21,9 +21,6 @@ static const px_shape shapes[] = {
     {"instruction+chosen+rejected", PAIRS, PX_FORM_TEXT, PX_STYLE_ALPACA, "instruction", "chosen", "rejected"},
     {"question+chosen+rejected", PAIRS, PX_FORM_TEXT, PX_STYLE_QUESTION, "question", "chosen", "rejected"},
     {"question+response_j+response_k", PAIRS, PX_FORM_TEXT, PX_STYLE_QUESTION, "question", "response_j", "response_k"},
-    {"chosen+rejected (implicit prompt)", PAIRS | PROMPTS, PX_FORM_TEXT, PX_STYLE_PLAIN, NULL, "chosen", "rejected"},
-    {"chosen+rejected (implicit prompt, messages)", PAIRS | PROMPTS, PX_FORM_MESSAGES, PX_STYLE_PLAIN, NULL, "chosen",
-     "rejected"},
 
     {"prompt+completion", LM, PX_FORM_TEXT, PX_STYLE_PLAIN, "prompt", "completion", NULL},
     {"prompt+completion (messages)", LM, PX_FORM_MESSAGES, PX_STYLE_PLAIN, "prompt", "completion", NULL},
@@ -40,6 +37,10 @@ static const px_shape shapes[] = {
     {"question", PROMPTS, PX_FORM_TEXT, PX_STYLE_QUESTION, "question", NULL, NULL},
     {"context", PROMPTS, PX_FORM_TEXT, PX_STYLE_PLAIN, "context", NULL, NULL},
     {"text", LM, PX_FORM_TEXT, PX_STYLE_PLAIN, NULL, "text", NULL},
+
+    {"chosen+rejected (implicit prompt)", PAIRS | PROMPTS, PX_FORM_TEXT, PX_STYLE_PLAIN, NULL, "chosen", "rejected"},
+    {"chosen+rejected (implicit prompt, messages)", PAIRS | PROMPTS, PX_FORM_MESSAGES, PX_STYLE_PLAIN, NULL, "chosen",
+     "rejected"},
 };
 #define SHAPE_COUNT (sizeof shapes / sizeof shapes[0])
 
