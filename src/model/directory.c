@@ -1,0 +1,210 @@
+/* Model directories as Hugging Face lays them out. Loading matches the file's tensors with the parameter table by name,
+ * and every tensor that is missing, unexpected or of another shape is an error that names it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "config_write.h"
+#include "phalanx/model.h"
+#include "safetensors.h"
+
+/* ---- names ------------------------------------------------------------------------------------------------------------------ */
+/* Files of bare bodies (and GPT-2's own on the hub) drop the name of the body. */
+static const char *without_prefix(const char *name) {
+    if (strncmp(name, "transformer.", 12) == 0) return name + 12;
+    if (strncmp(name, "model.", 6) == 0) return name + 6;
+    return name;
+}
+
+static bool ends_with(const char *text, const char *end) {
+    size_t length = strlen(text), tail = strlen(end);
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+/* Causal masks and rotary frequencies that older files carry along. */
+static bool is_buffer(const char *name) {
+    return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") || ends_with(name, "rotary_emb.inv_freq");
+}
+
+/* Index of the parameter, -1: none. Files mostly come in the table's order, so the search begins at `hint`. */
+static int find_param(const px_model *model, const char *name, int hint) {
+    for (int i = 0; i < model->param_count; i++) {
+        int at = (hint + i) % model->param_count;
+        if (strcmp(without_prefix(model->params[at].name), without_prefix(name)) == 0) return at;
+    }
+    return -1;
+}
+
+/* ---- loading ----------------------------------------------------------------------------------------------------------------- */
+static void shape_text(char *out, size_t size, const int64_t *shape, int dims, bool transposed) {
+    size_t used = (size_t)snprintf(out, size, "[");
+    for (int i = 0; i < dims && used < size; i++) {
+        int64_t n = transposed && dims == 2 ? shape[1 - i] : shape[i];
+        used += (size_t)snprintf(out + used, size - used, "%s%lld", i ? ", " : "", (long long)n);
+    }
+    if (used < size) snprintf(out + used, size - used, "]");
+}
+
+static px_status read_param(px_model *model, const px_param *param, const px_tensor *tensor) {
+    bool fits = tensor->dims == param->dims;
+    for (int i = 0; i < tensor->dims && fits; i++) {
+        fits = tensor->shape[i] == param->shape[param->transposed && param->dims == 2 ? 1 - i : i];
+    }
+    if (!fits) {
+        char found[200], wanted[64];
+        shape_text(found, sizeof found, tensor->shape, tensor->dims, false);
+        shape_text(wanted, sizeof wanted, param->shape, param->dims, param->transposed);
+        return px_fail(PX_DATA, "%s: tensor \"%s\" has shape %s; valid by config.json is %s", tensor->path, tensor->name,
+                       found, wanted);
+    }
+    return px_tensor_read(tensor, param->transposed, model->weights + param->offset);
+}
+
+/* A tied model may carry its LM head all the same; another head than the embedding would be lost silently. */
+static px_status check_tied_head(const px_model *model, const px_tensor *tensor) {
+    const px_param *embed = &model->params[0];
+    if (tensor->dims != 2 || tensor->shape[0] != embed->shape[0] || tensor->shape[1] != embed->shape[1]) {
+        return px_fail(PX_DATA, "%s: tensor \"%s\" has not the shape of the embedding, to which config.json ties it; valid is "
+                                "\"tie_word_embeddings\": false, or the embedding's shape",
+                       tensor->path, tensor->name);
+    }
+    px_real *head = px_alloc_array(tensor->count, sizeof *head, "tied head");
+    if (!head) return px_error_code();
+    px_status status = px_tensor_read(tensor, false, head);
+    if (status == PX_OK && memcmp(head, model->weights + model->embed, tensor->count * sizeof *head) != 0) {
+        status = px_fail(PX_DATA, "%s: tensor \"%s\" differs from the embedding, to which config.json ties it; valid is "
+                                  "\"tie_word_embeddings\": false",
+                         tensor->path, tensor->name);
+    }
+    px_free(head);
+    return status;
+}
+
+/* Tensors without a row in the table: buffers and heads that this load has no use for are fine. */
+static px_status pass_over(const px_model *model, const px_tensor *tensor, const px_tensor **tied_head) {
+    if (is_buffer(tensor->name)) return PX_OK;
+    if (strcmp(tensor->name, "lm_head.weight") == 0) {
+        if (model->config.head == PX_HEAD_LM) *tied_head = tensor;
+        return PX_OK;
+    }
+    if (strcmp(tensor->name, "score.weight") == 0 && model->config.head == PX_HEAD_NONE) return PX_OK;
+    char dtype[16];
+    snprintf(dtype, sizeof dtype, "%s", tensor->dtype);
+    return px_fail(PX_DATA, "%s: unexpected tensor \"%s\" (%s); valid are the tensors of the architecture in config.json",
+                   tensor->path, tensor->name, dtype);
+}
+
+static px_status check_complete(const px_model *model, const bool *seen, bool score_optional, const char *dir) {
+    const px_param *first = NULL;
+    int missing = 0;
+    for (int i = 0; i < model->param_count; i++) {
+        const px_param *param = &model->params[i];
+        if (seen[i] || (score_optional && param->offset == model->score)) continue;
+        if (!first) first = param;
+        missing++;
+    }
+    if (!first) return PX_OK;
+    char wanted[64], others[48] = "";
+    shape_text(wanted, sizeof wanted, first->shape, first->dims, first->transposed);
+    if (missing > 1) snprintf(others, sizeof others, " and %d more", missing - 1);
+    return px_fail(PX_DATA, "%s: the weights lack tensor \"%s\"%s; valid by config.json is one of shape %s", dir, first->name,
+                   others, wanted);
+}
+
+static px_status read_tensors(px_model *model, const px_tensors *tensors, bool score_optional, const char *dir) {
+    bool *seen = px_alloc_array((size_t)model->param_count, sizeof *seen, "parameter marks");
+    if (!seen) return px_error_code();
+    const px_tensor *tied_head = NULL;
+    px_status status = PX_OK;
+    int hint = 0;
+    for (int i = 0; i < tensors->count && status == PX_OK; i++) {
+        const px_tensor *tensor = &tensors->list[i];
+        int at = find_param(model, tensor->name, hint);
+        if (at < 0) {
+            status = pass_over(model, tensor, &tied_head);
+        } else if (seen[at]) {
+            status = px_fail(PX_DATA, "%s: tensor \"%s\" is there twice, with and without its prefix", tensor->path,
+                             tensor->name);
+        } else {
+            status = read_param(model, &model->params[at], tensor);
+            seen[at] = true;
+            hint = at + 1;
+        }
+    }
+    if (status == PX_OK) status = check_complete(model, seen, score_optional, dir);
+    if (status == PX_OK && tied_head) status = check_tied_head(model, tied_head);
+    px_free(seen);
+    return status;
+}
+
+px_status px_model_load(px_model *model, const char *dir, px_head head, bool *had_score) {
+    px_model_config config;
+    memset(model, 0, sizeof *model);
+    PX_TRY(px_model_config_read(dir, &config));
+    bool classifier = config.head == PX_HEAD_SCALAR;
+    if (head == PX_HEAD_LM && classifier) {
+        return px_fail(PX_DATA, "%s: a ...ForSequenceClassification model has no language-model head; valid is a "
+                                "...ForCausalLM or ...LMHeadModel directory",
+                       dir);
+    }
+    config.head = head;
+    px_tensors tensors;
+    PX_TRY(px_tensors_open(&tensors, dir));
+    px_status status = px_model_plan(model, &config);
+    if (status == PX_OK) status = px_model_alloc(model);
+    if (status == PX_OK) status = read_tensors(model, &tensors, !classifier, dir);
+    px_tensors_close(&tensors);
+    if (status != PX_OK) {
+        px_model_free(model);
+        return status;
+    }
+    model->version++;
+    if (had_score) *had_score = classifier && head == PX_HEAD_SCALAR;
+    return PX_OK;
+}
+
+/* ---- saving ------------------------------------------------------------------------------------------------------------------- */
+static px_status copy_tokenizer(const char *from, const char *to) {
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                        "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model",
+                                        "chat_template.jinja"};
+    char source[PX_PATH_MAX], target[PX_PATH_MAX];
+    px_buf buf = {0};
+    px_status status = PX_OK;
+    for (size_t i = 0; i < sizeof names / sizeof names[0] && status == PX_OK; i++) {
+        status = px_path_join(source, sizeof source, from, names[i]);
+        if (status == PX_OK) status = px_path_join(target, sizeof target, to, names[i]);
+        if (status != PX_OK || !px_file_exists(source)) continue;
+        px_buf_clear(&buf);
+        status = px_file_read(source, &buf);
+        if (status == PX_OK) status = px_file_write(target, buf.data ? buf.data : "", buf.length);
+    }
+    px_buf_free(&buf);
+    return status;
+}
+
+static px_status save_weights(const px_model *model, const char *dir, px_dtype dtype) {
+    char path[PX_PATH_MAX];
+    PX_TRY(px_path_join(path, sizeof path, dir, "model.safetensors"));
+    px_tensor_source *sources = px_alloc_array((size_t)model->param_count, sizeof *sources, "tensor list");
+    if (!sources) return px_error_code();
+    for (int i = 0; i < model->param_count; i++) {
+        const px_param *param = &model->params[i];
+        sources[i] = (px_tensor_source){.name = param->name,
+                                        .dims = param->dims,
+                                        .shape = {param->shape[0], param->shape[1]},
+                                        .transposed = param->transposed,
+                                        .data = model->weights + param->offset};
+    }
+    px_status status = px_safetensors_write(path, sources, model->param_count, dtype);
+    px_free(sources);
+    return status;
+}
+
+px_status px_model_save(const px_model *model, const char *dir, px_dtype dtype, const char *tokenizer_dir) {
+    if (!px_dir_exists(dir)) return px_fail(PX_IO, "%s: no such directory", dir);
+    PX_TRY(px_model_config_check(&model->config));
+    PX_TRY(save_weights(model, dir, dtype));
+    PX_TRY(px_model_config_write(&model->config, dir, dtype));
+    if (tokenizer_dir) PX_TRY(copy_tokenizer(tokenizer_dir, dir));
+    return px_dir_sync(dir);
+}

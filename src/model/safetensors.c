@@ -1,0 +1,310 @@
+/* Reader of safetensors files. They are mapped, and nothing of the header is believed before it is checked. */
+#include "safetensors.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "half.h"
+
+#define MAX_HEADER ((size_t)100 << 20) /* the format's own limit */
+#define MAX_SHARDS 1024
+
+struct px_tensor_file {
+    char *path;
+    json_t *header; /* owns the names */
+    const void *map;
+    size_t bytes;
+};
+
+/* ---- one entry of the header ------------------------------------------------------------------------------------------- */
+/* Bytes of an element; 0: not a type of the format. */
+static size_t element_size(const char *dtype) {
+    static const struct {
+        const char *name;
+        size_t size;
+    } table[] = {{"F32", 4}, {"BF16", 2}, {"F16", 2}, {"F64", 8}, {"BOOL", 1}, {"U8", 1}, {"I8", 1}, {"I16", 2},
+                 {"U16", 2}, {"I32", 4}, {"U32", 4}, {"I64", 8}, {"U64", 8}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"C64", 8}};
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        if (strcmp(dtype, table[i].name) == 0) return table[i].size;
+    }
+    return 0;
+}
+
+static px_status bad_entry(const px_tensor *tensor, const char *what) {
+    return px_fail(PX_DATA, "%s: tensor \"%s\": %s", tensor->path, tensor->name, what);
+}
+
+static px_status parse_shape(px_tensor *tensor, json_t *shape) {
+    if (!json_is_array(shape) || json_array_size(shape) > PX_TENSOR_DIMS) {
+        return bad_entry(tensor, "shape is not a list of at most 8 sizes");
+    }
+    tensor->dims = (int)json_array_size(shape);
+    tensor->count = 1;
+    for (int i = 0; i < tensor->dims; i++) {
+        json_t *size = json_array_get(shape, (size_t)i);
+        if (!json_is_integer(size) || json_integer_value(size) < 0) {
+            return bad_entry(tensor, "shape has a size that is not an integer from 0");
+        }
+        tensor->shape[i] = json_integer_value(size);
+        if (__builtin_mul_overflow(tensor->count, (size_t)tensor->shape[i], &tensor->count)) {
+            return bad_entry(tensor, "shape is too large");
+        }
+    }
+    return PX_OK;
+}
+
+static px_status parse_entry(px_tensor *tensor, json_t *entry, const unsigned char *data, size_t data_bytes) {
+    tensor->dtype = json_string_value(json_object_get(entry, "dtype"));
+    size_t size = tensor->dtype ? element_size(tensor->dtype) : 0;
+    if (size == 0) return bad_entry(tensor, "dtype is missing or unknown; valid is F32, F16 or BF16");
+    PX_TRY(parse_shape(tensor, json_object_get(entry, "shape")));
+    json_t *offsets = json_object_get(entry, "data_offsets");
+    json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
+    if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end)) {
+        return bad_entry(tensor, "data_offsets is not a list of two integers");
+    }
+    json_int_t b = json_integer_value(begin), e = json_integer_value(end);
+    if (b < 0 || e < b || (uint64_t)e > data_bytes) {
+        return px_fail(PX_DATA, "%s: tensor \"%s\": data_offsets %lld .. %lld lie outside the file's %zu bytes of data (is the "
+                                "file complete?)",
+                       tensor->path, tensor->name, (long long)b, (long long)e, data_bytes);
+    }
+    if (__builtin_mul_overflow(tensor->count, size, &tensor->bytes) || tensor->bytes != (size_t)(e - b)) {
+        return bad_entry(tensor, "data_offsets do not fit the shape and dtype");
+    }
+    tensor->data = data + b;
+    return PX_OK;
+}
+
+/* ---- one file ------------------------------------------------------------------------------------------------------------ */
+static int by_address(const void *a, const void *b) {
+    const px_tensor *x = *(const px_tensor *const *)a, *y = *(const px_tensor *const *)b;
+    if (x->data != y->data) return x->data < y->data ? -1 : 1;
+    return (x->bytes > y->bytes) - (x->bytes < y->bytes); /* empty ones first */
+}
+
+/* Together the tensors cover the data exactly once. */
+static px_status check_cover(const px_tensor *tensors, int count, const unsigned char *data, size_t bytes,
+                             const char *path) {
+    const px_tensor **order = px_alloc_array((size_t)count + 1, sizeof *order, "tensor order");
+    if (!order) return px_error_code();
+    for (int i = 0; i < count; i++) order[i] = &tensors[i];
+    qsort(order, (size_t)count, sizeof *order, by_address);
+    px_status status = PX_OK;
+    const unsigned char *at = data;
+    for (int i = 0; i < count && status == PX_OK; i++) {
+        if (order[i]->data < at) {
+            status = bad_entry(order[i], "data_offsets overlap another tensor");
+        } else if (order[i]->data > at) {
+            status = bad_entry(order[i], "data_offsets leave a hole before the tensor");
+        }
+        at = order[i]->data + order[i]->bytes;
+    }
+    if (status == PX_OK && at != data + bytes) {
+        status = px_fail(PX_DATA, "%s: %zu bytes after the last tensor; valid is none", path, (size_t)(data + bytes - at));
+    }
+    px_free(order);
+    return status;
+}
+
+static px_status parse_header(px_tensors *tensors, px_tensor_file *file) {
+    const unsigned char *bytes = file->map;
+    uint64_t length = 0;
+    for (int i = 7; i >= 0 && file->bytes >= 8; i--) length = length << 8 | bytes[i];
+    if (file->bytes < 8 || length > file->bytes - 8 || length > MAX_HEADER || length < 2) {
+        return px_fail(PX_DATA, "%s: not a safetensors file, or cut: %zu bytes, header length %llu", file->path, file->bytes,
+                       (unsigned long long)length);
+    }
+    PX_TRY(px_json_parse((const char *)bytes + 8, (size_t)length, file->path, 0, &file->header));
+    if (!json_is_object(file->header)) return px_fail(PX_DATA, "%s: the header is not a JSON object", file->path);
+    size_t most = (size_t)tensors->count + json_object_size(file->header);
+    if (most > INT32_MAX) return px_fail(PX_DATA, "%s: too many tensors", file->path);
+    px_tensor *list = px_realloc(tensors->list, most * sizeof *list + 1, "tensor list");
+    if (!list) return px_error_code();
+    tensors->list = list;
+
+    const unsigned char *data = bytes + 8 + length;
+    size_t data_bytes = file->bytes - 8 - (size_t)length;
+    int first = tensors->count;
+    const char *name;
+    json_t *entry;
+    json_object_foreach(file->header, name, entry) {
+        if (strcmp(name, "__metadata__") == 0) continue;
+        px_tensor *tensor = &list[tensors->count];
+        *tensor = (px_tensor){.name = name, .path = file->path};
+        PX_TRY(parse_entry(tensor, entry, data, data_bytes));
+        tensors->count++;
+    }
+    return check_cover(list + first, tensors->count - first, data, data_bytes, file->path);
+}
+
+static px_status add_file(px_tensors *tensors, const char *path) {
+    px_tensor_file *files =
+        px_realloc(tensors->files, ((size_t)tensors->file_count + 1) * sizeof *files, "tensor files");
+    if (!files) return px_error_code();
+    tensors->files = files;
+    px_tensor_file *file = &files[tensors->file_count];
+    *file = (px_tensor_file){.path = px_strdup(path)};
+    if (!file->path) return px_error_code();
+    tensors->file_count++;
+    PX_TRY(px_file_map(path, &file->map, &file->bytes));
+    return parse_header(tensors, file);
+}
+
+px_status px_tensors_open_file(px_tensors *tensors, const char *path) {
+    *tensors = (px_tensors){0};
+    px_status status = add_file(tensors, path);
+    if (status != PX_OK) px_tensors_close(tensors);
+    return status;
+}
+
+void px_tensors_close(px_tensors *tensors) {
+    for (int i = 0; i < tensors->file_count; i++) {
+        json_decref(tensors->files[i].header);
+        px_file_unmap(tensors->files[i].map, tensors->files[i].bytes);
+        px_free(tensors->files[i].path);
+    }
+    px_free(tensors->files);
+    px_free(tensors->list);
+    *tensors = (px_tensors){0};
+}
+
+/* ---- shards ---------------------------------------------------------------------------------------------------------------- */
+static bool has_file(const px_tensors *tensors, const char *path) {
+    for (int i = 0; i < tensors->file_count; i++) {
+        if (strcmp(tensors->files[i].path, path) == 0) return true;
+    }
+    return false;
+}
+
+static px_status shard_path(const char *index, const char *dir, json_t *value, char *path) {
+    const char *file = json_string_value(value);
+    if (!file || !*file || strchr(file, '/') || strchr(file, '\\') || file[0] == '.') {
+        char shown[128];
+        snprintf(shown, sizeof shown, "%s", file ? file : "not a string");
+        return px_fail(PX_DATA, "%s: weight_map names the file \"%s\"; valid is a file of the same directory", index, shown);
+    }
+    return px_path_join(path, PX_PATH_MAX, dir, file);
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const px_tensor *)a)->name, ((const px_tensor *)b)->name);
+}
+
+/* Names are unique over all shards, and each lies in the file that the index says. Sorts the list by name. */
+static px_status check_index(px_tensors *tensors, const char *index, const char *dir, json_t *map) {
+    qsort(tensors->list, (size_t)tensors->count, sizeof *tensors->list, by_name);
+    for (int i = 1; i < tensors->count; i++) {
+        if (strcmp(tensors->list[i - 1].name, tensors->list[i].name) == 0) {
+            return bad_entry(&tensors->list[i], "is in more than one shard");
+        }
+    }
+    const char *name;
+    json_t *value;
+    json_object_foreach(map, name, value) {
+        char path[PX_PATH_MAX];
+        PX_TRY(shard_path(index, dir, value, path));
+        px_tensor key = {.name = name};
+        const px_tensor *found = bsearch(&key, tensors->list, (size_t)tensors->count, sizeof key, by_name);
+        if (!found || strcmp(found->path, path) != 0) {
+            return px_fail(PX_DATA, "%s: tensor \"%s\" is not in the file that weight_map names, %s", index, name, path);
+        }
+    }
+    return PX_OK;
+}
+
+static px_status open_shards(px_tensors *tensors, const char *index, const char *dir, json_t *json) {
+    json_t *map = json_object_get(json, "weight_map");
+    if (json_object_size(map) == 0) {
+        return px_fail(PX_DATA, "%s: key \"weight_map\" is missing or empty; valid is an object of tensor: file", index);
+    }
+    const char *name;
+    json_t *value;
+    json_object_foreach(map, name, value) {
+        char path[PX_PATH_MAX];
+        PX_TRY(shard_path(index, dir, value, path));
+        if (has_file(tensors, path)) continue;
+        if (tensors->file_count == MAX_SHARDS) return px_fail(PX_DATA, "%s: more than %d shards", index, MAX_SHARDS);
+        PX_TRY(add_file(tensors, path));
+    }
+    return check_index(tensors, index, dir, map);
+}
+
+px_status px_tensors_open(px_tensors *tensors, const char *dir) {
+    char path[PX_PATH_MAX], old[PX_PATH_MAX];
+    *tensors = (px_tensors){0};
+    PX_TRY(px_path_join(path, sizeof path, dir, "model.safetensors"));
+    if (px_file_exists(path)) return px_tensors_open_file(tensors, path);
+    PX_TRY(px_path_join(path, sizeof path, dir, "model.safetensors.index.json"));
+    if (px_file_exists(path)) {
+        json_t *json = NULL;
+        PX_TRY(px_json_read(path, &json));
+        px_status status = open_shards(tensors, path, dir, json);
+        json_decref(json);
+        if (status != PX_OK) px_tensors_close(tensors);
+        return status;
+    }
+    static const char *const pickled[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
+    for (int i = 0; i < 2; i++) {
+        PX_TRY(px_path_join(old, sizeof old, dir, pickled[i]));
+        if (!px_file_exists(old)) continue;
+        return px_fail(PX_DATA, "%s: pickled weights are not read, since a pickle can run code; valid is model.safetensors "
+                                "(where Python is: AutoModelForCausalLM.from_pretrained(\"%s\").save_pretrained(\"NEW\"))",
+                       old, dir);
+    }
+    return px_fail(PX_DATA, "%s: no weights; valid is model.safetensors, or model.safetensors.index.json and its shards", dir);
+}
+
+/* ---- values ---------------------------------------------------------------------------------------------------------------- */
+typedef enum file_type { FILE_F32, FILE_F16, FILE_BF16 } file_type;
+
+static inline float value_at(const unsigned char *data, file_type type, size_t i) {
+    uint32_t word;
+    uint16_t half;
+    if (type == FILE_F32) {
+        memcpy(&word, data + 4 * i, sizeof word);
+        return px_float_of_bits(word);
+    }
+    memcpy(&half, data + 2 * i, sizeof half);
+    return type == FILE_F16 ? px_from_f16(half) : px_from_bf16(half);
+}
+
+static void read_transposed(const px_tensor *tensor, file_type type, px_real *out) {
+    size_t rows = (size_t)tensor->shape[0], columns = (size_t)tensor->shape[1], tile = 32; /* tiles stay in the cache */
+    for (size_t r0 = 0; r0 < rows; r0 += tile) {
+        for (size_t c0 = 0; c0 < columns; c0 += tile) {
+            for (size_t c = c0; c < columns && c < c0 + tile; c++) {
+                for (size_t r = r0; r < rows && r < r0 + tile; r++) {
+                    out[c * rows + r] = value_at(tensor->data, type, r * columns + c);
+                }
+            }
+        }
+    }
+}
+
+px_status px_tensor_read(const px_tensor *tensor, bool transposed, px_real *out) {
+    file_type type;
+    if (strcmp(tensor->dtype, "F32") == 0) type = FILE_F32;
+    else if (strcmp(tensor->dtype, "F16") == 0) type = FILE_F16;
+    else if (strcmp(tensor->dtype, "BF16") == 0) type = FILE_BF16;
+    else {
+        return px_fail(PX_DATA, "%s: tensor \"%s\" has dtype %s; valid is F32, F16 or BF16", tensor->path, tensor->name,
+                       tensor->dtype);
+    }
+    if (transposed && tensor->dims == 2) {
+        read_transposed(tensor, type, out);
+    } else if (type == FILE_F32 && sizeof(px_real) == sizeof(float)) {
+        memcpy(out, tensor->data, tensor->bytes);
+    } else {
+        for (size_t i = 0; i < tensor->count; i++) out[i] = value_at(tensor->data, type, i);
+    }
+    for (size_t i = 0; i < tensor->count; i++) {
+        if (isfinite(out[i])) continue;
+        return px_fail(PX_DATA, "%s: tensor \"%s\" holds %f; valid are finite weights", tensor->path, tensor->name,
+                       (double)out[i]);
+    }
+    return PX_OK;
+}

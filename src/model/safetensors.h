@@ -1,0 +1,49 @@
+/* The safetensors format: 8 bytes little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then
+ * the tensors' bytes, row-major and little-endian, without holes. */
+#ifndef PX_MODEL_SAFETENSORS_H
+#define PX_MODEL_SAFETENSORS_H
+
+#include "phalanx/base.h"
+#include "phalanx/compute.h"
+
+#define PX_TENSOR_DIMS 8
+
+typedef struct px_tensor { /* one tensor of an open file; everything is borrowed from the file */
+    const char *name;
+    const char *path; /* of the file */
+    const char *dtype;
+    int dims;
+    int64_t shape[PX_TENSOR_DIMS];
+    size_t count, bytes;
+    const unsigned char *data; /* mapped, any alignment */
+} px_tensor;
+
+typedef struct px_tensor_file px_tensor_file;
+typedef struct px_tensors { /* all tensors of a file or of the shards of a directory */
+    px_tensor *list;
+    int count;
+    px_tensor_file *files;
+    int file_count;
+} px_tensors;
+
+px_status px_tensors_open_file(px_tensors *tensors, const char *path);
+/* model.safetensors, else the shards of model.safetensors.index.json. */
+px_status px_tensors_open(px_tensors *tensors, const char *dir);
+void px_tensors_close(px_tensors *tensors);
+
+/* Converts F32, F16 or BF16 into out[count]; transposed: the file holds shape [n, m] of what becomes [m, n]. A tensor of
+ * another type or with a value that is not finite is refused. */
+px_status px_tensor_read(const px_tensor *tensor, bool transposed, px_real *out);
+
+/* What a file is written from; a transposed one is written as [shape[1], shape[0]]. */
+typedef struct px_tensor_source {
+    const char *name;
+    int dims; /* 1 or 2 */
+    int64_t shape[2];
+    bool transposed;
+    const px_real *data;
+} px_tensor_source;
+/* dtype: PX_F32, PX_F16 or PX_BF16. The file appears under its name when it is whole and on disk. */
+px_status px_safetensors_write(const char *path, const px_tensor_source *sources, int count, px_dtype dtype);
+
+#endif
