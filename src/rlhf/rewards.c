@@ -7,7 +7,7 @@
 typedef struct source {
     px_reward_spec spec;
     px_lexicon *lexicon;
-    px_pattern *pattern;
+    px_regex *pattern;
     px_exec *exec;
 } source;
 
@@ -44,12 +44,12 @@ static px_status open_source(source *s)
         if (spec->pattern == NULL) {
             return missing("pattern", "regex looks for it in the completion");
         }
-        return px_pattern_open(&s->pattern, spec->pattern);
+        return px_regex_open(&s->pattern, spec->pattern);
     case PX_REWARD_EXACT:
         if (spec->field == NULL || spec->field[0] == '\0') {
             return missing("field", "exact compares with this field of the prompt's record, e.g. answer");
         }
-        return spec->pattern != NULL ? px_pattern_open(&s->pattern, spec->pattern) : PX_OK;
+        return spec->pattern != NULL ? px_regex_open(&s->pattern, spec->pattern) : PX_OK;
     case PX_REWARD_EXEC:
         return px_exec_open(&s->exec, spec);
     }
@@ -104,7 +104,7 @@ void px_rewards_close(px_rewards *rewards)
     }
     for (int i = 0; i < rewards->count; i++) {
         px_lexicon_close(rewards->sources[i].lexicon);
-        px_pattern_close(rewards->sources[i].pattern);
+        px_regex_close(rewards->sources[i].pattern);
         px_exec_close(rewards->sources[i].exec);
     }
     px_free(rewards->sources);
@@ -122,7 +122,7 @@ static px_status score_one(source *s, const px_reward_sample *sample, double *sc
         *score = -fabs(sample->completion_tokens - s->spec.target) / s->spec.target;
         return PX_OK;
     case PX_REWARD_REGEX:
-        PX_TRY(px_pattern_find(s->pattern, sample->completion, &found, &begin, &length));
+        PX_TRY(px_regex_find(s->pattern, sample->completion, &found, &begin, &length));
         *score = found ? 1.0 : 0.0;
         return PX_OK;
     case PX_REWARD_EXACT:

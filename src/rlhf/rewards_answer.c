@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct px_pattern {
+struct px_regex {
     pcre2_code *code;
     pcre2_match_data *match;
 };
 
-px_status px_pattern_open(px_pattern **pattern, const char *expression)
+px_status px_regex_open(px_regex **pattern, const char *expression)
 {
     int error;
     PCRE2_SIZE offset;
@@ -26,7 +26,7 @@ px_status px_pattern_open(px_pattern **pattern, const char *expression)
                        (const char *)text, (size_t)offset);
     }
     pcre2_jit_compile(code, PCRE2_JIT_COMPLETE); /* only speed: without it the interpreter matches */
-    px_pattern *p = px_alloc(sizeof *p, "pattern");
+    px_regex *p = px_alloc(sizeof *p, "pattern");
     if (p == NULL) {
         pcre2_code_free(code);
         return px_error_code();
@@ -34,14 +34,14 @@ px_status px_pattern_open(px_pattern **pattern, const char *expression)
     p->code = code;
     p->match = pcre2_match_data_create_from_pattern(code, NULL);
     if (p->match == NULL) {
-        px_pattern_close(p);
+        px_regex_close(p);
         return px_fail(PX_IO, "out of memory for the pattern '%s'", expression);
     }
     *pattern = p;
     return PX_OK;
 }
 
-void px_pattern_close(px_pattern *pattern)
+void px_regex_close(px_regex *pattern)
 {
     if (pattern != NULL) {
         pcre2_match_data_free(pattern->match);
@@ -50,7 +50,7 @@ void px_pattern_close(px_pattern *pattern)
     }
 }
 
-px_status px_pattern_find(px_pattern *pattern, const char *text, bool *found, size_t *begin, size_t *length)
+px_status px_regex_find(px_regex *pattern, const char *text, bool *found, size_t *begin, size_t *length)
 {
     *found = false;
     int groups = pcre2_match(pattern->code, (PCRE2_SPTR)text, strlen(text), 0, 0, pattern->match, NULL);
@@ -180,17 +180,17 @@ static px_status compare(const px_reward_spec *spec, json_t *record, span answer
         }
     }
     return json_is_array(want) ? PX_OK
-                               : px_fail(PX_DATA, "field '%s' of a prompt's record is neither text, a number nor a list",
+                               : px_fail(PX_DATA, "field '%s' of a prompt's record is not text, a number or a list",
                                          spec->field);
 }
 
-px_status px_exact_score(const px_reward_spec *spec, px_pattern *pattern, const px_reward_sample *sample, double *score)
+px_status px_exact_score(const px_reward_spec *spec, px_regex *pattern, const px_reward_sample *sample, double *score)
 {
     span answer = {sample->completion, strlen(sample->completion)};
     bool found = true;
     if (pattern != NULL) {
         size_t begin = 0, length = 0;
-        PX_TRY(px_pattern_find(pattern, sample->completion, &found, &begin, &length));
+        PX_TRY(px_regex_find(pattern, sample->completion, &found, &begin, &length));
         answer = (span){sample->completion + begin, length};
     } else {
         answer = after_mark(answer);

@@ -1,5 +1,6 @@
-/* A reward computed by a program: requests go to its standard input, replies come from its standard output, both without
- * blocking, so that neither side can wait for the other whatever the program buffers. Its standard error is ours. */
+/* A reward computed by a program: requests go to its standard input, replies come from its standard output, both
+ * without blocking, so that neither side can wait for the other whatever the program buffers. Its standard error
+ * is ours. */
 #include "rewards_sources.h"
 
 #include <errno.h>
@@ -30,7 +31,7 @@ struct px_exec {
     int64_t next_id;  /* ids run on over batches, so that a late reply is known as one */
 };
 
-/* ---- start and end ------------------------------------------------------------------------------------------------- */
+/* ---- start and end ----------------------------------------------------------------------------------------------- */
 
 static bool runnable(const char *path)
 {
@@ -54,7 +55,7 @@ static px_status find_program(const char *name, const char *dir, char *out, size
     if (runnable(out)) {
         return PX_OK;
     }
-    return px_fail(PX_CONFIG, "command '%s': no such program %s%s; valid is a name in PATH or a path from that directory",
+    return px_fail(PX_CONFIG, "command '%s': no such program %s%s; valid is a name in PATH or a path from there",
                    name, strchr(name, '/') == NULL ? "in PATH or in " : "under ", dir);
 }
 
@@ -64,7 +65,8 @@ static px_status make_pipe(int ends[2])
 }
 
 /* In the child: nothing but async-signal-safe calls. An error number on `report` says why exec failed. */
-static _Noreturn void become(const char *program, const char *dir, const char *const *command, int in, int out, int report)
+static _Noreturn void become(const char *program, const char *dir, const char *const *command, int in, int out,
+                             int report)
 {
     setpgid(0, 0);
     signal(SIGPIPE, SIG_DFL);
@@ -196,7 +198,7 @@ void px_exec_close(px_exec *exec)
     px_free(exec);
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------------------ */
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
 
 static px_status add_text(px_buf *out, const char *key, const char *text)
 {
@@ -244,7 +246,7 @@ static void drop_requests(px_exec *exec)
     exec->sent = 0;
 }
 
-/* ---- replies ------------------------------------------------------------------------------------------------------- */
+/* ---- replies ----------------------------------------------------------------------------------------------------- */
 
 typedef struct batch {
     int64_t first; /* id of sample 0 */
@@ -272,7 +274,7 @@ static void replace_nonfinite(char *line)
 
 static px_status garbage(const px_exec *exec, const char *what)
 {
-    return px_fail(PX_DATA, "the program '%s' printed %s: \"%s\"; valid is a line {\"id\": N, \"score\": X} for each request",
+    return px_fail(PX_DATA, "the program '%s' printed %s: \"%s\"; valid is a line {\"id\": N, \"score\": X} a request",
                    exec->spec->command[0], what, exec->last);
 }
 
@@ -338,7 +340,7 @@ static px_status take_lines(px_exec *exec, batch *b)
     return PX_OK;
 }
 
-/* ---- one batch ----------------------------------------------------------------------------------------------------- */
+/* ---- one batch --------------------------------------------------------------------------------------------------- */
 
 static px_status died(px_exec *exec, const batch *b)
 {
@@ -370,7 +372,8 @@ static px_status send_some(px_exec *exec, const batch *b)
     if (errno == EAGAIN || errno == EINTR) {
         return PX_OK;
     }
-    return errno == EPIPE ? died(exec, b) : px_fail(PX_IO, "cannot write to '%s': %s", exec->spec->command[0], strerror(errno));
+    return errno == EPIPE ? died(exec, b)
+                          : px_fail(PX_IO, "cannot write to '%s': %s", exec->spec->command[0], strerror(errno));
 }
 
 static px_status receive_some(px_exec *exec, batch *b)
@@ -385,7 +388,8 @@ static px_status receive_some(px_exec *exec, batch *b)
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
         return PX_OK;
     }
-    return n == 0 ? died(exec, b) : px_fail(PX_IO, "cannot read from '%s': %s", exec->spec->command[0], strerror(errno));
+    return n == 0 ? died(exec, b)
+                  : px_fail(PX_IO, "cannot read from '%s': %s", exec->spec->command[0], strerror(errno));
 }
 
 static px_status talk(px_exec *exec, batch *b)
@@ -427,7 +431,8 @@ static px_status add_events(const px_exec *exec, const batch *b, px_buf *events)
             PX_TRY(px_buf_printf(events, "reward '%s': sample %d: no reply within %g s\n", exec->spec->name, i,
                                  exec->spec->timeout_s));
         } else if (b->state[i] == 2) {
-            PX_TRY(px_buf_printf(events, "reward '%s': sample %d: the score is not a finite number\n", exec->spec->name, i));
+            PX_TRY(px_buf_printf(events, "reward '%s': sample %d: the score is not a finite number\n",
+                                 exec->spec->name, i));
         }
     }
     return PX_OK;

@@ -20,7 +20,7 @@ struct px_lexicon {
     px_buf text, classes; /* scratch: the folded text and one class per byte */
 };
 
-enum class_of_char { SPACE = ' ', WORD = 'w', OTHER = 'o', INSIDE = 'i' }; /* INSIDE: not the first byte of a character */
+enum class_of_char { SPACE = ' ', WORD = 'w', OTHER = 'o', INSIDE = 'i' }; /* INSIDE: a later byte of a character */
 
 /* Scripts that do not put spaces between words begin here (CJK and after): every place there is a boundary. */
 enum { UNSPACED_SCRIPTS = 0x2E80 };

@@ -11,14 +11,14 @@ void px_lexicon_close(px_lexicon *lexicon);
 px_status px_lexicon_score(px_lexicon *lexicon, const char *text, double *score);
 
 /* A regular expression (PCRE2, UTF-8). */
-typedef struct px_pattern px_pattern;
-px_status px_pattern_open(px_pattern **pattern, const char *expression);
-void px_pattern_close(px_pattern *pattern);
+typedef struct px_regex px_regex;
+px_status px_regex_open(px_regex **pattern, const char *expression);
+void px_regex_close(px_regex *pattern);
 /* *begin and *length: the first group where the expression has one that took part, else the whole match. */
-px_status px_pattern_find(px_pattern *pattern, const char *text, bool *found, size_t *begin, size_t *length);
+px_status px_regex_find(px_regex *pattern, const char *text, bool *found, size_t *begin, size_t *length);
 
 /* 1 where the answer in the completion equals the field of the record; `pattern` may be NULL. */
-px_status px_exact_score(const px_reward_spec *spec, px_pattern *pattern, const px_reward_sample *sample, double *score);
+px_status px_exact_score(const px_reward_spec *spec, px_regex *pattern, const px_reward_sample *sample, double *score);
 
 /* A program that is asked through its standard input and answers on its standard output. */
 typedef struct px_exec px_exec;
