@@ -77,6 +77,8 @@ typedef struct px_table_data {
  * `iteration` is above keep_iteration are dropped from the old content first (what a killed run left).
  * flag_column: "finish" gets @flag_values 0,1 and @flag_meanings "stop length". */
 px_status px_samples_append(const char *path, const px_table_data *tables, int table_count, int64_t keep_iteration);
+/* Rows of a table that the next append with this keep_iteration would keep: where its own rows will start. 0: no file. */
+px_status px_samples_rows(const char *path, const char *table, int64_t keep_iteration, int64_t *rows);
 
 /* ---- reading (inspect, report, tests) ---------------------------------------------------------------------------------- */
 typedef struct px_frame { /* one table in memory */

@@ -142,3 +142,13 @@ px_status px_samples_append(const char *path, const px_table_data *tables, int t
     px_free(all);
     return status;
 }
+
+px_status px_samples_rows(const char *path, const char *table, int64_t keep_iteration, int64_t *rows)
+{
+    const px_table_data wanted = {.name = table};
+    px_frame old = {0};
+    PX_TRY(read_old(path, &wanted, 1, keep_iteration, &old));
+    *rows = old.rows;
+    px_frame_free(&old);
+    return PX_OK;
+}

@@ -1,0 +1,234 @@
+/* The lock of a run directory: the living keep it, the dead lose it, and only one of many starters wins. */
+#include "phalanx/store.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char dir[256], path[300];
+
+#define assert_ok(call)                                                                                             \
+    do {                                                                                                           \
+        if ((call) != PX_OK) fail_msg("%s", px_error_text());                                                      \
+    } while (0)
+
+static int make_dir(void **state)
+{
+    (void)state;
+    snprintf(dir, sizeof dir, "/tmp/px_lock_XXXXXX");
+    if (!mkdtemp(dir)) return -1;
+    snprintf(path, sizeof path, "%s/lock", dir);
+    return 0;
+}
+
+static int remove_dir(void **state)
+{
+    (void)state;
+    return px_tree_remove(dir);
+}
+
+static bool can_take(void)
+{
+    px_lock *lock;
+    px_status status = px_lock_take(&lock, dir);
+    if (status == PX_OK) {
+        assert_ok(px_lock_check(lock));
+        px_lock_release(lock);
+        assert_false(px_file_exists(path));
+    } else {
+        assert_int_equal(status, PX_CONFIG);
+        assert_null(lock);
+    }
+    return status == PX_OK;
+}
+
+/* A lock as another run may have left it. host NULL: this one. */
+static void leave(const char *host, long pid, long long start, double heartbeat)
+{
+    char text[512], name[256] = {0};
+    gethostname(name, sizeof name - 1);
+    int length = snprintf(text, sizeof text,
+                          "{\"heartbeat\": %16.3f, \"host\": \"%s\", \"pid\": %ld, \"start\": %lld, \"job_id\": \"\", "
+                          "\"token\": \"abc\"}\n", heartbeat, host ? host : name, pid, start);
+    assert_ok(px_file_write(path, text, (size_t)length));
+}
+
+static long long my_start(void)
+{
+    json_t *json;
+    px_lock *lock;
+    assert_ok(px_lock_take(&lock, dir));
+    assert_ok(px_json_read(path, &json));
+    long long start = json_integer_value(json_object_get(json, "start"));
+    assert_int_equal(json_integer_value(json_object_get(json, "pid")), getpid());
+    assert_true(px_wall_time() - json_number_value(json_object_get(json, "heartbeat")) < 10);
+    json_decref(json);
+    px_lock_release(lock);
+    return start;
+}
+
+static void test_living(void **state)
+{
+    (void)state;
+    px_lock *lock;
+    assert_true(my_start() > 0);
+    assert_ok(px_lock_take(&lock, dir));
+    assert_false(can_take());
+    assert_non_null(strstr(px_error_text(), path));
+    px_lock_release(lock);
+    assert_true(can_take());
+    leave(NULL, getpid(), my_start(), 0); /* this host: the process decides, however old the heartbeat */
+    assert_false(can_take());
+}
+
+static void test_dead(void **state)
+{
+    (void)state;
+    pid_t child = fork();
+    if (child == 0) {
+        px_lock *lock;
+        raise(px_lock_take(&lock, dir) == PX_OK ? SIGKILL : SIGTERM);
+    }
+    int status = 0;
+    siginfo_t info;
+    assert_int_equal(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
+    assert_true(px_file_exists(path));
+    assert_true(can_take()); /* a zombie is dead */
+    waitpid(child, &status, 0);
+    assert_int_equal(WTERMSIG(status), SIGKILL);
+    leave(NULL, child, 0, px_wall_time());
+    assert_true(can_take());
+}
+
+/* Another process got the number of the dead one. */
+static void test_pid_reuse(void **state)
+{
+    (void)state;
+    leave(NULL, getpid(), my_start() - 100, px_wall_time());
+    assert_true(can_take());
+}
+
+static void test_other_host(void **state)
+{
+    (void)state;
+    leave("another", 1, 1, px_wall_time() - 5);
+    assert_false(can_take());
+    assert_non_null(strstr(px_error_text(), "another"));
+    leave("another", 1, 1, px_wall_time() - 60);
+    assert_true(can_take());
+}
+
+static void test_garbage(void **state)
+{
+    (void)state;
+    assert_ok(px_file_write(path, "", 0));
+    assert_false(can_take()); /* fresh: somebody may be at it */
+    char command[400];
+    snprintf(command, sizeof command, "touch -d '2 minutes ago' %s", path);
+    assert_int_equal(system(command), 0);
+    assert_true(can_take());
+}
+
+/* Many start over a dead run's lock at once. */
+static void test_race(void **state)
+{
+    (void)state;
+    enum { STARTERS = 8 };
+    for (int round = 0; round < 10; round++) {
+        int gate[2];
+        leave(NULL, 1 << 30, 0, 0);
+        assert_int_equal(pipe(gate), 0);
+        for (int i = 0; i < STARTERS; i++) {
+            pid_t child = fork();
+            assert_true(child >= 0);
+            if (child) continue;
+            char go;
+            px_lock *lock;
+            close(gate[1]);
+            if (read(gate[0], &go, 1) < 0) _exit(3);
+            if (px_lock_take(&lock, dir) != PX_OK) _exit(1);
+            usleep(100000);
+            _exit(px_lock_check(lock) == PX_OK ? 0 : 2); /* leaves it behind: nobody later may find it free meanwhile */
+        }
+        close(gate[0]);
+        usleep(20000);
+        close(gate[1]);
+        int winners = 0, status = 0;
+        while (wait(&status) > 0) winners += WIFEXITED(status) && WEXITSTATUS(status) == 0;
+        assert_int_equal(winners, 1);
+        unlink(path);
+    }
+}
+
+/* A holder that was taken for dead learns it, and does not disturb the new one. */
+static void test_fence(void **state)
+{
+    (void)state;
+    px_lock *lock;
+    px_buf before = {0}, after = {0};
+    assert_ok(px_lock_take(&lock, dir));
+    assert_int_equal(unlink(path), 0);
+    leave("another", 1, 1, 12345);
+    assert_ok(px_file_read(path, &before));
+    assert_int_equal(px_lock_check(lock), PX_IO);
+    px_lock_release(lock);
+    assert_ok(px_file_read(path, &after));
+    assert_string_equal(before.data, after.data);
+    px_buf_free(&before);
+    px_buf_free(&after);
+}
+
+static void test_heartbeat(void **state)
+{
+    (void)state;
+    px_lock *lock;
+    json_t *json;
+    assert_ok(px_lock_take(&lock, dir));
+    assert_ok(px_json_read(path, &json));
+    double first = json_number_value(json_object_get(json, "heartbeat")), later = first;
+    json_decref(json);
+    for (int i = 0; i < 60 && later == first; i++) {
+        usleep(100000);
+        assert_ok(px_json_read(path, &json)); /* whole at every moment */
+        later = json_number_value(json_object_get(json, "heartbeat"));
+        json_decref(json);
+    }
+    assert_true(later > first + 1);
+    px_lock_release(lock);
+}
+
+static void test_status(void **state)
+{
+    (void)state;
+    json_t *json;
+    char name[300];
+    const px_run_status status = {.state = "stopped", .stage = "ppo", .iteration = 12, .exit_code = 75,
+                                  .reason = "SIGTERM", .resume = NULL};
+    assert_ok(px_status_write(dir, &status));
+    snprintf(name, sizeof name, "%s/status.json", dir);
+    assert_ok(px_json_read(name, &json));
+    assert_string_equal(json_string_value(json_object_get(json, "state")), "stopped");
+    assert_int_equal(json_integer_value(json_object_get(json, "iteration")), 12);
+    assert_int_equal(json_integer_value(json_object_get(json, "exit_code")), 75);
+    assert_string_equal(json_string_value(json_object_get(json, "resume")), "");
+    json_decref(json);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, make_dir, remove_dir)
+    const struct CMUnitTest tests[] = {TEST(test_living), TEST(test_dead), TEST(test_pid_reuse), TEST(test_other_host),
+                                       TEST(test_garbage), TEST(test_race), TEST(test_fence), TEST(test_heartbeat),
+                                       TEST(test_status)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
