@@ -66,7 +66,7 @@ static void gradient(subject *s, px_real *grads) {
 
 /* Fourth-order central difference. */
 static double difference(subject *s, size_t at) {
-    const double h = 2e-3;
+    const double h = 5e-4;
     px_real *w = &s->model.weights[at], keep = *w;
     double f[4];
     static const double steps[4] = {-2, -1, 1, 2};
@@ -90,7 +90,7 @@ static void check_tensor(subject *s, const px_param *p, const px_real *grads) {
         double error = fabs(difference(s, p->offset + i) - grads[p->offset + i]);
         worst = error > worst ? error : worst;
     }
-    if (!(worst < 1e-6 * norm)) fail_msg("%s: error %g of gradient norm %g", p->name, worst, norm);
+    if (!(worst < 1e-7 * norm)) fail_msg("%s: error %g of gradient norm %g", p->name, worst, norm);
 }
 
 static void check(px_model_config config) {
