@@ -68,6 +68,11 @@ static void check_invariance(const px_model_config *config) {
         px_batch single = {.ids = ids + starts[s], .starts = start, .sequences = 1, .tokens = lengths[s]};
         for (int i = 0; i + 1 < lengths[s]; i++) own[i] = i;
         px_engine_forward(one, &model, &single);
+        size_t C = (size_t)config->hidden_size;
+        if (px_compute_row_invariant()) {
+            assert_memory_equal(px_engine_hidden(one), px_engine_hidden(two) + (size_t)starts[s] * C,
+                                (size_t)lengths[s] * C * sizeof(px_real));
+        }
         px_engine_logprobs(one, &model, own, targets + done, lengths[s] - 1, 0.7, false, alone + done);
         done += lengths[s] - 1;
     }

@@ -47,6 +47,11 @@ static void filters(void **state) {
     distribution(s, NULL, 0, three);
     s.top_p = .1; /* at least one */
     distribution(s, NULL, 0, (double[]){1, 0, 0, 0});
+    const px_real equal[4] = {0, 0, 0, 0}; /* the third token has a mass of exactly p before it */
+    double p[4];
+    s.top_p = .5;
+    px_sample_row(equal, 4, &s, NULL, 0, 0, p);
+    expect(p, (double[]){.5, .5, 0, 0}, 4, 0);
     s = neutral();
     s.min_p = .2;
     distribution(s, NULL, 0, two);
