@@ -253,7 +253,7 @@ typedef struct px_ppo_config {
     int max_skipped_steps;
 } px_ppo_config;
 
-typedef struct px_reward_model { /* one source of kind model */
+typedef struct px_reward_model { /* what sources of kind model score with */
     px_model model;
     px_engine *engine;
     px_tokenizer *tokenizer;      /* NULL: the policy's ids are passed as they are */
@@ -263,14 +263,16 @@ typedef struct px_reward_model { /* one source of kind model */
 typedef struct px_prompt_set { /* prompts with what scores their completions */
     const px_dataset *data;
     px_rewards *rewards;          /* borrowed */
-    px_reward_model **models;     /* [px_rewards_count], NULL where the source is no model */
 } px_prompt_set;
 
 typedef struct px_ppo_parts { /* everything a PPO trainer is put together from; moved in */
     px_model policy, critic, reference; /* reference may be borrowed weights */
     px_tokenizer *tokenizer;            /* borrowed; NULL with id rows and no text rewards */
+    px_reward_model *reward_model;      /* NULL: none; px_alloc'ed, freed with the trainer */
     px_prompt_set train, evaluation;    /* evaluation.data NULL: none */
     int evaluation_prompts;             /* at most */
+    int evaluation_samples;             /* of each prompt */
+    double evaluation_temperature;      /* 0: greedy */
 } px_ppo_parts;
 px_status px_ppo_create(px_trainer *trainer, const px_ppo_config *config, px_ppo_parts *parts);
 typedef struct px_update_row { /* one optimizer step of policy and critic, for /updates */

@@ -28,9 +28,8 @@ static int fill(px_ragged *ragged, const px_rollout *rollout, int *next, int to,
 }
 
 static px_status forward_logprobs(px_ppo *ppo, px_engine *engine, const px_model *model, const px_rollout *rollout, int most,
-                                  float *out)
+                                  double temperature, float *out)
 {
-    double temperature = ppo->config.sampling.temperature > 0.0 ? ppo->config.sampling.temperature : 1.0;
     int next, to;
     px_rollout_mine(rollout, &next, &to);
     while (next < to) {
@@ -79,19 +78,20 @@ static int most_tokens(const px_learner *learner)
     return config->micro_tokens > config->max_item ? config->micro_tokens : config->max_item;
 }
 
-px_status px_logprobs(px_trainer *trainer, px_rollout *rollout, bool recompute_old, bool values)
+px_status px_logprobs(px_trainer *trainer, px_rollout *rollout, double temperature, bool recompute_old, bool values)
 {
     px_ppo *ppo = trainer->self;
     px_learner *policy = &trainer->learners[0].learner, *critic = &trainer->learners[1].learner;
     px_status status = PX_OK;
     if (recompute_old) {
-        status = forward_logprobs(ppo, policy->engine, &policy->model, rollout, most_tokens(policy), rollout->old_logprob);
+        status = forward_logprobs(ppo, policy->engine, &policy->model, rollout, most_tokens(policy), temperature,
+                                  rollout->old_logprob);
     } else { /* one engine: the sampler's are the learner's bits */
         memcpy(rollout->old_logprob, rollout->sampler_logprob, (size_t)rollout->tokens * sizeof(float));
     }
     if (status == PX_OK) {
         status = forward_logprobs(ppo, ppo->reference, &ppo->parts.reference, rollout, ppo->config.inference_tokens,
-                                  rollout->ref_logprob);
+                                  temperature, rollout->ref_logprob);
     }
     if (status == PX_OK && values) {
         status = forward_values(ppo, critic->engine, &critic->model, rollout, most_tokens(critic));

@@ -17,13 +17,13 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     sampling.iteration = (uint32_t)iteration;
 
     PX_TRY(px_prompts_take(ppo, rollout, &ppo->parts.train, (iteration - 1) * config->prompts_per_iteration,
-                           config->prompts_per_iteration, false));
+                           config->prompts_per_iteration, config->samples_per_prompt, false));
     px_phase_set("generate", iteration);
     PX_TRY(px_rollout_generate(trainer, rollout, &ppo->parts.train, &sampling));
     times.generate = px_now() - mark, mark += times.generate;
 
     px_phase_set("logprobs", iteration);
-    PX_TRY(px_logprobs(trainer, rollout, !px_compute_row_invariant(), true));
+    PX_TRY(px_logprobs(trainer, rollout, px_softmax_temperature(sampling.temperature), !px_compute_row_invariant(), true));
     times.reference = px_now() - mark, mark += times.reference;
 
     px_phase_set("score", iteration);
@@ -53,9 +53,10 @@ static px_status evaluate(px_trainer *trainer, int64_t iteration)
     px_phase_set("evaluate", iteration);
     px_sampling sampling = ppo->config.sampling;
     sampling.rng = px_rng_make(trainer->seed, trainer->stage, PX_RNG_EVALUATE);
-    PX_TRY(px_prompts_take(ppo, rollout, set, 0, ppo->parts.evaluation_prompts, true));
+    sampling.temperature = ppo->parts.evaluation_temperature;
+    PX_TRY(px_prompts_take(ppo, rollout, set, 0, ppo->parts.evaluation_prompts, ppo->parts.evaluation_samples, true));
     PX_TRY(px_rollout_generate(trainer, rollout, set, &sampling));
-    PX_TRY(px_logprobs(trainer, rollout, !px_compute_row_invariant(), false));
+    PX_TRY(px_logprobs(trainer, rollout, px_softmax_temperature(sampling.temperature), !px_compute_row_invariant(), false));
     PX_TRY(px_score(trainer, rollout, set, iteration));
 
     double n = 0.0, score = 0.0, kl = 0.0, length = 0.0, stopped = 0.0;
@@ -92,18 +93,14 @@ void px_ppo_look(const px_trainer *trainer, px_ppo_view *view)
                           .weights_seq_no = (int64_t)ppo->weights_seq_no};
 }
 
-static void destroy_models(px_prompt_set *set)
+static void destroy_reward_model(px_reward_model *model)
 {
-    for (int k = 0; set->models != NULL && k < px_rewards_count(set->rewards); k++) {
-        px_reward_model *model = set->models[k];
-        if (model != NULL) {
-            px_engine_destroy(model->engine);
-            px_model_free(&model->model);
-            px_tokenizer_destroy(model->tokenizer);
-            px_free(model);
-        }
+    if (model != NULL) {
+        px_engine_destroy(model->engine);
+        px_model_free(&model->model);
+        px_tokenizer_destroy(model->tokenizer);
+        px_free(model);
     }
-    px_free(set->models);
 }
 
 static void destroy(px_trainer *trainer)
@@ -112,10 +109,7 @@ static void destroy(px_trainer *trainer)
     px_generator_destroy(ppo->generator);
     px_engine_destroy(ppo->reference);
     px_model_free(&ppo->parts.reference);
-    if (ppo->parts.evaluation.models != ppo->parts.train.models) {
-        destroy_models(&ppo->parts.evaluation);
-    }
-    destroy_models(&ppo->parts.train);
+    destroy_reward_model(ppo->parts.reward_model);
     px_rollout_free(&ppo->rollout);
     px_rollout_free(&ppo->evaluation);
     px_ragged_free(&ppo->ragged);
@@ -141,11 +135,12 @@ typedef struct sizes {
     px_engine_plan inference;
 } sizes;
 
-static sizes derive_sizes(const px_ppo_config *config, int evaluation_prompts)
+static sizes derive_sizes(const px_ppo_config *config, int evaluation_prompts, int evaluation_samples)
 {
-    sizes s = {.samples = config->prompts_per_iteration * config->samples_per_prompt, .evaluation = evaluation_prompts};
+    sizes s = {.samples = config->prompts_per_iteration * config->samples_per_prompt,
+               .evaluation = evaluation_prompts * evaluation_samples};
     int train = most_local(config->prompts_per_iteration, config->samples_per_prompt);
-    int held_out = most_local(evaluation_prompts, 1);
+    int held_out = most_local(evaluation_prompts, evaluation_samples);
     int length = config->max_prompt_tokens + config->sampling.max_new_tokens;
     s.local = train > held_out ? train : held_out;
     s.tokens = config->inference_tokens;
@@ -168,7 +163,7 @@ static sizes derive_sizes(const px_ppo_config *config, int evaluation_prompts)
 size_t px_ppo_bytes(const px_ppo_config *config, const px_model_config *policy, int reward_count)
 {
     px_model model = {0};
-    sizes s = derive_sizes(config, 0);
+    sizes s = derive_sizes(config, 0, 0);
     if (px_model_plan(&model, policy) != PX_OK) {
         return 0;
     }
@@ -225,7 +220,7 @@ px_status px_ppo_create(px_trainer *trainer, const px_ppo_config *config, px_ppo
     ppo->config = *config;
     ppo->parts = *parts;
     parts->reference = (px_model){0};
-    parts->train.models = parts->evaluation.models = NULL;
+    parts->reward_model = NULL;
     ppo->config.sampling.rng = px_rng_make(trainer->seed, trainer->stage, PX_RNG_SAMPLE);
     ppo->permute = px_rng_make(trainer->seed, trainer->stage, PX_RNG_PERMUTE);
     ppo->kl_coeff = config->kl_coeff;
@@ -234,7 +229,7 @@ px_status px_ppo_create(px_trainer *trainer, const px_ppo_config *config, px_ppo
     if (ppo->parts.evaluation_prompts > held_out) {
         ppo->parts.evaluation_prompts = (int)held_out;
     }
-    sizes s = derive_sizes(config, ppo->parts.evaluation_prompts);
+    sizes s = derive_sizes(config, ppo->parts.evaluation_prompts, parts->evaluation_samples);
     PX_TRY(px_order_init(&ppo->order, px_dataset_count(parts->train.data), config->shuffle,
                          px_rng_make(trainer->seed, trainer->stage, PX_RNG_ORDER)));
     PX_TRY(alloc_scratch(ppo, &s));

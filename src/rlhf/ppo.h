@@ -38,6 +38,12 @@ typedef struct px_ppo {
     int update_count;
 } px_ppo;
 
+/* Log-probabilities are those of softmax(z / temperature); greedy decoding is judged at 1. */
+static inline double px_softmax_temperature(double temperature)
+{
+    return temperature > 0.0 ? temperature : 1.0;
+}
+
 /* Sums over the completion tokens of one sample in one minibatch. */
 enum { PX_SUM_LOSS, PX_SUM_CLIPPED, PX_SUM_APPROXKL, PX_SUM_OLD_K3, PX_SUM_RATIO, PX_SUM_ENTROPY, PX_SUM_DIFF,
        PX_SUM_VALUE_LOSS, PX_SUM_VALUE_CLIPPED, PX_PPO_STATS };
@@ -48,9 +54,9 @@ typedef struct px_phase_times {
 
 /* The stages. Collective; each ends in agreement. `set` is the training or the evaluation prompts. */
 px_status px_prompts_take(px_ppo *ppo, px_rollout *rollout, const px_prompt_set *set, int64_t first_position, int prompts,
-                          bool in_order);
+                          int samples_per_prompt, bool in_order);
 px_status px_rollout_generate(px_trainer *trainer, px_rollout *rollout, const px_prompt_set *set, const px_sampling *sampling);
-px_status px_logprobs(px_trainer *trainer, px_rollout *rollout, bool recompute_old, bool values);
+px_status px_logprobs(px_trainer *trainer, px_rollout *rollout, double temperature, bool recompute_old, bool values);
 px_status px_score(px_trainer *trainer, px_rollout *rollout, const px_prompt_set *set, int64_t iteration);
 /* The next three are local: every rank holds the whole rollout. */
 void px_score_shape(const px_ppo *ppo, px_rollout *rollout, const px_rewards *rewards);

@@ -73,10 +73,10 @@ static void policy_loss(void *arg, px_learner *learner, float *grads, int64_t fi
     px_ppo *ppo = arg;
     fill(ppo, first, count);
     px_batch batch = px_ragged_batch(&ppo->ragged);
-    double temperature = ppo->config.sampling.temperature > 0.0 ? ppo->config.sampling.temperature : 1.0;
     px_engine_forward(learner->engine, &learner->model, &batch);
     px_engine_lm_backward(learner->engine, &learner->model, grads, ppo->ragged.rows, ppo->ragged.targets,
-                          ppo->ragged.row_count, temperature, true, policy_rows, ppo);
+                          ppo->ragged.row_count, px_softmax_temperature(ppo->config.sampling.temperature), true, policy_rows,
+                          ppo);
     px_engine_backward(learner->engine, &learner->model, grads, NULL, NULL);
 }
 

@@ -95,9 +95,8 @@ void px_rollout_gather(const px_rollout *rollout, void *flat, size_t size, const
 
 /* A slot's prompt is a function of the position in the data order alone. */
 px_status px_prompts_take(px_ppo *ppo, px_rollout *rollout, const px_prompt_set *set, int64_t first_position, int prompts,
-                          bool in_order)
+                          int each, bool in_order)
 {
-    int each = in_order ? 1 : ppo->config.samples_per_prompt;
     rollout->samples = prompts * each;
     for (int slot = 0; slot < prompts; slot++) {
         int64_t at = in_order ? first_position + slot : px_order_row(&ppo->order, first_position + slot);

@@ -113,8 +113,8 @@ static px_status score_mine(px_ppo *ppo, px_rollout *rollout, const px_prompt_se
     }
     for (int k = 0; status == PX_OK && k < rewards; k++) {
         double *row = rollout->raw + (size_t)k * (size_t)rollout->samples;
-        if (set->models[k] != NULL) {
-            status = score_model(ppo, set->models[k], rollout, samples, from, to, row);
+        if (px_rewards_spec(set->rewards, k)->kind == PX_REWARD_MODEL) {
+            status = score_model(ppo, ppo->parts.reward_model, rollout, samples, from, to, row);
         } else {
             memcpy(row + from, raw + (size_t)k * (size_t)count, (size_t)count * sizeof *row);
         }

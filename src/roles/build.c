@@ -1,0 +1,222 @@
+/* Puts the trainer of a stage together. */
+#include "run.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* A learner's model: from the checkpoint when there is one, else from where the configuration says. */
+static px_status load_learner(const px_session *session, const char *module, px_head head, const char *from, px_model *model,
+                              bool *had_score)
+{
+    if (from[0] == '\0') {
+        return px_module_load(session, module, head, model, had_score);
+    }
+    char dir[PX_PATH_MAX];
+    PX_TRY(px_path_join(dir, sizeof dir, from, module));
+    return px_model_load(model, dir, head, had_score);
+}
+
+static int longest(const px_dataset *data, bool pairs, int *largest_item)
+{
+    int most = 0;
+    *largest_item = 0;
+    for (int64_t i = 0; data != NULL && i < px_dataset_count(data); i++) {
+        px_row row;
+        px_dataset_row(data, i, &row);
+        int item = row.length + (pairs ? row.rejected_length : 0);
+        int length = pairs && row.rejected_length > row.length ? row.rejected_length : row.length;
+        most = length > most ? length : most;
+        *largest_item = item > *largest_item ? item : *largest_item;
+    }
+    return most;
+}
+
+/* The engine must take the largest item of any data set it will see. */
+static void fit(px_learner_config *learner, const px_session *session, bool pairs, int limit)
+{
+    const px_dataset *all[] = {session->train, session->validation, session->demonstrations};
+    for (int i = 0; i < 3; i++) {
+        int item, length = longest(all[i], pairs && i < 2, &item);
+        learner->max_item = item > learner->max_item ? item : learner->max_item;
+        learner->max_sequence = length > learner->max_sequence ? length : learner->max_sequence;
+    }
+    if (!pairs && learner->max_sequence > limit) {
+        learner->max_item = learner->max_sequence = limit;
+    }
+}
+
+static px_status derive_steps(px_session *session, int64_t steps_per_epochs)
+{
+    const px_stage *stage = session->stage;
+    session->total = px_stage_is_set(stage, "stop.steps") ? px_stage_int(stage, "stop.steps") : steps_per_epochs;
+    return PX_OK;
+}
+
+static int limit_tokens(const px_session *session, const px_model *model)
+{
+    int limit = (int)px_stage_int(session->stage, "data.max_tokens");
+    return limit < model->config.max_positions ? limit : model->config.max_positions;
+}
+
+static px_status build_lm(px_session *session, const char *from)
+{
+    const px_stage *stage = session->stage;
+    px_model model = {0};
+    bool had_score;
+    PX_TRY(load_learner(session, "policy", PX_HEAD_LM, from, &model, &had_score));
+    px_status status = px_session_data(session, &model.config);
+    px_lm_config config = {.train = session->train,
+                           .validation = session->validation,
+                           .max_tokens = limit_tokens(session, &model),
+                           .pieces = session->algorithm == &px_algorithm_pretrain,
+                           .shuffle = px_stage_bool(stage, "data.shuffle"),
+                           .max_skipped_steps = (int)px_stage_int(stage, "fault_tolerance.max_skipped_steps")};
+    if (px_stage_is_set(stage, "training.batch_size")) {
+        config.batch_size = px_stage_int(stage, "training.batch_size");
+    } else {
+        config.batch_tokens = px_stage_int(stage, "training.batch_tokens");
+    }
+    if (status == PX_OK) {
+        double epochs = px_stage_is_set(stage, "stop.epochs") ? px_stage_float(stage, "stop.epochs") : 1.0;
+        status = derive_steps(session, px_lm_steps(&config, epochs));
+    }
+    if (status == PX_OK) {
+        config.learner = px_settings_learner(session, session->total, px_stage_float(stage, "training.lr"));
+        fit(&config.learner, session, false, config.max_tokens);
+        status = px_lm_create(&session->trainer, session->algorithm, &config, &model);
+    }
+    px_model_free(&model);
+    return status;
+}
+
+static px_status build_reward(px_session *session, const char *from)
+{
+    const px_stage *stage = session->stage;
+    px_model model = {0};
+    bool had_score;
+    PX_TRY(load_learner(session, "reward", PX_HEAD_SCALAR, from, &model, &had_score));
+    if (!had_score) {
+        px_model_init_score(&model, session->trainer.seed);
+    }
+    model.config.reward_mean = 0.0;
+    model.config.reward_std = 1.0;
+    px_status status = px_session_data(session, &model.config);
+    px_rm_config config = {.train = session->train,
+                           .validation = session->validation,
+                           .demonstrations = session->demonstrations,
+                           .batch_size = px_stage_int(stage, "training.batch_size"),
+                           .shuffle = px_stage_bool(stage, "data.shuffle"),
+                           .center_coeff = px_stage_float(stage, "training.center_rewards_coefficient"),
+                           .max_skipped_steps = (int)px_stage_int(stage, "fault_tolerance.max_skipped_steps")};
+    if (status == PX_OK) {
+        double epochs = px_stage_is_set(stage, "stop.epochs") ? px_stage_float(stage, "stop.epochs") : 1.0;
+        double rows = (double)px_dataset_count(session->train);
+        status = derive_steps(session, (int64_t)(epochs * rows / (double)config.batch_size + 0.999999));
+    }
+    if (status == PX_OK) {
+        config.learner = px_settings_learner(session, session->total, px_stage_float(stage, "training.lr"));
+        fit(&config.learner, session, true, limit_tokens(session, &model));
+        status = px_rm_create(&session->trainer, &config, &model);
+    }
+    px_model_free(&model);
+    return status;
+}
+
+/* The scorer of sources of kind model; it keeps its own tokenizer only where that differs from the policy's. */
+static px_status load_reward_model(px_session *session, const px_ppo_config *config, px_reward_model **out)
+{
+    char dir[PX_PATH_MAX], file[PX_PATH_MAX];
+    bool had_score;
+    px_reward_model *reward = px_alloc(sizeof *reward, "the reward model");
+    if (reward == NULL) {
+        return px_error_code();
+    }
+    *out = reward;
+    PX_TRY(px_module_load(session, "reward", PX_HEAD_SCALAR, &reward->model, &had_score));
+    if (!had_score) {
+        return px_stage_fail(session->stage, "rl_module.reward", "rl_module.reward: the model has no score head; valid is the "
+                             "result of a reward stage or a ...ForSequenceClassification directory with num_labels 1");
+    }
+    PX_TRY(px_module_dir(session, "reward", dir, sizeof dir));
+    PX_TRY(px_path_join(file, sizeof file, dir, "tokenizer.json"));
+    if (session->tokenizer != NULL && px_file_exists(file)) {
+        PX_TRY(px_tokenizer_load(&reward->tokenizer, dir));
+        if (px_tokenizer_hash(reward->tokenizer) == px_tokenizer_hash(session->tokenizer)) {
+            px_tokenizer_destroy(reward->tokenizer);
+            reward->tokenizer = NULL;
+        } else if (px_tokenizer_chat_template(reward->tokenizer) != NULL) {
+            PX_TRY(px_renderer_find(&reward->renderer, "auto", reward->tokenizer));
+        }
+    }
+    if (reward->tokenizer == NULL && reward->model.config.vocab_size < session->parts.policy.config.vocab_size) {
+        return px_stage_fail(session->stage, "rl_module.reward", "rl_module.reward: its vocabulary (%d) is smaller than the "
+                             "policy's (%d) and it brings no tokenizer of its own", reward->model.config.vocab_size,
+                             session->parts.policy.config.vocab_size);
+    }
+    px_engine_plan plan = {.max_tokens = config->inference_tokens, .max_sequences = config->inference_tokens,
+                           .max_sequence = config->inference_tokens, .threads = session->threads};
+    return px_engine_create(&reward->engine, &reward->model.config, &plan);
+}
+
+static bool scores_with_model(const px_rewards *rewards)
+{
+    for (int k = 0; rewards != NULL && k < px_rewards_count(rewards); k++) {
+        if (px_rewards_spec(rewards, k)->kind == PX_REWARD_MODEL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static px_status load_parts(px_session *session, const char *from, px_ppo_config *config)
+{
+    px_ppo_parts *parts = &session->parts;
+    const px_stage *stage = session->stage;
+    bool had_score, unused;
+    PX_TRY(load_learner(session, "policy", PX_HEAD_LM, from, &parts->policy, &unused));
+    PX_TRY(load_learner(session, "critic", PX_HEAD_SCALAR, from, &parts->critic, &had_score));
+    PX_TRY(px_module_load(session, px_stage_is_set(stage, "rl_module.reference") ? "reference" : "policy", PX_HEAD_LM,
+                          &parts->reference, &unused));
+    if (parts->reference.config.vocab_size != parts->policy.config.vocab_size) {
+        return px_stage_fail(stage, "rl_module.reference", "rl_module.reference: its vocabulary (%d) is not the policy's (%d)",
+                             parts->reference.config.vocab_size, parts->policy.config.vocab_size);
+    }
+    if (parts->critic.config.vocab_size < parts->policy.config.vocab_size) {
+        return px_stage_fail(stage, "rl_module.critic", "rl_module.critic: its vocabulary (%d) is smaller than the policy's (%d)",
+                             parts->critic.config.vocab_size, parts->policy.config.vocab_size);
+    }
+    PX_TRY(px_session_data(session, &parts->policy.config));
+    parts->tokenizer = session->tokenizer;
+    parts->train = (px_prompt_set){session->train, session->rewards->train};
+    parts->evaluation = (px_prompt_set){session->validation, session->rewards->evaluation};
+    parts->evaluation_prompts = px_stage_is_set(stage, "evaluation.num_prompts")
+                                    ? (int)px_stage_int(stage, "evaluation.num_prompts") : 1 << 20;
+    parts->evaluation_samples = (int)px_stage_int(stage, "evaluation.samples");
+    parts->evaluation_temperature = px_stage_float(stage, "evaluation.temperature");
+    PX_TRY(px_settings_ppo(session, config, &parts->policy.config));
+    if (scores_with_model(parts->train.rewards) || scores_with_model(parts->evaluation.rewards)) {
+        PX_TRY(load_reward_model(session, config, &parts->reward_model));
+    }
+    return PX_OK;
+}
+
+static px_status build_ppo(px_session *session, const char *from)
+{
+    px_ppo_parts *parts = &session->parts;
+    px_ppo_config config;
+    session->total = px_stage_int(session->stage, "stop.iterations");
+    PX_TRY(load_parts(session, from, &config));
+    return px_ppo_create(&session->trainer, &config, parts);
+}
+
+px_status px_session_build(px_session *session, const char *from)
+{
+    session->trainer.seed = (uint64_t)px_stage_int(session->stage, "run.seed");
+    session->trainer.stage = px_stage_name(session->stage);
+    session->trainer.threads = session->threads;
+    PX_TRY(px_session_tokenizer(session));
+    if (session->algorithm == &px_algorithm_ppo) {
+        return build_ppo(session, from);
+    }
+    return session->algorithm == &px_algorithm_reward ? build_reward(session, from) : build_lm(session, from);
+}

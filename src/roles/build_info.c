@@ -1,0 +1,45 @@
+/* What this program was built from and runs on. */
+#include "run.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+static const char *processor(void)
+{
+    static char name[128];
+    char line[256];
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    while (file != NULL && name[0] == '\0' && fgets(line, sizeof line, file) != NULL) {
+        if (sscanf(line, "model name : %127[^\n]", name) != 1) {
+            name[0] = '\0';
+        }
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return name[0] != '\0' ? name : "unknown";
+}
+
+int px_build_describe(px_attribute *attributes, int capacity, const char *commit)
+{
+    static struct utsname system;
+    uname(&system);
+    const px_attribute all[] = {
+        {.name = "version", .type = 's', .s = "0.1.0"},
+        {.name = "commit", .type = 's', .s = commit},
+        {.name = "compiler", .type = 's', .s = __VERSION__},
+        {.name = "mpi", .type = 's', .s = px_dist_version()},
+        {.name = "blas", .type = 's', .s = px_compute_blas()},
+        {.name = "hdf5", .type = 's', .s = px_store_version()},
+        {.name = "cpu", .type = 's', .s = processor()},
+        {.name = "isa", .type = 's', .s = px_compute_isa()},
+        {.name = "batch_invariant", .type = 'b', .i = px_compute_row_invariant()},
+        {.name = "host", .type = 's', .s = system.nodename},
+        {.name = "kernel", .type = 's', .s = system.release},
+    };
+    int count = (int)(sizeof all / sizeof *all);
+    PX_CHECK(count <= capacity);
+    memcpy(attributes, all, sizeof all);
+    return count;
+}

@@ -1,0 +1,213 @@
+/* What a checkpoint holds: a Hugging Face directory for each learner, and in state.h5 the moments and every counter. */
+#include "run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_ATTRIBUTES = PX_MAX_COUNTERS + 16 };
+
+/* Named views of both moments of all learners: "policy/m/model.norm.weight". Names live in *names. */
+static px_status list_moments(px_session *session, px_array **arrays, int *count, px_buf *names)
+{
+    px_trainer *trainer = &session->trainer;
+    int total = 0;
+    for (int l = 0; l < trainer->learner_count; l++) {
+        total += 2 * trainer->learners[l].learner.model.param_count;
+    }
+    *arrays = px_alloc_array((size_t)total, sizeof **arrays, "names of moments");
+    size_t *places = px_alloc_array((size_t)total, sizeof *places, "names of moments");
+    px_status status = *arrays != NULL && places != NULL ? PX_OK : px_error_code();
+    int n = 0;
+    for (int l = 0; status == PX_OK && l < trainer->learner_count; l++) {
+        px_learner *learner = &trainer->learners[l].learner;
+        for (int moment = 0; moment < 2; moment++) {
+            px_model_arrays(&learner->model, moment == 0 ? learner->m : learner->v, *arrays + n);
+            for (int p = 0; status == PX_OK && p < learner->model.param_count; p++, n++) {
+                places[n] = names->length;
+                status = px_buf_printf(names, "%s/%s/%s%c", trainer->learners[l].name, moment == 0 ? "m" : "v",
+                                       learner->model.params[p].name, '\0');
+            }
+        }
+    }
+    for (int i = 0; status == PX_OK && i < n; i++) {
+        (*arrays)[i].name = names->data + places[i];
+    }
+    *count = n;
+    px_free(places);
+    return status;
+}
+
+/* Counters of trainer and learners as attributes; the same list is read back by name. */
+static int list_counters(px_session *session, px_attribute *attributes)
+{
+    px_trainer *trainer = &session->trainer;
+    static char names[PX_MAX_LEARNERS][64];
+    int n = 0;
+    for (int l = 0; l < trainer->learner_count; l++) {
+        snprintf(names[l], sizeof names[l], "%s_optimizer_steps", trainer->learners[l].name);
+        attributes[n++] = (px_attribute){.name = names[l], .type = 'i', .i = trainer->learners[l].learner.steps};
+    }
+    for (int c = 0; c < trainer->counter_count; c++) {
+        attributes[n++] = (px_attribute){.name = trainer->counters[c].name, .type = 'f', .f = *trainer->counters[c].value};
+    }
+    attributes[n++] = (px_attribute){.name = "skipped_in_row", .type = 'i', .i = trainer->skipped_in_row};
+    attributes[n++] = (px_attribute){.name = "stage_seconds", .type = 'f', .f = session->stage_seconds};
+    attributes[n++] = (px_attribute){.name = "best", .type = 'f', .f = session->best};
+    attributes[n++] = (px_attribute){.name = "data_hash", .type = 'i', .i = (int64_t)session->data_hash};
+    attributes[n++] = (px_attribute){.name = "seed", .type = 'i', .i = (int64_t)trainer->seed};
+    return n;
+}
+
+static const char *tokenizer_dir(const px_session *session)
+{
+    return session->tokenizer_dir[0] != '\0' ? session->tokenizer_dir : NULL;
+}
+
+static px_status write_learners(px_session *session, const char *path)
+{
+    for (int l = 0; l < session->trainer.learner_count; l++) {
+        char dir[PX_PATH_MAX];
+        PX_TRY(px_path_join(dir, sizeof dir, path, session->trainer.learners[l].name));
+        PX_TRY(px_dir_create(dir));
+        PX_TRY(px_model_save(&session->trainer.learners[l].learner.model, dir, PX_F32, tokenizer_dir(session)));
+    }
+    return PX_OK;
+}
+
+static px_status write_checkpoint(px_session *session, int64_t iteration, const char *name)
+{
+    px_checkpoint_writer writer;
+    px_array *arrays = NULL;
+    px_buf names = {0};
+    int count = 0;
+    px_attribute attributes[MAX_ATTRIBUTES];
+    PX_TRY(px_checkpoint_begin(&writer, session->dir, name));
+    px_status status = write_learners(session, writer.path);
+    if (status == PX_OK) {
+        status = list_moments(session, &arrays, &count, &names);
+    }
+    if (status == PX_OK) {
+        int n = list_counters(session, attributes);
+        attributes[n++] = (px_attribute){.name = "iteration", .type = 'i', .i = iteration};
+        status = px_checkpoint_state(&writer, arrays, count, attributes, n);
+    }
+    if (status == PX_OK) {
+        status = px_checkpoint_commit(&writer, iteration);
+    }
+    if (status == PX_OK) {
+        status = px_checkpoint_mark_latest(session->dir, name);
+    }
+    px_free(arrays);
+    px_buf_free(&names);
+    return status;
+}
+
+px_status px_session_save(px_session *session, int64_t iteration, const char *name)
+{
+    px_phase_set("checkpoint", iteration);
+    PX_TRY(px_agree(px_dist_rank() == 0 ? write_checkpoint(session, iteration, name) : PX_OK));
+    session->saved = iteration;
+    return PX_OK;
+}
+
+/* Numbered checkpoints older than the `keep` newest, the best one spared. */
+static px_status prune(px_session *session, int64_t iteration, int64_t interval)
+{
+    double keep;
+    if (!px_stage_number(session->stage, "checkpointing.keep", &keep)) {
+        return PX_OK;
+    }
+    int64_t oldest = iteration - (int64_t)keep * interval;
+    char name[64], path[PX_PATH_MAX];
+    snprintf(name, sizeof name, "checkpoint_%06lld", (long long)oldest);
+    if (oldest < 0 || (oldest == 0 && px_stage_bool(session->stage, "checkpointing.initial")) ||
+        strcmp(name, session->best_name) == 0) {
+        return PX_OK;
+    }
+    PX_TRY(px_path_join(path, sizeof path, session->dir, name));
+    return px_tree_remove(path);
+}
+
+px_status px_session_save_due(px_session *session, int64_t iteration, bool last)
+{
+    const px_stage *stage = session->stage;
+    int64_t interval = px_stage_int(stage, "checkpointing.interval");
+    int64_t recovery = px_stage_int(stage, "checkpointing.recovery_interval");
+    bool initial = iteration == 0 && px_stage_bool(stage, "checkpointing.initial");
+    bool numbered = initial || (iteration > 0 && (last || (interval > 0 && iteration % interval == 0)));
+    if (numbered) {
+        char name[64];
+        snprintf(name, sizeof name, "checkpoint_%06lld", (long long)iteration);
+        PX_TRY(px_session_save(session, iteration, name));
+        return px_agree(px_dist_rank() == 0 && interval > 0 ? prune(session, iteration, interval) : PX_OK);
+    }
+    if (iteration > 0 && recovery > 0 && iteration % recovery == 0) {
+        session->recovery_slot ^= 1;
+        return px_session_save(session, iteration, session->recovery_slot ? "recovery_b" : "recovery_a");
+    }
+    return PX_OK;
+}
+
+px_status px_session_restore(px_session *session, const char *from, int64_t iteration)
+{
+    px_trainer *trainer = &session->trainer;
+    px_array *arrays = NULL;
+    px_buf names = {0};
+    int count = 0;
+    px_attribute attributes[MAX_ATTRIBUTES];
+    px_status status = list_moments(session, &arrays, &count, &names);
+    int n = list_counters(session, attributes);
+    uint64_t data_hash = session->data_hash;
+    if (status == PX_OK) {
+        status = px_checkpoint_load_state(from, arrays, count, attributes, n);
+    }
+    px_free(arrays);
+    px_buf_free(&names);
+    PX_TRY(status);
+    int at = 0;
+    for (int l = 0; l < trainer->learner_count; l++) {
+        trainer->learners[l].learner.steps = attributes[at++].i;
+    }
+    for (int c = 0; c < trainer->counter_count; c++) {
+        *trainer->counters[c].value = attributes[at++].f;
+    }
+    trainer->skipped_in_row = attributes[at++].i;
+    session->stage_seconds = attributes[at++].f;
+    session->best = attributes[at++].f;
+    if ((uint64_t)attributes[at++].i != data_hash) {
+        return px_fail(PX_DATA, "%s: the data is not what this run was started with (another hash of its token ids); valid is "
+                       "the same data, or --fresh for a new run", from);
+    }
+    session->saved = iteration;
+    return PX_OK;
+}
+
+/* The stage's result: the trained model as a directory of its own, replaced by renaming. */
+px_status px_session_results(px_session *session)
+{
+    if (px_dist_rank() != 0) {
+        return PX_OK;
+    }
+    for (int l = 0; l < session->trainer.learner_count; l++) {
+        char final[PX_PATH_MAX], fresh[PX_PATH_MAX], old[PX_PATH_MAX], name[80];
+        const char *module = session->trainer.learners[l].name;
+        PX_TRY(px_path_join(final, sizeof final, session->dir, module));
+        snprintf(name, sizeof name, "%s.tmp", module);
+        PX_TRY(px_path_join(fresh, sizeof fresh, session->dir, name));
+        snprintf(name, sizeof name, "%s.old", module);
+        PX_TRY(px_path_join(old, sizeof old, session->dir, name));
+        PX_TRY(px_tree_remove(fresh));
+        PX_TRY(px_tree_remove(old));
+        PX_TRY(px_dir_create(fresh));
+        PX_TRY(px_model_save(&session->trainer.learners[l].learner.model, fresh, PX_F32, tokenizer_dir(session)));
+        if (px_dir_exists(final) && rename(final, old) != 0) {
+            return px_fail(PX_IO, "%s: cannot be moved aside", final);
+        }
+        if (rename(fresh, final) != 0) {
+            return px_fail(PX_IO, "%s: cannot be put into place", final);
+        }
+        PX_TRY(px_tree_remove(old));
+    }
+    return px_dir_sync(session->dir);
+}

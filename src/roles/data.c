@@ -1,0 +1,87 @@
+/* The data sets of a stage, tokenised for its model. Every rank reads them: order and batches need all rows. */
+#include "run.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static px_status load_one(px_session *session, const char *key, px_data_options *options, px_dataset **data, const char *what)
+{
+    char path[PX_PATH_MAX];
+    PX_TRY(px_stage_path(session->stage, key, path, sizeof path));
+    PX_TRY(px_dataset_load(data, path, options));
+    const px_data_summary *s = px_dataset_summary(*data);
+    px_log(PX_INFO, "%-12s %s: %lld rows (%s), %lld tokens, length %d to %d, mean %.1f; %lld cut, %lld dropped%s", what, path,
+           (long long)s->rows, s->shape, (long long)s->tokens, s->min_length, s->max_length, s->mean_length, (long long)s->cut,
+           (long long)s->dropped, "");
+    session->data_hash = px_hash(&(uint64_t){px_dataset_hash(*data)}, sizeof(uint64_t), session->data_hash);
+    return PX_OK;
+}
+
+static px_status choose_renderer(const px_session *session, px_data_options *options)
+{
+    if (strcmp(px_stage_algorithm(session->stage), "pretrain") == 0 || session->tokenizer == NULL) {
+        return PX_OK;
+    }
+    const char *name = px_stage_text(session->stage, "environment.chat.template");
+    options->system = px_stage_text(session->stage, "environment.chat.system");
+    if (strcmp(name, "none") == 0) {
+        return PX_OK;
+    }
+    px_status status = px_renderer_find(&options->renderer, name, session->tokenizer);
+    return status == PX_OK ? status : px_stage_fail(session->stage, "environment.chat.template", "%s", px_error_text());
+}
+
+static px_status load_training(px_session *session, px_data_options *options, bool reward)
+{
+    const px_stage *stage = session->stage;
+    if (px_stage_list_count(stage, "data.train") > 1) {
+        return px_stage_fail(stage, "data.train", "a list of several files is not built yet; valid is one file");
+    }
+    PX_TRY(load_one(session, "data.train", options, &session->train, "train"));
+    if (px_stage_is_set(stage, "data.validation")) {
+        PX_TRY(load_one(session, "data.validation", options, &session->validation, "validation"));
+    }
+    if (reward && px_stage_is_set(stage, "data.demonstrations")) {
+        options->kind = PX_ROWS_LM;
+        PX_TRY(load_one(session, "data.demonstrations", options, &session->demonstrations, "demonstrations"));
+    }
+    return PX_OK;
+}
+
+px_status px_session_data(px_session *session, const px_model_config *model)
+{
+    const px_stage *stage = session->stage;
+    const char *algorithm = px_stage_algorithm(stage);
+    px_data_options options = {.tokenizer = session->tokenizer, .vocab_size = model->vocab_size, .eos_id = -1};
+    if (session->tokenizer != NULL) {
+        if (px_tokenizer_size(session->tokenizer) > model->vocab_size) {
+            return px_fail(PX_DATA, "%s: the tokenizer has %d ids, the model's vocabulary %d; valid is a tokenizer that fits",
+                           session->tokenizer_dir, px_tokenizer_size(session->tokenizer), model->vocab_size);
+        }
+        options.eos_id = px_tokenizer_eos(session->tokenizer);
+        options.add_bos = px_tokenizer_adds_bos(session->tokenizer);
+    }
+    if (options.eos_id < 0 && model->eos_count > 0) {
+        options.eos_id = model->eos_ids[0];
+    }
+    PX_TRY(choose_renderer(session, &options));
+    if (strcmp(algorithm, "ppo") == 0) {
+        options.kind = PX_ROWS_PROMPTS;
+        options.max_tokens = (int)px_stage_int(stage, "environment.max_prompt_tokens");
+        PX_TRY(load_one(session, "environment.prompts", &options, &session->train, "prompts"));
+        if (px_stage_is_set(stage, "evaluation.prompts")) {
+            PX_TRY(load_one(session, "evaluation.prompts", &options, &session->validation, "held-out"));
+        }
+        return PX_OK;
+    }
+    bool reward = strcmp(algorithm, "reward") == 0;
+    options.kind = reward ? PX_ROWS_PAIRS : PX_ROWS_LM;
+    options.max_tokens = (int)px_stage_int(stage, "data.max_tokens");
+    if (options.max_tokens > model->max_positions) {
+        options.max_tokens = model->max_positions;
+    }
+    if (strcmp(algorithm, "pretrain") == 0) {
+        options.max_tokens = 0; /* long texts become pieces */
+    }
+    return load_training(session, &options, reward);
+}

@@ -1,0 +1,331 @@
+/* The driver: prepares a run, goes through its stages, and through the iterations of each. */
+#include "run.h"
+
+#include <math.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int cores_available(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+static int choose_threads(const px_stage *stage)
+{
+    double threads;
+    if (px_stage_number(stage, "run.threads_per_rank", &threads)) {
+        return (int)threads;
+    }
+    int share = cores_available() / px_dist_local_size();
+    return share > 0 ? share : 1;
+}
+
+static px_status check_strategy(const px_stage *stage)
+{
+    if (strcmp(px_stage_text(stage, "placement.strategy"), "split") == 0) {
+        return px_stage_fail(stage, "env_runners.num_env_runners", "split placement is not built yet; valid is "
+                             "env_runners.num_env_runners: 0 (colocated)");
+    }
+    if (strcmp(px_stage_text(stage, "learners.precision"), "f32") != 0) {
+        return px_stage_fail(stage, "learners.precision", "learners.precision: %s is not built yet; valid is f32",
+                             px_stage_text(stage, "learners.precision"));
+    }
+    return PX_OK;
+}
+
+/* ---- one stage ------------------------------------------------------------------------------------------------------------ */
+
+static bool evaluation_due(const px_session *session, int64_t iteration)
+{
+    int64_t interval = px_stage_int(session->stage, "evaluation.evaluation_interval");
+    return interval > 0 && session->validation != NULL &&
+           (iteration == 0 || iteration == session->total || iteration % interval == 0);
+}
+
+static px_status evaluate(px_session *session, int64_t iteration)
+{
+    if (!evaluation_due(session, iteration)) {
+        return PX_OK;
+    }
+    PX_TRY(session->algorithm->evaluate(&session->trainer, iteration));
+    PX_TRY(px_session_record_evaluation(session, iteration));
+    if (iteration == 0 || iteration == session->total) {
+        PX_TRY(px_session_write_examples(session, iteration == 0));
+    }
+    return PX_OK;
+}
+
+static bool holds(double value, const char *condition)
+{
+    double bound;
+    char operator[3] = "";
+    if (sscanf(condition, " %2[<>=] %lf", operator, &bound) != 2) {
+        return sscanf(condition, "%lf", &bound) == 1 && value >= bound;
+    }
+    if (strcmp(operator, ">") == 0) return value > bound;
+    if (strcmp(operator, ">=") == 0) return value >= bound;
+    if (strcmp(operator, "<") == 0) return value < bound;
+    if (strcmp(operator, "<=") == 0) return value <= bound;
+    return value == bound;
+}
+
+/* stop.metrics: the first condition that holds ends the stage; fault_tolerance.kl_limit ends the run. */
+static px_status check_conditions(px_session *session, int64_t iteration, bool *done)
+{
+    const px_stage *stage = session->stage;
+    for (int i = 0; i < px_stage_map_count(stage, "stop.metrics"); i++) {
+        const char *name, *condition;
+        px_stage_map_entry(stage, "stop.metrics", i, &name, &condition);
+        for (int c = 0; c < session->column_count; c++) {
+            if (strcmp(session->columns[c].name, name) == 0 && holds(session->row[c], condition)) {
+                px_trainer_event(&session->trainer, iteration, "stop_metric", "%s is %g: %s", name, session->row[c], condition);
+                *done = true;
+            }
+        }
+    }
+    if (session->algorithm == &px_algorithm_ppo && px_stage_is_set(stage, "fault_tolerance.kl_limit")) {
+        double kl = px_trainer_get(&session->trainer, "objective/kl"), limit = px_stage_float(stage, "fault_tolerance.kl_limit");
+        if (kl > limit) {
+            return px_fail(PX_DIVERGED, "objective/kl is %.3g after iteration %lld, above fault_tolerance.kl_limit %.3g; raise "
+                           "training.kl.coeff or lower training.lr", kl, (long long)iteration, limit);
+        }
+    }
+    return PX_OK;
+}
+
+static px_status write_status(const px_session *session, const char *state, int64_t iteration, int code, const char *reason)
+{
+    if (px_dist_rank() != 0) {
+        return PX_OK;
+    }
+    px_run_status status = {.state = state,
+                            .stage = px_stage_name(session->stage),
+                            .iteration = iteration,
+                            .exit_code = code,
+                            .reason = reason,
+                            .resume = code == PX_STOPPED ? session->run->options.command : ""};
+    return px_status_write(session->run->dir, &status);
+}
+
+static px_status iterate(px_session *session, int64_t iteration, bool *done)
+{
+    double start = px_now();
+    PX_TRY(session->algorithm->iterate(&session->trainer, iteration));
+    PX_TRY(px_session_write_samples(session, iteration));
+    *done = iteration == session->total;
+    PX_TRY(px_session_record(session, iteration, px_now() - start));
+    PX_TRY(check_conditions(session, iteration, done));
+    if (*done) {
+        session->total = iteration;
+    }
+    if (*done && session->algorithm == &px_algorithm_reward) {
+        PX_TRY(px_rm_center(&session->trainer));
+    }
+    PX_TRY(evaluate(session, iteration));
+    session->stage_seconds += 0.0;
+    PX_TRY(px_session_save_due(session, iteration, *done));
+    px_progress_line(session, iteration);
+    return write_status(session, "running", iteration, 0, "");
+}
+
+/* A stop before the iteration in hand changed any weight loses nothing: the state is still that after `iteration`. */
+static px_status save_for_stop(px_session *session, int64_t iteration)
+{
+    if (session->trainer.dirty || session->saved == iteration || iteration == 0) {
+        return PX_OK;
+    }
+    session->recovery_slot ^= 1;
+    return px_session_save(session, iteration, session->recovery_slot ? "recovery_b" : "recovery_a");
+}
+
+static px_status loop(px_session *session, int64_t *iteration)
+{
+    bool done = session->start >= session->total;
+    PX_TRY(session->start == 0 ? evaluate(session, 0) : PX_OK);
+    if (session->start == 0) {
+        PX_TRY(px_session_save_due(session, 0, false));
+    }
+    while (!done) {
+        if (px_stop_agreed() > 0) {
+            return PX_STOPPED;
+        }
+        PX_TRY(iterate(session, *iteration + 1, &done));
+        (*iteration)++;
+    }
+    return PX_OK;
+}
+
+static void summarise(px_session *session, int64_t iteration)
+{
+    px_run *run = session->run;
+    px_stage_summary *s = &run->summaries[run->summary_count++];
+    *s = (px_stage_summary){.algorithm = session->algorithm, .seconds = session->stage_seconds, .iterations = iteration,
+                            .metric_count = session->column_count, .columns = session->columns, .values = session->row,
+                            .evaluation_count = session->evaluation_count, .evaluation_columns = session->evaluation_columns,
+                            .before = session->first_evaluation, .after = session->evaluation_row};
+    snprintf(s->name, sizeof s->name, "%s", px_stage_name(session->stage));
+    session->columns = session->evaluation_columns = NULL;
+    session->row = session->first_evaluation = session->evaluation_row = NULL;
+}
+
+/* A finished stage's table comes from its run file, so that a later start shows it too. */
+static px_status recall(px_session *session)
+{
+    char path[PX_PATH_MAX];
+    PX_TRY(px_path_join(path, sizeof path, session->dir, "run.h5"));
+    for (int which = 0; which < 2; which++) {
+        px_frame frame;
+        px_column *columns = which == 0 ? session->columns : session->evaluation_columns;
+        int count = which == 0 ? session->column_count : session->evaluation_count;
+        PX_TRY(px_frame_read(path, which == 0 ? "/metrics" : "/evaluation", &frame));
+        for (int c = 0; c < count && frame.rows > 0; c++) {
+            int at = px_frame_column(&frame, columns[c].name);
+            if (at < 0) {
+                continue;
+            }
+            double last = px_frame_number(&frame, at, frame.rows - 1);
+            if (which == 0) {
+                session->row[c] = last;
+            } else {
+                session->evaluation_row[c] = last;
+                session->first_evaluation[c] = px_frame_number(&frame, at, 0);
+            }
+        }
+        px_frame_free(&frame);
+    }
+    return PX_OK;
+}
+
+/* Looks for where this stage stands: *from is the checkpoint to continue from ("" for none). */
+static px_status find_start(px_session *session, char *from, size_t size)
+{
+    px_buf skipped = {0};
+    bool found = false;
+    session->start = 0;
+    from[0] = '\0';
+    px_status status = px_dir_exists(session->dir)
+                           ? px_checkpoint_latest(session->dir, from, size, &session->start, &found, &skipped) : PX_OK;
+    if (status == PX_OK && skipped.length > 0) {
+        px_log(PX_WARNING, "checkpoints that cannot be used: %s", skipped.data);
+    }
+    px_buf_free(&skipped);
+    if (!found) {
+        from[0] = '\0';
+        session->start = 0;
+    }
+    return status;
+}
+
+/* config.yaml of an earlier start must agree in what may not change; then it becomes this start's. */
+static px_status settle_config(px_session *session, bool resume)
+{
+    if (px_dist_rank() != 0) {
+        return PX_OK;
+    }
+    char path[PX_PATH_MAX];
+    px_buf text = {0};
+    PX_TRY(px_dir_create(session->dir));
+    PX_TRY(px_path_join(path, sizeof path, session->dir, "config.yaml"));
+    if (resume && px_file_exists(path)) {
+        px_status status = px_stage_compare(session->stage, path, &text);
+        if (status == PX_OK && text.length > 0) {
+            px_log(PX_INFO, "changed since the last start:\n%s", text.data);
+        }
+        px_buf_clear(&text);
+        if (status != PX_OK) {
+            px_buf_free(&text);
+            return status;
+        }
+    }
+    px_status status = px_stage_dump(session->stage, &text);
+    if (status == PX_OK) {
+        status = px_file_write(path, text.data, text.length);
+    }
+    px_buf_free(&text);
+    return status;
+}
+
+static px_status finish_stage(px_session *session, int64_t iteration)
+{
+    PX_TRY(px_agree(px_session_results(session)));
+    PX_TRY(px_agree(px_session_close_file(session, iteration, PX_OK, "done", true)));
+    return px_agree(write_status(session, "done", iteration, PX_OK, "done"));
+}
+
+static void free_session(px_session *session)
+{
+    px_trainer_free(&session->trainer);
+    px_model_free(&session->parts.policy);
+    px_model_free(&session->parts.critic);
+    px_model_free(&session->parts.reference);
+    px_dataset_destroy(session->train);
+    px_dataset_destroy(session->validation);
+    px_dataset_destroy(session->demonstrations);
+    px_tokenizer_destroy(session->tokenizer);
+    px_free(session->stop_strings);
+    px_free(session->row);
+    px_free(session->evaluation_row);
+    px_free(session->first_evaluation);
+    px_free(session->columns);
+    px_free(session->evaluation_columns);
+}
+
+static px_status run_stage(px_session *session)
+{
+    char from[PX_PATH_MAX];
+    PX_TRY(px_agree(find_start(session, from, sizeof from)));
+    px_bcast(&session->start, sizeof session->start, 0);
+    px_bcast(from, sizeof from, 0);
+    bool resume = from[0] != '\0';
+    PX_TRY(px_agree(settle_config(session, resume)));
+    PX_TRY(px_agree(px_session_build(session, from)));
+    if (resume) {
+        PX_TRY(px_agree(px_session_restore(session, from, session->start)));
+        px_log(PX_INFO, "continues after iteration %lld from %s", (long long)session->start, from);
+    }
+    px_plan_print(session);
+    PX_TRY(px_session_open_file(session, resume));
+    if (resume) {
+        PX_TRY(px_agree(recall(session)));
+    }
+    int64_t iteration = session->start;
+    px_status status = loop(session, &iteration);
+    if (status == PX_STOPPED) {
+        PX_TRY(save_for_stop(session, iteration));
+        const char *reason = px_stop_reason() != NULL ? px_stop_reason() : "a stop";
+        px_session_close_file(session, iteration, PX_STOPPED, reason, false);
+        write_status(session, "stopped", iteration, PX_STOPPED, reason);
+        return px_fail(PX_STOPPED, "stopped by %s; state after iteration %lld of %s is saved, the same command continues",
+                       reason, (long long)session->saved, session->algorithm->name);
+    }
+    if (status != PX_OK) {
+        px_session_close_file(session, iteration, (int)status, px_error_text(), false);
+        write_status(session, "failed", iteration, (int)status, px_error_text());
+        return status;
+    }
+    PX_TRY(finish_stage(session, iteration));
+    summarise(session, iteration);
+    return PX_OK;
+}
+
+px_status px_session_run(px_session *session)
+{
+    const px_stage *stage = session->stage;
+    session->threads = choose_threads(stage);
+    session->algorithm = px_algorithm_find(px_stage_algorithm(stage));
+    session->best = NAN;
+    session->saved = -1;
+    PX_TRY(px_agree(check_strategy(stage)));
+    PX_TRY(px_stage_dir(session->run, stage, session->dir, sizeof session->dir));
+    double limit = session->run->time_limit;
+    PX_TRY(px_agree(px_monitor_start(session->run->dir, session->dir, limit > 0.0 ? session->run->started + limit : 0.0)));
+    px_log(PX_INFO, "%s%s%s", px_stage_name(stage)[0] != '\0' ? "== stage " : "== ",
+           px_stage_name(stage)[0] != '\0' ? px_stage_name(stage) : session->algorithm->name, " ==");
+    px_status status = run_stage(session);
+    px_monitor_stop();
+    free_session(session);
+    return status;
+}

@@ -1,0 +1,155 @@
+/* What rl_module names: a directory, the result of an earlier stage, another module, or a new model. */
+#include "run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *field(char out[160], const char *module, const char *name)
+{
+    snprintf(out, 160, "rl_module.%s.%s", module, name);
+    return out;
+}
+
+px_status px_stage_dir(const px_run *run, const px_stage *stage, char *out, size_t size)
+{
+    if (!px_config_has_stages(run->config)) {
+        snprintf(out, size, "%s", run->dir);
+        return PX_OK;
+    }
+    return px_path_join(out, size, run->dir, px_stage_name(stage));
+}
+
+static bool is_source(const px_session *session, const char *module, const char *kind)
+{
+    char key[160];
+    return px_stage_is_set(session->stage, field(key, module, kind));
+}
+
+static px_status stage_result(const px_session *session, const char *module, char *out, size_t size)
+{
+    char key[160], dir[PX_PATH_MAX];
+    const char *name = px_stage_text(session->stage, field(key, module, "stage"));
+    const px_stage *earlier = px_config_stage_named(session->run->config, name);
+    PX_CHECK(earlier != NULL);
+    PX_TRY(px_stage_dir(session->run, earlier, dir, sizeof dir));
+    PX_TRY(px_path_join(out, size, dir, strcmp(px_stage_algorithm(earlier), "reward") == 0 ? "reward" : "policy"));
+    if (!px_dir_exists(out)) {
+        return px_stage_fail(session->stage, key, "stage '%s' has no result yet (%s); run it first", name, out);
+    }
+    return PX_OK;
+}
+
+px_status px_module_dir(const px_session *session, const char *module, char *out, size_t size)
+{
+    char key[160];
+    out[0] = '\0';
+    for (int hop = 0; hop < 4; hop++) {
+        if (is_source(session, module, "path")) {
+            return px_stage_path(session->stage, field(key, module, "path"), out, size);
+        }
+        if (is_source(session, module, "stage")) {
+            return stage_result(session, module, out, size);
+        }
+        if (!is_source(session, module, "same_as")) {
+            return PX_OK;
+        }
+        module = px_stage_text(session->stage, field(key, module, "same_as"));
+    }
+    return PX_OK;
+}
+
+static double number_or(const px_stage *stage, const char *module, const char *name, double otherwise)
+{
+    char key[160];
+    px_stage_number(stage, field(key, module, name), &otherwise);
+    return otherwise;
+}
+
+static px_status new_model(const px_session *session, const char *module, px_head head, px_model *model)
+{
+    const px_stage *stage = session->stage;
+    char key[160];
+    px_model_config c = {.head = head, .bos_id = -1, .pad_id = -1, .reward_std = 1.0};
+    bool gpt2 = strcmp(px_stage_text(stage, field(key, module, "new.architecture")), "gpt2") == 0;
+    c.family = gpt2 ? PX_GPT2 : PX_LLAMA;
+    c.hidden_size = (int)px_stage_int(stage, field(key, module, "new.hidden_size"));
+    c.layers = (int)px_stage_int(stage, field(key, module, "new.num_hidden_layers"));
+    c.heads = (int)px_stage_int(stage, field(key, module, "new.num_attention_heads"));
+    c.kv_heads = (int)number_or(stage, module, "new.num_key_value_heads", c.heads);
+    c.head_dim = (int)number_or(stage, module, "new.head_dim", c.hidden_size / c.heads);
+    double inner = gpt2 ? 4.0 * c.hidden_size : 32.0 * ceil(8.0 * c.hidden_size / 3.0 / 32.0);
+    c.intermediate_size = (int)number_or(stage, module, "new.intermediate_size", inner);
+    c.max_positions = (int)px_stage_int(stage, field(key, module, "new.max_position_embeddings"));
+    double vocabulary = session->tokenizer != NULL ? px_tokenizer_size(session->tokenizer) : 0.0;
+    c.vocab_size = (int)number_or(stage, module, "new.vocab_size", vocabulary);
+    if (c.vocab_size == 0) {
+        return px_stage_fail(stage, field(key, module, "new.vocab_size"),
+                             "%s is auto, but there is no tokenizer; give a number or rl_module.tokenizer", key);
+    }
+    c.tied = px_stage_bool(stage, field(key, module, "new.tie_word_embeddings"));
+    c.norm_eps = px_stage_float(stage, field(key, module, "new.rms_norm_eps"));
+    c.attention_bias = gpt2 || px_stage_bool(stage, field(key, module, "new.attention_bias"));
+    c.output_bias = c.attention_bias;
+    c.mlp_bias = gpt2;
+    c.activation = gpt2 ? PX_GELU_TANH : PX_SILU;
+    c.initializer_range = px_stage_float(stage, field(key, module, "new.initializer_range"));
+    c.rope = (px_rope){.type = gpt2 ? PX_ROPE_NONE : PX_ROPE_DEFAULT,
+                       .theta = px_stage_float(stage, field(key, module, "new.rope_theta")),
+                       .factor = 1.0,
+                       .rotary_dim = gpt2 ? 0 : c.head_dim};
+    if (session->tokenizer != NULL) {
+        c.bos_id = px_tokenizer_bos(session->tokenizer);
+        c.pad_id = px_tokenizer_pad(session->tokenizer);
+        if (px_tokenizer_eos(session->tokenizer) >= 0) {
+            c.eos_ids[c.eos_count++] = px_tokenizer_eos(session->tokenizer);
+        }
+    }
+    px_status status = px_model_config_check(&c);
+    if (status != PX_OK) {
+        return px_stage_fail(stage, field(key, module, "new.hidden_size"), "rl_module.%s.new: %s", module, px_error_text());
+    }
+    PX_TRY(px_model_plan(model, &c));
+    PX_TRY(px_model_alloc(model));
+    px_model_init(model, (uint64_t)px_stage_int(stage, "run.seed"));
+    return PX_OK;
+}
+
+px_status px_module_load(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score)
+{
+    char dir[PX_PATH_MAX], key[160];
+    PX_TRY(px_module_dir(session, module, dir, sizeof dir));
+    *had_score = false;
+    if (dir[0] != '\0') {
+        return px_model_load(model, dir, head, had_score);
+    }
+    while (is_source(session, module, "same_as")) {
+        module = px_stage_text(session->stage, field(key, module, "same_as"));
+    }
+    return new_model(session, module, head, model);
+}
+
+px_status px_session_tokenizer(px_session *session)
+{
+    static const char *const modules[] = {"policy", "reward"};
+    const px_stage *stage = session->stage;
+    const char *module = modules[strcmp(px_stage_algorithm(stage), "reward") == 0];
+    char dir[PX_PATH_MAX], file[PX_PATH_MAX];
+    bool given = px_stage_is_set(stage, "rl_module.tokenizer");
+    if (given) {
+        PX_TRY(px_stage_path(stage, "rl_module.tokenizer", dir, sizeof dir));
+    } else {
+        PX_TRY(px_module_dir(session, module, dir, sizeof dir));
+    }
+    session->tokenizer_dir[0] = '\0';
+    if (dir[0] == '\0') {
+        return PX_OK;
+    }
+    PX_TRY(px_path_join(file, sizeof file, dir, "tokenizer.json"));
+    if (!given && !px_file_exists(file)) { /* id rows need none; text rows will say so */
+        return PX_OK;
+    }
+    PX_TRY(px_tokenizer_load(&session->tokenizer, dir));
+    snprintf(session->tokenizer_dir, sizeof session->tokenizer_dir, "%s", px_tokenizer_dir(session->tokenizer));
+    return PX_OK;
+}

@@ -1,0 +1,246 @@
+/* What a run writes down: metrics and events in run.h5, samples beside it. Rank 0 writes; all ranks agree. */
+#include "run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const px_metric extra_metrics[] = {
+    {"time_this_iter_s", "s", "wall time of the iteration, evaluation and checkpoint included"},
+    {"time_total_s", "s", "wall time of the stage so far, over all segments"},
+    {"core_hours", "h", "time_total_s x ranks x threads / 3600"},
+    {"memory_peak", "byte", "most memory that this rank's own allocations held"},
+};
+enum { EXTRA = (int)(sizeof extra_metrics / sizeof *extra_metrics) };
+
+static int reward_count(const px_rewards *rewards)
+{
+    return rewards != NULL ? px_rewards_count(rewards) : 0;
+}
+
+static px_status add_column(px_column *column, const char *name, const char *units, const char *meaning)
+{
+    char *copy = px_strdup(name);
+    *column = (px_column){copy, units, meaning, PX_COL_F64, 0};
+    return copy != NULL ? PX_OK : px_error_code();
+}
+
+static px_status add_reward_columns(px_column *columns, int *count, const char *front, const px_rewards *rewards)
+{
+    for (int k = 0; k < reward_count(rewards); k++) {
+        char name[160];
+        snprintf(name, sizeof name, "%srewards/%s/mean", front, px_rewards_spec(rewards, k)->name);
+        PX_TRY(add_column(&columns[(*count)++], name, "1", "mean score of this source, unweighted"));
+        snprintf(name, sizeof name, "%srewards/%s/std", front, px_rewards_spec(rewards, k)->name);
+        PX_TRY(add_column(&columns[(*count)++], name, "1", "standard deviation over samples"));
+    }
+    return PX_OK;
+}
+
+/* The algorithm's columns, ours, and two for each reward source. */
+static px_status make_columns(px_session *session)
+{
+    const px_algorithm *algorithm = session->algorithm;
+    size_t room = PX_MAX_COLUMNS;
+    session->columns = px_alloc_array(room, sizeof(px_column), "columns");
+    session->evaluation_columns = px_alloc_array(room, sizeof(px_column), "columns");
+    session->row = px_alloc_array(room, sizeof(double), "a row of metrics");
+    session->evaluation_row = px_alloc_array(room, sizeof(double), "a row of metrics");
+    session->first_evaluation = px_alloc_array(room, sizeof(double), "a row of metrics");
+    if (session->columns == NULL || session->evaluation_columns == NULL || session->row == NULL ||
+        session->evaluation_row == NULL || session->first_evaluation == NULL) {
+        return px_error_code();
+    }
+    for (int i = 0; i < algorithm->metric_count; i++) {
+        const px_metric *m = &algorithm->metrics[i];
+        PX_TRY(add_column(&session->columns[session->column_count++], m->name, m->units, m->meaning));
+    }
+    for (int i = 0; i < EXTRA; i++) {
+        const px_metric *m = &extra_metrics[i];
+        PX_TRY(add_column(&session->columns[session->column_count++], m->name, m->units, m->meaning));
+    }
+    for (int i = 0; i < algorithm->evaluation_count; i++) {
+        const px_metric *m = &algorithm->evaluation[i];
+        PX_TRY(add_column(&session->evaluation_columns[session->evaluation_count++], m->name, m->units, m->meaning));
+    }
+    PX_TRY(add_reward_columns(session->columns, &session->column_count, "", session->rewards->train));
+    PX_TRY(add_reward_columns(session->evaluation_columns, &session->evaluation_count, "eval/", session->rewards->evaluation));
+    for (int i = 0; i < PX_MAX_COLUMNS; i++) {
+        session->row[i] = session->evaluation_row[i] = session->first_evaluation[i] = NAN;
+    }
+    return PX_OK;
+}
+
+static px_status list_config(const px_stage *stage, px_attribute **attributes, int *count)
+{
+    *count = px_stage_leaf_count(stage);
+    *attributes = px_alloc_array((size_t)*count + 1, sizeof **attributes, "configuration attributes");
+    if (*attributes == NULL) {
+        return px_error_code();
+    }
+    for (int i = 0; i < *count; i++) {
+        static const char types[] = {[PX_TYPE_INT] = 'i', [PX_TYPE_FLOAT] = 'f', [PX_TYPE_BOOL] = 'b', [PX_TYPE_TEXT] = 's'};
+        px_leaf leaf;
+        px_stage_leaf(stage, i, &leaf);
+        (*attributes)[i] = (px_attribute){.name = leaf.key, .type = types[leaf.type], .f = leaf.f, .s = leaf.text,
+                                          .i = leaf.type == PX_TYPE_BOOL ? leaf.b : leaf.i};
+    }
+    return PX_OK;
+}
+
+static px_status list_tokens(const px_session *session, const char ***tokens, int *count)
+{
+    *tokens = NULL;
+    *count = session->tokenizer != NULL ? px_tokenizer_size(session->tokenizer) : 0;
+    if (*count == 0) {
+        return PX_OK;
+    }
+    *tokens = px_alloc_array((size_t)*count, sizeof **tokens, "token names");
+    if (*tokens == NULL) {
+        return px_error_code();
+    }
+    for (int i = 0; i < *count; i++) {
+        const char *text = px_tokenizer_token(session->tokenizer, i);
+        (*tokens)[i] = text != NULL ? text : "";
+    }
+    return PX_OK;
+}
+
+typedef struct rank_info {
+    int cpus, pid;
+    char host[64];
+} rank_info;
+
+/* Rank 0's part: run.h5 with everything that describes the run. */
+static px_status open_file(px_session *session, bool resume, const rank_info *infos)
+{
+    px_attribute *config = NULL, build[64];
+    const char **tokens = NULL;
+    px_rank_entry *ranks = px_alloc_array((size_t)px_dist_size(), sizeof *ranks, "the rank map");
+    px_buf yaml = {0}, source = {0};
+    char hash[17], path[PX_PATH_MAX];
+    int config_count, token_count;
+    px_stage_hash(session->stage, hash);
+    px_status status = ranks != NULL ? px_stage_dump(session->stage, &yaml) : px_error_code();
+    if (status == PX_OK) status = px_file_read(px_config_path(session->run->config), &source);
+    if (status == PX_OK) status = list_config(session->stage, &config, &config_count);
+    if (status == PX_OK) status = list_tokens(session, &tokens, &token_count);
+    if (status == PX_OK) status = px_path_join(path, sizeof path, session->dir, "run.h5");
+    if (status == PX_OK) {
+        for (int r = 0; r < px_dist_size(); r++) {
+            ranks[r] = (px_rank_entry){r, infos[r].cpus, infos[r].pid, infos[r].host, r == 0 ? "driver+learner" : "learner"};
+        }
+        const char *job = getenv("SLURM_JOB_ID");
+        px_run_header header = {.run_name = px_stage_text(session->stage, "run.name"),
+                                .algorithm = session->algorithm->name,
+                                .config = config, .config_count = config_count, .config_hash = hash,
+                                .yaml = yaml.data, .source = source.data,
+                                .build = build, .build_count = px_build_describe(build, 64, session->run->options.commit),
+                                .metrics = session->columns, .metric_count = session->column_count,
+                                .evaluation = session->evaluation_columns, .evaluation_count = session->evaluation_count,
+                                .tokens = tokens, .token_count = token_count,
+                                .bos_id = session->tokenizer != NULL ? px_tokenizer_bos(session->tokenizer) : -1,
+                                .eos_id = session->tokenizer != NULL ? px_tokenizer_eos(session->tokenizer) : -1};
+        px_segment segment = {session->start, px_dist_size(), job != NULL ? job : "", session->run->options.commit};
+        status = px_run_file_open(&session->file, path, &header, resume, session->start, &segment, ranks, px_dist_size());
+    }
+    px_free(ranks);
+    px_free(config);
+    px_free(tokens);
+    px_buf_free(&yaml);
+    px_buf_free(&source);
+    return status;
+}
+
+static void write_event(void *arg, int64_t iteration, const char *kind, const char *text)
+{
+    px_session *session = arg;
+    px_log(PX_NOTE, "%s: %s (iteration %lld)", kind, text, (long long)iteration);
+    if (session->file != NULL) {
+        px_run_file_event(session->file, iteration, px_dist_rank(), kind, text);
+    }
+}
+
+px_status px_session_open_file(px_session *session, bool resume)
+{
+    PX_TRY(px_agree(make_columns(session)));
+    rank_info *infos = px_alloc_array((size_t)px_dist_size(), sizeof *infos, "the rank map");
+    PX_TRY(px_agree(infos != NULL ? PX_OK : px_error_code()));
+    rank_info *mine = &infos[px_dist_rank()];
+    mine->cpus = session->threads;
+    mine->pid = (int)getpid();
+    snprintf(mine->host, sizeof mine->host, "%s", px_dist_host());
+    px_gather_shares(infos, sizeof *infos, px_dist_size());
+    px_status status = px_agree(px_dist_rank() == 0 ? open_file(session, resume, infos) : PX_OK);
+    px_free(infos);
+    session->trainer.events = (px_event_sink){write_event, session};
+    return status;
+}
+
+static void reward_moments(const px_rollout *rollout, const px_rewards *rewards, double *out)
+{
+    for (int k = 0; k < reward_count(rewards); k++) {
+        double n = 0.0, sum = 0.0, squares = 0.0;
+        for (int i = 0; i < rollout->samples; i++) {
+            double x = rollout->raw[(size_t)k * (size_t)rollout->samples + (size_t)i];
+            if (isfinite(x)) {
+                n += 1.0;
+                sum += x;
+                squares += x * x;
+            }
+        }
+        out[2 * k] = sum / n;
+        out[2 * k + 1] = sqrt(fmax(0.0, squares / n - sum / n * (sum / n)));
+    }
+}
+
+px_status px_session_record(px_session *session, int64_t iteration, double seconds)
+{
+    px_trainer *trainer = &session->trainer;
+    int n = session->algorithm->metric_count;
+    memcpy(session->row, trainer->values, (size_t)n * sizeof(double));
+    session->stage_seconds += seconds;
+    session->row[n++] = seconds;
+    session->row[n++] = session->stage_seconds;
+    session->row[n++] = session->stage_seconds * px_dist_size() * session->threads / 3600.0;
+    session->row[n++] = (double)px_alloc_peak();
+    if (session->algorithm == &px_algorithm_ppo) {
+        px_ppo_view view;
+        px_ppo_look(trainer, &view);
+        reward_moments(view.rollout, view.rewards, session->row + n);
+    }
+    if (px_dist_rank() != 0) {
+        return px_agree(PX_OK);
+    }
+    return px_agree(px_run_file_metrics(session->file, iteration, session->row));
+}
+
+px_status px_session_record_evaluation(px_session *session, int64_t iteration)
+{
+    int n = session->algorithm->evaluation_count;
+    memcpy(session->evaluation_row, session->trainer.evaluated, (size_t)n * sizeof(double));
+    if (session->algorithm == &px_algorithm_ppo) {
+        px_ppo_view view;
+        px_ppo_look(&session->trainer, &view);
+        reward_moments(view.evaluation, view.evaluation_rewards, session->evaluation_row + n);
+    }
+    if (iteration == 0) {
+        memcpy(session->first_evaluation, session->evaluation_row, (size_t)session->evaluation_count * sizeof(double));
+    }
+    if (px_dist_rank() != 0) {
+        return px_agree(PX_OK);
+    }
+    return px_agree(px_run_file_evaluation(session->file, iteration, session->evaluation_row));
+}
+
+px_status px_session_close_file(px_session *session, int64_t iteration, int exit_code, const char *reason, bool finished)
+{
+    if (session->file == NULL) {
+        return PX_OK;
+    }
+    px_status status = px_run_file_close(session->file, iteration, exit_code, reason, finished);
+    session->file = NULL;
+    return status;
+}

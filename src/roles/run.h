@@ -1,0 +1,115 @@
+/* Inside roles: a run and the stage in hand. */
+#ifndef PHALANX_ROLES_RUN_H
+#define PHALANX_ROLES_RUN_H
+
+#include "phalanx/dist.h"
+#include "phalanx/rlhf.h"
+#include "phalanx/roles.h"
+#include "phalanx/store.h"
+
+enum { PX_MAX_STAGES = 16, PX_MAX_REWARDS = 16, PX_EXTRA_METRICS = 8 + 2 * PX_MAX_REWARDS, PX_MAX_COLUMNS = 128 };
+
+typedef struct px_stage_rewards { /* reward programs of a stage, started before MPI */
+    px_rewards *train, *evaluation; /* evaluation may be the same */
+} px_stage_rewards;
+
+typedef struct px_stage_summary { /* for the end table */
+    const px_algorithm *algorithm;
+    char name[64];
+    double seconds;
+    int64_t iterations;
+    int metric_count;
+    px_column *columns;   /* names of values */
+    double *values;       /* last metrics */
+    int evaluation_count;
+    px_column *evaluation_columns;
+    double *before, *after; /* evaluation at iteration 0 and last, NaN where absent */
+} px_stage_summary;
+
+struct px_run {
+    px_run_options options;
+    px_config *config;
+    px_stage_rewards rewards[PX_MAX_STAGES];
+    px_stage_summary summaries[PX_MAX_STAGES];
+    int summary_count;
+    char dir[PX_PATH_MAX];
+    px_lock *lock;          /* rank 0 */
+    double started, time_limit; /* seconds; limit 0: none */
+};
+
+/* Everything of one stage while it runs. */
+typedef struct px_session {
+    px_run *run;
+    const px_stage *stage;
+    px_stage_rewards *rewards;
+    const px_algorithm *algorithm;
+    char dir[PX_PATH_MAX];
+    int threads;
+    int64_t total;              /* iterations or steps */
+    /* inputs */
+    char tokenizer_dir[PX_PATH_MAX]; /* "": none */
+    px_tokenizer *tokenizer;
+    px_dataset *train, *validation, *demonstrations;
+    uint64_t data_hash;
+    px_ppo_parts parts;
+    char **stop_strings;
+    px_trainer trainer;
+    /* outputs, rank 0 */
+    px_run_file *file;
+    px_column *columns, *evaluation_columns; /* algorithm's and ours */
+    int column_count, evaluation_count;
+    double *row, *evaluation_row, *first_evaluation;
+    double stage_seconds;       /* in earlier segments too */
+    int64_t start;              /* iteration that this segment continues from */
+    int64_t saved;              /* iteration of the newest checkpoint, -1: none */
+    int recovery_slot;
+    double best;
+    char best_name[64];
+} px_session;
+
+/* models.c: what rl_module names. head: what the caller needs. */
+px_status px_module_load(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score);
+/* The directory that a module's weights come from ("" for new ones). */
+px_status px_module_dir(const px_session *session, const char *module, char *out, size_t size);
+px_status px_stage_dir(const px_run *run, const px_stage *stage, char *out, size_t size);
+px_status px_session_tokenizer(px_session *session);
+
+/* data.c */
+px_status px_session_data(px_session *session, const px_model_config *model);
+
+/* settings.c: the resolved stage as the structs of rlhf. */
+px_status px_settings_rewards(const px_stage *stage, const char *list, px_rewards **rewards);
+px_learner_config px_settings_learner(const px_session *session, int64_t schedule_steps, double lr);
+px_status px_settings_ppo(px_session *session, px_ppo_config *config, const px_model_config *policy);
+
+/* build.c: trainer of the stage, from scratch or from the checkpoint `from` ("" for scratch). */
+px_status px_session_build(px_session *session, const char *from);
+
+/* checkpoint.c */
+px_status px_session_save(px_session *session, int64_t iteration, const char *name);
+px_status px_session_restore(px_session *session, const char *from, int64_t iteration);
+px_status px_session_results(px_session *session);
+px_status px_session_save_due(px_session *session, int64_t iteration, bool last);
+
+/* record.c: the run file and sample files. Rank 0 writes, all agree. */
+px_status px_session_open_file(px_session *session, bool resume);
+px_status px_session_record(px_session *session, int64_t iteration, double seconds);
+px_status px_session_record_evaluation(px_session *session, int64_t iteration);
+px_status px_session_write_samples(px_session *session, int64_t iteration);
+px_status px_session_close_file(px_session *session, int64_t iteration, int exit_code, const char *reason, bool finished);
+/* Prompts with completions before and after, kept beside the run file. */
+px_status px_session_write_examples(px_session *session, bool before);
+
+/* monitor.c: watches the STOP file and the time limit while long phases run. */
+px_status px_monitor_start(const char *run_dir, const char *stage_dir, double deadline);
+void px_monitor_stop(void);
+
+/* plan.c, table.c: what a person reads. */
+void px_plan_print(const px_session *session);
+void px_progress_line(const px_session *session, int64_t iteration);
+px_status px_table_print(px_run *run);
+
+/* driver.c */
+px_status px_session_run(px_session *session);
+
+#endif

@@ -1,0 +1,179 @@
+/* The table at the end of a run, for people, or as one JSON object for programs. */
+#include "run.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static double value_of(const px_column *columns, const double *values, int count, const char *name)
+{
+    for (int i = 0; i < count; i++) {
+        if (strcmp(columns[i].name, name) == 0) {
+            return values[i];
+        }
+    }
+    return NAN;
+}
+
+static void set_number(json_t *object, const char *name, double value)
+{
+    json_object_set_new(object, name, isfinite(value) ? json_real(value) : json_null());
+}
+
+static px_status print_json(const px_run *run)
+{
+    json_t *root = json_object(), *stages = json_object();
+    for (int i = 0; i < run->summary_count; i++) {
+        const px_stage_summary *s = &run->summaries[i];
+        json_t *object = json_object(), *metrics = json_object(), *before = json_object(), *after = json_object();
+        for (int c = 0; c < s->metric_count; c++) {
+            set_number(metrics, s->columns[c].name, s->values[c]);
+        }
+        for (int c = 0; c < s->evaluation_count; c++) {
+            set_number(before, s->evaluation_columns[c].name, s->before[c]);
+            set_number(after, s->evaluation_columns[c].name, s->after[c]);
+        }
+        json_object_set_new(object, "algorithm", json_string(s->algorithm->name));
+        json_object_set_new(object, "iterations", json_integer(s->iterations));
+        set_number(object, "seconds", s->seconds);
+        json_object_set_new(object, "metrics", metrics);
+        json_object_set_new(object, "evaluation_before", before);
+        json_object_set_new(object, "evaluation", after);
+        json_object_set_new(stages, s->name[0] != '\0' ? s->name : s->algorithm->name, object);
+    }
+    json_object_set_new(root, "run_dir", json_string(run->dir));
+    json_object_set_new(root, "stages", stages);
+    char *text = json_dumps(root, 0);
+    json_decref(root);
+    if (text == NULL) {
+        return px_fail(PX_BUG, "the end table cannot be written as JSON");
+    }
+    puts(text);
+    free(text);
+    return PX_OK;
+}
+
+static void print_pair(const px_stage_summary *s, const char *label, const char *name, double scale, const char *unit)
+{
+    double before = value_of(s->evaluation_columns, s->before, s->evaluation_count, name);
+    double after = value_of(s->evaluation_columns, s->after, s->evaluation_count, name);
+    if (isfinite(before) || isfinite(after)) {
+        printf("  %-24s %10.3f %10.3f %+10.3f %s\n", label, before * scale, after * scale, (after - before) * scale, unit);
+    }
+}
+
+static void print_ppo(const px_stage_summary *s)
+{
+    printf("\n  %-24s %10s %10s %10s\n", "held-out prompts", "before", "after", "change");
+    for (int c = 0; c < s->evaluation_count; c++) {
+        const char *name = s->evaluation_columns[c].name, *front = "eval/rewards/";
+        size_t length = strlen(name);
+        if (strncmp(name, front, strlen(front)) == 0 && length > 5 && strcmp(name + length - 5, "/mean") == 0) {
+            char label[64];
+            snprintf(label, sizeof label, "%.*s", (int)(length - strlen(front) - 5), name + strlen(front));
+            print_pair(s, label, name, 1.0, "");
+        }
+    }
+    print_pair(s, "KL to the reference", "eval/objective/kl", 1.0, "nat");
+    print_pair(s, "length", "eval/response_length/mean", 1.0, "tokens");
+    print_pair(s, "ends with EOS", "eval/frac_eos", 100.0, "%");
+    printf("  %-24s %21.3f\n", "training score", value_of(s->columns, s->values, s->metric_count, "objective/scores"));
+    printf("  %-24s %21.3f nat\n", "training KL", value_of(s->columns, s->values, s->metric_count, "objective/kl"));
+}
+
+static void print_line(const char *label, const char *text)
+{
+    printf("    %-7s", label);
+    for (const char *p = text; *p != '\0'; p++) {
+        putchar(*p == '\n' ? ' ' : *p);
+    }
+    putchar('\n');
+}
+
+static void print_examples(const px_run *run, const px_stage_summary *s)
+{
+    char dir[PX_PATH_MAX], path[PX_PATH_MAX];
+    json_t *list, *example;
+    size_t i;
+    if (px_path_join(dir, sizeof dir, run->dir, s->name[0] != '\0' ? s->name : ".") != PX_OK ||
+        px_path_join(path, sizeof path, dir, "examples.json") != PX_OK || !px_file_exists(path) ||
+        px_json_read(path, &list) != PX_OK) {
+        return;
+    }
+    json_array_foreach (list, i, example) {
+        const char *prompt = json_string_value(json_object_get(example, "prompt"));
+        const char *before = json_string_value(json_object_get(example, "before"));
+        const char *after = json_string_value(json_object_get(example, "after"));
+        putchar('\n');
+        print_line("prompt", prompt != NULL ? prompt : "");
+        print_line("before", before != NULL ? before : "");
+        print_line("after", after != NULL ? after : "");
+    }
+    json_decref(list);
+}
+
+static void print_stage(const px_stage_summary *s)
+{
+    printf("  %-12s %-9s %6lld %s %8.1f s", s->name[0] != '\0' ? s->name : s->algorithm->name, s->algorithm->name,
+           (long long)s->iterations, s->algorithm == &px_algorithm_ppo ? "iterations" : "steps     ", s->seconds);
+    double loss = value_of(s->evaluation_columns, s->after, s->evaluation_count, "eval/loss");
+    double accuracy = value_of(s->evaluation_columns, s->after, s->evaluation_count, "eval/accuracy");
+    double score = value_of(s->columns, s->values, s->metric_count, "objective/scores");
+    if (isfinite(loss)) {
+        printf("   held-out loss %.4f%s", loss, s->algorithm == &px_algorithm_reward ? "" : " nat a token");
+    }
+    if (isfinite(accuracy)) {
+        printf(", accuracy %.3f", accuracy);
+    }
+    if (isfinite(score)) {
+        printf("   score %.3f", score);
+    }
+    putchar('\n');
+}
+
+static void free_summary(px_stage_summary *s)
+{
+    for (int c = 0; c < s->metric_count; c++) {
+        px_free((void *)(uintptr_t)s->columns[c].name);
+    }
+    for (int c = 0; c < s->evaluation_count; c++) {
+        px_free((void *)(uintptr_t)s->evaluation_columns[c].name);
+    }
+    px_free(s->columns);
+    px_free(s->evaluation_columns);
+    px_free(s->values);
+    px_free(s->before);
+    px_free(s->after);
+}
+
+px_status px_table_print(px_run *run)
+{
+    px_status status = PX_OK;
+    px_progress(NULL);
+    if (run->options.json) {
+        status = print_json(run);
+    } else {
+        printf("\n%s\n", run->dir);
+        for (int i = 0; i < run->summary_count; i++) {
+            print_stage(&run->summaries[i]);
+        }
+        for (int i = 0; i < run->summary_count; i++) {
+            if (run->summaries[i].algorithm == &px_algorithm_ppo) {
+                print_ppo(&run->summaries[i]);
+                print_examples(run, &run->summaries[i]);
+            }
+        }
+        for (int i = 0; i < run->summary_count; i++) {
+            const char *name = run->summaries[i].name;
+            printf("%s%s/%s%srun.h5\n", i == 0 ? "\nrun files: " : "           ", run->dir, name, name[0] != '\0' ? "/" : "");
+        }
+    }
+    fflush(stdout);
+    for (int i = 0; i < run->summary_count; i++) {
+        free_summary(&run->summaries[i]);
+    }
+    run->summary_count = 0;
+    return status;
+}
