@@ -1,0 +1,223 @@
+#include "pattern.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <string.h>
+
+/* Steps of backtracking allowed from one start: enough for every run of equal characters, too few for an explosion. */
+enum { STEPS_ALLOWED = 1000000, STEPS_PER_BYTE = 16 };
+
+px_status px_pattern_literal(px_pattern *pattern, const char *text, size_t length)
+{
+    *pattern = (px_pattern){.length = length};
+    pattern->source = px_alloc(length + 1, "pattern");
+    if (pattern->source == NULL) {
+        return px_error_code();
+    }
+    memcpy(pattern->source, text, length);
+    return PX_OK;
+}
+
+void px_pattern_free(px_pattern *pattern)
+{
+    px_free(pattern->source);
+    pcre2_code_free(pattern->code);
+    pcre2_match_data_free(pattern->match);
+    pcre2_match_context_free(pattern->context);
+    pcre2_jit_stack_free(pattern->stack);
+    *pattern = (px_pattern){0};
+}
+
+/* The classes of Oniguruma, written out: PCRE2 counts U+180E as a space and has a narrower \w. The complements are
+ * ranges as well, so that both may stand inside brackets. */
+#define SPACES "\\t-\\r\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define NOT_SPACES                                                                                                  \
+    "\\x{0}-\\x08\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}"                      \
+    "\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
+#define WORDS                                                                                                       \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}"                  \
+    "\\x{1f170}-\\x{1f189}"
+
+static const char *class_of(char escape, bool inside)
+{
+    switch (escape) {
+    case 's': return inside ? SPACES : "[" SPACES "]";
+    case 'S': return inside ? NOT_SPACES : "[^" SPACES "]";
+    case 'w': return inside ? WORDS : "[" WORDS "]";
+    case 'W': return inside ? NULL : "[^" WORDS "]";
+    case 'h': return inside ? "0-9a-fA-F" : "[0-9a-fA-F]";
+    case 'd': return "\\p{Nd}";
+    case 'D': return "\\P{Nd}";
+    default: return "";
+    }
+}
+
+static px_status unsupported(const char *expression, const char *what)
+{
+    return px_fail(PX_DATA, "the expression \"%.200s\" has %s, which is not supported", expression, what);
+}
+
+/* One escape at text[*i] == '\\'. */
+static px_status translate_escape(const char *expression, size_t *i, bool inside, px_buf *out)
+{
+    char escape = expression[*i + 1];
+    if (escape == '\0') {
+        return px_fail(PX_DATA, "the expression \"%.200s\" ends in a backslash", expression);
+    }
+    const char *replaced = class_of(escape, inside);
+    if (replaced == NULL) {
+        return unsupported(expression, "\\W inside brackets");
+    }
+    if (strchr("gkRXyYMO", escape) != NULL) {
+        char what[] = "\\?";
+        what[1] = escape;
+        return unsupported(expression, what);
+    }
+    if (*replaced != '\0') {
+        PX_TRY(px_buf_text(out, replaced));
+    } else if (escape == 'u') { /* \uHHHH */
+        for (int k = 2; k < 6; k++) {
+            if (strchr("0123456789abcdefABCDEF", expression[*i + (size_t)k]) == NULL ||
+                expression[*i + (size_t)k] == '\0') {
+                return px_fail(PX_DATA, "the expression \"%.200s\" has \\u without four hexadecimal digits", expression);
+            }
+        }
+        PX_TRY(px_buf_printf(out, "\\x{%.4s}", expression + *i + 2));
+        *i += 4;
+    } else {
+        PX_TRY(px_buf_add(out, expression + *i, 2));
+    }
+    *i += 2;
+    return PX_OK;
+}
+
+/* A character of a bracket expression at text[*i]; sets *inside false at its end. */
+static px_status translate_inside(const char *expression, size_t *i, bool first, bool *inside, px_buf *out)
+{
+    const char *at = expression + *i;
+    if (at[0] == '[' && at[1] == ':' && strstr(at, ":]") != NULL) {
+        size_t length = (size_t)(strstr(at, ":]") - at) + 2;
+        PX_TRY(px_buf_add(out, at, length));
+        *i += length;
+        return PX_OK;
+    }
+    if (at[0] == '[') {
+        return unsupported(expression, "brackets inside brackets (write \\[ for the character)");
+    }
+    if (at[0] == '&' && at[1] == '&') {
+        return unsupported(expression, "&& inside brackets");
+    }
+    if (at[0] == ']' && !first) {
+        *inside = false;
+    }
+    PX_TRY(px_buf_add(out, at, 1));
+    *i += 1;
+    return PX_OK;
+}
+
+static px_status translate(const char *expression, px_buf *out)
+{
+    bool inside = false;
+    size_t i = 0, opened = 0; /* opened: just after the bracket, and its ^ */
+    while (expression[i] != '\0') {
+        if (expression[i] == '\\') {
+            PX_TRY(translate_escape(expression, &i, inside, out));
+        } else if (inside) {
+            PX_TRY(translate_inside(expression, &i, i == opened, &inside, out));
+        } else {
+            if (expression[i] == '[') {
+                inside = true;
+                opened = i + (expression[i + 1] == '^' ? 2 : 1);
+                PX_TRY(px_buf_add(out, expression + i, opened - i));
+                i = opened;
+                continue;
+            }
+            if (strncmp(expression + i, "(*", 2) == 0 || strncmp(expression + i, "(?C", 3) == 0) {
+                return unsupported(expression, "a control verb");
+            }
+            PX_TRY(px_buf_add(out, expression + i++, 1));
+        }
+    }
+    return PX_OK;
+}
+
+static px_status compile(px_pattern *pattern, const px_buf *translated)
+{
+    int number;
+    PCRE2_SIZE offset;
+    pcre2_compile_context *options = pcre2_compile_context_create(NULL);
+    if (options == NULL) {
+        return px_fail(PX_CONFIG, "out of memory: regular expression");
+    }
+    pcre2_set_parens_nest_limit(options, 100);
+    pattern->code = pcre2_compile((PCRE2_SPTR)(translated->data != NULL ? translated->data : ""), translated->length,
+                                  PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &number, &offset,
+                                  options);
+    pcre2_compile_context_free(options);
+    if (pattern->code == NULL) {
+        char reason[160];
+        pcre2_get_error_message(number, (PCRE2_UCHAR *)reason, sizeof reason);
+        return px_fail(PX_DATA, "the expression \"%.200s\" cannot be compiled: %s", pattern->source, reason);
+    }
+    pcre2_jit_compile(pattern->code, PCRE2_JIT_COMPLETE); /* where it is not available, the interpreter matches */
+    pattern->match = pcre2_match_data_create(1, NULL);
+    pattern->context = pcre2_match_context_create(NULL);
+    pattern->stack = pcre2_jit_stack_create(32 * 1024, 8 * 1024 * 1024, NULL);
+    if (pattern->match == NULL || pattern->context == NULL) {
+        return px_fail(PX_CONFIG, "out of memory: regular expression");
+    }
+    if (pattern->stack != NULL) {
+        pcre2_jit_stack_assign(pattern->context, NULL, pattern->stack);
+    }
+    return PX_OK;
+}
+
+px_status px_pattern_regex(px_pattern *pattern, const char *expression)
+{
+    PX_TRY(px_pattern_literal(pattern, expression, strlen(expression)));
+    px_buf translated = {0};
+    px_status status = translate(expression, &translated);
+    if (status == PX_OK) {
+        status = compile(pattern, &translated);
+    }
+    px_buf_free(&translated);
+    if (status != PX_OK) {
+        px_pattern_free(pattern);
+    }
+    return status;
+}
+
+px_status px_pattern_find(const px_pattern *pattern, const char *text, size_t length, size_t from, size_t *start,
+                          size_t *end, bool *found)
+{
+    *found = false;
+    if (pattern->code == NULL) {
+        const char *hit = pattern->length == 0 || from >= length
+                              ? NULL
+                              : memmem(text + from, length - from, pattern->source, pattern->length);
+        if (hit != NULL) {
+            *found = true;
+            *start = (size_t)(hit - text);
+            *end = *start + pattern->length;
+        }
+        return PX_OK;
+    }
+    size_t limit = STEPS_ALLOWED + STEPS_PER_BYTE * length;
+    pcre2_set_match_limit(pattern->context, limit > UINT32_MAX ? UINT32_MAX : (uint32_t)limit);
+    int rc = pcre2_match(pattern->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK, pattern->match,
+                         pattern->context);
+    if (rc == PCRE2_ERROR_NOMATCH) {
+        return PX_OK;
+    }
+    if (rc < 0) {
+        char reason[160];
+        pcre2_get_error_message(rc, (PCRE2_UCHAR *)reason, sizeof reason);
+        return px_fail(PX_DATA, "the expression \"%.200s\" gives up on a text of %zu bytes at byte %zu: %s; it backtracks "
+                       "too much", pattern->source, length, from, reason);
+    }
+    const PCRE2_SIZE *where = pcre2_get_ovector_pointer(pattern->match);
+    *start = where[0];
+    *end = where[1] < where[0] ? where[0] : where[1];
+    *found = true;
+    return PX_OK;
+}

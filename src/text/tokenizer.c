@@ -1,0 +1,328 @@
+#include "tokenizer.h"
+
+#include "bytes.h"
+
+#include <jansson.h>
+#include <string.h>
+
+/* ---- files */
+static px_status read_whole(const char *path, px_buf *text)
+{
+    px_bytes *bytes;
+    PX_TRY(px_bytes_open(&bytes, path));
+    px_status status;
+    const char *data;
+    size_t length;
+    while ((status = px_bytes_next(bytes, &data, &length)) == PX_OK && length > 0) {
+        status = px_buf_add(text, data, length);
+        if (status != PX_OK) {
+            break;
+        }
+    }
+    px_bytes_close(bytes);
+    return status;
+}
+
+static px_status find_file(char *out, const char *path)
+{
+    if (!px_dir_exists(path)) {
+        if (!px_file_exists(path)) {
+            return px_fail(PX_DATA, "%s: no such file; a tokenizer is a tokenizer.json, or a directory with one", path);
+        }
+        return px_path_join(out, PX_PATH_MAX, ".", path);
+    }
+    static const char *const names[] = {"tokenizer.json", "tokenizer.json.gz"};
+    for (int i = 0; i < 2; i++) {
+        PX_TRY(px_path_join(out, PX_PATH_MAX, path, names[i]));
+        if (px_file_exists(out)) {
+            return PX_OK;
+        }
+    }
+    return px_fail(PX_DATA, "%s: has no tokenizer.json (nor tokenizer.json.gz); a tokenizer of another format can be "
+                   "saved as tokenizer.json by the transformers library", path);
+}
+
+static px_status load_settings(px_tokenizer *t)
+{
+    char path[PX_PATH_MAX];
+    PX_TRY(px_path_join(path, sizeof path, t->dir, "tokenizer_config.json"));
+    json_t *settings = NULL;
+    if (px_file_exists(path)) {
+        PX_TRY(px_json_read(path, &settings));
+    }
+    px_status status = px_tokenizer_settings(t, settings);
+    json_decref(settings);
+    if (status != PX_OK) {
+        return px_fail_within("%s", path);
+    }
+    PX_TRY(px_path_join(path, sizeof path, t->dir, "chat_template.jinja"));
+    if (t->chat_template == NULL && px_file_exists(path)) {
+        px_buf text = {0};
+        status = px_file_read(path, &text);
+        if (status == PX_OK && text.length > 0) {
+            t->chat_template = px_strdup(text.data);
+            status = t->chat_template != NULL ? PX_OK : px_error_code();
+        }
+        px_buf_free(&text);
+    }
+    return status;
+}
+
+static px_status load(px_tokenizer *t, const char *path)
+{
+    char name[PX_PATH_MAX], dir[PX_PATH_MAX];
+    PX_TRY(find_file(name, path));
+    px_path_parent(dir, sizeof dir, name);
+    t->path = px_strdup(name);
+    t->dir = px_strdup(dir);
+    if (t->path == NULL || t->dir == NULL) {
+        return px_error_code();
+    }
+    px_buf text = {0};
+    px_status status = read_whole(name, &text);
+    json_t *root = NULL;
+    if (status == PX_OK) {
+        status = px_json_parse(text.data != NULL ? text.data : "", text.length, name, 0, &root);
+    }
+    t->hash = px_hash(text.data != NULL ? text.data : "", text.length, 1);
+    px_buf_free(&text);
+    if (status == PX_OK) {
+        status = px_tokenizer_parse(t, root);
+        if (status != PX_OK) {
+            px_fail_within("%s", name);
+        }
+    }
+    json_decref(root);
+    PX_TRY(status);
+    PX_TRY(load_settings(t));
+    if (t->before.length + t->after.length > 0) { /* tokenizer_config.json may have changed them */
+        t->hash = px_hash(t->before.data, (size_t)t->before.length * sizeof(int32_t), t->hash);
+    }
+    return PX_OK;
+}
+
+px_status px_tokenizer_load(px_tokenizer **tokenizer, const char *path)
+{
+    *tokenizer = NULL;
+    px_tokenizer *t = px_alloc(sizeof *t, "tokenizer");
+    if (t == NULL) {
+        return px_error_code();
+    }
+    t->bos = t->eos = t->pad = t->unk = t->bpe.unk = t->unigram.unk = -1;
+    px_status status = load(t, path);
+    if (status != PX_OK) {
+        px_tokenizer_destroy(t);
+        return status;
+    }
+    *tokenizer = t;
+    return PX_OK;
+}
+
+void px_tokenizer_destroy(px_tokenizer *t)
+{
+    if (t == NULL) {
+        return;
+    }
+    for (int i = 0; i < t->normal_count; i++) {
+        px_pattern_free(&t->normals[i].pattern);
+        px_free(t->normals[i].content);
+    }
+    for (int i = 0; i < t->split_count; i++) {
+        px_pattern_free(&t->splits[i].pattern);
+    }
+    for (int i = 0; i < t->decode_count; i++) {
+        px_pattern_free(&t->decodes[i].pattern);
+        px_free(t->decodes[i].content);
+    }
+    for (int i = 0; i < t->added_count; i++) {
+        if (t->added[i].match != t->added[i].content) {
+            px_free(t->added[i].match);
+        }
+        px_free(t->added[i].content);
+    }
+    px_free(t->added);
+    px_vocab_free(&t->vocab);
+    px_vocab_free(&t->added_vocab);
+    px_finder_free(&t->raw);
+    px_finder_free(&t->normal);
+    px_bpe_free(&t->bpe);
+    px_unigram_free(&t->unigram);
+    px_ids_free(&t->before);
+    px_ids_free(&t->after);
+    px_buf_free(&t->gap);
+    px_buf_free(&t->spare);
+    px_pieces_free(&t->pieces);
+    px_parts_free(&t->parts);
+    px_parts_free(&t->parts_spare);
+    px_free(t->chat_template);
+    px_free(t->path);
+    px_free(t->dir);
+    px_free(t);
+}
+
+/* ---- encode */
+static px_status encode_piece(px_tokenizer *t, const char *word, size_t length, bool bytes, px_ids *ids)
+{
+    if (t->kind == PX_MODEL_BPE) {
+        return px_bpe_encode(&t->bpe, &t->vocab, word, length, bytes, ids);
+    }
+    if (t->kind == PX_MODEL_UNIGRAM) {
+        return px_unigram_encode(&t->unigram, &t->vocab, word, length, ids);
+    }
+    int32_t id = px_vocab_find(&t->vocab, word, length);
+    id = id >= 0 ? id : t->unk;
+    if (id < 0) {
+        return px_fail(PX_DATA, "the word \"%.*s\" is not in the vocabulary, which has no unk_token",
+                       (int)(length < 80 ? length : 80), word);
+    }
+    return px_ids_add(ids, id);
+}
+
+/* A part of the text that has no added token in it, normalised. */
+static px_status encode_plain(px_tokenizer *t, const char *text, size_t length, bool at_start, px_ids *ids)
+{
+    px_pieces *p = &t->pieces;
+    p->text.length = 0;
+    PX_TRY(px_buf_add(&p->text, text, length));
+    p->at_start = at_start;
+    PX_TRY(px_split_text(t->splits, t->split_count, t->kind == PX_MODEL_BPE && t->bpe.all_bytes, p));
+    for (size_t i = 0; i < p->count; i++) {
+        PX_TRY(encode_piece(t, p->text.data + p->spans[i].start, p->spans[i].end - p->spans[i].start, p->bytes, ids));
+    }
+    return PX_OK;
+}
+
+/* A part between added tokens of the raw text: normalise, look for the added tokens of normal form. */
+static px_status encode_gap(px_tokenizer *t, const char *text, size_t length, bool at_start, px_ids *ids)
+{
+    if (length == 0) {
+        return PX_OK;
+    }
+    if (t->normal_count > 0) {
+        t->gap.length = 0;
+        PX_TRY(px_buf_add(&t->gap, text, length));
+        PX_TRY(px_normalize(t->normals, t->normal_count, &t->gap, &t->spare));
+        text = t->gap.data;
+        length = t->gap.length;
+    }
+    size_t from = 0, done = 0, start, end;
+    const px_added_token *token;
+    do {
+        token = px_finder_next(&t->normal, text, length, &from, &done, &start, &end);
+        if (end > start) {
+            PX_TRY(encode_plain(t, text + start, end - start, at_start && start == 0, ids));
+        }
+        PX_TRY(token != NULL ? px_ids_add(ids, token->id) : PX_OK);
+    } while (token != NULL);
+    return PX_OK;
+}
+
+px_status px_tokenizer_encode(px_tokenizer *t, const char *text, size_t length, bool add_special, px_ids *ids)
+{
+    size_t valid = px_utf8_valid(text, length);
+    if (valid != length) {
+        return px_fail(PX_DATA, "byte %zu of a text of %zu is not UTF-8; texts must be UTF-8", valid, length);
+    }
+    if (add_special) {
+        PX_TRY(px_ids_append(ids, t->before.data, t->before.length));
+    }
+    size_t from = 0, done = 0, start, end;
+    const px_added_token *token;
+    do {
+        token = px_finder_next(&t->raw, text, length, &from, &done, &start, &end);
+        PX_TRY(encode_gap(t, text + start, end - start, start == 0, ids));
+        PX_TRY(token != NULL ? px_ids_add(ids, token->id) : PX_OK);
+    } while (token != NULL);
+    return add_special ? px_ids_append(ids, t->after.data, t->after.length) : PX_OK;
+}
+
+/* ---- decode */
+px_status px_tokenizer_decode(px_tokenizer *t, const int32_t *ids, int64_t count, bool skip_special, px_buf *text)
+{
+    px_parts *parts = &t->parts;
+    parts->count = 0;
+    parts->text.length = 0;
+    PX_TRY(px_buf_reserve(&parts->text, 1));
+    for (int64_t i = 0; i < count; i++) {
+        if (skip_special && px_tokenizer_is_special(t, ids[i])) {
+            continue;
+        }
+        size_t length = 0;
+        const char *token = px_vocab_text(&t->added_vocab, ids[i], &length);
+        token = token != NULL ? token : px_vocab_text(&t->vocab, ids[i], &length);
+        if (t->decode_count == 0 && parts->count > 0) {
+            PX_TRY(px_buf_add(&parts->text, " ", 1));
+        }
+        if (token != NULL) {
+            PX_TRY(px_buf_add(&parts->text, token, length));
+        } else {
+            PX_TRY(px_buf_printf(&parts->text, "<unk:%d>", ids[i]));
+        }
+        PX_TRY(px_parts_end(parts));
+    }
+    PX_TRY(px_decode_parts(t->decodes, t->decode_count, parts, &t->parts_spare));
+    return parts->text.length > 0 ? px_buf_add(text, parts->text.data, parts->text.length) : px_buf_add(text, "", 0);
+}
+
+/* ---- answers */
+int px_tokenizer_size(const px_tokenizer *t)
+{
+    return t->size;
+}
+
+const char *px_tokenizer_token(const px_tokenizer *t, int32_t id)
+{
+    const char *token = px_vocab_text(&t->added_vocab, id, NULL);
+    return token != NULL ? token : px_vocab_text(&t->vocab, id, NULL);
+}
+
+int32_t px_tokenizer_id(const px_tokenizer *t, const char *token)
+{
+    int32_t id = px_vocab_find(&t->added_vocab, token, strlen(token));
+    return id >= 0 ? id : px_vocab_find(&t->vocab, token, strlen(token));
+}
+
+int32_t px_tokenizer_bos(const px_tokenizer *t)
+{
+    return t->bos;
+}
+
+int32_t px_tokenizer_eos(const px_tokenizer *t)
+{
+    return t->eos;
+}
+
+int32_t px_tokenizer_pad(const px_tokenizer *t)
+{
+    return t->pad;
+}
+
+bool px_tokenizer_is_special(const px_tokenizer *t, int32_t id)
+{
+    for (int i = 0; i < t->added_count; i++) {
+        if (t->added[i].id == id) {
+            return t->added[i].special;
+        }
+    }
+    return false;
+}
+
+bool px_tokenizer_adds_bos(const px_tokenizer *t)
+{
+    return t->bos >= 0 && t->before.length > 0 && t->before.data[0] == t->bos;
+}
+
+const char *px_tokenizer_chat_template(const px_tokenizer *t)
+{
+    return t->chat_template;
+}
+
+uint64_t px_tokenizer_hash(const px_tokenizer *t)
+{
+    return t->hash;
+}
+
+const char *px_tokenizer_dir(const px_tokenizer *t)
+{
+    return t->dir;
+}
