@@ -36,12 +36,27 @@ static px_entry *list_entry(px_node *list, const char *segment) {
     return NULL;
 }
 
-static px_node *default_list(struct loader *l, const px_stage *stage, const char *key) {
+/* A tree that came by --set has no line: messages show the option itself. */
+static void name_source(px_node *node, const char *shown) {
+    node->file = shown;
+    node->line = node->column = 0;
+    for (int i = 0; i < node->count; i++) {
+        node->entries[i].file = shown;
+        node->entries[i].line = node->entries[i].column = 0;
+        name_source(node->entries[i].node, shown);
+    }
+}
+
+/* The list that `key` has by default, to change one entry of it. */
+static px_node *default_list(struct loader *l, const px_stage *stage, const char *key, const px_node *value) {
     char hold[64];
     const px_key *row = px_key_find(key);
     const char *text = row ? px_key_default(row, stage->algorithm, hold) : NULL;
     if (!text || text[0] != '[') return NULL;
-    return px_yaml_text(&l->yaml, text, strlen(text), "default", l->config->dir);
+    px_node *list = px_yaml_text(&l->yaml, text, strlen(text), "default", l->config->dir);
+    name_source(list, value->file);
+    if (value->shared) px_node_share(list);
+    return list;
 }
 
 /* The tree with `value` at `path`; `done` is the part of the path above `node`. */
@@ -56,7 +71,7 @@ static px_node *set_at(struct loader *l, const px_stage *stage, px_node *node, c
         snprintf(segment, sizeof segment, "%s", path);
         rest = NULL;
     }
-    if (px_node_is_null(node)) node = default_list(l, stage, done);
+    if (px_node_is_null(node)) node = default_list(l, stage, done, value);
     if (node && node->kind == PX_LIST) {
         px_node *copy = px_node_copy(pool, node);
         px_entry *entry = list_entry(copy, segment);
@@ -84,16 +99,6 @@ static px_node *set_value(struct loader *l, const char *text, const char *shown)
     return node;
 }
 
-static void unplace(px_node *node, const char *shown) {
-    node->file = shown;
-    node->line = node->column = 0;
-    for (int i = 0; i < node->count; i++) {
-        node->entries[i].file = shown;
-        node->entries[i].line = node->entries[i].column = 0;
-        unplace(node->entries[i].node, shown);
-    }
-}
-
 static void apply_set(struct loader *l, const char *set) {
     px_config *config = l->config;
     const char *shown = px_pool_format(&config->pool, "--set %s", set), *equals = strchr(set, '=');
@@ -108,7 +113,7 @@ static void apply_set(struct loader *l, const char *set) {
     }
     px_node *value = set_value(l, equals + 1, shown);
     if (!value) return;
-    unplace(value, shown);
+    name_source(value, shown);
     char first[256];
     const char *rest = next_segment(path, first, sizeof first);
     px_stage *only = config->staged ? (px_stage *)px_config_stage_named(config, first) : NULL;

@@ -93,7 +93,8 @@ const px_key px_reward_keys[] = {
      "Perl-compatible regular expression. exact: its first group (else its match) is compared, the last match counts; null: "
      "the whole completion without blanks around it."},
     {"command", PX_KEY_TEXTS, NULL, NULL, NULL, "", PPO, PX_NEEDED, "exec",
-     "Program and its arguments as a list; a text alone goes to /bin/sh -c. Runs in the working directory."},
+     "Program and its arguments as a list, found through PATH or relative to the working directory; a text alone is a "
+     "program without arguments."},
     {"timeout_s", FLOAT, "60.0", NULL, "(0,1e6]", "s", PPO, 0, "exec", "Longest wait for a reply; then the score is NaN."},
 };
 const int px_reward_key_count = sizeof px_reward_keys / sizeof px_reward_keys[0];
@@ -132,6 +133,8 @@ const px_key px_keys[] = {
     {"data.train", PX_KEY_SOURCES, NULL, NULL, NULL, "", DATA, PX_NEEDED, NULL,
      "A file, or a list of files and maps {file, weight}."},
     {"data.validation", PATH, NULL, NULL, "null", "", DATA, 0, NULL, "Held-out rows of the same shape."},
+    {"data.demonstrations", PATH, NULL, NULL, "null", "", PX_ON_REWARD, 0, NULL,
+     "Rows {prompt, completion} whose mean score becomes 0 at the end. null: the chosen sides of the pairs."},
     {"data.max_tokens", INT, "1024", NULL, TOKENS, "token", DATA, 0, NULL,
      "Longer rows are cut at the end; pairs with a longer side are dropped."},
     {"data.packing", BOOL, "true", NULL, NULL, "", LM, 0, NULL,
@@ -154,7 +157,7 @@ const px_key px_keys[] = {
     {"environment.stop_strings", PX_KEY_TEXTS, "[]", NULL, NULL, "", PPO, 0, NULL, "Texts that end a completion."},
     {"environment.rewards", PX_KEY_REWARDS, "[{kind: model}]", NULL, NULL, "", PPO, 0, NULL, "What a sample's score is the sum of."},
     {"environment.missing_eos.mode", WORD, "auto", NULL, "auto|none|subtract|set|mask", "", PPO, 0, NULL,
-     "What happens to the score of a truncated completion: nothing, value is subtracted, the score becomes -value, or the "
+     "What happens to the score of a truncated completion: nothing, value is subtracted, the score becomes value, or the "
      "sample leaves the loss. auto: subtract where a model scores, none with rule rewards only."},
     {"environment.missing_eos.value", FLOAT, "1.0", NULL, "[-1e9,1e9]", "1", PPO, 0, NULL, "See mode."},
     {"environment.reward_clip", FLOAT, NULL, NULL, "null|(0,1e9]", "1", PPO, 0, NULL, "Scores are clamped to +-reward_clip."},
