@@ -128,6 +128,8 @@ px_status px_lock_take(px_lock **lock, const char *dir);
 void px_lock_release(px_lock *lock);
 /* Before anything is published: PX_IO when another run took the directory over (the heartbeat raises the stop too). */
 px_status px_lock_check(px_lock *lock);
+/* Whether a living run holds dir; `holder` then says which one ("process 12 on host a, job 34"). */
+bool px_lock_is_held(const char *dir, char *holder, size_t size);
 typedef struct px_run_status {
     const char *state; /* "running", "done", "stopped", "failed" */
     const char *stage;

@@ -1,7 +1,6 @@
 /* The lock of a run directory: a JSON file that names its holder. It is made by link(2), which only one of two starters
  * can win. The heartbeat is written in place through the descriptor that made the file, so a holder whose lock was taken
  * over keeps touching its own, unlinked file and never the new one. */
-#include "lock.h"
 #include "h5.h"
 
 #include <errno.h>

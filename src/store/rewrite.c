@@ -1,5 +1,4 @@
 #include "rewrite.h"
-#include "lock.h"
 
 #include <errno.h>
 #include <fcntl.h>

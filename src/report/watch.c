@@ -1,0 +1,138 @@
+#include "runs.h"
+#include "sheet.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+#define MAX_SHOWN 12
+#define ONCE_ROWS 10
+#define CELL 14 /* characters of a column */
+
+static const char *const usual[] = {"objective/scores", "objective/kl", "objective/rlhf_reward", "loss", "accuracy", "perplexity",
+                                    "loss/policy_avg", "loss/value_avg", "policy/clipfrac_avg", "lr", "time_this_iter_s"};
+
+typedef struct watch_state {
+    char file[PX_PATH_MAX];    /* whose header was printed last */
+    char names[MAX_SHOWN][128];
+    int columns[MAX_SHOWN], count;
+    int64_t printed;           /* rows */
+} watch_state;
+
+/* ---- columns ------------------------------------------------------------------------------------------------------------- */
+
+static void add_name(watch_state *state, const px_frame *frame, const char *name)
+{
+    int column = px_frame_column(frame, name);
+    if (column < 0 || state->count == MAX_SHOWN) return;
+    snprintf(state->names[state->count], sizeof state->names[0], "%s", name);
+    state->columns[state->count++] = column;
+}
+
+static px_status choose_asked(watch_state *state, const px_frame *frame, const char *metrics)
+{
+    for (const char *at = metrics; *at;) {
+        char name[128];
+        size_t length = strcspn(at, ",");
+        snprintf(name, sizeof name, "%.*s", (int)(length < 127 ? length : 127), at);
+        at += length + (at[length] == ',');
+        if (!name[0]) continue;
+        if (px_frame_column(frame, name) < 0) {
+            return px_fail(PX_USAGE, "%s: has no metric '%s'; `inspect ... metrics` lists them", state->file, name);
+        }
+        add_name(state, frame, name);
+    }
+    return PX_OK;
+}
+
+static px_status choose(watch_state *state, const px_frame *frame, const char *metrics)
+{
+    state->count = 0;
+    if (metrics) return choose_asked(state, frame, metrics);
+    for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) add_name(state, frame, usual[i]);
+    for (int c = 3; c < frame->column_count && state->count < 3; c++) add_name(state, frame, frame->columns[c].name);
+    return PX_OK;
+}
+
+/* ---- lines ---------------------------------------------------------------------------------------------------------------- */
+
+static void print_header(const watch_state *state, const char *run, FILE *out)
+{
+    fprintf(out, "%s\n%9s", run, "iteration");
+    for (int i = 0; i < state->count; i++) {
+        int width = (int)strlen(state->names[i]);
+        fprintf(out, "  %*s", width > CELL ? width : CELL, state->names[i]);
+    }
+    fputc('\n', out);
+}
+
+static void print_row(const watch_state *state, const px_frame *frame, int64_t row, FILE *out)
+{
+    char text[32];
+    fprintf(out, "%9.0f", px_frame_number(frame, 0, row));
+    for (int i = 0; i < state->count; i++) {
+        int width = (int)strlen(state->names[i]);
+        px_number_text(px_frame_number(frame, state->columns[i], row), text, sizeof text);
+        fprintf(out, "  %*s", width > CELL ? width : CELL, text);
+    }
+    fputc('\n', out);
+}
+
+/* One look at the newest run below the path. */
+static px_status look(const px_watch_options *options, watch_state *state, px_run *newest)
+{
+    px_run *runs = NULL;
+    px_frame frame;
+    int count = 0;
+    PX_TRY(px_runs_find(&options->path, 1, &runs, &count));
+    *newest = runs[count - 1];
+    px_free(runs);
+    PX_TRY(px_frame_read(newest->file, "/metrics", &frame));
+    px_status status = PX_OK;
+    if (strcmp(state->file, newest->file) != 0) {
+        memcpy(state->file, newest->file, sizeof state->file);
+        status = choose(state, &frame, options->metrics);
+        state->printed = frame.rows > ONCE_ROWS ? frame.rows - ONCE_ROWS : 0;
+        if (status == PX_OK) print_header(state, newest->name, options->out);
+    } else if (status == PX_OK && frame.rows < state->printed) {
+        state->printed = frame.rows; /* resumed a little earlier */
+    }
+    for (; status == PX_OK && state->printed < frame.rows; state->printed++) {
+        print_row(state, &frame, state->printed, options->out);
+    }
+    px_frame_free(&frame);
+    if (status == PX_OK && fflush(options->out) != 0) status = px_fail(PX_IO, "cannot print: %s", strerror(errno));
+    return status;
+}
+
+/* Nobody writes any more: no living holder here or one above. */
+static bool has_ended(const px_run *run)
+{
+    char parent[PX_PATH_MAX], holder[256];
+    px_path_parent(parent, sizeof parent, run->dir);
+    return !px_lock_is_held(run->dir, holder, sizeof holder) && !px_lock_is_held(parent, holder, sizeof holder);
+}
+
+static void wait_a_moment(double seconds)
+{
+    const struct timespec tenth = {.tv_nsec = 100000000};
+    double end = px_now() + seconds;
+    while (px_now() < end && px_stop_level() == 0) nanosleep(&tenth, NULL);
+}
+
+px_status px_watch(const px_watch_options *options)
+{
+    watch_state state = {.count = 0};
+    px_run run;
+    double interval = options->interval_s > 0 ? options->interval_s : 1;
+    PX_TRY(look(options, &state, &run));
+    while (!options->once && px_stop_level() == 0) {
+        bool ended = has_ended(&run);
+        if (!ended) wait_a_moment(interval);
+        PX_TRY(look(options, &state, &run)); /* once more after the end: its last row */
+        if (ended) break;
+    }
+    return PX_OK;
+}
