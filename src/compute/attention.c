@@ -1,0 +1,93 @@
+/* Attention forward, and the store of keys and values. */
+#include <string.h>
+#include "kernels.h"
+#include "split.h"
+
+static size_t round_up_tokens(int tokens) {
+    return ((size_t)tokens + PX_KEY_BLOCK - 1) / PX_KEY_BLOCK * PX_KEY_BLOCK;
+}
+
+size_t px_kv_elements(int kv_heads, int D, int tokens) {
+    return (size_t)kv_heads * (size_t)D * round_up_tokens(tokens);
+}
+
+static void store_row(const px_kv *kv, int position, const px_real *k, const px_real *v) {
+    size_t D = (size_t)kv->D, head_size = D * (size_t)kv->capacity;
+    size_t block = (size_t)position / PX_KEY_BLOCK * PX_KEY_BLOCK * D + (size_t)position % PX_KEY_BLOCK;
+    for (int h = 0; h < kv->kv_heads; h++) {
+        px_real *keys = kv->k + (size_t)h * head_size + block;
+        for (size_t d = 0; d < D; d++) keys[d * PX_KEY_BLOCK] = k[(size_t)h * D + d];
+        memcpy(kv->v + (size_t)h * head_size + (size_t)position * D, v + (size_t)h * D, D * sizeof *v);
+    }
+}
+
+void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_real *k, const px_real *v, int ld) {
+    for (int s = 0; s < count; s++) {
+        const px_span *span = &spans[s];
+        PX_CHECK(span->position >= 0 && span->position + span->rows <= span->kv.capacity);
+        size_t work = (size_t)span->rows * (size_t)span->kv.kv_heads * (size_t)span->kv.D;
+        int threads = px_threads_for(ctx, work, 1 << 14);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+        for (int r = 0; r < span->rows; r++) {
+            size_t at = (size_t)(span->row + r) * (size_t)ld;
+            store_row(&span->kv, span->position + r, k + at, v + at);
+        }
+    }
+}
+
+enum { ROWS_A_TASK = 64 };
+
+static int tasks_of(const px_span *span) { return (span->rows + ROWS_A_TASK - 1) / ROWS_A_TASK; }
+
+typedef struct forward_job {
+    px_real *out, *lse;
+    const px_real *q;
+    int ldout, ldq, heads, window;
+    double scale;
+} forward_job;
+
+static void attend(const forward_job *job, const px_span *span, int head, int task, px_real *work) {
+    size_t D = (size_t)span->kv.D, kv_head = (size_t)head / (size_t)(job->heads / span->kv.kv_heads);
+    size_t head_size = D * (size_t)span->kv.capacity, row = (size_t)span->row;
+    px_head_job one = {.q = job->q + row * (size_t)job->ldq + (size_t)head * D,
+                       .k = span->kv.k + kv_head * head_size,
+                       .v = span->kv.v + kv_head * head_size,
+                       .out = job->out + row * (size_t)job->ldout + (size_t)head * D,
+                       .lse = job->lse ? job->lse + row * (size_t)job->heads + head : NULL,
+                       .ldq = (size_t)job->ldq,
+                       .ldout = (size_t)job->ldout,
+                       .ldlse = (size_t)job->heads,
+                       .position = span->position,
+                       .D = span->kv.D,
+                       .window = job->window,
+                       .scale = (px_real)job->scale};
+    int begin = task * ROWS_A_TASK, end = begin + ROWS_A_TASK < span->rows ? begin + ROWS_A_TASK : span->rows;
+    px_kernels_get()->attention_rows(&one, begin, end, work);
+}
+
+/* Task `index` of all: spans in order, in each the row tasks from the last (longest) one, in each the heads. */
+static void attend_index(const forward_job *job, const px_span *spans, int index, px_real *work) {
+    int s = 0;
+    while (index >= tasks_of(&spans[s]) * job->heads) index -= tasks_of(&spans[s++]) * job->heads;
+    int task = tasks_of(&spans[s]) - 1 - index / job->heads;
+    attend(job, &spans[s], index % job->heads, task, work);
+}
+
+void px_attention_forward(px_compute *ctx, px_real *out, int ldout, px_real *lse, const px_real *q, int ldq,
+                          const px_span *spans, int count, int heads, double scale, int window) {
+    forward_job job = {out, lse, q, ldout, ldq, heads, window, scale};
+    int tasks = 0;
+    size_t cost = 0; /* about: multiply-adds */
+    for (int s = 0; s < count; s++) {
+        PX_CHECK(spans[s].kv.D <= PX_MAX_HEAD_DIM && heads % spans[s].kv.kv_heads == 0);
+        tasks += tasks_of(&spans[s]) * heads;
+        cost += (size_t)spans[s].rows * (size_t)(spans[s].position + spans[s].rows) * (size_t)(spans[s].kv.D * heads);
+    }
+    int threads = px_threads_for(ctx, cost, 1 << 14);
+    size_t mark = px_arena_mark(&ctx->scratch);
+    px_real *work = px_arena_push(&ctx->scratch, (size_t)threads * PX_ATTENTION_WORK * sizeof *work);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1)
+    for (int i = 0; i < tasks; i++)
+        attend_index(&job, spans, i, work + (size_t)omp_get_thread_num() * PX_ATTENTION_WORK);
+    px_arena_release(&ctx->scratch, mark);
+}

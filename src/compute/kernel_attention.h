@@ -1,0 +1,186 @@
+/* Causal attention of a few query rows with an online softmax over groups of PX_KEY_GROUP keys counted from position 0
+ * (Milakov and Gimelshein 2018; Dao et al. 2022). Lanes run over keys in the scores and over head dimensions in the
+ * weighted sum. Rows are taken together to share loads; each row's own chain of operations is that of the row alone. */
+#include "kernels.h"
+#include "lanes.h"
+
+enum { GROUP_BLOCKS = PX_KEY_GROUP / PX_KEY_BLOCK };
+
+/* scores[r][block][16] for `blocks` key blocks from `keys` on. q is already scaled. */
+PX_INLINE void scores_of(int rows, px_real *scores, const px_real *q, const px_real *keys, int blocks, int D) {
+    for (int b = 0; b < blocks; b++) {
+        px_lanes sum[PX_QUERY_TILE];
+        const px_real *key = keys + (size_t)b * (size_t)D * PX_KEY_BLOCK;
+        PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++) sum[r] = px_lanes_set(0);
+        for (int d = 0; d < D; d++) {
+            px_lanes k = px_lanes_load(key + (size_t)d * PX_KEY_BLOCK);
+            PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++)
+                sum[r] = px_lanes_fma(px_lanes_set(q[r * PX_MAX_HEAD_DIM + d]), k, sum[r]);
+        }
+        PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++)
+            px_lanes_store(scores + r * PX_KEY_GROUP + b * PX_KEY_BLOCK, sum[r]);
+    }
+}
+
+/* Turns one row's scores of a group into weights relative to the new maximum. Keys outside [low, high) weigh 0.
+ * Returns the factor by which what was summed before shrinks. */
+PX_INLINE px_real weigh(px_real *scores, int low, int high, px_real *largest, px_real *total) {
+    const px_lanes nothing = px_lanes_set((px_real)-INFINITY);
+    px_lanes s[GROUP_BLOCKS], top = nothing, sum = px_lanes_set(0);
+    PX_PRAGMA(GCC unroll 4) for (int b = 0; b < GROUP_BLOCKS; b++) {
+        s[b] = px_lanes_within(px_lanes_load(scores + b * PX_LANES), nothing, low - b * PX_LANES, high - b * PX_LANES);
+        top = px_lanes_max(top, s[b]);
+    }
+    px_real before = *largest, now = px_lanes_largest(top);
+    if (!(now > before) && now == now) now = before;
+    px_lanes base = px_lanes_set(now);
+    PX_PRAGMA(GCC unroll 4) for (int b = 0; b < GROUP_BLOCKS; b++) {
+        px_lanes p = px_lanes_exp(px_lanes_sub(s[b], base));
+        p = px_lanes_within(p, px_lanes_set(0), low - b * PX_LANES, high - b * PX_LANES);
+        px_lanes_store(scores + b * PX_LANES, p);
+        sum = px_lanes_add(sum, p);
+    }
+    px_part shrink = px_part_exp(px_part_set(before - now));
+    px_real factor = before == (px_real)-INFINITY ? 0 : before == now ? 1 : shrink[0];
+    *largest = now;
+    *total = *total * factor + px_lanes_sum(sum);
+    return factor;
+}
+
+/* sums[r][lanes * 16] += weight of keys [low, high) times their values */
+PX_INLINE void add_values(int rows, int lanes, px_real *sums, const px_real *weights, const px_real *values, int low,
+                          int high, int D) {
+    px_lanes sum[PX_QUERY_TILE][4];
+    PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++)
+        PX_PRAGMA(GCC unroll 4) for (int v = 0; v < lanes; v++)
+            sum[r][v] = px_lanes_load(sums + r * PX_MAX_HEAD_DIM + v * PX_LANES);
+    for (int j = low; j < high; j++) {
+        px_lanes value[4];
+        PX_PRAGMA(GCC unroll 4) for (int v = 0; v < lanes; v++)
+            value[v] = px_lanes_load(values + (size_t)j * (size_t)D + v * PX_LANES);
+        PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++) {
+            px_lanes p = px_lanes_set(weights[r * PX_KEY_GROUP + j]);
+            PX_PRAGMA(GCC unroll 4) for (int v = 0; v < lanes; v++) sum[r][v] = px_lanes_fma(p, value[v], sum[r][v]);
+        }
+    }
+    PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++)
+        PX_PRAGMA(GCC unroll 4) for (int v = 0; v < lanes; v++)
+            px_lanes_store(sums + r * PX_MAX_HEAD_DIM + v * PX_LANES, sum[r][v]);
+}
+
+static void add_values_tile(px_real *sums, const px_real *weights, const px_real *values, int low, int high, int D) {
+    int d = 0;
+    for (; d + 4 * PX_LANES <= D; d += 4 * PX_LANES)
+        add_values(PX_QUERY_TILE, 4, sums + d, weights, values + d, low, high, D);
+    for (; d + PX_LANES <= D; d += PX_LANES)
+        add_values(PX_QUERY_TILE, 1, sums + d, weights, values + d, low, high, D);
+    for (int j = low; d < D && j < high; j++) {
+        px_lanes value = px_lanes_load_some(values + (size_t)j * (size_t)D + d, D - d);
+        for (int r = 0; r < PX_QUERY_TILE; r++) {
+            px_real *sum = sums + r * PX_MAX_HEAD_DIM + d;
+            px_lanes_store(sum, px_lanes_fma(px_lanes_set(weights[r * PX_KEY_GROUP + j]), value, px_lanes_load(sum)));
+        }
+    }
+}
+
+static void add_values_row(px_real *sums, const px_real *weights, const px_real *values, int low, int high, int D) {
+    int d = 0;
+    for (; d + 4 * PX_LANES <= D; d += 4 * PX_LANES)
+        add_values(1, 4, sums + d, weights, values + d, low, high, D);
+    for (; d + PX_LANES <= D; d += PX_LANES) add_values(1, 1, sums + d, weights, values + d, low, high, D);
+    for (int j = low; d < D && j < high; j++) {
+        px_lanes value = px_lanes_load_some(values + (size_t)j * (size_t)D + d, D - d);
+        px_lanes_store(sums + d, px_lanes_fma(px_lanes_set(weights[j]), value, px_lanes_load(sums + d)));
+    }
+}
+
+static void scores_tile(px_real *scores, const px_real *q, const px_real *keys, int blocks, int D) {
+    scores_of(PX_QUERY_TILE, scores, q, keys, blocks, D);
+}
+
+static void scores_row(px_real *scores, const px_real *q, const px_real *keys, int blocks, int D) {
+    scores_of(1, scores, q, keys, blocks, D);
+}
+
+/* `rows` is PX_QUERY_TILE or 1; in a tile all rows begin and end in the same key group. */
+static void attention_tile(const px_head_job *job, int row, int rows, px_real *work) {
+    px_real *q = work, *sums = q + PX_QUERY_TILE * PX_MAX_HEAD_DIM, *scores = sums + PX_QUERY_TILE * PX_MAX_HEAD_DIM;
+    px_real largest[PX_QUERY_TILE], total[PX_QUERY_TILE];
+    int D = job->D, first = job->position + row, low[PX_QUERY_TILE], high[PX_QUERY_TILE];
+    for (int r = 0; r < rows; r++) {
+        largest[r] = (px_real)-INFINITY;
+        total[r] = 0;
+        for (int d = 0; d < D; d++) q[r * PX_MAX_HEAD_DIM + d] = job->q[(size_t)(row + r) * job->ldq + (size_t)d] * job->scale;
+        memset(sums + r * PX_MAX_HEAD_DIM, 0, (size_t)(D + PX_LANES) / PX_LANES * PX_LANES * sizeof *sums);
+    }
+    int start = job->window > 0 && first >= job->window ? (first - job->window + 1) / PX_KEY_GROUP * PX_KEY_GROUP : 0;
+    for (int base = start; base < first + rows; base += PX_KEY_GROUP) {
+        int from = 0, to = PX_KEY_GROUP; /* keys that every row sees */
+        for (int r = 0; r < rows; r++) {
+            int seen = first + r + 1, bottom = job->window > 0 && seen > job->window ? seen - job->window : 0;
+            low[r] = bottom > base ? bottom - base : 0;
+            high[r] = seen - base < PX_KEY_GROUP ? seen - base : PX_KEY_GROUP;
+            if (low[r] > from) from = low[r];
+            if (high[r] < to) to = high[r];
+        }
+        const px_real *keys = job->k + (size_t)base * (size_t)D, *values = job->v + (size_t)base * (size_t)D;
+        int blocks = (high[rows - 1] + PX_KEY_BLOCK - 1) / PX_KEY_BLOCK;
+        if (rows == 1)
+            scores_row(scores, q, keys, blocks, D);
+        else
+            scores_tile(scores, q, keys, blocks, D);
+        for (int r = 0; r < rows; r++) {
+            px_real *sum = sums + r * PX_MAX_HEAD_DIM, *weight = scores + r * PX_KEY_GROUP;
+            for (int j = blocks * PX_KEY_BLOCK; j < PX_KEY_GROUP; j++) weight[j] = 0;
+            px_real factor = weigh(weight, low[r], high[r], &largest[r], &total[r]);
+            for (int d = 0; d < D; d++) sum[d] *= factor;
+        }
+        if (rows == 1) {
+            add_values_row(sums, scores, values, low[0], high[0], D);
+            continue;
+        }
+        if (from > to) from = to;
+        for (int r = 0; r < rows; r++)
+            add_values_row(sums + r * PX_MAX_HEAD_DIM, scores + r * PX_KEY_GROUP, values, low[r], from, D);
+        add_values_tile(sums, scores, values, from, to, D);
+        for (int r = 0; r < rows; r++)
+            add_values_row(sums + r * PX_MAX_HEAD_DIM, scores + r * PX_KEY_GROUP, values, to > from ? to : from, high[r],
+                           D);
+    }
+    for (int r = 0; r < rows; r++) {
+        px_real *out = job->out + (size_t)(row + r) * job->ldout;
+        for (int d = 0; d < D; d++) out[d] = sums[r * PX_MAX_HEAD_DIM + d] / total[r];
+        if (job->lse) job->lse[(size_t)(row + r) * job->ldlse] = largest[r] + (px_real)log((double)total[r]);
+    }
+}
+
+static void attention_rows(const px_head_job *job, int begin, int end, px_real *work) {
+    for (int row = begin; row < end;) {
+        int position = job->position + row;
+        bool whole = position % PX_QUERY_TILE == 0 && end - row >= PX_QUERY_TILE;
+        if (whole && job->window > 0 && position + PX_QUERY_TILE > job->window) {
+            int last = position + PX_QUERY_TILE - job->window;
+            int lowest = position >= job->window ? position - job->window + 1 : 0;
+            whole = lowest / PX_KEY_GROUP == last / PX_KEY_GROUP && job->window > PX_QUERY_TILE;
+        }
+        attention_tile(job, row, whole ? PX_QUERY_TILE : 1, work);
+        row += whole ? PX_QUERY_TILE : 1;
+    }
+}
+
+static void attention_scores(px_real *p, px_real *ds, size_t ld, const px_real *lse, size_t ldlse, const px_real *delta,
+                             int rows, int columns, int position, int key, int window, px_real scale) {
+    px_lanes factor = px_lanes_set(scale), zero = px_lanes_set(0);
+    for (int r = 0; r < rows; r++) {
+        int seen = position + r + 1 - key, bottom = window > 0 ? seen - window : 0; /* keys [bottom, seen) of the block */
+        px_lanes base = px_lanes_set(lse[(size_t)r * ldlse]), shift = px_lanes_set(delta[r]);
+        px_real *prow = p + (size_t)r * ld, *drow = ds + (size_t)r * ld;
+        for (int j = 0; j < columns; j += PX_LANES) {
+            px_lanes u = px_lanes_sub(px_lanes_mul(px_lanes_read(prow, j, columns), factor), base);
+            px_lanes w = px_lanes_within(px_lanes_exp(u), zero, bottom - j, seen - j);
+            px_lanes d = px_lanes_mul(px_lanes_mul(w, px_lanes_sub(px_lanes_read(drow, j, columns), shift)), factor);
+            px_lanes_write(prow, w, j, columns);
+            px_lanes_write(drow, px_lanes_within(d, zero, bottom - j, seen - j), j, columns);
+        }
+    }
+}

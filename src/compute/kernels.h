@@ -1,0 +1,79 @@
+/* The inner loops, compiled once per instruction set (kernels_*.c) and chosen at run time. None of them knows threads
+ * or allocates; the files of the room split the work and call them. */
+#ifndef PX_COMPUTE_KERNELS_H
+#define PX_COMPUTE_KERNELS_H
+
+#include "phalanx/compute.h"
+
+/* A matrix operand: element (i, k) stands at data[i * row + k * column]; one of the strides is 1. */
+typedef struct px_operand {
+    const px_real *data;
+    size_t row, column;
+} px_operand;
+/* c[rows, columns] = (or +=, add) a[rows, depth] b[columns, depth]^T + bias[columns] (NULL: none). Each element is summed in
+ * the order of depth alone, so its bits depend on neither rows nor columns. */
+typedef struct px_product {
+    px_real *c;
+    size_t ldc;
+    px_operand a, b;
+    const px_real *bias;
+    int rows, columns, depth;
+    bool add;
+} px_product;
+
+/* One head's share of attention for one query span; see attention.c. */
+typedef struct px_head_job {
+    const px_real *q, *k, *v; /* q: row 0 of the head; k, v: the kv head's blocks */
+    px_real *out, *lse;       /* lse NULL: not wanted */
+    size_t ldq, ldout, ldlse;
+    int position; /* of row 0 */
+    int D, window;
+    px_real scale;
+} px_head_job;
+
+typedef struct px_kernels {
+    const char *isa;
+    int tile_rows; /* rows of the product's register tile */
+    void (*product)(const px_product *job, px_real *pack_a, px_real *pack_b);
+    void (*layernorm)(px_real *y, px_real *mean, px_real *rstd, const px_real *x, const px_real *w, const px_real *b,
+                      int rows, int C, double eps);
+    void (*layernorm_backward)(px_real *dx, const px_real *dy, const px_real *x, const px_real *mean,
+                               const px_real *rstd, const px_real *w, int rows, int C, bool accumulate);
+    void (*rmsnorm)(px_real *y, px_real *rstd, const px_real *x, const px_real *w, int rows, int C, double eps,
+                    double w_offset);
+    void (*rmsnorm_backward)(px_real *dx, const px_real *dy, const px_real *x, const px_real *rstd, const px_real *w,
+                             int rows, int C, double w_offset, bool accumulate);
+    /* Sums over all rows for columns [begin, end): dw += dy * (x - mean) * rstd, db += dy. mean, db may be NULL; x NULL:
+     * db alone. */
+    void (*column_sums)(px_real *dw, px_real *db, const px_real *dy, size_t lddy, const px_real *x, const px_real *mean,
+                        const px_real *rstd, int rows, int C, int begin, int end);
+    void (*add)(px_real *x, const px_real *y, size_t count);
+    /* y = act(x) * up (up NULL: act(x)) */
+    void (*activation)(px_activation kind, px_real *y, const px_real *x, const px_real *up, size_t count);
+    /* dx = dy * up * act'(x), dup = dy * act(x); up and dup both NULL: dx = dy * act'(x) */
+    void (*activation_backward)(px_activation kind, px_real *dx, px_real *dup, const px_real *dy, const px_real *x,
+                                const px_real *up, size_t count);
+    void (*softmax_row)(px_row_stats *stats, const px_real *z, int target, int V, double temperature, bool want_entropy);
+    void (*softmax_row_backward)(px_real *z, const px_row_stats *stats, int target, double g, double h, int V,
+                                 double temperature);
+    void (*attention_rows)(const px_head_job *job, int begin, int end, px_real *work); /* query rows [begin, end) */
+    /* p[rows, columns] = exp(p * scale - lse) where the key may be seen, else 0; ds in place = p * (ds - delta) * scale */
+    void (*attention_scores)(px_real *p, px_real *ds, size_t ld, const px_real *lse, size_t ldlse, const px_real *delta,
+                             int rows, int columns, int position, int key, int window, px_real scale);
+} px_kernels;
+
+/* Blocking of a product: depth and columns of the packed block of b, rows of that of a. Sums pass through c between
+ * depth blocks without loss, so these numbers are free to change. */
+enum { PX_DEPTH_BLOCK = 384, PX_COLUMN_BLOCK = 320, PX_ROW_BLOCK = 1008, PX_PANEL = 32 };
+enum { PX_MAX_HEAD_DIM = 1024, PX_QUERY_TILE = 4, PX_KEY_GROUP = 64 };
+size_t px_product_pack_a(int rows, int depth);    /* elements */
+size_t px_product_pack_b(int columns, int depth); /* elements */
+#define PX_ATTENTION_WORK (PX_QUERY_TILE * (2 * PX_MAX_HEAD_DIM + PX_KEY_GROUP)) /* elements */
+
+const px_kernels *px_kernels_get(void);
+extern const px_kernels px_kernels_generic;
+#ifdef PX_KERNELS_X86
+extern const px_kernels px_kernels_avx2, px_kernels_avx512;
+#endif
+
+#endif

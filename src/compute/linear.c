@@ -1,0 +1,112 @@
+/* Linear layers: three products on one row-invariant kernel, cut over threads in a grid of rows and columns. */
+#include "kernels.h"
+#include "split.h"
+
+static size_t rounded(size_t count, size_t unit) { return (count + unit - 1) / unit * unit; }
+
+static size_t at_most(size_t a, size_t b) { return a < b ? a : b; }
+
+/* The largest register tile of any instruction set, for padding. */
+enum { MAX_TILE_ROWS = 16 };
+
+size_t px_product_pack_a(int rows, int depth) {
+    return rounded(at_most((size_t)rows, PX_ROW_BLOCK) + MAX_TILE_ROWS, 16) * at_most((size_t)depth, PX_DEPTH_BLOCK);
+}
+
+size_t px_product_pack_b(int columns, int depth) {
+    return rounded(at_most((size_t)columns, PX_COLUMN_BLOCK), PX_PANEL) * at_most((size_t)depth, PX_DEPTH_BLOCK);
+}
+
+/* Bytes of one thread's packed blocks, a whole number of cache lines. */
+static size_t thread_bytes(int rows, int columns, int depth) {
+    return rounded((px_product_pack_a(rows, depth) + px_product_pack_b(columns, depth)) * sizeof(px_real), 64);
+}
+
+/* Rows of the thread grid (columns: threads / rows) that makes the largest share of work plus packing smallest. */
+static int grid_rows(const px_product *job, int threads, int tile_rows) {
+    int best = 1;
+    double best_cost = 0;
+    for (int r = 1; r <= threads; r++) {
+        if (threads % r) continue;
+        double rows = (double)rounded(((size_t)job->rows + (size_t)r - 1) / (size_t)r, (size_t)tile_rows);
+        int c = threads / r;
+        double columns = (double)rounded(((size_t)job->columns + (size_t)c - 1) / (size_t)c, PX_PANEL);
+        double cost = rows * columns + 16 * (rows + columns);
+        if (r == 1 || cost < best_cost) {
+            best = r;
+            best_cost = cost;
+        }
+    }
+    return best;
+}
+
+static void product_share(const px_product *job, const px_kernels *kernels, int share, int grid, int threads,
+                          char *scratch, size_t bytes) {
+    int across = threads / grid, r = share / across, c = share % across;
+    size_t row = px_share((size_t)job->rows, grid, r, (size_t)kernels->tile_rows);
+    size_t row_end = px_share((size_t)job->rows, grid, r + 1, (size_t)kernels->tile_rows);
+    size_t column = px_share((size_t)job->columns, across, c, PX_PANEL);
+    size_t column_end = px_share((size_t)job->columns, across, c + 1, PX_PANEL);
+    if (row >= row_end || column >= column_end) return;
+    px_product part = *job;
+    part.rows = (int)(row_end - row);
+    part.columns = (int)(column_end - column);
+    part.c += row * job->ldc + column;
+    part.a.data += row * job->a.row;
+    part.b.data += column * job->b.row;
+    if (part.bias) part.bias += column;
+    px_real *pack = (px_real *)(scratch + (size_t)share * bytes);
+    kernels->product(&part, pack, pack + px_product_pack_a(part.rows, part.depth));
+}
+
+static void product_run(px_compute *ctx, const px_product *job) {
+    if (job->rows <= 0 || job->columns <= 0) return;
+    const px_kernels *kernels = px_kernels_get();
+    size_t mark = px_arena_mark(&ctx->scratch);
+    int threads = px_threads_for(ctx, (size_t)job->rows * (size_t)job->columns * (size_t)job->depth, 1 << 15);
+    int grid = grid_rows(job, threads, kernels->tile_rows);
+    size_t bytes = thread_bytes(job->rows, job->columns, job->depth);
+    char *scratch = px_arena_push(&ctx->scratch, bytes * (size_t)threads);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int share = 0; share < threads; share++) product_share(job, kernels, share, grid, threads, scratch, bytes);
+    px_arena_release(&ctx->scratch, mark);
+}
+
+void px_linear_forward(px_compute *ctx, px_real *y, int ldy, const px_real *x, int ldx, const px_weight *w,
+                       const px_real *bias, int M) {
+    px_product job = {.c = y, .ldc = (size_t)ldy, .bias = bias, .rows = M, .columns = w->out, .depth = w->in};
+    job.a = (px_operand){x, (size_t)ldx, 1};
+    job.b = (px_operand){w->raw, (size_t)w->in, 1};
+    product_run(ctx, &job);
+}
+
+void px_linear_backward_input(px_compute *ctx, px_real *dx, int lddx, const px_real *dy, int lddy, const px_weight *w,
+                              int M, bool accumulate) {
+    px_product job = {.c = dx, .ldc = (size_t)lddx, .rows = M, .columns = w->in, .depth = w->out, .add = accumulate};
+    job.a = (px_operand){dy, (size_t)lddy, 1};
+    job.b = (px_operand){w->raw, 1, (size_t)w->in};
+    product_run(ctx, &job);
+}
+
+void px_linear_backward_weight(px_compute *ctx, px_real *dw, px_real *db, const px_real *dy, int lddy, const px_real *x,
+                               int ldx, int M, int out, int in) {
+    if (M <= 0) return;
+    px_product job = {.c = dw, .ldc = (size_t)in, .rows = out, .columns = in, .depth = M, .add = true};
+    job.a = (px_operand){dy, 1, (size_t)lddy};
+    job.b = (px_operand){x, 1, (size_t)ldx};
+    product_run(ctx, &job);
+    if (!db) return;
+    const px_kernels *kernels = px_kernels_get();
+    int threads = px_threads_for(ctx, (size_t)M * (size_t)out, 1 << 14);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int share = 0; share < threads; share++)
+        kernels->column_sums(NULL, db, dy, (size_t)lddy, NULL, NULL, NULL, M, out,
+                             (int)px_share((size_t)out, threads, share, 16),
+                             (int)px_share((size_t)out, threads, share + 1, 16));
+}
+
+size_t px_linear_scratch(int M, int out, int in, int threads) {
+    size_t forward = thread_bytes(M, out, in), input = thread_bytes(M, in, out), weight = thread_bytes(out, in, M);
+    size_t most = forward > input ? forward : input;
+    return (most > weight ? most : weight) * (size_t)threads + 64;
+}

@@ -1,0 +1,74 @@
+/* LayerNorm, RMSNorm and addition over threads: rows for outputs, columns for sums over rows. */
+#include "kernels.h"
+#include "split.h"
+
+static void sum_columns(px_compute *ctx, px_real *dw, px_real *db, const px_real *dy, const px_real *x,
+                        const px_real *mean, const px_real *rstd, int M, int C) {
+    const px_kernels *kernels = px_kernels_get();
+    int threads = px_threads_for(ctx, (size_t)M * (size_t)C, 1 << 14);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int share = 0; share < threads; share++)
+        kernels->column_sums(dw, db, dy, (size_t)C, x, mean, rstd, M, C, (int)px_share((size_t)C, threads, share, 16),
+                             (int)px_share((size_t)C, threads, share + 1, 16));
+}
+
+void px_layernorm_forward(px_compute *ctx, px_real *y, px_real *mean, px_real *rstd, const px_real *x, const px_real *w,
+                          const px_real *b, int M, int C, double eps) {
+    const px_kernels *kernels = px_kernels_get();
+    int threads = px_threads_for(ctx, (size_t)M * (size_t)C, 1 << 14);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int share = 0; share < threads; share++) {
+        size_t m = px_share((size_t)M, threads, share, 1), end = px_share((size_t)M, threads, share + 1, 1);
+        kernels->layernorm(y + m * (size_t)C, mean ? mean + m : NULL, rstd ? rstd + m : NULL, x + m * (size_t)C, w, b,
+                           (int)(end - m), C, eps);
+    }
+}
+
+void px_layernorm_backward(px_compute *ctx, px_real *dx, px_real *dw, px_real *db, const px_real *dy, const px_real *x,
+                           const px_real *mean, const px_real *rstd, const px_real *w, int M, int C, bool accumulate) {
+    const px_kernels *kernels = px_kernels_get();
+    int threads = px_threads_for(ctx, (size_t)M * (size_t)C, 1 << 14);
+    /* before dx, which may stand where dy does */
+    sum_columns(ctx, dw, db, dy, x, mean, rstd, M, C);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int share = 0; share < threads; share++) {
+        size_t m = px_share((size_t)M, threads, share, 1), end = px_share((size_t)M, threads, share + 1, 1);
+        size_t at = m * (size_t)C;
+        kernels->layernorm_backward(dx + at, dy + at, x + at, mean + m, rstd + m, w, (int)(end - m), C, accumulate);
+    }
+}
+
+void px_rmsnorm_forward(px_compute *ctx, px_real *y, px_real *rstd, const px_real *x, const px_real *w, int M, int C,
+                        double eps, double w_offset) {
+    const px_kernels *kernels = px_kernels_get();
+    int threads = px_threads_for(ctx, (size_t)M * (size_t)C, 1 << 14);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int share = 0; share < threads; share++) {
+        size_t m = px_share((size_t)M, threads, share, 1), end = px_share((size_t)M, threads, share + 1, 1);
+        kernels->rmsnorm(y + m * (size_t)C, rstd ? rstd + m : NULL, x + m * (size_t)C, w, (int)(end - m), C, eps,
+                         w_offset);
+    }
+}
+
+void px_rmsnorm_backward(px_compute *ctx, px_real *dx, px_real *dw, const px_real *dy, const px_real *x,
+                         const px_real *rstd, const px_real *w, int M, int C, double w_offset, bool accumulate) {
+    const px_kernels *kernels = px_kernels_get();
+    int threads = px_threads_for(ctx, (size_t)M * (size_t)C, 1 << 14);
+    sum_columns(ctx, dw, NULL, dy, x, NULL, rstd, M, C);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int share = 0; share < threads; share++) {
+        size_t m = px_share((size_t)M, threads, share, 1), end = px_share((size_t)M, threads, share + 1, 1);
+        size_t at = m * (size_t)C;
+        kernels->rmsnorm_backward(dx + at, dy + at, x + at, rstd + m, w, (int)(end - m), C, w_offset, accumulate);
+    }
+}
+
+void px_add(px_compute *ctx, px_real *x, const px_real *y, size_t count) {
+    const px_kernels *kernels = px_kernels_get();
+    int threads = px_threads_for(ctx, count, 1 << 15);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int share = 0; share < threads; share++) {
+        size_t at = px_share(count, threads, share, 64), end = px_share(count, threads, share + 1, 64);
+        kernels->add(x + at, y + at, end - at);
+    }
+}
