@@ -26,7 +26,7 @@ const int px_algorithm_planned_count = sizeof px_algorithms_planned / sizeof px_
 
 const px_group px_groups[] = {
     {"run", "Name, place and seed of a run."},
-    {"algorithm", "What a stage does. The first of these lines is the only key without a group."},
+    {"algorithm", "What a stage does: the only key without a group."},
     {"rl_module", "The models of a stage. Each is a map with exactly one of `path`, `stage`, `same_as`, `new`. `pretrain` and "
                   "`sft` train `policy`; `reward` trains `reward` (which gets a scalar head); `ppo` trains `policy` and "
                   "`critic` against the frozen `reference` and `reward`."},
