@@ -1,0 +1,122 @@
+/* phalanx evaluate: what kind of evaluation it is follows from the options and the model. */
+#include "evaluate.h"
+#include "phalanx/dist.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+static const px_usage usage = {
+    .synopsis = "evaluate (--model DIR | --rewards LIST) --data F.jsonl [options]",
+    .what = "A language model: mean negative log-likelihood per token of texts; of completions only, where records have a\n"
+            "prompt and a completion. A reward model with preference pairs: accuracy and margin. --rewards: rule rewards of\n"
+            "given completions (fields prompt, completion or text), a list of lexicon:FILE, length:TOKENS, regex:PATTERN,\n"
+            "exact:FIELD, exec:COMMAND, separated by commas. Under mpirun the ranks share the records; the result has\n"
+            "the same bits on any number of them.",
+    .examples = "  phalanx evaluate --model policy --data heldout.jsonl --json\n"
+                "  phalanx evaluate --model reward --data pairs.jsonl --per-record scores.jsonl\n"
+                "  phalanx evaluate --rewards lexicon:words.txt,length:40 --data samples.jsonl --tokenizer policy",
+    .exits = "0 done, 64 usage, 65 bad data or model, 74 input/output, 75 stopped, 78 a reward that cannot be used",
+};
+
+static px_status parse(px_evaluation *e, int argc, char **argv)
+{
+    *e = (px_evaluation){.template = "auto"};
+    const px_option options[] = {
+        {"model", PX_OPTION_TEXT, &e->model, "DIR", "language model or reward model, a Hugging Face directory", 0, 0},
+        {"data", PX_OPTION_TEXT, &e->data, "F.jsonl", "records", 0, 0},
+        {"rewards", PX_OPTION_LIST, &e->rewards, "LIST", "rule rewards of given completions", 0, 0},
+        {"per-record", PX_OPTION_TEXT, &e->per_record, "OUT.jsonl", "a line for each row beside the summary", 0, 0},
+        {"max-tokens", PX_OPTION_INT, &e->max_tokens, "N", "longest row; 0: the model's context", 0, 1e9},
+        {"tokenizer", PX_OPTION_TEXT, &e->tokenizer, "DIR|FILE", "instead of the model's own", 0, 0},
+        {"template", PX_OPTION_TEXT, &e->template, "NAME", "chat template: auto, none, chatml, llama3, ...", 0, 0},
+        {"json", PX_OPTION_FLAG, &e->json, NULL, "one JSON object", 0, 0},
+    };
+    PX_TRY(px_options_parse(&usage, options, PX_COUNT(options), argc, argv, NULL, &e->helped));
+    if (e->helped) {
+        return PX_OK;
+    }
+    PX_TRY(px_option_required("evaluate", "data", e->data));
+    if ((e->model == NULL) == (e->rewards.count == 0)) {
+        return px_fail(PX_USAGE, "evaluate: give one of --model DIR and --rewards LIST");
+    }
+    return PX_OK;
+}
+
+/* One row of the table, or one member of the object. */
+px_status px_evaluation_print(const px_evaluation *e, json_t *summary)
+{
+    if (px_dist_rank() != 0) {
+        json_decref(summary);
+        return PX_OK;
+    }
+    if (e->json || summary == NULL) {
+        PX_TRY(px_print_json(summary));
+        return px_output_done();
+    }
+    const char *key;
+    json_t *value;
+    json_object_foreach(summary, key, value) {
+        if (json_is_object(value)) {
+            const char *name;
+            json_t *row;
+            json_object_foreach(value, name, row) {
+                printf("%-24s mean %-12.6g std %-12.6g failed %lld\n", name, json_number_value(json_object_get(row, "mean")),
+                       json_number_value(json_object_get(row, "std")),
+                       (long long)json_integer_value(json_object_get(row, "failed")));
+            }
+        } else if (json_is_integer(value)) {
+            printf("%-24s %lld\n", key, (long long)json_integer_value(value));
+        } else if (json_is_number(value)) {
+            printf("%-24s %.6g\n", key, json_number_value(value));
+        } else if (json_is_string(value)) {
+            printf("%-24s %s\n", key, json_string_value(value));
+        }
+    }
+    json_decref(summary);
+    return px_output_done();
+}
+
+/* The model's part: which kind it is decides what the records must be. */
+static px_status evaluate_model(px_evaluation *e)
+{
+    px_model_config config;
+    if (!px_dir_exists(e->model)) {
+        return px_fail(PX_DATA, "%s: no such directory; valid is a Hugging Face model directory", e->model);
+    }
+    PX_TRY(px_model_config_read(e->model, &config));
+    bool classifier = config.head == PX_HEAD_SCALAR;
+    px_opened o;
+    PX_TRY(px_opened_load(&o, e->model, classifier ? PX_HEAD_SCALAR : PX_HEAD_LM, e->tokenizer, e->template));
+    px_data_options options = {.kind = classifier ? PX_ROWS_PAIRS : PX_ROWS_LM, .tokenizer = o.tokenizer,
+                               .renderer = o.renderer, .vocab_size = config.vocab_size, .add_bos = true,
+                               .eos_id = o.tokenizer != NULL ? px_tokenizer_eos(o.tokenizer) : -1};
+    if (options.eos_id < 0 && config.eos_count > 0) {
+        options.eos_id = config.eos_ids[0];
+    }
+    bool limited = e->max_tokens > 0 && e->max_tokens < config.max_positions;
+    options.max_tokens = limited ? (int)e->max_tokens : config.max_positions;
+    px_dataset *data;
+    px_status status = px_dataset_load(&data, e->data, &options);
+    if (status == PX_OK) {
+        o.threads = o.threads / px_dist_local_size() > 0 ? o.threads / px_dist_local_size() : 1;
+        status = classifier ? px_evaluate_pairs(e, &o, data) : px_evaluate_texts(e, &o, data);
+        px_dataset_destroy(data);
+    }
+    px_opened_free(&o);
+    return status;
+}
+
+px_status px_command_evaluate(int argc, char **argv)
+{
+    static px_evaluation e;
+    PX_TRY(parse(&e, argc, argv));
+    if (e.helped) {
+        return PX_OK;
+    }
+    if (e.rewards.count > 0) {
+        return px_evaluate_rewards(&e);
+    }
+    PX_TRY(px_dist_start(&argc, &argv));
+    return evaluate_model(&e);
+}

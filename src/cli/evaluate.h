@@ -1,0 +1,21 @@
+/* The evaluations of `phalanx evaluate`. */
+#ifndef PHALANX_CLI_EVALUATE_H
+#define PHALANX_CLI_EVALUATE_H
+
+#include "cli.h"
+
+typedef struct px_evaluation {
+    const char *model, *data, *per_record, *tokenizer, *template;
+    px_words rewards;
+    int64_t max_tokens;
+    bool json, helped;
+} px_evaluation;
+
+/* Collective over the ranks: each computes its share of the rows. */
+px_status px_evaluate_texts(const px_evaluation *e, px_opened *opened, const px_dataset *data);
+px_status px_evaluate_pairs(const px_evaluation *e, px_opened *opened, const px_dataset *data);
+px_status px_evaluate_rewards(const px_evaluation *e); /* one process */
+/* Prints and drops the summary on rank 0. */
+px_status px_evaluation_print(const px_evaluation *e, struct json_t *summary);
+
+#endif

@@ -1,0 +1,98 @@
+/* phalanx COMMAND [ARGS]: finds the command, runs it, and ends with its status as the exit code. */
+#include "cli.h"
+#include "phalanx/dist.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct command {
+    const char *name, *summary;
+    px_status (*run)(int argc, char **argv); /* NULL: named in the contract, not built yet */
+} command;
+
+static const command commands[] = {
+    {"train", "run the stages of an experiment, or continue it", px_command_train},
+    {"plan", "schedule, memory, disk use and time of an experiment before it runs", NULL},
+    {"submit", "plan, write the batch script and hand it to Slurm", NULL},
+    {"config", "the resolved configuration, its differences to the defaults, its schema", px_command_config},
+    {"generate", "completions of prompts", px_command_generate},
+    {"chat", "talk with a model in the terminal", px_command_chat},
+    {"evaluate", "loss of a language model, accuracy of a reward model, rule rewards of completions", px_command_evaluate},
+    {"tokens", "text to token ids and back", px_command_tokens},
+    {"tokenizer", "train a byte-level BPE tokenizer", px_command_tokenizer},
+    {"export", "a Hugging Face directory from a run or checkpoint", px_command_export},
+    {"inspect", "look into runs, living or killed", px_command_inspect},
+    {"watch", "live view of a run", px_command_watch},
+    {"report", "one HTML page with plots of runs", px_command_report},
+    {"bench", "what this machine can do and what the kernels reach", NULL},
+    {"version", "version, build and machine", px_command_version},
+};
+
+static void print_overview(FILE *out)
+{
+    fprintf(out, "Phalanx trains language models by reinforcement learning from human feedback, on MPI ranks.\n\n"
+                 "phalanx COMMAND [ARGS]\n\ncommands:\n");
+    for (int i = 0; i < PX_COUNT(commands); i++) {
+        fprintf(out, "  %-10s %s%s\n", commands[i].name, commands[i].summary,
+                commands[i].run == NULL ? " (not built yet)" : "");
+    }
+    fprintf(out, "\n'phalanx help COMMAND' or 'phalanx COMMAND --help' explains a command; 'phalanx --version' names the "
+                 "build.\nFirst steps: phalanx train configs/quickstart.yaml\n"
+                 "Exit codes: 0 done, 64 usage, 65 bad data, 69 too few healthy runners, 70 bug, 74 input/output,\n"
+                 "75 stopped and resumable, 78 configuration, 80 diverged.\n");
+}
+
+static px_status find_command(const char *name, const command **found)
+{
+    const char *names[PX_COUNT(commands)];
+    for (int i = 0; i < PX_COUNT(commands); i++) {
+        names[i] = commands[i].name;
+        if (strcmp(name, commands[i].name) != 0) {
+            continue;
+        }
+        *found = &commands[i];
+        return commands[i].run != NULL ? PX_OK : px_fail(PX_USAGE, "the command '%s' is not built yet", name);
+    }
+    const char *nearest = px_nearest_name(name, names, PX_COUNT(names));
+    if (nearest != NULL) {
+        return px_fail(PX_USAGE, "unknown command '%s'; did you mean '%s'?", name, nearest);
+    }
+    return px_fail(PX_USAGE, "unknown command '%s'; 'phalanx --help' lists the valid ones", name);
+}
+
+static px_status help(const char *name)
+{
+    const command *found;
+    PX_TRY(find_command(name, &found));
+    char word[32], option[] = "--help";
+    snprintf(word, sizeof word, "%s", name);
+    char *words[] = {word, option, NULL};
+    return found->run(2, words);
+}
+
+static px_status run(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_overview(stderr);
+        return px_fail(PX_USAGE, "no command");
+    }
+    const char *name = argv[1];
+    bool asks_help = strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0;
+    if (asks_help && argc > 2) {
+        return help(argv[2]);
+    }
+    if (asks_help) {
+        print_overview(stdout);
+        return px_output_done();
+    }
+    const command *found;
+    PX_TRY(find_command(strcmp(name, "--version") == 0 ? "version" : name, &found));
+    return found->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    px_stop_install();
+    px_status status = run(argc, argv);
+    return px_dist_finish(status);
+}

@@ -1,0 +1,101 @@
+/* Models as commands take them: a directory with weights, and the tokenizer and chat template that lie in it. */
+#include "cli.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+int px_cores(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0 ? CPU_COUNT(&set) : 1;
+}
+
+px_status px_tokenizer_open(px_tokenizer **tokenizer, const char *dir)
+{
+    static const char *const names[] = {"tokenizer.json", "tokenizer.json.gz"};
+    *tokenizer = NULL;
+    if (px_file_exists(dir)) {
+        return px_tokenizer_load(tokenizer, dir);
+    }
+    for (int i = 0; i < PX_COUNT(names); i++) {
+        char path[PX_PATH_MAX];
+        PX_TRY(px_path_join(path, sizeof path, dir, names[i]));
+        if (px_file_exists(path)) {
+            return px_tokenizer_load(tokenizer, dir);
+        }
+    }
+    return PX_OK;
+}
+
+static px_status load(px_opened *opened, const char *dir, px_head head, const char *tokenizer_path, const char *template)
+{
+    PX_TRY(px_model_load(&opened->model, dir, head, &opened->had_score));
+    PX_TRY(px_tokenizer_open(&opened->tokenizer, tokenizer_path != NULL ? tokenizer_path : dir));
+    if (opened->tokenizer == NULL && tokenizer_path != NULL) {
+        return px_fail(PX_DATA, "%s: no tokenizer.json there", tokenizer_path);
+    }
+    if (opened->tokenizer == NULL || strcmp(template, "none") == 0) {
+        return PX_OK;
+    }
+    return px_renderer_find(&opened->renderer, template, opened->tokenizer);
+}
+
+px_status px_opened_load(px_opened *opened, const char *dir, px_head head, const char *tokenizer_path, const char *template)
+{
+    *opened = (px_opened){.threads = px_cores()};
+    if (!px_dir_exists(dir)) {
+        return px_fail(PX_DATA, "%s: no such directory; valid is a Hugging Face model directory (config.json, "
+                       "model.safetensors)", dir);
+    }
+    px_status status = load(opened, dir, head, tokenizer_path, template);
+    if (status != PX_OK) {
+        px_opened_free(opened);
+    }
+    return status;
+}
+
+void px_opened_free(px_opened *opened)
+{
+    px_model_free(&opened->model);
+    px_tokenizer_destroy(opened->tokenizer);
+    opened->tokenizer = NULL;
+}
+
+px_sampling px_sampling_make(const px_sampling_options *options, const px_opened *opened)
+{
+    px_sampling s = {.temperature = options->temperature,
+                     .top_k = (int)options->top_k,
+                     .top_p = options->top_p,
+                     .min_p = options->min_p,
+                     .repetition_penalty = options->repetition_penalty,
+                     .max_new_tokens = (int)options->max_new_tokens,
+                     .rng = px_rng_make((uint64_t)options->seed, NULL, PX_RNG_SAMPLE)};
+    const px_model_config *config = &opened->model.config;
+    int32_t eos = opened->tokenizer != NULL ? px_tokenizer_eos(opened->tokenizer) : -1;
+    for (int i = 0; i < config->eos_count; i++) {
+        s.stop_ids[s.stop_count++] = config->eos_ids[i];
+        eos = config->eos_ids[i] == eos ? -1 : eos;
+    }
+    if (eos >= 0 && eos < config->vocab_size && s.stop_count < PX_MAX_EOS) {
+        s.stop_ids[s.stop_count++] = eos;
+    }
+    return s;
+}
+
+size_t px_stops_find(px_stops *stops, const int32_t *ids, int length)
+{
+    size_t first = SIZE_MAX;
+    px_buf_clear(&stops->text);
+    if (stops->tokenizer == NULL || stops->words->count == 0 ||
+        px_tokenizer_decode(stops->tokenizer, ids, length, true, &stops->text) != PX_OK || stops->text.data == NULL) {
+        return first;
+    }
+    for (int i = 0; i < stops->words->count; i++) {
+        const char *at = strstr(stops->text.data, stops->words->word[i]);
+        if (at != NULL && (size_t)(at - stops->text.data) < first) {
+            first = (size_t)(at - stops->text.data);
+        }
+    }
+    return first;
+}

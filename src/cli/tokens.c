@@ -1,0 +1,228 @@
+#include "cli.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const px_usage usage = {
+    .synopsis = "tokens --tokenizer DIR|FILE [--data F.jsonl] [--decode] [--stats] [options]",
+    .what = "Shows how texts become token ids, and back. Texts are the lines of standard input, or the field text of the\n"
+            "records of --data; the answer is one line a text. --decode turns lines of ids (\"1 2 3\", \"[1,2,3]\" or\n"
+            "{\"ids\":[...]}) into text. --stats counts the rows of --data as training would see them.",
+    .examples = "  echo 'Once upon a time' | phalanx tokens --tokenizer models/stories260K --json\n"
+                "  phalanx tokens --tokenizer models/stories260K --data train.jsonl --stats",
+    .exits = "0 done, 64 usage, 65 bad data or tokenizer, 74 input/output",
+};
+
+typedef struct settings {
+    const char *path, *data, *field, *template;
+    bool decode, stats, json, no_special, keep_special, helped;
+    px_tokenizer *tokenizer;
+    px_ids ids;
+    px_buf text;
+} settings;
+
+static px_status show_ids(settings *s, const char *text, size_t length)
+{
+    s->ids.length = 0;
+    PX_TRY(px_tokenizer_encode(s->tokenizer, text, length, !s->no_special, &s->ids));
+    if (!s->json) {
+        for (int64_t i = 0; i < s->ids.length; i++) {
+            printf("%s%d", i > 0 ? " " : "", (int)s->ids.data[i]);
+        }
+        putchar('\n');
+        return PX_OK;
+    }
+    json_t *ids = json_array(), *tokens = json_array();
+    for (int64_t i = 0; i < s->ids.length; i++) {
+        const char *token = px_tokenizer_token(s->tokenizer, s->ids.data[i]);
+        json_array_append_new(ids, json_integer(s->ids.data[i]));
+        json_array_append_new(tokens, token != NULL ? json_string(token) : json_null());
+    }
+    return px_print_json(json_pack("{s:o, s:o}", "ids", ids, "tokens", tokens));
+}
+
+static px_status show_text(settings *s)
+{
+    px_buf_clear(&s->text);
+    PX_TRY(px_tokenizer_decode(s->tokenizer, s->ids.data, s->ids.length, !s->keep_special, &s->text));
+    const char *text = s->text.data != NULL ? s->text.data : "";
+    if (s->json) {
+        return px_print_json(json_pack("{s:o}", "text", json_stringn(text, s->text.length)));
+    }
+    fwrite(text, 1, s->text.length, stdout);
+    putchar('\n');
+    return PX_OK;
+}
+
+/* Every number of the line is an id, whatever stands between: "1 2 3", "[1, 2]" and {"ids":[1,2]} alike. */
+static px_status read_ids(settings *s, const char *name, int64_t line, const char *text)
+{
+    s->ids.length = 0;
+    const char *list = strstr(text, "ids\"");
+    const char *p = list != NULL ? list + 4 : text;
+    for (p += strspn(p, " :[,\t"); *p != '\0' && *p != ']'; p += strspn(p, " ,\t")) {
+        char *end;
+        long long id = strtoll(p, &end, 10);
+        if (end == p || id < 0 || id >= px_tokenizer_size(s->tokenizer)) {
+            return px_fail(PX_DATA, "%s:%lld: '%.20s' is no id; valid are numbers from 0 to %d", name, (long long)line, p,
+                           px_tokenizer_size(s->tokenizer) - 1);
+        }
+        PX_TRY(px_ids_add(&s->ids, (int32_t)id));
+        p = end;
+    }
+    return PX_OK;
+}
+
+static px_status each_line(settings *s)
+{
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t length;
+    px_status status = PX_OK;
+    for (int64_t number = 1; status == PX_OK && (length = getline(&line, &capacity, stdin)) >= 0; number++) {
+        if (length > 0 && line[length - 1] == '\n') {
+            line[--length] = '\0';
+        }
+        if (s->decode) {
+            status = read_ids(s, "standard input", number, line);
+            status = status == PX_OK ? show_text(s) : status;
+        } else {
+            status = show_ids(s, line, (size_t)length);
+            if (status != PX_OK) {
+                px_fail_within("standard input:%lld", (long long)number);
+            }
+        }
+    }
+    free(line);
+    return status;
+}
+
+static px_status each_record(void *arg, int64_t record, int64_t line, const char *json, size_t length)
+{
+    settings *s = arg;
+    json_t *object;
+    (void)record;
+    PX_TRY(px_json_parse(json, length, s->data, line > 0 ? line - 1 : 0, &object));
+    json_t *value = json_object_get(object, s->decode ? "ids" : s->field);
+    px_status status;
+    if (s->decode && json_is_array(value)) {
+        char *text = json_dumps(value, JSON_COMPACT);
+        status = text != NULL ? read_ids(s, s->data, line, text) : px_fail(PX_BUG, "ids cannot be written");
+        status = status == PX_OK ? show_text(s) : status;
+        free(text);
+    } else if (!s->decode && json_is_string(value)) {
+        status = show_ids(s, json_string_value(value), json_string_length(value));
+    } else {
+        status = px_fail(PX_DATA, "%s:%lld: no field '%s' with %s", s->data, (long long)line, s->decode ? "ids" : s->field,
+                         s->decode ? "a list of ids" : "a text; --field names another");
+    }
+    json_decref(object);
+    return status;
+}
+
+/* ---- statistics ---------------------------------------------------------------------------------------------------- */
+
+/* The kind of rows that the records can be, tried in this order. */
+static px_status load_any(settings *s, px_dataset **data)
+{
+    px_data_options options = {.tokenizer = s->tokenizer, .eos_id = -1, .add_bos = true};
+    if (s->tokenizer != NULL) {
+        options.eos_id = px_tokenizer_eos(s->tokenizer);
+        if (strcmp(s->template, "none") != 0) {
+            PX_TRY(px_renderer_find(&options.renderer, s->template, s->tokenizer));
+        }
+    }
+    static const px_kind kinds[] = {PX_ROWS_PAIRS, PX_ROWS_LM, PX_ROWS_PROMPTS};
+    px_status status = PX_OK;
+    for (int i = 0; i < PX_COUNT(kinds); i++) {
+        options.kind = kinds[i];
+        status = px_dataset_load(data, s->data, &options);
+        if (status == PX_OK) {
+            px_error_clear();
+            return PX_OK;
+        }
+    }
+    return status;
+}
+
+static px_status print_stats(const settings *s, const px_data_summary *d)
+{
+    int last = PX_COUNT(d->histogram);
+    while (last > 0 && d->histogram[last - 1] == 0) {
+        last--;
+    }
+    if (s->json) {
+        json_t *histogram = json_array();
+        for (int i = 0; i < last; i++) {
+            json_array_append_new(histogram, json_integer(d->histogram[i]));
+        }
+        return px_print_json(json_pack("{s:s, s:I, s:I, s:I, s:i, s:i, s:f, s:I, s:o}", "shape", d->shape, "records",
+                                       (json_int_t)d->records, "rows", (json_int_t)d->rows, "tokens", (json_int_t)d->tokens,
+                                       "min_length", d->min_length, "max_length", d->max_length, "mean_length",
+                                       d->mean_length, "duplicate_prompts", (json_int_t)d->duplicate_prompts, "histogram",
+                                       histogram));
+    }
+    printf("shape              %s\nrecords            %lld\nrows               %lld\ntokens             %lld\n", d->shape,
+           (long long)d->records, (long long)d->rows, (long long)d->tokens);
+    printf("length             %d to %d, mean %.1f\nduplicate prompts  %lld\n\nlength of rows     count\n", d->min_length,
+           d->max_length, d->mean_length, (long long)d->duplicate_prompts);
+    for (int i = 0; i < last; i++) {
+        printf("%7lld - %-8lld %6lld  ", 1LL << i, (2LL << i) - 1, (long long)d->histogram[i]);
+        int bar = d->rows > 0 ? (int)(50 * d->histogram[i] / d->rows) : 0;
+        for (int k = 0; k < bar; k++) {
+            putchar('#');
+        }
+        putchar('\n');
+    }
+    return PX_OK;
+}
+
+static px_status show_stats(settings *s)
+{
+    px_dataset *data;
+    PX_TRY(load_any(s, &data));
+    px_status status = print_stats(s, px_dataset_summary(data));
+    px_dataset_destroy(data);
+    return status;
+}
+
+static px_status show(settings *s)
+{
+    if (s->path == NULL && !(s->stats && s->data != NULL)) {
+        return px_option_required("tokens", "tokenizer", s->path);
+    }
+    if (s->stats && s->data == NULL) {
+        return px_fail(PX_USAGE, "tokens: --stats counts the rows of a file; give --data F.jsonl");
+    }
+    if (s->path != NULL) {
+        PX_TRY(px_tokenizer_load(&s->tokenizer, s->path));
+    }
+    if (s->stats) {
+        return show_stats(s);
+    }
+    return s->data != NULL ? px_records_each(s->data, each_record, s) : each_line(s);
+}
+
+px_status px_command_tokens(int argc, char **argv)
+{
+    settings s = {.field = "text", .template = "auto"};
+    const px_option options[] = {
+        {"tokenizer", PX_OPTION_TEXT, &s.path, "DIR|FILE", "tokenizer.json, or a directory that has one", 0, 0},
+        {"data", PX_OPTION_TEXT, &s.data, "F.jsonl", "records instead of standard input", 0, 0},
+        {"field", PX_OPTION_TEXT, &s.field, "NAME", "the text of a record", 0, 0},
+        {"decode", PX_OPTION_FLAG, &s.decode, NULL, "ids to text", 0, 0},
+        {"stats", PX_OPTION_FLAG, &s.stats, NULL, "lengths of the rows of --data", 0, 0},
+        {"no-special", PX_OPTION_FLAG, &s.no_special, NULL, "do not add BOS and the like", 0, 0},
+        {"keep-special", PX_OPTION_FLAG, &s.keep_special, NULL, "--decode shows special tokens too", 0, 0},
+        {"template", PX_OPTION_TEXT, &s.template, "NAME", "--stats: chat template of conversations", 0, 0},
+        {"json", PX_OPTION_FLAG, &s.json, NULL, "{\"ids\",\"tokens\"} a line", 0, 0},
+    };
+    PX_TRY(px_options_parse(&usage, options, PX_COUNT(options), argc, argv, NULL, &s.helped));
+    px_status status = s.helped ? PX_OK : show(&s);
+    px_tokenizer_destroy(s.tokenizer);
+    px_ids_free(&s.ids);
+    px_buf_free(&s.text);
+    return status == PX_OK ? px_output_done() : status;
+}
