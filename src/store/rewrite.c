@@ -89,14 +89,30 @@ static px_status copy_table(const px_h5 *from, const px_h5 *to, const char *name
     return status == PX_OK ? copy_attributes(from, to, name) : status;
 }
 
+/* A group of attributes and scalar texts. H5Ocopy of a whole group is not an option: HDF5 1.10 crashes on more than eight
+ * variable-length attributes of one object. */
+static px_status copy_group(const px_h5 *from, const px_h5 *to, const char *group)
+{
+    static const char *const texts[] = {"yaml", "source"};
+    hid_t target = H5Gcreate2(to->id, group, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    if (target < 0) return px_h5_fail(PX_IO, to->path, "cannot create %s", group);
+    H5Gclose(target);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s/%s", group, texts[i]);
+        if (!px_h5_has(from, name)) continue;
+        if (H5Ocopy(from->id, name, to->id, name, H5P_DEFAULT, H5P_DEFAULT) < 0) {
+            return px_h5_fail(PX_IO, to->path, "cannot copy %s", name);
+        }
+    }
+    return copy_attributes(from, to, group);
+}
+
 static px_status copy_run(const px_h5 *from, const px_h5 *to)
 {
     PX_TRY(copy_attributes(from, to, "/"));
     for (size_t i = 0; i < sizeof run_groups / sizeof *run_groups; i++) {
-        if (!px_h5_has(from, run_groups[i])) continue;
-        if (H5Ocopy(from->id, run_groups[i], to->id, run_groups[i], H5P_DEFAULT, H5P_DEFAULT) < 0) {
-            return px_h5_fail(PX_IO, to->path, "cannot copy %s", run_groups[i]);
-        }
+        if (px_h5_has(from, run_groups[i])) PX_TRY(copy_group(from, to, run_groups[i]));
     }
     for (size_t i = 0; i < sizeof run_tables / sizeof *run_tables; i++) {
         if (px_h5_has(from, run_tables[i])) PX_TRY(copy_table(from, to, run_tables[i]));
