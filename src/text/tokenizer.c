@@ -42,13 +42,28 @@ static px_status find_file(char *out, const char *path)
                    "saved as tokenizer.json by the transformers library", path);
 }
 
+/* tokenizer_config.json has numbers that no integer type holds (model_max_length 1e30): all are read as reals. */
+static px_status read_settings(const char *path, json_t **settings)
+{
+    px_buf text = {0};
+    json_error_t error;
+    px_status status = px_file_read(path, &text);
+    if (status == PX_OK) {
+        *settings = json_loadb(text.data != NULL ? text.data : "", text.length, JSON_DECODE_INT_AS_REAL, &error);
+        status = *settings != NULL ? PX_OK : px_fail(PX_DATA, "%s:%d:%d: not valid JSON: %s", path, error.line,
+                                                     error.column, error.text);
+    }
+    px_buf_free(&text);
+    return status;
+}
+
 static px_status load_settings(px_tokenizer *t)
 {
     char path[PX_PATH_MAX];
     PX_TRY(px_path_join(path, sizeof path, t->dir, "tokenizer_config.json"));
     json_t *settings = NULL;
     if (px_file_exists(path)) {
-        PX_TRY(px_json_read(path, &settings));
+        PX_TRY(read_settings(path, &settings));
     }
     px_status status = px_tokenizer_settings(t, settings);
     json_decref(settings);
@@ -217,22 +232,26 @@ static px_status encode_gap(px_tokenizer *t, const char *text, size_t length, bo
     return PX_OK;
 }
 
+px_status px_tokenizer_encode_part(px_tokenizer *t, const char *text, size_t length, bool at_start, px_ids *ids)
+{
+    size_t from = 0, done = 0, start, end;
+    const px_added_token *token;
+    do {
+        token = px_finder_next(&t->raw, text, length, &from, &done, &start, &end);
+        PX_TRY(encode_gap(t, text + start, end - start, at_start && start == 0, ids));
+        PX_TRY(token != NULL ? px_ids_add(ids, token->id) : PX_OK);
+    } while (token != NULL);
+    return PX_OK;
+}
+
 px_status px_tokenizer_encode(px_tokenizer *t, const char *text, size_t length, bool add_special, px_ids *ids)
 {
     size_t valid = px_utf8_valid(text, length);
     if (valid != length) {
         return px_fail(PX_DATA, "byte %zu of a text of %zu is not UTF-8; texts must be UTF-8", valid, length);
     }
-    if (add_special) {
-        PX_TRY(px_ids_append(ids, t->before.data, t->before.length));
-    }
-    size_t from = 0, done = 0, start, end;
-    const px_added_token *token;
-    do {
-        token = px_finder_next(&t->raw, text, length, &from, &done, &start, &end);
-        PX_TRY(encode_gap(t, text + start, end - start, start == 0, ids));
-        PX_TRY(token != NULL ? px_ids_add(ids, token->id) : PX_OK);
-    } while (token != NULL);
+    PX_TRY(add_special ? px_ids_append(ids, t->before.data, t->before.length) : PX_OK);
+    PX_TRY(px_tokenizer_encode_part(t, text, length, true, ids));
     return add_special ? px_ids_append(ids, t->after.data, t->after.length) : PX_OK;
 }
 

@@ -1,0 +1,375 @@
+/* The renderers: each writes what its family's published template writes. */
+#include "chat.h"
+
+#include "characters.h"
+
+#include <string.h>
+
+typedef struct view {
+    const char *text;
+    size_t length;
+} view;
+
+static view view_of(const char *text)
+{
+    return (view){text, strlen(text)};
+}
+
+/* What Python's str.strip takes away. */
+static bool is_stripped(uint32_t c)
+{
+    return px_char_is_space(c) || (c >= 0x1c && c <= 0x1f);
+}
+
+static view trimmed(view v)
+{
+    int step;
+    while (v.length > 0 && is_stripped(px_char_at(v.text, &step))) {
+        v.text += step;
+        v.length -= (size_t)step;
+    }
+    while (v.length > 0 && is_stripped(px_char_before(v.text, v.length, &step))) {
+        v.length -= (size_t)step;
+    }
+    return v;
+}
+
+static view without_newlines(view v, bool left, bool right)
+{
+    while (left && v.length > 0 && *v.text == '\n') {
+        v.text++;
+        v.length--;
+    }
+    while (right && v.length > 0 && v.text[v.length - 1] == '\n') {
+        v.length--;
+    }
+    return v;
+}
+
+static px_status plain(px_script *s, const char *text)
+{
+    return px_script_add(s, text, strlen(text), false, false);
+}
+
+static px_status special(px_script *s, const char *text, bool learned)
+{
+    return px_script_add(s, text, strlen(text), learned, true);
+}
+
+static px_status content(px_script *s, view v, bool learned)
+{
+    return px_script_add(s, v.text, v.length, learned, false);
+}
+
+static bool is_role(const px_message *message, const char *role)
+{
+    return strcmp(message->role, role) == 0;
+}
+
+static px_status bad_role(const px_message *message, int index, const char *renderer, const char *valid)
+{
+    return px_fail(PX_DATA, "message %d has the role \"%.40s\"; the chat template %s wants %s", index + 1, message->role,
+                   renderer, valid);
+}
+
+/* user, assistant, user, ... as several templates insist on. */
+static px_status alternating(const px_message *messages, int count, int first, const char *renderer)
+{
+    for (int i = first; i < count; i++) {
+        const char *wanted = (i - first) % 2 == 0 ? "user" : "assistant";
+        if (!is_role(&messages[i], wanted)) {
+            return bad_role(&messages[i], i, renderer, "user and assistant in turn, user first");
+        }
+    }
+    return PX_OK;
+}
+
+/* ---- ChatML and its relatives */
+static px_status chatml_turn(px_script *s, const char *role, view text)
+{
+    bool learned = strcmp(role, "assistant") == 0;
+    PX_TRY(special(s, "<|im_start|>", false));
+    PX_TRY(plain(s, role));
+    PX_TRY(plain(s, "\n"));
+    PX_TRY(content(s, text, learned));
+    PX_TRY(special(s, "<|im_end|>", learned));
+    return plain(s, "\n");
+}
+
+static px_status chatml_prompt(px_script *s, bool wanted)
+{
+    PX_TRY(wanted ? special(s, "<|im_start|>", false) : PX_OK);
+    return wanted ? plain(s, "assistant\n") : PX_OK;
+}
+
+static px_status chatml(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    for (int i = 0; i < count; i++) {
+        PX_TRY(chatml_turn(s, messages[i].role, view_of(messages[i].content)));
+    }
+    return chatml_prompt(s, prompt);
+}
+
+static px_status smollm2(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    if (count > 0 && !is_role(&messages[0], "system")) {
+        PX_TRY(chatml_turn(s, "system",
+                           view_of("You are a helpful AI assistant named SmolLM, trained by Hugging Face")));
+    }
+    return chatml(s, messages, count, prompt);
+}
+
+/* ---- Qwen3: a think block belongs to the answers after the last question, and is dropped from earlier ones */
+static view last_part(view text, const char *mark)
+{
+    size_t width = strlen(mark);
+    for (size_t i = text.length; i + 1 > width; i--) {
+        if (memcmp(text.text + i - width, mark, width) == 0) {
+            return (view){text.text + i, text.length - i};
+        }
+    }
+    return text;
+}
+
+static void split_thinking(view text, view *thinking, view *answer)
+{
+    const char *mark = "</think>";
+    const char *end = memmem(text.text, text.length, mark, strlen(mark));
+    *thinking = (view){"", 0};
+    *answer = text;
+    if (end != NULL) {
+        *answer = without_newlines(last_part(text, mark), true, false);
+        view before = without_newlines((view){text.text, (size_t)(end - text.text)}, false, true);
+        *thinking = without_newlines(last_part(before, "<think>"), true, false);
+    }
+}
+
+static px_status thinking_turn(px_script *s, view thinking, view answer, bool with_block)
+{
+    PX_TRY(special(s, "<|im_start|>", false));
+    PX_TRY(plain(s, "assistant\n"));
+    if (with_block) {
+        PX_TRY(content(s, view_of("<think>\n"), true));
+        PX_TRY(content(s, without_newlines(thinking, true, true), true));
+        PX_TRY(content(s, view_of("\n</think>\n\n"), true));
+        answer = without_newlines(answer, true, false);
+    }
+    PX_TRY(content(s, answer, true));
+    PX_TRY(special(s, "<|im_end|>", true));
+    return plain(s, "\n");
+}
+
+static bool is_between(const char *text, const char *start, const char *end)
+{
+    size_t n = strlen(text), a = strlen(start), b = strlen(end);
+    return n >= a && n >= b && memcmp(text, start, a) == 0 && memcmp(text + n - b, end, b) == 0;
+}
+
+static px_status tool_turn(px_script *s, const px_message *messages, int count, int i)
+{
+    if (i == 0 || !is_role(&messages[i - 1], "tool")) {
+        PX_TRY(special(s, "<|im_start|>", false));
+        PX_TRY(plain(s, "user"));
+    }
+    PX_TRY(plain(s, "\n<tool_response>\n"));
+    PX_TRY(plain(s, messages[i].content));
+    PX_TRY(plain(s, "\n</tool_response>"));
+    if (i + 1 == count || !is_role(&messages[i + 1], "tool")) {
+        PX_TRY(special(s, "<|im_end|>", false));
+        return plain(s, "\n");
+    }
+    return PX_OK;
+}
+
+/* Qwen2.5 has the default system message and the turns of tools. */
+static px_status qwen25(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    if (count > 0 && !is_role(&messages[0], "system")) {
+        PX_TRY(chatml_turn(s, "system",
+                           view_of("You are Qwen, created by Alibaba Cloud. You are a helpful assistant.")));
+    }
+    for (int i = 0; i < count; i++) {
+        if (is_role(&messages[i], "tool")) {
+            PX_TRY(tool_turn(s, messages, count, i));
+        } else {
+            PX_TRY(chatml_turn(s, messages[i].role, view_of(messages[i].content)));
+        }
+    }
+    return chatml_prompt(s, prompt);
+}
+
+static px_status thinking_chat(px_script *s, const px_message *messages, int count, bool prompt, bool always_block)
+{
+    int query = count - 1;
+    for (int i = count - 1; i >= 0; i--) {
+        if (is_role(&messages[i], "user") &&
+            !is_between(messages[i].content, "<tool_response>", "</tool_response>")) {
+            query = i;
+            break;
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        if (is_role(&messages[i], "assistant")) {
+            view thinking, answer;
+            split_thinking(view_of(messages[i].content), &thinking, &answer);
+            bool block = always_block || (i > query && (i + 1 == count || thinking.length > 0));
+            PX_TRY(thinking_turn(s, thinking, answer, block));
+        } else if (is_role(&messages[i], "tool")) {
+            PX_TRY(tool_turn(s, messages, count, i));
+        } else if (is_role(&messages[i], "user") || is_role(&messages[i], "system")) {
+            PX_TRY(chatml_turn(s, messages[i].role, view_of(messages[i].content)));
+        } else {
+            return bad_role(&messages[i], i, "qwen3", "system, user, assistant and tool");
+        }
+    }
+    return chatml_prompt(s, prompt);
+}
+
+static px_status qwen3(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    return thinking_chat(s, messages, count, prompt, false);
+}
+
+static px_status minimind(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    PX_TRY(thinking_chat(s, messages, count, prompt, true));
+    return prompt ? plain(s, "<think>\n\n</think>\n\n") : PX_OK;
+}
+
+/* ---- Llama 3 */
+static px_status llama3_header(px_script *s, const char *role)
+{
+    PX_TRY(special(s, "<|start_header_id|>", false));
+    PX_TRY(plain(s, role));
+    PX_TRY(special(s, "<|end_header_id|>", false));
+    return plain(s, "\n\n");
+}
+
+static px_status llama3(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    PX_TRY(special(s, s->bos, false));
+    for (int i = 0; i < count; i++) {
+        bool learned = is_role(&messages[i], "assistant");
+        PX_TRY(llama3_header(s, messages[i].role));
+        PX_TRY(content(s, trimmed(view_of(messages[i].content)), learned));
+        PX_TRY(special(s, "<|eot_id|>", learned));
+    }
+    return prompt ? llama3_header(s, "assistant") : PX_OK;
+}
+
+/* ---- Llama 2, Mistral */
+/* The question, which has the system message in front of it before it is trimmed as a whole. */
+static px_status llama2_user(px_script *s, const char *system, view text)
+{
+    px_buf whole = {0};
+    px_status status = PX_OK;
+    if (system != NULL) {
+        status = px_buf_printf(&whole, "<<SYS>>\n%s\n<</SYS>>\n\n%.*s", system, (int)text.length, text.text);
+        text = (view){whole.data, whole.length};
+    }
+    status = status == PX_OK ? special(s, s->bos, false) : status;
+    status = status == PX_OK ? plain(s, "[INST] ") : status;
+    status = status == PX_OK ? content(s, trimmed(text), false) : status;
+    px_buf_free(&whole);
+    return status == PX_OK ? plain(s, " [/INST]") : status;
+}
+
+static px_status llama2(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    (void)prompt; /* the end of a user turn is the header of the answer */
+    int first = count > 0 && is_role(&messages[0], "system");
+    PX_TRY(alternating(messages, count, first, "llama2"));
+    for (int i = first; i < count; i++) {
+        view text = view_of(messages[i].content);
+        if (is_role(&messages[i], "user")) {
+            PX_TRY(llama2_user(s, i == first && first == 1 ? messages[0].content : NULL, text));
+        } else {
+            PX_TRY(content(s, view_of(" "), true));
+            PX_TRY(content(s, trimmed(text), true));
+            PX_TRY(content(s, view_of(" "), true));
+            PX_TRY(special(s, s->eos, true));
+        }
+    }
+    return PX_OK;
+}
+
+static px_status mistral(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    (void)prompt;
+    PX_TRY(alternating(messages, count, 0, "mistral"));
+    PX_TRY(special(s, s->bos, false));
+    for (int i = 0; i < count; i++) {
+        if (is_role(&messages[i], "user")) {
+            PX_TRY(plain(s, "[INST] "));
+            PX_TRY(plain(s, messages[i].content));
+            PX_TRY(plain(s, " [/INST]"));
+        } else {
+            PX_TRY(content(s, view_of(messages[i].content), true));
+            PX_TRY(special(s, s->eos, true));
+        }
+    }
+    return PX_OK;
+}
+
+/* ---- Gemma */
+static px_status gemma(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    PX_TRY(alternating(messages, count, 0, "gemma"));
+    PX_TRY(special(s, s->bos, false));
+    for (int i = 0; i < count; i++) {
+        bool learned = is_role(&messages[i], "assistant");
+        PX_TRY(special(s, "<start_of_turn>", false));
+        PX_TRY(plain(s, learned ? "model\n" : "user\n"));
+        PX_TRY(content(s, trimmed(view_of(messages[i].content)), learned));
+        PX_TRY(special(s, "<end_of_turn>", learned));
+        PX_TRY(plain(s, "\n"));
+    }
+    PX_TRY(prompt ? special(s, "<start_of_turn>", false) : PX_OK);
+    return prompt ? plain(s, "model\n") : PX_OK;
+}
+
+/* ---- Zephyr */
+static px_status zephyr(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    for (int i = 0; i < count; i++) {
+        bool learned = is_role(&messages[i], "assistant");
+        const char *header = learned ? "<|assistant|>\n"
+                             : is_role(&messages[i], "user") ? "<|user|>\n"
+                             : is_role(&messages[i], "system") ? "<|system|>\n"
+                                                               : NULL;
+        if (header == NULL) {
+            return bad_role(&messages[i], i, "zephyr", "system, user and assistant");
+        }
+        PX_TRY(plain(s, header));
+        PX_TRY(content(s, view_of(messages[i].content), learned));
+        PX_TRY(special(s, s->eos, learned));
+        PX_TRY(plain(s, "\n"));
+    }
+    return prompt ? plain(s, "<|assistant|>\n") : PX_OK;
+}
+
+/* ---- plain dialogue (Bai et al. 2022): no special tokens at all; a system message goes in front as it is */
+static px_status dialogue(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    for (int i = 0; i < count; i++) {
+        bool learned = is_role(&messages[i], "assistant");
+        if (is_role(&messages[i], "system")) {
+            PX_TRY(plain(s, messages[i].content));
+            continue;
+        }
+        if (!learned && !is_role(&messages[i], "user")) {
+            return bad_role(&messages[i], i, "plain", "system, user and assistant");
+        }
+        PX_TRY(plain(s, learned ? "\n\nAssistant:" : "\n\nHuman:"));
+        PX_TRY(content(s, view_of(" "), learned));
+        PX_TRY(content(s, view_of(messages[i].content), learned));
+    }
+    return prompt ? plain(s, "\n\nAssistant:") : PX_OK;
+}
+
+const struct px_renderer px_renderers[] = {
+    {"chatml", chatml}, {"qwen2.5", qwen25}, {"qwen3", qwen3}, {"llama2", llama2}, {"llama3", llama3},
+    {"gemma", gemma}, {"mistral", mistral}, {"zephyr", zephyr}, {"smollm2", smollm2}, {"minimind", minimind},
+    {"plain", dialogue}, {"hh", dialogue},
+};
+const int px_renderer_count = sizeof px_renderers / sizeof *px_renderers;
