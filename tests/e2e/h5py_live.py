@@ -118,6 +118,78 @@ with h5py.File(path, "r", swmr=True) as killed:
     check_rows(killed["metrics"], n)
 os.rename(path, os.path.join(directory, "killed.h5"))
 
+
+
+# Files of others: read when they are tables, refused with a reason when they reach outside or are something else.
+def read(file, table="/t"):
+    done = subprocess.run([writer, "--read", file, table], stdout=subprocess.PIPE, text=True, timeout=20)
+    return done.returncode, done.stdout
+
+
+def make(change, columns=("i", "x")):
+    file = os.path.join(directory, "foreign.h5")
+    with h5py.File(file, "w") as f:
+        f["t/i"] = np.arange(4)
+        f["t/x"] = np.arange(4) / 2
+        if columns is not None:
+            f["t"].attrs["columns"] = columns
+        change(f)
+    return read(file)
+
+
+def replace(name, **options):
+    def change(f):
+        del f["t/x"]
+        f.create_dataset("t/x", **options)
+    return change
+
+
+def link(target):
+    def change(f):
+        del f["t/x"]
+        f["t/x"] = target
+    return change
+
+
+assert make(lambda f: None) == (0, "4 rows\n")
+assert make(replace("x", data=np.arange(4.0), compression="gzip", shuffle=True)) == (0, "4 rows\n")
+assert make(replace("x", data=np.array([b"a", b"bcd"] * 2))) == (0, "4 rows\n")
+virtual = h5py.VirtualLayout(shape=(4,), dtype="f8")
+virtual[:] = h5py.VirtualSource("/etc/hostname", "x", shape=(4,))
+refused = {
+    "another filter": make(replace("x", data=np.arange(4.0), compression="lzf")),
+    "external storage": make(replace("x", shape=(4,), dtype="u1", external=[("/etc/passwd", 0, 4)])),
+    "virtual": make(lambda f: (f.__delitem__("t/x"), f.create_virtual_dataset("t/x", virtual))),
+    "external link": make(link(h5py.ExternalLink(os.path.join(directory, "killed.h5"), "/metrics/lr"))),
+    "soft link": make(link(h5py.SoftLink("/t/i"))),
+    "two dimensions": make(replace("x", data=np.zeros((4, 2)))),
+    "scalar": make(replace("x", data=1.0)),
+    "compound": make(replace("x", data=np.zeros(4, dtype=[("a", "f8")]))),
+    "variable strings": make(replace("x", data=["a", "b", "c", "d"], dtype=h5py.string_dtype())),
+    "no columns": make(lambda f: None, None),
+    "columns of numbers": make(lambda f: None, [1, 2]),
+    "a missing column": make(lambda f: None, ["i", "y"]),
+    "a column twice": make(lambda f: None, ["i", "i"]),
+    "a path": make(lambda f: None, ["i", "/t/x"]),
+    "a group": make(lambda f: (f.__delitem__("t/x"), f.create_group("t/x"))),
+}
+for what, (code, said) in refused.items():
+    assert code == 65 and "foreign.h5: " in said, (what, code, said)
+
+# Damaged files end in an answer.
+whole = open(os.path.join(directory, "killed.h5"), "rb").read()
+random = np.random.default_rng(1)
+damaged = os.path.join(directory, "damaged.h5")
+for k in range(40):
+    bad = bytearray(whole[:random.integers(0, len(whole))] if k % 2 else whole)
+    for at in random.integers(0, max(len(bad), 1), 20):
+        if bad:
+            bad[at] ^= 1 << random.integers(0, 8)
+    with open(damaged, "wb") as f:
+        f.write(bad)
+    code, said = read(damaged, "/metrics")
+    assert code in (0, 65, 74), (k, code, said)
+
 # Leave a finished one behind for h5dump.
 process = start(3, 0)
 process.stdout.read()

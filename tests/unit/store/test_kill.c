@@ -1,5 +1,6 @@
 /* A writer that is killed at any moment loses no row that it had reported, and the run goes on in the same file.
- * With arguments, `test_kill --write PATH ROWS PAUSE_MS`, it is a small writer for tests from outside. */
+ * With arguments, `test_kill --write PATH ROWS PAUSE_MS`, it is a small writer for tests from outside;
+ * `--read PATH TABLE` reads a table. */
 #include "phalanx/store.h"
 
 #include <stdarg.h>
@@ -204,9 +205,24 @@ failed:
     exit(1);
 }
 
+/* Prints the rows of a table, or why it is refused. */
+static int read_table(const char *where, const char *table)
+{
+    px_frame frame;
+    px_status status = px_frame_read(where, table, &frame);
+    if (status == PX_OK) {
+        printf("%lld rows\n", (long long)frame.rows);
+        px_frame_free(&frame);
+    } else {
+        puts(px_error_text());
+    }
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     px_log_level(PX_ERROR);
+    if (argc == 4 && strcmp(argv[1], "--read") == 0) return read_table(argv[2], argv[3]);
     if (argc == 5 && strcmp(argv[1], "--write") == 0) write_slowly(argv[2], atoi(argv[3]), atoi(argv[4]));
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_dir, remove_dir)
     const struct CMUnitTest tests[] = {TEST(test_kill), TEST(test_live_reader)};
