@@ -368,7 +368,7 @@ static void test_sort_activations(void **state) {
     for (int t = 0; t < 33; t++) ids[t] = (int32_t)numbers[t];
     px_batch batch = {ids, starts, 3, 33};
     for (int layer = 0; layer < 3; layer++) {
-        char name[16];
+        char name[24];
         snprintf(name, sizeof name, "block%d", layer);
         read_activation(file, name, block, 33 * 48);
         check_block(&model, &batch, layer + 1, block);

@@ -81,6 +81,7 @@ static void test_heads(void **state) {
     assert_done(px_model_load(&bare, scratch_dir, PX_HEAD_NONE, &had_score));
     assert_false(had_score);
     assert_int_equal(bare.score, SIZE_MAX);
+    px_model_free(&bare);
     assert_refused(px_model_load(&bare, scratch_dir, PX_HEAD_LM, NULL), "classifier as LM", "no language-model head");
     px_model_free(&lm);
     px_model_free(&scored);
