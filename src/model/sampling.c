@@ -48,23 +48,14 @@ static inline double exp_negative(double x) {
 
 /* weights = z / temperature; returns the largest. NaN is never the largest. */
 FOR_EACH_ISA static double scale_row(double *weights, const px_real *logits, int V, double temperature) {
-    double lane[LANES];
-    for (int j = 0; j < LANES; j++) lane[j] = -INFINITY;
-    int i = 0;
-    for (; i + LANES <= V; i += LANES) {
-        for (int j = 0; j < LANES; j++) {
-            double z = (double)logits[i + j] / temperature;
-            weights[i + j] = z;
-            lane[j] = z > lane[j] ? z : lane[j];
-        }
-    }
-    for (; i < V; i++) {
+    double largest = -INFINITY;
+#pragma omp simd reduction(max : largest)
+    for (int i = 0; i < V; i++) {
         double z = (double)logits[i] / temperature;
         weights[i] = z;
-        lane[0] = z > lane[0] ? z : lane[0];
+        largest = z > largest ? z : largest;
     }
-    for (int j = 1; j < LANES; j++) lane[0] = lane[j] > lane[0] ? lane[j] : lane[0];
-    return lane[0];
+    return largest;
 }
 
 FOR_EACH_ISA static void exponentiate(double *weights, int V, double largest) {
