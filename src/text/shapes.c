@@ -72,17 +72,35 @@ static bool field_fits(const px_shape *shape, const json_t *value) {
     return json_is_array(value) || json_is_object(value); /* one turn may stand without its list */
 }
 
-static bool record_fits(const px_shape *shape, const json_t *record) {
+/* How near a record comes to a shape: 2 for a field that fits, 1 for one of the wrong type. *bad: the first field that
+ * is missing or wrong; NULL when the record has the shape. */
+static int nearness(const px_shape *shape, const json_t *record, const char **bad) {
     const char *names[3] = {shape->prompt, shape->answer, shape->rejected};
-    for (int i = 0; i < 3; i++)
-        if (names[i] && !field_fits(shape, json_object_get(record, names[i]))) return false;
-    return true;
+    int near = 0;
+    *bad = NULL;
+    for (int i = 0; i < 3; i++) {
+        if (!names[i]) continue;
+        const json_t *value = json_object_get(record, names[i]);
+        bool fits = value && field_fits(shape, value);
+        near += fits ? 2 : value ? 1 : 0;
+        if (!fits && !*bad) *bad = names[i];
+    }
+    return near;
 }
 
 static const px_shape *first_fit(const json_t *record, unsigned kinds) {
+    const char *bad;
     for (size_t i = 0; i < SHAPE_COUNT; i++)
-        if ((shapes[i].kinds & kinds) && record_fits(&shapes[i], record)) return &shapes[i];
+        if ((shapes[i].kinds & kinds) && nearness(&shapes[i], record, &bad) > 0 && !bad) return &shapes[i];
     return NULL;
+}
+
+static px_status bad_field(const px_shape *shape, const json_t *record, const char *field) {
+    static const char *const wanted[] = {"a string", "a list of messages", "a list of token ids"};
+    const json_t *value = json_object_get(record, field);
+    if (!value) return px_fail(PX_DATA, "field \"%s\" is missing; valid is a record of the shape %s", field, shape->name);
+    return px_fail(PX_DATA, "field \"%s\" is %s; valid is %s (shape %s)", field, type_name(value), wanted[shape->form],
+                   shape->name);
 }
 
 /* "prompt (a string), answer (a number)" of the record's fields, for messages; as much as fits. */
@@ -115,7 +133,18 @@ px_status px_shape_find(const px_shape **shape, const json_t *record, px_kind ki
                                 "is %s", valid_shapes[kind]);
     *shape = first_fit(record, 1u << kind);
     if (*shape) return PX_OK;
-    const px_shape *other = first_fit(record, LM | PAIRS | PROMPTS);
+    /* Not usable: it has the shape of another kind of row, or nearly the shape of this kind. */
+    const char *bad, *nearest_bad = NULL;
+    const px_shape *other = first_fit(record, LM | PAIRS | PROMPTS), *nearest = NULL;
+    int other_near = other ? nearness(other, record, &bad) : 0, most = 0;
+    for (size_t i = 0; i < SHAPE_COUNT; i++) {
+        int near = shapes[i].kinds & 1u << kind ? nearness(&shapes[i], record, &bad) : 0;
+        if (near <= most) continue;
+        most = near;
+        nearest = &shapes[i];
+        nearest_bad = bad;
+    }
+    if (nearest && most >= other_near) return bad_field(nearest, record, nearest_bad);
     if (other)
         return px_fail(PX_DATA, "a record of the shape %s cannot be used here; valid is %s", other->name,
                        valid_shapes[kind]);
@@ -126,21 +155,12 @@ px_status px_shape_find(const px_shape **shape, const json_t *record, px_kind ki
 }
 
 px_status px_shape_check(const px_shape *shape, const json_t *record, px_kind kind) {
-    static const char *const wanted[] = {"a string", "a list of messages", "a list of token ids"};
+    const char *bad = NULL;
     if (!json_is_object(record))
         return px_fail(PX_DATA, "the record is %s; valid is an object like the first record (%s)", type_name(record),
                        shape->name);
-    const char *names[3] = {shape->prompt, shape->answer, shape->rejected};
-    for (int i = 0; i < 3; i++) {
-        if (!names[i]) continue;
-        const json_t *value = json_object_get(record, names[i]);
-        if (!value)
-            return px_fail(PX_DATA, "field \"%s\" is missing; every record must have the shape of the first, %s",
-                           names[i], shape->name);
-        if (!field_fits(shape, value))
-            return px_fail(PX_DATA, "field \"%s\" is %s; valid is %s, as in the first record (%s)", names[i],
-                           type_name(value), wanted[shape->form], shape->name);
-    }
+    nearness(shape, record, &bad);
+    if (bad) return bad_field(shape, record, bad);
     const px_shape *found;
     PX_TRY(px_shape_find(&found, record, kind));
     if (found != shape)

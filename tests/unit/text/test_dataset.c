@@ -1,0 +1,529 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "phalanx/text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A tokenizer of bytes: id = byte, 258 = "ab" (one merge, so that a seam between prompt and completion would show). */
+enum { EOS = 256, BOS = 257, AB = 258, IM_START = 259, IM_END = 260, VOCAB = 261 };
+
+static char dir[64];
+static px_tokenizer *tokenizer;
+static const px_renderer *chatml;
+
+static const char *put(const char *name, const char *text) {
+    static char path[128];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    assert_int_equal(px_file_write(path, text, strlen(text)), PX_OK);
+    return path;
+}
+
+/* The 256 printable code points of byte-level BPE (GPT-2). */
+static int printable(int byte) {
+    int extra = 0;
+    for (int b = 0; b <= byte; b++) {
+        int itself = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+        if (b == byte) return itself ? b : 256 + extra;
+        extra += !itself;
+    }
+    return 0;
+}
+
+static void write_tokenizer(void) {
+    px_buf json = {0};
+    static const char *const added[] = {[0] = "<|endoftext|>", [1] = "<s>", [3] = "<|im_start|>", [4] = "<|im_end|>"};
+    px_buf_text(&json, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"normalizer\":null,\"added_tokens\":[");
+    for (int i = 0; i < 5; i++)
+        if (added[i])
+            px_buf_printf(&json, "%s{\"id\":%d,\"content\":\"%s\",\"special\":true,\"single_word\":false,\"lstrip\":false,"
+                                 "\"rstrip\":false,\"normalized\":false}", i ? "," : "", EOS + i, added[i]);
+    px_buf_text(&json, "],\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"
+                       "\"use_regex\":true},\"decoder\":{\"type\":\"ByteLevel\"},\"post_processor\":{\"type\":"
+                       "\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},{\"Sequence\":"
+                       "{\"id\":\"A\",\"type_id\":0}}],\"pair\":[],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[257],"
+                       "\"tokens\":[\"<s>\"]}}},\"model\":{\"type\":\"BPE\",\"merges\":[\"a b\"],\"vocab\":{");
+    for (int b = 0; b < 256; b++) px_buf_printf(&json, "\"\\u%04x\":%d,", printable(b), b);
+    px_buf_text(&json, "\"ab\":258}}}");
+    put("tokenizer.json", json.data);
+    put("tokenizer_config.json", "{\"bos_token\":\"<s>\",\"eos_token\":\"<|endoftext|>\"}");
+    px_buf_free(&json);
+}
+
+static px_data_options options(px_kind kind) {
+    return (px_data_options){.kind = kind, .tokenizer = tokenizer, .vocab_size = VOCAB, .eos_id = EOS};
+}
+
+static px_dataset *load(const char *name, const char *text, const px_data_options *with) {
+    px_dataset *dataset;
+    if (px_dataset_load(&dataset, put(name, text), with) != PX_OK) fail_msg("%s", px_error_text());
+    return dataset;
+}
+
+/* Ids as text: bytes as they are, others in brackets. */
+static void expect_ids(const int32_t *ids, int from, int to, const char *wanted) {
+    char text[1000];
+    size_t used = 0;
+    for (int i = from; i < to; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, ids[i] < 128 ? "%c" : "[%d]", ids[i]);
+    text[used] = '\0';
+    assert_string_equal(text, wanted);
+}
+
+static void expect_row(const px_dataset *dataset, int64_t index, const char *prompt, const char *rest, const char *rejected) {
+    px_row row;
+    px_dataset_row(dataset, index, &row);
+    expect_ids(row.ids, 0, row.prompt_length, prompt);
+    expect_ids(row.ids, row.prompt_length, row.length, rest);
+    assert_true(!row.rejected == !rejected);
+    if (!rejected) return;
+    expect_ids(row.rejected, 0, row.prompt_length, prompt);
+    expect_ids(row.rejected, row.prompt_length, row.rejected_length, rejected);
+}
+
+static void expect_refused(const char *text, const px_data_options *with, const char *part) {
+    px_dataset *dataset = NULL;
+    const char *path = put("bad.jsonl", text);
+    assert_int_equal(px_dataset_load(&dataset, path, with), PX_DATA);
+    assert_null(dataset);
+    if (!strstr(px_error_text(), part)) fail_msg("'%s' does not say '%s'", px_error_text(), part);
+    if (strncmp(px_error_text(), path, strlen(path)) != 0) fail_msg("'%s' does not begin with the file", px_error_text());
+}
+
+/* ---- language model ------------------------------------------------------------------------------------------------ */
+
+static void texts(void **state) {
+    (void)state;
+    px_data_options with = options(PX_ROWS_LM);
+    px_dataset *d = load("t.jsonl", "{\"text\":\"xabx\"}\n{\"text\":\"y<|endoftext|>\"}\n", &with);
+    expect_row(d, 0, "", "x[258]x[256]", NULL);
+    expect_row(d, 1, "", "y[256]", NULL); /* no second end */
+    px_row row;
+    px_dataset_row(d, 1, &row);
+    assert_null(row.mask);
+    assert_int_equal(row.record, 1);
+    assert_string_equal(row.json, "{\"text\":\"y<|endoftext|>\"}");
+    assert_int_equal(row.json_length, strlen(row.json));
+    assert_string_equal(px_dataset_summary(d)->shape, "text");
+    px_dataset_destroy(d);
+    d = load("t.txt", "one\nline\n\ntwo", &with);
+    expect_row(d, 0, "", "one\nline[256]", NULL);
+    expect_row(d, 1, "", "two[256]", NULL);
+    px_dataset_destroy(d);
+    with.eos_id = -1;
+    with.add_bos = true;
+    d = load("t.jsonl", "{\"text\":\"x\"}\n{\"text\":\"<s>x\"}\n", &with);
+    expect_row(d, 0, "", "[257]x", NULL);
+    expect_row(d, 1, "", "[257]x", NULL); /* no second beginning */
+    px_dataset_destroy(d);
+}
+
+static void prompt_and_completion_are_encoded_apart(void **state) {
+    (void)state;
+    px_data_options with = options(PX_ROWS_LM);
+    px_dataset *d = load("p.jsonl", "{\"prompt\":\"xa\",\"completion\":\"bab\"}\n", &with);
+    expect_row(d, 0, "xa", "b[258][256]", NULL);
+    px_dataset_destroy(d);
+    d = load("p.jsonl", "{\"context\":\"1+1=\",\"continuation\":\" 2\"}", &with);
+    expect_row(d, 0, "1+1=", " 2[256]", NULL);
+    px_dataset_destroy(d);
+    d = load("p.jsonl", "{\"question\":\"Why?\",\"answer\":\"So.\"}", &with);
+    expect_row(d, 0, "Question: Why?\n\nAnswer:", " So.[256]", NULL);
+    px_dataset_destroy(d);
+    d = load("p.jsonl", "{\"instruction\":\"I\",\"input\":\"\",\"output\":\"O\"}", &with);
+    expect_row(d, 0, "Below is an instruction that describes a task. Write a response "
+               "that appropriately completes the request.\n\n### Instruction:\nI\n\n### Response:\n", "O[256]", NULL);
+    px_dataset_destroy(d);
+}
+
+static void long_rows_are_cut_and_rows_without_target_dropped(void **state) {
+    (void)state;
+    px_data_options with = options(PX_ROWS_LM);
+    with.max_tokens = 4;
+    px_dataset *d = load("c.jsonl", "{\"prompt\":\"12\",\"completion\":\"34567\"}\n{\"prompt\":\"1234\",\"completion\":\"5\"}\n"
+                                    "{\"prompt\":\"12\",\"completion\":\"3\"}\n", &with);
+    const px_data_summary *s = px_dataset_summary(d);
+    assert_int_equal(px_dataset_count(d), 2);
+    expect_row(d, 0, "12", "34", NULL); /* the end is cut, no EOS is made up */
+    expect_row(d, 1, "12", "3[256]", NULL);
+    px_row row;
+    px_dataset_row(d, 1, &row);
+    assert_int_equal(row.record, 2);
+    assert_int_equal(s->records, 3);
+    assert_int_equal(s->rows, 2);
+    assert_int_equal(s->cut, 1);
+    assert_int_equal(s->dropped, 1);
+    assert_int_equal(s->dropped_empty, 1);
+    px_dataset_destroy(d);
+    expect_refused("{\"prompt\":\"1234\",\"completion\":\"5\"}\n", &with, "none of the 1 records can be used");
+}
+
+/* ---- token ids ----------------------------------------------------------------------------------------------------- */
+
+static void id_rows_need_no_tokenizer_and_stay_as_they_are(void **state) {
+    (void)state;
+    px_data_options with = {.kind = PX_ROWS_LM, .vocab_size = 50, .eos_id = 49, .add_bos = true};
+    px_row row;
+    px_dataset *d = load("i.jsonl", "{\"ids\":[1,2,3],\"text\":\"not this\"}\n{\"ids\":[0,49]}\n", &with);
+    px_dataset_row(d, 0, &row);
+    const int32_t first[] = {1, 2, 3};
+    assert_int_equal(row.length, 3);
+    assert_memory_equal(row.ids, first, sizeof first);
+    px_dataset_destroy(d);
+    d = load("i.jsonl", "{\"prompt_ids\":[1,2],\"completion_ids\":[3]}\n", &with);
+    px_dataset_row(d, 0, &row);
+    assert_memory_equal(row.ids, first, sizeof first);
+    assert_int_equal(row.prompt_length, 2);
+    px_dataset_destroy(d);
+    with.kind = PX_ROWS_PAIRS;
+    d = load("i.jsonl", "{\"prompt_ids\":[1,2],\"chosen_ids\":[3],\"rejected_ids\":[4,5],\"margin\":0.5}\n", &with);
+    px_dataset_row(d, 0, &row);
+    const int32_t rejected[] = {1, 2, 4, 5};
+    assert_memory_equal(row.ids, first, sizeof first);
+    assert_int_equal(row.rejected_length, 4);
+    assert_memory_equal(row.rejected, rejected, sizeof rejected);
+    assert_true(row.margin == 0.5);
+    px_dataset_destroy(d);
+    with.kind = PX_ROWS_PROMPTS;
+    d = load("i.jsonl", "{\"prompt_ids\":[7],\"answer\":\"x\"}\n", &with);
+    px_dataset_row(d, 0, &row);
+    assert_int_equal(row.length, 1);
+    assert_int_equal(row.prompt_length, 1);
+    assert_string_equal(row.json, "{\"prompt_ids\":[7],\"answer\":\"x\"}");
+    px_dataset_destroy(d);
+}
+
+/* ---- pairs --------------------------------------------------------------------------------------------------------- */
+
+static void pairs_of_texts(void **state) {
+    (void)state;
+    px_data_options with = options(PX_ROWS_PAIRS);
+    px_row row;
+    px_dataset *d = load("p.jsonl", "{\"prompt\":\"xa\",\"chosen\":\"b\",\"rejected\":\"c\",\"margin\":2}\n"
+                                    "{\"prompt\":\"q\",\"chosen\":\"c<|endoftext|>\",\"rejected\":\"d\"}\n", &with);
+    expect_row(d, 0, "xa", "b[256]", "c[256]");
+    expect_row(d, 1, "q", "c[256]", "d[256]");
+    px_dataset_row(d, 0, &row);
+    assert_true(row.margin == 2.0);
+    px_dataset_row(d, 1, &row);
+    assert_true(row.margin == 0.0);
+    px_dataset_destroy(d);
+    with.max_tokens = 3;
+    d = load("p.jsonl", "{\"prompt\":\"x\",\"chosen\":\"1\",\"rejected\":\"22\"}\n"
+                        "{\"prompt\":\"x\",\"chosen\":\"1\",\"rejected\":\"2\"}\n", &with);
+    assert_int_equal(px_dataset_count(d), 1); /* a pair is never cut: its last token is what is scored */
+    assert_int_equal(px_dataset_summary(d)->dropped_long, 1);
+    expect_row(d, 0, "x", "1[256]", "2[256]");
+    px_dataset_destroy(d);
+}
+
+static void implicit_prompts(void **state) {
+    (void)state;
+    px_data_options with = options(PX_ROWS_PAIRS);
+    px_dataset *d = load("h.jsonl", "{\"chosen\":\"\\n\\nHuman: hi\\n\\nAssistant: Yes, so\",\"rejected\":\"\\n\\nHuman: hi\\n\\n"
+                                    "Assistant: Yes, no\"}\n", &with);
+    expect_row(d, 0, "\n\nHuman: hi\n\nAssistant:", " Yes, so[256]", " Yes, no[256]");
+    px_dataset_destroy(d);
+    d = load("h.jsonl", "{\"chosen\":\"The sky is blue\",\"rejected\":\"The sky is black\"}\n"
+                        "{\"chosen\":\"one two\",\"rejected\":\"one two three\"}\n", &with);
+    expect_row(d, 0, "The sky is", " blue[256]", " black[256]");
+    expect_row(d, 1, "one", " two[256]", " two three[256]");
+    px_dataset_destroy(d);
+    expect_refused("{\"chosen\":\"yes\",\"rejected\":\"no\"}\n", &with, ":1: fields \"chosen\" and \"rejected\" do not begin");
+}
+
+static void few_equal_pairs_are_left_out_many_are_an_error(void **state) {
+    (void)state;
+    px_data_options with = options(PX_ROWS_PAIRS);
+    px_buf text = {0};
+    for (int i = 0; i < 99; i++)
+        px_buf_printf(&text, "{\"prompt\":\"x\",\"chosen\":\"%d\",\"rejected\":\"no\"}\n", i);
+    px_buf_text(&text, "{\"prompt\":\"x\",\"chosen\":\"no\",\"rejected\":\"no\"}\n");
+    px_dataset *d = load("e.jsonl", text.data, &with);
+    assert_int_equal(px_dataset_count(d), 99);
+    assert_int_equal(px_dataset_summary(d)->dropped_equal, 1);
+    px_dataset_destroy(d);
+    for (int i = 0; i < 3; i++) px_buf_text(&text, "{\"prompt\":\"x\",\"chosen\":\"no\",\"rejected\":\"no\"}\n");
+    expect_refused(text.data, &with, "bad.jsonl:100: field \"chosen\" equals field \"rejected\" (in 4 of 103 pairs");
+    px_buf_free(&text);
+    expect_refused("{\"prompt_ids\":[1],\"chosen_ids\":[2],\"rejected_ids\":[2]}\n", &with, ":1: field \"chosen_ids\" equals");
+}
+
+/* ---- conversations --------------------------------------------------------------------------------------------------- */
+
+#define TURN(role, text) "[259]" role "\n" text "[260]\n"
+#define ASK "[259]user\nhi[260]\n[259]assistant\n"
+
+static void expect_mask(const px_dataset *dataset, int64_t index, const char *learned) {
+    px_row row;
+    int32_t ids[200];
+    int n = 0;
+    px_dataset_row(dataset, index, &row);
+    assert_non_null(row.mask);
+    for (int i = 0; i < row.length; i++)
+        if (row.mask[i]) ids[n++] = row.ids[i];
+    expect_ids(ids, 0, n, learned);
+}
+
+static void conversations(void **state) {
+    (void)state;
+    px_data_options with = options(PX_ROWS_LM);
+    with.renderer = chatml;
+    px_dataset *d = load("m.jsonl",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"yo\"},"
+        "{\"role\":\"user\",\"content\":\"?\"},{\"role\":\"assistant\",\"content\":\"!\"}]}\n", &with);
+    expect_row(d, 0, ASK, "yo[260]\n" TURN("user", "?") TURN("assistant", "!"), NULL);
+    expect_mask(d, 0, "yo[260]![260]");
+    px_dataset_destroy(d);
+    d = load("m.jsonl", "{\"conversations\":[{\"from\":\"human\",\"value\":\"hi\"},{\"from\":\"gpt\",\"value\":\"yo\"}]}", &with);
+    expect_row(d, 0, ASK, "yo[260]\n", NULL);
+    expect_mask(d, 0, "yo[260]");
+    px_dataset_destroy(d);
+    d = load("m.jsonl", /* only the completion is learned, though the prompt has an assistant's turn */
+        "{\"prompt\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"yo\"},{\"role\":\"user\","
+        "\"content\":\"?\"}],\"completion\":[{\"role\":\"assistant\",\"content\":\"!\"}]}\n", &with);
+    expect_row(d, 0, ASK "yo[260]\n" TURN("user", "?") "[259]assistant\n", "![260]\n", NULL);
+    expect_mask(d, 0, "![260]");
+    px_dataset_destroy(d);
+    with.system = "S";
+    d = load("m.jsonl", "{\"instruction\":\"hi\",\"input\":\"x\",\"output\":\"yo\"}", &with);
+    expect_row(d, 0, TURN("system", "S") TURN("user", "hi\nx") "[259]assistant\n", "yo[260]\n", NULL);
+    px_dataset_destroy(d);
+    with.renderer = NULL;
+    expect_refused("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}", &with, ":1: a record of the shape messages needs");
+}
+
+static void pairs_of_conversations(void **state) {
+    (void)state;
+    px_data_options with = options(PX_ROWS_PAIRS);
+    with.renderer = chatml;
+    static const char *const same[] = {
+        "{\"prompt\":[{\"role\":\"user\",\"content\":\"hi\"}],\"chosen\":[{\"role\":\"assistant\",\"content\":\"yo\"}],"
+        "\"rejected\":[{\"role\":\"assistant\",\"content\":\"no\"}]}",
+        "{\"chosen\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"yo\"}],"
+        "\"rejected\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"no\"}]}",
+        "{\"conversations\":[{\"from\":\"human\",\"value\":\"hi\"}],\"chosen\":{\"from\":\"gpt\",\"value\":\"yo\"},"
+        "\"rejected\":{\"from\":\"gpt\",\"value\":\"no\"}}",
+        "{\"instruction\":\"hi\",\"input\":\"\",\"output\":\"yo\",\"chosen\":\"yo\",\"rejected\":\"no\"}",
+        "{\"prompt\":\"hi\",\"chosen\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"yo\"}],"
+        "\"rejected\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"no\"}]}",
+    };
+    for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) { /* both end with the end of turn, as sampled text does */
+        px_dataset *d = load("m.jsonl", same[i], &with);
+        expect_row(d, 0, ASK, "yo[260]", "no[260]");
+        px_dataset_destroy(d);
+    }
+    expect_refused("{\"prompt\":[{\"role\":\"user\",\"content\":\"hi\"}],\"chosen\":[{\"role\":\"user\",\"content\":\"yo\"}],"
+                   "\"rejected\":[{\"role\":\"assistant\",\"content\":\"no\"}]}", &with,
+                   "field \"chosen\" ends with a turn of user");
+}
+
+static void prompts(void **state) {
+    (void)state;
+    px_data_options with = options(PX_ROWS_PROMPTS);
+    with.renderer = chatml;
+    px_row row;
+    px_dataset *d = load("q.jsonl", "{\"prompt\":\"xab\",\"answer\": 4}\n{\"prompt\":\"longer than that\",\"answer\":5}\n"
+                                    "{\"prompt\":\"xab\",\"answer\":6}\n", &with);
+    expect_row(d, 0, "x[258]", "", NULL); /* no end: the model goes on */
+    assert_int_equal(px_dataset_summary(d)->duplicate_prompts, 1);
+    px_dataset_row(d, 2, &row);
+    assert_string_equal(row.json, "{\"prompt\":\"xab\",\"answer\":6}");
+    px_dataset_destroy(d);
+    with.max_tokens = 5;
+    d = load("q.jsonl", "{\"prompt\":\"xab\"}\n{\"prompt\":\"longer than that\"}\n{\"prompt\":\"yab\"}\n", &with);
+    assert_int_equal(px_dataset_summary(d)->dropped_long, 1);
+    expect_row(d, 1, "y[258]", "", NULL);
+    px_dataset_row(d, 1, &row);
+    assert_int_equal(row.record, 2);
+    px_dataset_destroy(d);
+    with.max_tokens = 0;
+    d = load("q.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"x\"}]}", &with);
+    expect_row(d, 0, ASK, "", NULL);
+    px_dataset_destroy(d);
+}
+
+/* ---- summary, hash ------------------------------------------------------------------------------------------------- */
+
+static void summary_counts(void **state) {
+    (void)state;
+    px_data_options with = {.kind = PX_ROWS_LM, .eos_id = -1};
+    px_dataset *d = load("s.jsonl", "{\"ids\":[1,2]}\n{\"ids\":[1,2,3]}\n{\"ids\":[1,2,3,4]}\n{\"ids\":[1,2,3]}\n", &with);
+    const px_data_summary *s = px_dataset_summary(d);
+    assert_int_equal(s->tokens, 12);
+    assert_int_equal(s->min_length, 2);
+    assert_int_equal(s->max_length, 4);
+    assert_true(s->mean_length == 3.0);
+    assert_int_equal(s->histogram[1], 3);
+    assert_int_equal(s->histogram[2], 1);
+    assert_int_equal(s->duplicate_prompts, 1);
+    px_dataset_destroy(d);
+}
+
+static uint64_t hash_of(const char *text, px_kind kind) {
+    px_data_options with = options(kind);
+    px_dataset *d = load("x.jsonl", text, &with);
+    uint64_t hash = px_dataset_hash(d);
+    px_dataset_destroy(d);
+    return hash;
+}
+
+static void the_hash_sees_what_learning_sees(void **state) {
+    (void)state;
+    uint64_t hash = hash_of("{\"prompt\":\"xy\",\"completion\":\"z\"}", PX_ROWS_LM);
+    assert_true(hash == hash_of("{\"completion\":\"z\", \"prompt\":\"xy\",\"other\":1}", PX_ROWS_LM));
+    assert_true(hash != hash_of("{\"prompt\":\"xy\",\"completion\":\"w\"}", PX_ROWS_LM));
+    assert_true(hash != hash_of("{\"prompt\":\"x\",\"completion\":\"yz\"}", PX_ROWS_LM)); /* same ids, another seam */
+    assert_true(hash_of("{\"ids\":[1,2,3]}\n{\"ids\":[4,5]}", PX_ROWS_LM) !=
+                hash_of("{\"ids\":[1,2]}\n{\"ids\":[3,4,5]}", PX_ROWS_LM));
+    assert_true(hash_of("{\"prompt\":\"x\",\"chosen\":\"a\",\"rejected\":\"b\"}", PX_ROWS_PAIRS) !=
+                hash_of("{\"prompt\":\"x\",\"chosen\":\"a\",\"rejected\":\"b\",\"margin\":1}", PX_ROWS_PAIRS));
+    assert_true(hash_of("{\"prompt\":\"x\",\"answer\":1}", PX_ROWS_PROMPTS) !=
+                hash_of("{\"prompt\":\"x\",\"answer\":2}", PX_ROWS_PROMPTS)); /* rewards read it */
+}
+
+/* ---- bad inputs ---------------------------------------------------------------------------------------------------- */
+
+static void bad_records(void **state) {
+    (void)state;
+    static const struct {
+        px_kind kind;
+        const char *text, *message;
+    } bad[] = {
+        {PX_ROWS_LM, "{\"text\":\"a\"}\n{\"text\": \"b\"\n", "bad.jsonl:2:"},
+        {PX_ROWS_LM, "[1]\n", ":1: the record is a list; valid is an object"},
+        {PX_ROWS_LM, "{}\n", ":1: the record has no known shape: its fields are none at all; valid is {\"text\"}"},
+        {PX_ROWS_LM, "{\"prompt\":1,\"completion\":\"x\"}\n", ":1: field \"prompt\" is an integer; valid is a string (shape prompt+completion)"},
+        {PX_ROWS_LM, "{\"text\":\"a\"}\n{\"txt\":\"b\"}\n", ":2: field \"text\" is missing"},
+        {PX_ROWS_LM, "{\"text\":\"a\"}\n{\"text\":null}\n", ":2: field \"text\" is null; valid is a string"},
+        {PX_ROWS_LM, "{\"text\":\"a\"}\n\n{\"text\":\"\"}\n", ":3: field \"text\" is empty"},
+        {PX_ROWS_LM, "{\"text\":\"a\"}\n{\"text\":\"a\",\"prompt\":\"b\",\"completion\":\"c\"}\n",
+         ":2: a record of the shape prompt+completion; every record must have the shape of the first, text"},
+        {PX_ROWS_LM, "{\"prompt\":\"a\",\"completion\":\"b\"}\n{\"prompt\":\"a\",\"completion\":3}\n",
+         ":2: field \"completion\" is an integer; valid is a string"},
+        {PX_ROWS_LM, "{\"prompt\":\"\",\"completion\":\"b\"}\n", ":1: field \"prompt\" is empty"},
+        {PX_ROWS_LM, "{\"prompt\":\"a\",\"completion\":\"\"}\n", ":1: field \"completion\" is empty"},
+        {PX_ROWS_LM, "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\"}\n",
+         ":1: a record of the shape prompt+chosen+rejected cannot be used here; valid is {\"text\"}"},
+        {PX_ROWS_LM, "{\"prompt\":\"a\",\"completion\":\"b\",\"label\":true}\n", ":1: an unpaired record"},
+        {PX_ROWS_PAIRS, "{\"prompt\":\"a\",\"completion\":\"b\",\"label\":false}\n", ":1: an unpaired record"},
+        {PX_ROWS_LM, "{\"ids\":[]}\n", ":1: field \"ids\" is empty"},
+        {PX_ROWS_LM, "{\"ids\":[1,2]}\n{\"ids\":[1,261]}\n", ":2: field \"ids\": entry 1 is 261; valid is 0 to 260"},
+        {PX_ROWS_LM, "{\"ids\":[1,-2]}\n", ":1: field \"ids\": entry 1 is -2; valid is 0 to 260"},
+        {PX_ROWS_LM, "{\"ids\":[1,4294967296]}\n", "entry 1 is 4294967296"},
+        {PX_ROWS_LM, "{\"ids\":[1,2.5]}\n", ":1: field \"ids\": entry 1 is not an integer"},
+        {PX_ROWS_LM, "{\"ids\":\"1 2\"}\n", ":1: field \"ids\" is a string; valid is a list of token ids"},
+        {PX_ROWS_LM, "{\"txt\":1,\"b\":[]}\n", ":1: the record has no known shape: its fields are txt (an integer), b (a list)"},
+        {PX_ROWS_LM, "{\"prompt\":\"a\"}\n", ":1: field \"completion\" is missing"},
+        {PX_ROWS_PROMPTS, "{\"prompt\":7}\n", ":1: field \"prompt\" is an integer"},
+        {PX_ROWS_LM, "{\"prompt_ids\":[1],\"completion_ids\":[]}\n", ":1: field \"completion_ids\" is empty"},
+        {PX_ROWS_LM, "{\"messages\":[]}\n", ":1: field \"messages\" is empty"},
+        {PX_ROWS_LM, "{\"messages\":[{\"role\":\"user\"}]}\n", ":1: field \"messages\": turn 0 has no text"},
+        {PX_ROWS_LM, "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}\n", "has no assistant's turn"},
+        {PX_ROWS_LM, "{\"messages\":[{\"role\":\"\",\"content\":\"x\"}]}\n", "turn 0 has an empty role"},
+        {PX_ROWS_LM, "{\"instruction\":\"x\",\"output\":\"y\",\"input\":3}\n", ":1: field \"input\" is not a string"},
+        {PX_ROWS_LM, "{\"instruction\":\"x\",\"output\":\"y\",\"history\":[[\"a\",\"b\"]]}\n", ":1: field \"history\""},
+        {PX_ROWS_PAIRS, "{\"prompt\":\"a\",\"chosen\":\"b\"}\n", ":1: field \"rejected\" is missing; valid is a record of the shape prompt+chosen+rejected"},
+        {PX_ROWS_PAIRS, "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"b\"}\n", ":1: field \"chosen\" equals"},
+        {PX_ROWS_PAIRS, "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"\"}\n", ":1: field \"rejected\" is empty"},
+        {PX_ROWS_PAIRS, "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\",\"margin\":\"2\"}\n", "field \"margin\""},
+        {PX_ROWS_PAIRS, "{\"text\":\"a\"}\n", ":1: a record of the shape text cannot be used here"},
+        {PX_ROWS_PROMPTS, "{\"prompt\":\"a\"}\n{\"prompt\":[1]}\n", ":2: field \"prompt\" is a list; valid is a string"},
+        {PX_ROWS_PROMPTS, "{\"prompt\":\"\"}\n", ":1: field \"prompt\" is empty"},
+        {PX_ROWS_PROMPTS, "{\"question_\":\"a\"}\n", ":1: the record has no known shape"},
+        {PX_ROWS_PROMPTS, "", "no records"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        px_data_options with = options(bad[i].kind);
+        with.renderer = chatml;
+        expect_refused(bad[i].text, &with, bad[i].message);
+    }
+    px_data_options bare = {.kind = PX_ROWS_LM};
+    expect_refused("{\"text\":\"a\"}\n", &bare, ":1: a record of the shape text needs a tokenizer");
+    px_data_options small = options(PX_ROWS_LM);
+    small.vocab_size = 100;
+    expect_refused("{\"text\":\"az\"}\n", &small, ":1: the tokenizer makes id 122 of this text");
+}
+
+/* ---- real files ------------------------------------------------------------------------------------------------------- */
+
+static void shared_data_loads(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *shape;
+        px_kind kind;
+        bool chat;
+        int rows, dropped;
+    } files[] = {
+        {"preference/hh-harmless-test.jsonl.gz", "chosen+rejected (implicit prompt)", PX_ROWS_PAIRS, false, 2312, 0},
+        {"preference/rasbt-instruction-data-with-preference.json", "instruction+chosen+rejected", PX_ROWS_PAIRS, false, 1094, 6},
+        {"preference/rasbt-instruction-data-with-preference.json", "instruction+output", PX_ROWS_LM, true, 1100, 0},
+        {"preference/llamafactory-dpo_en_demo.json", "conversations+chosen+rejected", PX_ROWS_PAIRS, true, 300, 0},
+        {"preference/llamafactory-dpo_zh_demo.json", "conversations (ShareGPT)", PX_ROWS_PROMPTS, true, 300, 0},
+        {"preference/hh_rlhf_tiny.json", "chosen+rejected (implicit prompt, messages)", PX_ROWS_PAIRS, true, 1, 0},
+        {"preference/stack_exchange_paired_tiny.json", "question+response_j+response_k", PX_ROWS_PAIRS, false, 25, 0},
+        {"text/tinystories-sample.txt", "text", PX_ROWS_LM, false, 4667, 0},
+        {"math/gsm8k-test.jsonl", "question", PX_ROWS_PROMPTS, false, 1319, 0},
+    };
+    if (!px_dir_exists(PX_SHARED_DIR "/data")) {
+        print_message("skipped: no " PX_SHARED_DIR "/data\n");
+        skip();
+    }
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        char path[512];
+        snprintf(path, sizeof path, PX_SHARED_DIR "/data/%s", files[i].name);
+        px_data_options with = options(files[i].kind);
+        with.renderer = files[i].chat ? chatml : NULL;
+        px_dataset *d;
+        if (px_dataset_load(&d, path, &with) != PX_OK) fail_msg("%s", px_error_text());
+        assert_string_equal(px_dataset_summary(d)->shape, files[i].shape);
+        assert_int_equal(px_dataset_count(d), files[i].rows);
+        assert_int_equal(px_dataset_summary(d)->dropped, files[i].dropped);
+        px_dataset_destroy(d);
+    }
+}
+
+static int set_up(void **state) {
+    (void)state;
+    strcpy(dir, "/tmp/phalanx-dataset-XXXXXX");
+    if (!mkdtemp(dir)) return -1;
+    write_tokenizer();
+    if (px_tokenizer_load(&tokenizer, dir) != PX_OK || px_renderer_find(&chatml, "chatml", tokenizer) != PX_OK) {
+        print_error("%s\n", px_error_text());
+        return -1;
+    }
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    px_tokenizer_destroy(tokenizer);
+    px_tree_remove(dir);
+    if (px_alloc_live()) print_error("%zu bytes are still alive\n", px_alloc_live());
+    return px_alloc_live() == 0 ? 0 : -1;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(texts),
+        cmocka_unit_test(prompt_and_completion_are_encoded_apart),
+        cmocka_unit_test(long_rows_are_cut_and_rows_without_target_dropped),
+        cmocka_unit_test(id_rows_need_no_tokenizer_and_stay_as_they_are),
+        cmocka_unit_test(pairs_of_texts),
+        cmocka_unit_test(implicit_prompts),
+        cmocka_unit_test(few_equal_pairs_are_left_out_many_are_an_error),
+        cmocka_unit_test(conversations),
+        cmocka_unit_test(pairs_of_conversations),
+        cmocka_unit_test(prompts),
+        cmocka_unit_test(summary_counts),
+        cmocka_unit_test(the_hash_sees_what_learning_sees),
+        cmocka_unit_test(bad_records),
+        cmocka_unit_test(shared_data_loads),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
