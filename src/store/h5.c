@@ -23,6 +23,9 @@ void px_h5_start(void)
     if (started) return;
     started = true;
     setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0); /* read once, when the library starts */
+    /* After a full disk the library's own tidying at exit crashes; every file is closed here anyway, and one that could
+     * not be is as after a kill. */
+    H5dont_atexit();
     H5open();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
