@@ -85,7 +85,7 @@ static px_status help_fields(px_buf *text, const char *title, px_key_kind kind, 
 
 px_status px_config_help(px_buf *text, const char *group) {
     bool found = false;
-    const char *names[32];
+    const char *names[32] = {NULL};
     for (int g = 0; g < px_group_count; g++) {
         names[g] = px_groups[g].name;
         if (group && strcmp(group, px_groups[g].name) != 0) continue;

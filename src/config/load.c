@@ -10,6 +10,7 @@ struct loader {
     px_problems problems;
     px_yaml yaml;
     px_node *root;
+    const char *missing; /* what the last --set did not find in a stage; NULL: all was there */
 };
 
 /* ---- --set ---------------------------------------------------------------------------------------------------------------- */
@@ -76,8 +77,8 @@ static px_node *set_at(struct loader *l, const px_stage *stage, px_node *node, c
         px_node *copy = px_node_copy(pool, node);
         px_entry *entry = list_entry(copy, segment);
         if (entry) entry->node = set_at(l, stage, entry->node, place, rest, value);
-        else px_problem_node(&l->problems, value, "%s has no entry '%s'; valid is a name or an index below %d", done, segment,
-                             node->count);
+        else l->missing = px_pool_format(pool, "%s has no entry '%s'; valid is a name or an index below %d", done, segment,
+                                         node->count);
         return copy;
     }
     px_node *child = px_node_get(node, segment);
@@ -122,11 +123,17 @@ static void apply_set(struct loader *l, const char *set) {
         return;
     }
     if (config->staged && !only) px_node_share(value);
+    const char *missing = NULL;
+    int found = 0;
     for (int i = 0; i < config->stage_count; i++) {
         px_stage *stage = &config->stages[i];
         if (only && stage != only) continue;
-        stage->tree = set_at(l, stage, stage->tree, "", only ? rest : path, value);
+        l->missing = NULL;
+        px_node *tree = set_at(l, stage, stage->tree, "", only ? rest : path, value);
+        if (l->missing) missing = l->missing; /* fine as long as another stage has the entry */
+        else stage->tree = tree, found++;
     }
+    if (!found && missing) px_problem_at(&l->problems, shown, 0, 0, "%s", missing);
 }
 
 /* ---- stages ----------------------------------------------------------------------------------------------------------------- */

@@ -19,8 +19,16 @@ static void wrong(const struct check *c, const char *key, const char *format, ..
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
     va_end(list);
-    const px_value *value = px_stage_find(c->stage, key);
-    px_problem_node(c->problems, value && value->node ? value->node : c->mark, "%s: %s", key, text);
+    /* a key that nobody wrote has the place of what it lies in */
+    char place[128];
+    snprintf(place, sizeof place, "%s", key);
+    const px_value *value = px_stage_find(c->stage, place);
+    for (char *dot; !(value && value->node) && (dot = strrchr(place, '.')) != NULL;) {
+        *dot = 0;
+        value = px_stage_find(c->stage, place);
+    }
+    const px_node *node = value && value->node ? value->node : px_node_at(c->stage->tree, place);
+    px_problem_node(c->problems, node ? node : c->mark, "%s: %s", key, text);
 }
 
 static const px_value *get(const struct check *c, const char *key) {
