@@ -1,0 +1,214 @@
+/* Conversations as the published templates render them, and which of their tokens are learned. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "phalanx/text.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TOKENIZERS PX_SHARED_DIR "/data/tokenizers"
+
+static void want_ok(px_status status)
+{
+    if (status != PX_OK) {
+        fail_msg("%s (%s)", px_error_text(), px_error_where());
+    }
+}
+
+static void need_shared(void)
+{
+    if (!px_dir_exists(TOKENIZERS)) {
+        print_message("skipped: %s is absent\n", TOKENIZERS);
+        skip();
+    }
+}
+
+/* A shared tokenizer with the special tokens of a case beside it. */
+static px_tokenizer *load_for(const char *file, const char *bos, const char *eos)
+{
+    char dir[] = "/tmp/px_chat_XXXXXX", path[PX_PATH_MAX];
+    px_buf text = {0};
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, TOKENIZERS "/%s", file);
+    want_ok(px_file_read(path, &text));
+    snprintf(path, sizeof path, "%s/tokenizer.json%s", dir, strstr(file, ".gz") != NULL ? ".gz" : "");
+    want_ok(px_file_write(path, text.data, text.length));
+    px_buf_clear(&text);
+    want_ok(px_buf_printf(&text, "{\"eos_token\": \"%s\", \"add_bos_token\": false, \"bos_token\": %s%s%s}", eos,
+                          *bos != '\0' ? "\"" : "", *bos != '\0' ? bos : "null", *bos != '\0' ? "\"" : ""));
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
+    want_ok(px_file_write(path, text.data, text.length));
+    px_buf_free(&text);
+    px_tokenizer *t;
+    want_ok(px_tokenizer_load(&t, dir));
+    want_ok(px_tree_remove(dir));
+    return t;
+}
+
+static void check_case(px_tokenizer *t, const json_t *one)
+{
+    const px_renderer *renderer;
+    const char *name = json_string_value(json_object_get(one, "renderer"));
+    const json_t *list = json_object_get(one, "messages"), *want_ids = json_object_get(one, "ids");
+    const char *want_text = json_string_value(json_object_get(one, "text"));
+    bool prompt = json_is_true(json_object_get(one, "prompt"));
+    px_message messages[16];
+    int count = (int)json_array_size(list);
+    for (int i = 0; i < count; i++) {
+        messages[i].role = json_string_value(json_object_get(json_array_get(list, (size_t)i), "role"));
+        messages[i].content = json_string_value(json_object_get(json_array_get(list, (size_t)i), "content"));
+    }
+    want_ok(px_renderer_find(&renderer, name, t));
+    assert_string_equal(px_renderer_name(renderer), name);
+    px_buf text = {0};
+    px_ids ids = {0}, mask = {0};
+    px_status status = px_chat_text(renderer, t, messages, count, prompt, &text);
+    if (want_text == NULL) { /* the template raises an error */
+        assert_int_equal(status, PX_DATA);
+        assert_non_null(strstr(px_error_text(), name));
+    } else {
+        want_ok(status);
+        assert_string_equal(text.data, want_text);
+        want_ok(px_chat_encode(renderer, t, messages, count, prompt, &ids, &mask));
+        assert_int_equal(ids.length, json_array_size(want_ids));
+        assert_int_equal(mask.length, ids.length);
+        for (int64_t i = 0; i < ids.length; i++) {
+            assert_int_equal(ids.data[i], json_integer_value(json_array_get(want_ids, (size_t)i)));
+        }
+    }
+    px_buf_free(&text);
+    px_ids_free(&ids);
+    px_ids_free(&mask);
+}
+
+static void published_templates(void **state)
+{
+    (void)state;
+    need_shared();
+    json_t *cases, *one;
+    size_t i;
+    want_ok(px_json_read(PX_SOURCE_DIR "/tests/golden/chat_cases.json", &cases));
+    px_tokenizer *t = NULL;
+    const char *loaded = "";
+    json_array_foreach(cases, i, one) {
+        const char *file = json_string_value(json_object_get(one, "tokenizer"));
+        if (strcmp(file, loaded) != 0) {
+            px_tokenizer_destroy(t);
+            t = load_for(file, json_string_value(json_object_get(one, "bos")),
+                         json_string_value(json_object_get(one, "eos")));
+            loaded = file;
+        }
+        check_case(t, one);
+    }
+    px_tokenizer_destroy(t);
+    json_decref(cases);
+}
+
+/* The learned tokens as one text. */
+static void check_learned(const char *renderer_name, px_tokenizer *t, const px_message *messages, int count,
+                          const char *want)
+{
+    const px_renderer *renderer;
+    px_ids ids = {0}, mask = {0}, learned = {0};
+    px_buf text = {0};
+    want_ok(px_renderer_find(&renderer, renderer_name, t));
+    want_ok(px_chat_encode(renderer, t, messages, count, false, &ids, &mask));
+    for (int64_t i = 0; i < ids.length; i++) {
+        want_ok(mask.data[i] ? px_ids_add(&learned, ids.data[i]) : PX_OK);
+    }
+    want_ok(px_tokenizer_decode(t, learned.data, learned.length, false, &text));
+    assert_string_equal(text.data != NULL ? text.data : "", want);
+    px_ids_free(&ids);
+    px_ids_free(&mask);
+    px_ids_free(&learned);
+    px_buf_free(&text);
+}
+
+static void masks(void **state)
+{
+    (void)state;
+    need_shared();
+    static const px_message two[] = {{"user", "Hello"}, {"assistant", "Hi there!"}, {"user", "And?"},
+                                     {"assistant", " Nothing.\n"}};
+    px_tokenizer *t = load_for("qwen3/tokenizer.json.gz", "", "<|im_end|>");
+    check_learned("chatml", t, two, 4, "Hi there!<|im_end|> Nothing.\n<|im_end|>");
+    check_learned("qwen2.5", t, two, 3, "Hi there!<|im_end|>");
+    check_learned("qwen3", t, two, 2, "<think>\n\n</think>\n\nHi there!<|im_end|>");
+    check_learned("plain", t, two, 2, " Hi there!");
+    check_learned("chatml", t, two, 1, "");
+    px_tokenizer_destroy(t);
+    t = load_for("llama3/tokenizer.json.gz", "<|begin_of_text|>", "<|end_of_text|>");
+    check_learned("llama3", t, two, 4, "Hi there!<|eot_id|>Nothing.<|eot_id|>");
+    px_tokenizer_destroy(t);
+    t = load_for("llama2-phi3/tokenizer.json", "<s>", "</s>");
+    check_learned("llama2", t, two, 2, "Hi there! </s>");
+    check_learned("mistral", t, two, 2, "Hi there!</s>");
+    check_learned("zephyr", t, two, 2, "Hi there!</s>");
+    px_tokenizer_destroy(t);
+}
+
+static void choice(void **state)
+{
+    (void)state;
+    need_shared();
+    static const struct {
+        const char *dir, *name;
+    } known[] = {{TOKENIZERS "/llama3", "llama3"}, {TOKENIZERS "/qwen3", "qwen3"}, {TOKENIZERS "/minimind-6400", "minimind"},
+                 {TOKENIZERS "/gpt2", NULL}, {PX_SHARED_DIR "/data/models/stories260K", NULL}};
+    const px_renderer *renderer;
+    px_tokenizer *t;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        want_ok(px_tokenizer_load(&t, known[i].dir));
+        want_ok(px_renderer_find(&renderer, "auto", t));
+        if (known[i].name == NULL) {
+            assert_null(renderer);
+        } else {
+            assert_string_equal(px_renderer_name(renderer), known[i].name);
+        }
+        px_tokenizer_destroy(t);
+    }
+    assert_int_equal(px_renderer_find(&renderer, "chatlm", NULL), PX_CONFIG);
+    assert_non_null(strstr(px_error_text(), "smollm2"));
+    want_ok(px_renderer_find(&renderer, "none", NULL));
+    assert_null(renderer);
+}
+
+static void unknown_template(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/px_chat_XXXXXX", path[PX_PATH_MAX];
+    static const char tokenizer[] = "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}}";
+    static const char settings[] = "{\"model_max_length\": 1000000000000000019884624838656, \"eos_token\": {\"content\": "
+                                   "\"a\"}, \"chat_template\": [{\"name\": \"default\", \"template\": \"{{ own }}\"}]}";
+    const px_renderer *renderer;
+    px_tokenizer *t;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    want_ok(px_file_write(path, tokenizer, strlen(tokenizer)));
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
+    want_ok(px_file_write(path, settings, strlen(settings)));
+    want_ok(px_tokenizer_load(&t, dir));
+    assert_int_equal(px_tokenizer_eos(t), 0);
+    assert_string_equal(px_tokenizer_chat_template(t), "{{ own }}");
+    assert_int_equal(px_renderer_find(&renderer, "auto", t), PX_CONFIG);
+    assert_non_null(strstr(px_error_text(), "environment.chat.template"));
+    assert_non_null(strstr(px_error_text(), "chatml"));
+    px_tokenizer_destroy(t);
+    want_ok(px_tree_remove(dir));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(published_templates), cmocka_unit_test(masks), cmocka_unit_test(choice),
+        cmocka_unit_test(unknown_template),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
