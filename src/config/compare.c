@@ -71,7 +71,7 @@ static px_status note(struct comparison *c, const px_value *old, const px_value 
     else snprintf(after, sizeof after, "absent");
     bool moved = one->row->kind == PX_KEY_PATH && counts(old) && counts(now) && old->form == PX_IS_TEXT &&
                  now->form == PX_IS_TEXT && same_input(old->text, now->text);
-    if (one->row->flags & PX_MAY_CHANGE || moved) {
+    if (one->may_change || moved) {
         return c->allowed ? px_buf_printf(c->allowed, "%s: %s -> %s\n", one->key, before, after) : PX_OK;
     }
     c->count++;

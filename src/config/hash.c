@@ -18,7 +18,7 @@ static uint64_t stage_hash(const px_stage *stage) {
     uint64_t hash = px_hash(stage->name, strlen(stage->name) + 1, 0);
     for (int i = 0; i < stage->count; i++) {
         const px_value *value = &stage->values[i];
-        bool counts = value->applies && px_value_is_leaf(value) && !(value->row->flags & PX_MAY_CHANGE);
+        bool counts = value->applies && px_value_is_leaf(value) && !value->may_change;
         if (counts) hash = hash_value(value, hash);
     }
     return hash;

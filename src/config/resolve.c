@@ -276,7 +276,8 @@ static px_value *new_value(struct job *job, const px_key *row, const char *key, 
     } else if (given) {
         origin = "--set";
     }
-    *value = (px_value){.key = key, .row = row, .given = given, .applies = true, .node = given ? node : NULL, .origin = origin};
+    *value = (px_value){.key = key, .row = row, .given = given, .applies = true,
+                        .may_change = row->flags & PX_MAY_CHANGE, .node = given ? node : NULL, .origin = origin};
     return value;
 }
 
@@ -552,7 +553,10 @@ static void resolve_row(struct job *job, const px_key *row, const char *prefix, 
         break;
     }
     px_value *values = job->stage->values;
-    for (int i = at + 1; i < job->stage->count && !values[at].applies; i++) values[i].applies = false;
+    for (int i = at + 1; i < job->stage->count; i++) {
+        values[i].applies = values[i].applies && values[at].applies;
+        values[i].may_change = values[at].may_change;
+    }
 }
 
 /* ---- a stage ---------------------------------------------------------------------------------------------------------------- */

@@ -15,6 +15,7 @@ typedef struct px_value {
     bool given;          /* by the user */
     bool preset;         /* equals the default of the table */
     bool applies;        /* to this algorithm, kind of reward or source of a module */
+    bool may_change;     /* on resume; fields of a list entry as the list */
     int64_t i;           /* numbers of INT; bools; lists and maps: how many entries */
     double f;            /* numbers */
     const char *text;    /* words and texts; paths are absolute; modules: path, stage, same_as or new */

@@ -182,7 +182,7 @@ void px_stage_leaf(const px_stage *stage, int index, px_leaf *leaf) {
     }
     PX_CHECK(value != NULL);
     *leaf = (px_leaf){.key = value->key, .type = PX_TYPE_TEXT, .text = value->text,
-                      .may_change = value->row->flags & PX_MAY_CHANGE};
+                      .may_change = value->may_change};
     if (value->form == PX_IS_BOOL) {
         leaf->type = PX_TYPE_BOOL;
         leaf->b = value->i != 0;
