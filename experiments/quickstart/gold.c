@@ -115,7 +115,8 @@ int main(int argc, char **argv) {
             double score = qs_gold_score(gold, r.prompt, r.completion, &parts);
             printf("{\"id\": %s, \"score\": %.6f", r.id, score);
             if (explain)
-                printf(", \"sentiment\": %.3f, \"topic\": %.3f, \"grammar\": %.3f, \"repetition\": %.3f, \"shape\": %.3f",
+                printf(", \"sentiment\": %.3f, \"topic\": %.3f, \"grammar\": %.3f, \"repetition\": %.3f, "
+                       "\"shape\": %.3f",
                        parts.sentiment, parts.topic, parts.grammar, parts.repetition, parts.shape);
             printf("}\n");
             fflush(stdout);

@@ -33,7 +33,7 @@ struct qs_gold {
     uint64_t triples[SET_SIZE]; /* classes of three neighbours that the language has; 0: free */
 };
 
-/* ---- words ------------------------------------------------------------------------------------------------------------- */
+/* ---- words ------------------------------------------------------------------------------------------------------- */
 
 static uint64_t hash_word(const char *word) {
     uint64_t h = 0xcbf29ce484222325ull; /* FNV-1a */
@@ -102,10 +102,11 @@ static void split(const char *source, text *out) {
     }
 }
 
-/* ---- grammar: three neighbours at a time --------------------------------------------------------------------------- */
+/* ---- grammar: three neighbours at a time ------------------------------------------------------------------------- */
 
 static uint64_t triple(const text *t, int i) { /* the classes of token i and the two before it */
-    uint64_t stop = hash_word("."), a = i >= 2 ? t->token[i - 2].class : stop, b = i >= 1 ? t->token[i - 1].class : stop;
+    uint64_t stop = hash_word(".");
+    uint64_t a = i >= 2 ? t->token[i - 2].class : stop, b = i >= 1 ? t->token[i - 1].class : stop;
     uint64_t h = (a * 0x9e3779b97f4a7c15ull ^ b) * 0xbf58476d1ce4e5b9ull;
     h = ((h ^ h >> 29) ^ t->token[i].class) * 0x94d049bb133111ebull;
     h ^= h >> 32;
@@ -157,7 +158,7 @@ static double judge_grammar(const qs_gold *gold, const text *t) {
     return -8.0 * share;
 }
 
-/* ---- sentiment --------------------------------------------------------------------------------------------------------- */
+/* ---- sentiment --------------------------------------------------------------------------------------------------- */
 
 typedef struct opinion {
     int domain; /* -1: the prompt names none */
@@ -299,7 +300,7 @@ static int bits(uint64_t x) {
     return n;
 }
 
-/* ---- repetition, shape ------------------------------------------------------------------------------------------------- */
+/* ---- repetition, shape ------------------------------------------------------------------------------------------- */
 
 static double judge_repetition(const text *t) {
     int content = 0, again = 0, triples = 0;

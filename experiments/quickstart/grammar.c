@@ -40,13 +40,14 @@ static void put(writer *w, const char *text) {
 static const char *pick(writer *w, const char *const *list, int count) {
     return list[qs_below(w->rng, count)];
 }
-#define PICK(w, ...) pick(w, (const char *const[]){__VA_ARGS__}, (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)))
+#define PICK(w, ...)                                                                                                   \
+    pick(w, (const char *const[]){__VA_ARGS__}, (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)))
 
 static int slip(writer *w) {
     return w->style && w->style->slips > 0 && qs_chance(w->rng, w->style->slips);
 }
 
-/* ---- aspects and adjectives -------------------------------------------------------------------------------------------- */
+/* ---- aspects and adjectives -------------------------------------------------------------------------------------- */
 
 static void put_aspect(writer *w, int number) { /* number: 0 singular, 1 plural, -1 any */
     qs_domain domain = w->subject->domain;
@@ -108,7 +109,7 @@ static void put_adjective_phrase(writer *w, int sign) {
     }
 }
 
-/* ---- slots ---------------------------------------------------------------------------------------------------------------- */
+/* ---- slots ------------------------------------------------------------------------------------------------------- */
 
 static int number_of_verb(writer *w) {
     return slip(w) ? !w->plural : w->plural;
@@ -135,8 +136,10 @@ static const char *creator_verb(writer *w) {
 
 static const char *manner(writer *w) {
     if (w->sign > 0)
-        return PICK(w, "with great care", "with skill", "with warmth", "with skill and imagination", "with real patience");
-    return PICK(w, "without care", "with no imagination", "with little skill", "without any warmth", "with no patience");
+        return PICK(w, "with great care", "with skill", "with warmth", "with skill and imagination",
+                    "with real patience");
+    return PICK(w, "without care", "with no imagination", "with little skill", "without any warmth",
+                "with no patience");
 }
 
 static const char *craft(writer *w) {
@@ -180,6 +183,11 @@ static void put_capital(writer *w, const char *text) {
     if (w->out[at] >= 'a' && w->out[at] <= 'z') w->out[at] = (char)(w->out[at] - 'a' + 'A');
 }
 
+static void put_adjective_of_whole(writer *w) {
+    w->kind = w->subject->domain < QS_RESTAURANT ? QS_STORY : QS_ROOM;
+    put_adjective(w, w->sign);
+}
+
 static int fill_word_slot(writer *w, const char *slot) {
     static const char *const be[2][2] = {{"is", "are"}, {"was", "were"}};
     if (!strcmp(slot, "a")) put_aspect(w, -1);
@@ -196,7 +204,7 @@ static int fill_word_slot(writer *w, const char *slot) {
     else if (!strcmp(slot, "b+")) put_adjective(w, w->sign);
     else if (!strcmp(slot, "b-")) put_adjective(w, -w->sign);
     else if (!strcmp(slot, "n")) put_adjective(w, 0);
-    else if (!strcmp(slot, "g+")) w->kind = w->subject->domain < QS_RESTAURANT ? QS_STORY : QS_ROOM, put_adjective(w, w->sign);
+    else if (!strcmp(slot, "g+")) put_adjective_of_whole(w);
     else return 0;
     return 1;
 }
@@ -267,7 +275,7 @@ int qs_count_words(const char *text) {
     return words;
 }
 
-/* ---- reviews ----------------------------------------------------------------------------------------------------------- */
+/* ---- reviews ----------------------------------------------------------------------------------------------------- */
 
 #define SHOWS (1u << QS_FILM | 1u << QS_NOVEL)
 #define PLACES (1u << QS_RESTAURANT | 1u << QS_HOTEL)
@@ -417,7 +425,7 @@ void qs_write_body(qs_rng *rng, const qs_subject *subject, const qs_style *style
     }
 }
 
-/* ---- stories: another register of the same words, for the corpus alone ------------------------------------------------- */
+/* ---- stories: another register of the same words, for the corpus alone ------------------------------------------- */
 
 static const template beginnings[] = {
     {"{When} {first} went to the cinema with {his} {kin}.", 0, 1u << QS_FILM},

@@ -21,8 +21,8 @@ typedef struct qs_style {
 /* heldout: from the tenth of the titles that training never sees. */
 qs_subject qs_make_subject(qs_rng *rng, int heldout);
 void qs_write_opening(qs_rng *rng, const qs_subject *subject, char *out, size_t size);
-void qs_write_body(qs_rng *rng, const qs_subject *subject, const qs_style *style, char *out, size_t size); /* 15-40 words
-                                                                                       when clean; no space in front */
+/* 15-40 words when clean; no space in front. */
+void qs_write_body(qs_rng *rng, const qs_subject *subject, const qs_style *style, char *out, size_t size);
 void qs_write_story(qs_rng *rng, char *out, size_t size);
 int qs_count_words(const char *text);
 

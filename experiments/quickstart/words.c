@@ -31,7 +31,8 @@ const qs_adjective qs_adjectives[] = {
     {"lovely", 1.4, QS_ANY}, {"great", 1.5, QS_ANY}, {"fine", 1.0, QS_ANY}, {"perfect", 1.8, QS_ANY},
     {"impressive", 1.4, QS_ANY}, {"memorable", 1.4, QS_ANY}, {"delightful", 1.6, QS_ANY},
     {"funny", 1.3, QS_STORY}, {"clever", 1.3, QS_STORY}, {"moving", 1.5, QS_STORY}, {"gripping", 1.5, QS_STORY},
-    {"sharp", 1.2, QS_STORY}, {"witty", 1.3, QS_STORY}, {"touching", 1.4, QS_STORY}, {"elegant", 1.3, QS_STORY | QS_ROOM},
+    {"sharp", 1.2, QS_STORY}, {"witty", 1.3, QS_STORY}, {"touching", 1.4, QS_STORY},
+    {"elegant", 1.3, QS_STORY | QS_ROOM},
     {"honest", 1.2, QS_STORY}, {"tender", 1.3, QS_STORY | QS_FOOD}, {"believable", 1.1, QS_STORY},
     {"delicious", 1.7, QS_FOOD}, {"tasty", 1.3, QS_FOOD}, {"fresh", 1.2, QS_FOOD}, {"crisp", 1.1, QS_FOOD},
     {"light", 1.0, QS_FOOD}, {"generous", 1.2, QS_FOOD | QS_PEOPLE},
@@ -52,7 +53,8 @@ const qs_adjective qs_adjectives[] = {
     {"damp", -1.2, QS_ROOM}, {"gloomy", -1.2, QS_ROOM}, {"shabby", -1.2, QS_ROOM},
     {"long", 0, QS_STORY}, {"short", 0, QS_STORY}, {"simple", 0, QS_STORY | QS_FOOD}, {"slow", 0, QS_STORY | QS_PEOPLE},
     {"strange", 0, QS_STORY}, {"sweet", 0, QS_FOOD}, {"small", 0, QS_ROOM | QS_FOOD}, {"quiet", 0, QS_ROOM | QS_PEOPLE},
-    {"plain", 0, QS_ROOM | QS_FOOD}, {"familiar", 0, QS_STORY}, {"formal", 0, QS_PEOPLE}, {"warm", 0, QS_ROOM | QS_FOOD},
+    {"plain", 0, QS_ROOM | QS_FOOD}, {"familiar", 0, QS_STORY}, {"formal", 0, QS_PEOPLE},
+    {"warm", 0, QS_ROOM | QS_FOOD},
 };
 const int qs_adjective_count = sizeof qs_adjectives / sizeof qs_adjectives[0];
 
@@ -67,9 +69,10 @@ const qs_feeling qs_feelings[] = {
 };
 const int qs_feeling_count = sizeof qs_feelings / sizeof qs_feelings[0];
 
-const char *const qs_women[QS_NAMES] = {"Anna", "Maria", "Clara", "Ruth", "Helen", "Nina", "Laura", "Emma", "Julia", "Sara"};
-const char *const qs_men[QS_NAMES] = {"David", "Thomas", "Peter", "Martin", "Victor", "Daniel", "Simon", "Oscar", "Henry",
-                                      "Paul"};
+const char *const qs_women[QS_NAMES] = {"Anna", "Maria", "Clara", "Ruth", "Helen", "Nina", "Laura", "Emma", "Julia",
+                                        "Sara"};
+const char *const qs_men[QS_NAMES] = {"David", "Thomas", "Peter", "Martin", "Victor", "Daniel", "Simon", "Oscar",
+                                      "Henry", "Paul"};
 const char *const qs_surnames[QS_SURNAMES] = {"Reed", "Holt", "Marsh", "Lane", "Novak", "Fischer", "Moreau", "Santos",
                                               "Kim", "Okafor", "Berg", "Costa", "Walsh", "Ito", "Grant", "Weber"};
 const char *const qs_kin_women[QS_KIN] = {"sister", "mother", "wife", "daughter", "aunt", "niece"};

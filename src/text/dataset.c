@@ -70,7 +70,8 @@ static void count_row(px_data_summary *summary, const px_entry *entry) {
     summary->rows++;
 }
 
-static px_status store(px_dataset *dataset, const px_row_maker *maker, int64_t record, const char *json, size_t length) {
+static px_status store(px_dataset *dataset, const px_row_maker *maker, int64_t record, const char *json,
+                       size_t length) {
     PX_TRY(grow(dataset));
     px_entry entry = {.record = record, .start = dataset->ids.length, .mask_start = -1,
                       .json_start = (int64_t)dataset->json.length, .length = (int)maker->ids.length,
@@ -151,8 +152,8 @@ static px_status check_usable(const px_loader *loader) {
                        loader->maker.shape->answer, loader->maker.shape->rejected, (long long)summary->dropped_equal,
                        (long long)summary->records);
     if (summary->rows > 0) return PX_OK;
-    return px_fail(PX_DATA, "%s: none of the %lld records can be used: %lld longer than max_tokens %d, %lld with no token "
-                            "to learn within it; raise max_tokens or shorten the texts", loader->path,
+    return px_fail(PX_DATA, "%s: none of the %lld records can be used: %lld longer than max_tokens %d, %lld with no "
+                            "token to learn within it; raise max_tokens or shorten the texts", loader->path,
                    (long long)summary->records, (long long)summary->dropped_long, loader->maker.options->max_tokens,
                    (long long)summary->dropped_empty);
 }

@@ -4,7 +4,8 @@ px_status px_order_init(px_order *order, int64_t rows, bool shuffle, px_rng rng)
     *order = (px_order){.rows = rows, .shuffle = shuffle, .rng = rng, .epoch = -1};
     if (rows < 1) return px_fail(PX_DATA, "a data set without rows has no order; valid is one row or more");
     if (rows > UINT32_MAX)
-        return px_fail(PX_DATA, "%lld rows; valid is up to %lld in one data set", (long long)rows, (long long)UINT32_MAX);
+        return px_fail(PX_DATA, "%lld rows; valid is up to %lld in one data set", (long long)rows,
+                       (long long)UINT32_MAX);
     if (!shuffle) return PX_OK;
     order->permutation = px_alloc_array((size_t)rows, sizeof *order->permutation, "order of a data set");
     return order->permutation ? PX_OK : px_error_code();

@@ -23,7 +23,7 @@ typedef struct px_reader {
     int depth;                                    /* array: open brackets inside the element */
 } px_reader;
 
-/* ---- what the name says ------------------------------------------------------------------------------------------- */
+/* ---- what the name says ------------------------------------------------------------------------------------------ */
 
 static bool ends_with(const char *path, size_t length, const char *suffix) {
     size_t n = strlen(suffix);
@@ -55,7 +55,7 @@ static px_status layout_of(const char *path, px_layout *layout) {
     return PX_OK;
 }
 
-/* ---- one record ----------------------------------------------------------------------------------------------------- */
+/* ---- one record -------------------------------------------------------------------------------------------------- */
 
 static px_status check_bytes(const px_reader *reader) {
     const char *text = reader->record.data;
@@ -128,7 +128,7 @@ static px_status collect(px_reader *reader, const char *bytes, size_t length) {
     return px_buf_add(&reader->record, bytes, length);
 }
 
-/* ---- the three layouts ---------------------------------------------------------------------------------------------- */
+/* ---- the three layouts ------------------------------------------------------------------------------------------- */
 
 static px_status feed_lines(px_reader *reader, const char *data, size_t length) {
     while (length > 0) {

@@ -12,7 +12,7 @@ void px_row_maker_free(px_row_maker *maker) {
     *maker = (px_row_maker){0};
 }
 
-/* ---- id rows -------------------------------------------------------------------------------------------------------- */
+/* ---- id rows ----------------------------------------------------------------------------------------------------- */
 
 static px_status take_ids(px_row_maker *maker, const json_t *record, const char *field, px_ids *ids) {
     const json_t *list = json_object_get(record, field);
@@ -23,7 +23,8 @@ static px_status take_ids(px_row_maker *maker, const json_t *record, const char 
     for (size_t i = 0; i < count; i++) {
         const json_t *item = json_array_get(list, i);
         if (!json_is_integer(item))
-            return px_fail(PX_DATA, "field \"%s\": entry %zu is not an integer; valid is a list of token ids", field, i);
+            return px_fail(PX_DATA, "field \"%s\": entry %zu is not an integer; valid is a list of token ids",
+                           field, i);
         json_int_t id = json_integer_value(item);
         if (id < 0 || id >= limit)
             return px_fail(PX_DATA, "field \"%s\": entry %zu is %lld; valid is 0 to %lld%s", field, i, (long long)id,
@@ -44,7 +45,7 @@ static px_status make_from_ids(px_row_maker *maker, const json_t *record) {
     return shape->answer ? take_ids(maker, record, shape->answer, &maker->ids) : PX_OK;
 }
 
-/* ---- text rows ------------------------------------------------------------------------------------------------------ */
+/* ---- text rows --------------------------------------------------------------------------------------------------- */
 
 typedef struct px_span {
     const char *text;
@@ -67,8 +68,8 @@ static px_status styled_prompt(px_row_maker *maker, const json_t *record, px_spa
     } else {
         const char *input = json_string_value(json_object_get(record, "input"));
         bool has_input = input && *input;
-        PX_TRY(px_buf_printf(text, "Below is an instruction that describes a task%s. Write a response that appropriately "
-                                   "completes the request.\n\n### Instruction:\n%s\n\n",
+        PX_TRY(px_buf_printf(text, "Below is an instruction that describes a task%s. Write a response that "
+                                   "appropriately completes the request.\n\n### Instruction:\n%s\n\n",
                              has_input ? ", paired with an input that provides further context" : "", span->text));
         if (has_input) PX_TRY(px_buf_printf(text, "### Input:\n%s\n\n", input));
         PX_TRY(px_buf_text(text, "### Response:\n"));
@@ -169,7 +170,7 @@ static px_status make_from_text(px_row_maker *maker, const json_t *record) {
     return end_answer(maker, &maker->ids);
 }
 
-/* ---- what becomes of the row ------------------------------------------------------------------------------------------ */
+/* ---- what becomes of the row ------------------------------------------------------------------------------------- */
 
 static bool has_target(const px_row_maker *maker) {
     int64_t first = maker->prompt_length > 1 ? maker->prompt_length : 1;
@@ -205,8 +206,8 @@ static px_status check_vocabulary(const px_row_maker *maker, const px_ids *ids) 
     int vocab = maker->options->vocab_size;
     for (int64_t i = 0; vocab > 0 && i < ids->length; i++)
         if (ids->data[i] < 0 || ids->data[i] >= vocab)
-            return px_fail(PX_DATA, "the tokenizer makes id %d of this text, the model's vocabulary ends at %d; valid is "
-                                    "the tokenizer that belongs to the model", ids->data[i], vocab - 1);
+            return px_fail(PX_DATA, "the tokenizer makes id %d of this text, the model's vocabulary ends at %d; valid "
+                                    "is the tokenizer that belongs to the model", ids->data[i], vocab - 1);
     return PX_OK;
 }
 

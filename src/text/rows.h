@@ -32,8 +32,8 @@ typedef struct px_row_maker {
 px_status px_row_make(px_row_maker *maker, const json_t *record); /* the record has maker->shape */
 void px_row_maker_free(px_row_maker *maker);
 
-/* Turns of a conversation, turns.c: fills ids (and rejected, mask, prompt_length) of maker from a record of messages, or
- * of an instruction or question that is rendered as a conversation. */
+/* Turns of a conversation, turns.c: fills ids (and rejected, mask, prompt_length) of maker from a record of messages,
+ * or of an instruction or question that is rendered as a conversation. */
 px_status px_turns_make(px_row_maker *maker, const json_t *record);
 
 #endif

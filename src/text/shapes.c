@@ -47,7 +47,8 @@ static const px_shape shapes[] = {
 static const char *const valid_shapes[] = {
     [PX_ROWS_LM] = "{\"text\"}, {\"prompt\",\"completion\"}, {\"messages\"}, {\"conversations\"}, "
                    "{\"instruction\",\"output\"}, {\"ids\"} or {\"prompt_ids\",\"completion_ids\"}",
-    [PX_ROWS_PAIRS] = "{\"prompt\",\"chosen\",\"rejected\"}, {\"chosen\",\"rejected\"} that begin with the same prompt, "
+    [PX_ROWS_PAIRS] = "{\"prompt\",\"chosen\",\"rejected\"}, {\"chosen\",\"rejected\"} that begin with the same "
+                      "prompt, "
                       "{\"conversations\",\"chosen\",\"rejected\"}, {\"instruction\",\"chosen\",\"rejected\"} or "
                       "{\"prompt_ids\",\"chosen_ids\",\"rejected_ids\"}",
     [PX_ROWS_PROMPTS] = "{\"prompt\"}, {\"messages\"}, {\"conversations\"}, {\"instruction\"} or {\"prompt_ids\"}",
@@ -98,7 +99,8 @@ static const px_shape *first_fit(const json_t *record, unsigned kinds) {
 static px_status bad_field(const px_shape *shape, const json_t *record, const char *field) {
     static const char *const wanted[] = {"a string", "a list of messages", "a list of token ids"};
     const json_t *value = json_object_get(record, field);
-    if (!value) return px_fail(PX_DATA, "field \"%s\" is missing; valid is a record of the shape %s", field, shape->name);
+    if (!value)
+        return px_fail(PX_DATA, "field \"%s\" is missing; valid is a record of the shape %s", field, shape->name);
     return px_fail(PX_DATA, "field \"%s\" is %s; valid is %s (shape %s)", field, type_name(value), wanted[shape->form],
                    shape->name);
 }
@@ -129,8 +131,8 @@ px_status px_shape_find(const px_shape **shape, const json_t *record, px_kind ki
     if (!json_is_object(record))
         return px_fail(PX_DATA, "the record is %s; valid is an object: %s", type_name(record), valid_shapes[kind]);
     if (is_unpaired(record) && kind != PX_ROWS_PROMPTS)
-        return px_fail(PX_DATA, "an unpaired record (prompt, completion and a boolean label) cannot be used here; valid "
-                                "is %s", valid_shapes[kind]);
+        return px_fail(PX_DATA, "an unpaired record (prompt, completion and a boolean label) cannot be used here; "
+                                "valid is %s", valid_shapes[kind]);
     *shape = first_fit(record, 1u << kind);
     if (*shape) return PX_OK;
     /* Not usable: it has the shape of another kind of row, or nearly the shape of this kind. */

@@ -17,8 +17,9 @@ typedef struct px_shape {
     unsigned kinds; /* bit 1 << px_kind: who can use it */
     px_form form;
     px_style style;
-    const char *prompt;   /* field names; NULL: none. Pairs without one: chosen and rejected both begin with the prompt */
-    const char *answer;   /* completion, chosen, or the whole row */
+    /* Field names; NULL: none. Pairs without a prompt: chosen and rejected both begin with it. */
+    const char *prompt;
+    const char *answer; /* completion, chosen, or the whole row */
     const char *rejected;
 } px_shape;
 

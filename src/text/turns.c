@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* ---- gathering turns --------------------------------------------------------------------------------------------------- */
+/* ---- gathering turns --------------------------------------------------------------------------------------------- */
 
 /* ShareGPT's names of the roles. */
 static const char *role_name(const char *role) {
@@ -16,7 +16,8 @@ static const char *role_name(const char *role) {
 static px_status push_turn(px_row_maker *maker, const char *role, const char *content) {
     if (maker->message_count == maker->message_capacity) {
         int capacity = maker->message_capacity ? 2 * maker->message_capacity : 16;
-        px_message *messages = px_realloc(maker->messages, (size_t)capacity * sizeof *messages, "turns of a conversation");
+        px_message *messages = px_realloc(maker->messages, (size_t)capacity * sizeof *messages,
+                                          "turns of a conversation");
         if (!messages) return px_error_code();
         maker->messages = messages;
         maker->message_capacity = capacity;
@@ -52,7 +53,8 @@ static px_status push_field(px_row_maker *maker, const json_t *record, const cha
 
 /* A system message of the record (a field "system") or of the options goes first, unless the turns bring their own. */
 static px_status push_system(px_row_maker *maker, const json_t *record, const char *field) {
-    const json_t *turns = json_object_get(record, field), *first = json_is_array(turns) ? json_array_get(turns, 0) : turns;
+    const json_t *turns = json_object_get(record, field);
+    const json_t *first = json_is_array(turns) ? json_array_get(turns, 0) : turns;
     const char *role = json_string_value(json_object_get(first, "role"));
     if (!role) role = json_string_value(json_object_get(first, "from"));
     if (role && !strcmp(role, "system")) return PX_OK;
@@ -64,7 +66,8 @@ static px_status push_system(px_row_maker *maker, const json_t *record, const ch
 /* An instruction (with its input) or a question as a user's turn, its answer as an assistant's. */
 static px_status push_user(px_row_maker *maker, const json_t *record) {
     const char *text = json_string_value(json_object_get(record, maker->shape->prompt));
-    const char *input = maker->shape->style == PX_STYLE_ALPACA ? json_string_value(json_object_get(record, "input")) : NULL;
+    const char *input = json_string_value(json_object_get(record, "input"));
+    if (maker->shape->style != PX_STYLE_ALPACA) input = NULL;
     if (!*text) return px_fail(PX_DATA, "field \"%s\" is empty; valid is text", maker->shape->prompt);
     px_buf_clear(&maker->text);
     PX_TRY(px_buf_printf(&maker->text, "%s%s%s", text, input && *input ? "\n" : "", input ? input : ""));
@@ -85,19 +88,19 @@ static px_status push_answer(px_row_maker *maker, const json_t *record, const ch
         PX_TRY(push_field(maker, record, field));
     const px_message *last = &maker->messages[maker->message_count - 1];
     if (strcmp(last->role, "assistant") != 0 || maker->message_count == before)
-        return px_fail(PX_DATA, "field \"%s\" ends with a turn of %.40s; valid is an assistant's turn at the end", field,
-                       last->role);
+        return px_fail(PX_DATA, "field \"%s\" ends with a turn of %.40s; valid is an assistant's turn at the end",
+                       field, last->role);
     if (!*last->content) return px_fail(PX_DATA, "field \"%s\": the answer is empty; valid is text", field);
     return PX_OK;
 }
 
-/* ---- rendering ---------------------------------------------------------------------------------------------------------- */
+/* ---- rendering --------------------------------------------------------------------------------------------------- */
 
 static px_status render(px_row_maker *maker, int count, bool generation_prompt, px_ids *ids, px_ids *mask) {
     ids->length = 0;
     if (mask) mask->length = 0;
-    return px_chat_encode(maker->options->renderer, maker->options->tokenizer, maker->messages, count, generation_prompt,
-                          ids, mask);
+    return px_chat_encode(maker->options->renderer, maker->options->tokenizer, maker->messages, count,
+                          generation_prompt, ids, mask);
 }
 
 static int64_t common_prefix(const px_ids *a, const px_ids *b, int64_t limit) {
@@ -137,8 +140,8 @@ static px_status make_lm(px_row_maker *maker, const json_t *record) {
     }
     int64_t first = first_target(&maker->mask);
     if (first < 0)
-        return px_fail(PX_DATA, "field \"%s\" has no assistant's turn, so there is nothing to learn; valid is one or more",
-                       maker->shape->answer);
+        return px_fail(PX_DATA, "field \"%s\" has no assistant's turn, so there is nothing to learn; valid is one or "
+                                "more", maker->shape->answer);
     maker->prompt_length = first;
     return PX_OK;
 }
@@ -159,8 +162,8 @@ static px_status shared_turns(px_row_maker *maker, const json_t *record, int *co
         return PX_OK;
     }
     if (n == 0)
-        return px_fail(PX_DATA, "fields \"%s\" and \"%s\" do not begin with the same turn; valid is a field \"prompt\", "
-                                "or two conversations that begin with it", shape->answer, shape->rejected);
+        return px_fail(PX_DATA, "fields \"%s\" and \"%s\" do not begin with the same turn; valid is a field "
+                                "\"prompt\", or two conversations that begin with it", shape->answer, shape->rejected);
     if (n == a_count || n == b_count)
         return px_fail(PX_DATA, "field \"%s\" has no turn after the shared prompt; valid is two answers",
                        n == a_count ? shape->answer : shape->rejected);
@@ -168,7 +171,8 @@ static px_status shared_turns(px_row_maker *maker, const json_t *record, int *co
     return PX_OK;
 }
 
-static px_status make_side(px_row_maker *maker, const json_t *record, const char *field, int prompt_turns, px_ids *ids) {
+static px_status make_side(px_row_maker *maker, const json_t *record, const char *field, int prompt_turns,
+                           px_ids *ids) {
     if (maker->shape->prompt) {
         maker->message_count = prompt_turns;
     } else { /* the field holds the prompt as well */

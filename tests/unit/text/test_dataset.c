@@ -38,15 +38,18 @@ static int printable(int byte) {
 static void write_tokenizer(void) {
     px_buf json = {0};
     static const char *const added[] = {[0] = "<|endoftext|>", [1] = "<s>", [3] = "<|im_start|>", [4] = "<|im_end|>"};
-    px_buf_text(&json, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"normalizer\":null,\"added_tokens\":[");
+    px_buf_text(&json, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"normalizer\":null,"
+                       "\"added_tokens\":[");
     for (int i = 0; i < 5; i++)
         if (added[i])
-            px_buf_printf(&json, "%s{\"id\":%d,\"content\":\"%s\",\"special\":true,\"single_word\":false,\"lstrip\":false,"
+            px_buf_printf(&json,
+                          "%s{\"id\":%d,\"content\":\"%s\",\"special\":true,\"single_word\":false,\"lstrip\":false,"
                                  "\"rstrip\":false,\"normalized\":false}", i ? "," : "", EOS + i, added[i]);
     px_buf_text(&json, "],\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"
                        "\"use_regex\":true},\"decoder\":{\"type\":\"ByteLevel\"},\"post_processor\":{\"type\":"
-                       "\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},{\"Sequence\":"
-                       "{\"id\":\"A\",\"type_id\":0}}],\"pair\":[],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[257],"
+                       "\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},"
+                       "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[],\"special_tokens\":{\"<s>\":"
+                       "{\"id\":\"<s>\",\"ids\":[257],"
                        "\"tokens\":[\"<s>\"]}}},\"model\":{\"type\":\"BPE\",\"merges\":[\"a b\"],\"vocab\":{");
     for (int b = 0; b < 256; b++) px_buf_printf(&json, "\"\\u%04x\":%d,", printable(b), b);
     px_buf_text(&json, "\"ab\":258}}}");
@@ -75,7 +78,8 @@ static void expect_ids(const int32_t *ids, int from, int to, const char *wanted)
     assert_string_equal(text, wanted);
 }
 
-static void expect_row(const px_dataset *dataset, int64_t index, const char *prompt, const char *rest, const char *rejected) {
+static void expect_row(const px_dataset *dataset, int64_t index, const char *prompt, const char *rest,
+                       const char *rejected) {
     px_row row;
     px_dataset_row(dataset, index, &row);
     expect_ids(row.ids, 0, row.prompt_length, prompt);
@@ -92,10 +96,10 @@ static void expect_refused(const char *text, const px_data_options *with, const 
     assert_int_equal(px_dataset_load(&dataset, path, with), PX_DATA);
     assert_null(dataset);
     if (!strstr(px_error_text(), part)) fail_msg("'%s' does not say '%s'", px_error_text(), part);
-    if (strncmp(px_error_text(), path, strlen(path)) != 0) fail_msg("'%s' does not begin with the file", px_error_text());
+    if (strncmp(px_error_text(), path, strlen(path)) != 0) fail_msg("'%s' does not name the file", px_error_text());
 }
 
-/* ---- language model ------------------------------------------------------------------------------------------------ */
+/* ---- language model ---------------------------------------------------------------------------------------------- */
 
 static void texts(void **state) {
     (void)state;
@@ -145,7 +149,8 @@ static void long_rows_are_cut_and_rows_without_target_dropped(void **state) {
     (void)state;
     px_data_options with = options(PX_ROWS_LM);
     with.max_tokens = 4;
-    px_dataset *d = load("c.jsonl", "{\"prompt\":\"12\",\"completion\":\"34567\"}\n{\"prompt\":\"1234\",\"completion\":\"5\"}\n"
+    px_dataset *d = load("c.jsonl",
+                         "{\"prompt\":\"12\",\"completion\":\"34567\"}\n{\"prompt\":\"1234\",\"completion\":\"5\"}\n"
                                     "{\"prompt\":\"12\",\"completion\":\"3\"}\n", &with);
     const px_data_summary *s = px_dataset_summary(d);
     assert_int_equal(px_dataset_count(d), 2);
@@ -163,7 +168,7 @@ static void long_rows_are_cut_and_rows_without_target_dropped(void **state) {
     expect_refused("{\"prompt\":\"1234\",\"completion\":\"5\"}\n", &with, "none of the 1 records can be used");
 }
 
-/* ---- token ids ----------------------------------------------------------------------------------------------------- */
+/* ---- token ids --------------------------------------------------------------------------------------------------- */
 
 static void id_rows_need_no_tokenizer_and_stay_as_they_are(void **state) {
     (void)state;
@@ -198,7 +203,7 @@ static void id_rows_need_no_tokenizer_and_stay_as_they_are(void **state) {
     px_dataset_destroy(d);
 }
 
-/* ---- pairs --------------------------------------------------------------------------------------------------------- */
+/* ---- pairs ------------------------------------------------------------------------------------------------------- */
 
 static void pairs_of_texts(void **state) {
     (void)state;
@@ -225,8 +230,8 @@ static void pairs_of_texts(void **state) {
 static void implicit_prompts(void **state) {
     (void)state;
     px_data_options with = options(PX_ROWS_PAIRS);
-    px_dataset *d = load("h.jsonl", "{\"chosen\":\"\\n\\nHuman: hi\\n\\nAssistant: Yes, so\",\"rejected\":\"\\n\\nHuman: hi\\n\\n"
-                                    "Assistant: Yes, no\"}\n", &with);
+    px_dataset *d = load("h.jsonl", "{\"chosen\":\"\\n\\nHuman: hi\\n\\nAssistant: Yes, so\","
+                                    "\"rejected\":\"\\n\\nHuman: hi\\n\\nAssistant: Yes, no\"}\n", &with);
     expect_row(d, 0, "\n\nHuman: hi\n\nAssistant:", " Yes, so[256]", " Yes, no[256]");
     px_dataset_destroy(d);
     d = load("h.jsonl", "{\"chosen\":\"The sky is blue\",\"rejected\":\"The sky is black\"}\n"
@@ -234,7 +239,8 @@ static void implicit_prompts(void **state) {
     expect_row(d, 0, "The sky is", " blue[256]", " black[256]");
     expect_row(d, 1, "one", " two[256]", " two three[256]");
     px_dataset_destroy(d);
-    expect_refused("{\"chosen\":\"yes\",\"rejected\":\"no\"}\n", &with, ":1: fields \"chosen\" and \"rejected\" do not begin");
+    expect_refused("{\"chosen\":\"yes\",\"rejected\":\"no\"}\n", &with,
+                   ":1: fields \"chosen\" and \"rejected\" do not begin");
 }
 
 static void few_equal_pairs_are_left_out_many_are_an_error(void **state) {
@@ -251,10 +257,11 @@ static void few_equal_pairs_are_left_out_many_are_an_error(void **state) {
     for (int i = 0; i < 3; i++) px_buf_text(&text, "{\"prompt\":\"x\",\"chosen\":\"no\",\"rejected\":\"no\"}\n");
     expect_refused(text.data, &with, "bad.jsonl:100: field \"chosen\" equals field \"rejected\" (in 4 of 103 pairs");
     px_buf_free(&text);
-    expect_refused("{\"prompt_ids\":[1],\"chosen_ids\":[2],\"rejected_ids\":[2]}\n", &with, ":1: field \"chosen_ids\" equals");
+    expect_refused("{\"prompt_ids\":[1],\"chosen_ids\":[2],\"rejected_ids\":[2]}\n", &with,
+                   ":1: field \"chosen_ids\" equals");
 }
 
-/* ---- conversations --------------------------------------------------------------------------------------------------- */
+/* ---- conversations ----------------------------------------------------------------------------------------------- */
 
 #define TURN(role, text) "[259]" role "\n" text "[260]\n"
 #define ASK "[259]user\nhi[260]\n[259]assistant\n"
@@ -280,13 +287,14 @@ static void conversations(void **state) {
     expect_row(d, 0, ASK, "yo[260]\n" TURN("user", "?") TURN("assistant", "!"), NULL);
     expect_mask(d, 0, "yo[260]![260]");
     px_dataset_destroy(d);
-    d = load("m.jsonl", "{\"conversations\":[{\"from\":\"human\",\"value\":\"hi\"},{\"from\":\"gpt\",\"value\":\"yo\"}]}", &with);
+    d = load("m.jsonl", "{\"conversations\":[{\"from\":\"human\",\"value\":\"hi\"},"
+                        "{\"from\":\"gpt\",\"value\":\"yo\"}]}", &with);
     expect_row(d, 0, ASK, "yo[260]\n", NULL);
     expect_mask(d, 0, "yo[260]");
     px_dataset_destroy(d);
     d = load("m.jsonl", /* only the completion is learned, though the prompt has an assistant's turn */
-        "{\"prompt\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"yo\"},{\"role\":\"user\","
-        "\"content\":\"?\"}],\"completion\":[{\"role\":\"assistant\",\"content\":\"!\"}]}\n", &with);
+        "{\"prompt\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"yo\"},"
+        "{\"role\":\"user\",\"content\":\"?\"}],\"completion\":[{\"role\":\"assistant\",\"content\":\"!\"}]}\n", &with);
     expect_row(d, 0, ASK "yo[260]\n" TURN("user", "?") "[259]assistant\n", "![260]\n", NULL);
     expect_mask(d, 0, "![260]");
     px_dataset_destroy(d);
@@ -295,7 +303,8 @@ static void conversations(void **state) {
     expect_row(d, 0, TURN("system", "S") TURN("user", "hi\nx") "[259]assistant\n", "yo[260]\n", NULL);
     px_dataset_destroy(d);
     with.renderer = NULL;
-    expect_refused("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}", &with, ":1: a record of the shape messages needs");
+    expect_refused("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}", &with,
+                   ":1: a record of the shape messages needs");
 }
 
 static void pairs_of_conversations(void **state) {
@@ -310,15 +319,17 @@ static void pairs_of_conversations(void **state) {
         "{\"conversations\":[{\"from\":\"human\",\"value\":\"hi\"}],\"chosen\":{\"from\":\"gpt\",\"value\":\"yo\"},"
         "\"rejected\":{\"from\":\"gpt\",\"value\":\"no\"}}",
         "{\"instruction\":\"hi\",\"input\":\"\",\"output\":\"yo\",\"chosen\":\"yo\",\"rejected\":\"no\"}",
-        "{\"prompt\":\"hi\",\"chosen\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"yo\"}],"
+        "{\"prompt\":\"hi\","
+        "\"chosen\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"yo\"}],"
         "\"rejected\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"no\"}]}",
     };
-    for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) { /* both end with the end of turn, as sampled text does */
+    for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) { /* sides end with the end of turn, as samples do */
         px_dataset *d = load("m.jsonl", same[i], &with);
         expect_row(d, 0, ASK, "yo[260]", "no[260]");
         px_dataset_destroy(d);
     }
-    expect_refused("{\"prompt\":[{\"role\":\"user\",\"content\":\"hi\"}],\"chosen\":[{\"role\":\"user\",\"content\":\"yo\"}],"
+    expect_refused("{\"prompt\":[{\"role\":\"user\",\"content\":\"hi\"}],"
+                   "\"chosen\":[{\"role\":\"user\",\"content\":\"yo\"}],"
                    "\"rejected\":[{\"role\":\"assistant\",\"content\":\"no\"}]}", &with,
                    "field \"chosen\" ends with a turn of user");
 }
@@ -328,7 +339,8 @@ static void prompts(void **state) {
     px_data_options with = options(PX_ROWS_PROMPTS);
     with.renderer = chatml;
     px_row row;
-    px_dataset *d = load("q.jsonl", "{\"prompt\":\"xab\",\"answer\": 4}\n{\"prompt\":\"longer than that\",\"answer\":5}\n"
+    px_dataset *d = load("q.jsonl", "{\"prompt\":\"xab\",\"answer\": 4}\n"
+                                    "{\"prompt\":\"longer than that\",\"answer\":5}\n"
                                     "{\"prompt\":\"xab\",\"answer\":6}\n", &with);
     expect_row(d, 0, "x[258]", "", NULL); /* no end: the model goes on */
     assert_int_equal(px_dataset_summary(d)->duplicate_prompts, 1);
@@ -343,17 +355,19 @@ static void prompts(void **state) {
     assert_int_equal(row.record, 2);
     px_dataset_destroy(d);
     with.max_tokens = 0;
-    d = load("q.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"x\"}]}", &with);
+    d = load("q.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},"
+                        "{\"role\":\"assistant\",\"content\":\"x\"}]}", &with);
     expect_row(d, 0, ASK, "", NULL);
     px_dataset_destroy(d);
 }
 
-/* ---- summary, hash ------------------------------------------------------------------------------------------------- */
+/* ---- summary, hash ----------------------------------------------------------------------------------------------- */
 
 static void summary_counts(void **state) {
     (void)state;
     px_data_options with = {.kind = PX_ROWS_LM, .eos_id = -1};
-    px_dataset *d = load("s.jsonl", "{\"ids\":[1,2]}\n{\"ids\":[1,2,3]}\n{\"ids\":[1,2,3,4]}\n{\"ids\":[1,2,3]}\n", &with);
+    px_dataset *d = load("s.jsonl", "{\"ids\":[1,2]}\n{\"ids\":[1,2,3]}\n{\"ids\":[1,2,3,4]}\n{\"ids\":[1,2,3]}\n",
+                         &with);
     const px_data_summary *s = px_dataset_summary(d);
     assert_int_equal(s->tokens, 12);
     assert_int_equal(s->min_length, 2);
@@ -387,7 +401,7 @@ static void the_hash_sees_what_learning_sees(void **state) {
                 hash_of("{\"prompt\":\"x\",\"answer\":2}", PX_ROWS_PROMPTS)); /* rewards read it */
 }
 
-/* ---- bad inputs ---------------------------------------------------------------------------------------------------- */
+/* ---- bad inputs -------------------------------------------------------------------------------------------------- */
 
 static void bad_records(void **state) {
     (void)state;
@@ -398,7 +412,8 @@ static void bad_records(void **state) {
         {PX_ROWS_LM, "{\"text\":\"a\"}\n{\"text\": \"b\"\n", "bad.jsonl:2:"},
         {PX_ROWS_LM, "[1]\n", ":1: the record is a list; valid is an object"},
         {PX_ROWS_LM, "{}\n", ":1: the record has no known shape: its fields are none at all; valid is {\"text\"}"},
-        {PX_ROWS_LM, "{\"prompt\":1,\"completion\":\"x\"}\n", ":1: field \"prompt\" is an integer; valid is a string (shape prompt+completion)"},
+        {PX_ROWS_LM, "{\"prompt\":1,\"completion\":\"x\"}\n", ":1: field \"prompt\" is an integer; valid is a string "
+                     "(shape prompt+completion)"},
         {PX_ROWS_LM, "{\"text\":\"a\"}\n{\"txt\":\"b\"}\n", ":2: field \"text\" is missing"},
         {PX_ROWS_LM, "{\"text\":\"a\"}\n{\"text\":null}\n", ":2: field \"text\" is null; valid is a string"},
         {PX_ROWS_LM, "{\"text\":\"a\"}\n\n{\"text\":\"\"}\n", ":3: field \"text\" is empty"},
@@ -418,7 +433,8 @@ static void bad_records(void **state) {
         {PX_ROWS_LM, "{\"ids\":[1,4294967296]}\n", "entry 1 is 4294967296"},
         {PX_ROWS_LM, "{\"ids\":[1,2.5]}\n", ":1: field \"ids\": entry 1 is not an integer"},
         {PX_ROWS_LM, "{\"ids\":\"1 2\"}\n", ":1: field \"ids\" is a string; valid is a list of token ids"},
-        {PX_ROWS_LM, "{\"txt\":1,\"b\":[]}\n", ":1: the record has no known shape: its fields are txt (an integer), b (a list)"},
+        {PX_ROWS_LM, "{\"txt\":1,\"b\":[]}\n", ":1: the record has no known shape: its fields are txt (an integer), b "
+                     "(a list)"},
         {PX_ROWS_LM, "{\"prompt\":\"a\"}\n", ":1: field \"completion\" is missing"},
         {PX_ROWS_PROMPTS, "{\"prompt\":7}\n", ":1: field \"prompt\" is an integer"},
         {PX_ROWS_LM, "{\"prompt_ids\":[1],\"completion_ids\":[]}\n", ":1: field \"completion_ids\" is empty"},
@@ -428,12 +444,15 @@ static void bad_records(void **state) {
         {PX_ROWS_LM, "{\"messages\":[{\"role\":\"\",\"content\":\"x\"}]}\n", "turn 0 has an empty role"},
         {PX_ROWS_LM, "{\"instruction\":\"x\",\"output\":\"y\",\"input\":3}\n", ":1: field \"input\" is not a string"},
         {PX_ROWS_LM, "{\"instruction\":\"x\",\"output\":\"y\",\"history\":[[\"a\",\"b\"]]}\n", ":1: field \"history\""},
-        {PX_ROWS_PAIRS, "{\"prompt\":\"a\",\"chosen\":\"b\"}\n", ":1: field \"rejected\" is missing; valid is a record of the shape prompt+chosen+rejected"},
+        {PX_ROWS_PAIRS, "{\"prompt\":\"a\",\"chosen\":\"b\"}\n", ":1: field \"rejected\" is missing; valid is a record "
+                        "of the shape prompt+chosen+rejected"},
         {PX_ROWS_PAIRS, "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"b\"}\n", ":1: field \"chosen\" equals"},
         {PX_ROWS_PAIRS, "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"\"}\n", ":1: field \"rejected\" is empty"},
-        {PX_ROWS_PAIRS, "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\",\"margin\":\"2\"}\n", "field \"margin\""},
+        {PX_ROWS_PAIRS, "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\",\"margin\":\"2\"}\n",
+         "field \"margin\""},
         {PX_ROWS_PAIRS, "{\"text\":\"a\"}\n", ":1: a record of the shape text cannot be used here"},
-        {PX_ROWS_PROMPTS, "{\"prompt\":\"a\"}\n{\"prompt\":[1]}\n", ":2: field \"prompt\" is a list; valid is a string"},
+        {PX_ROWS_PROMPTS, "{\"prompt\":\"a\"}\n{\"prompt\":[1]}\n", ":2: field \"prompt\" is a list; valid is a "
+                          "string"},
         {PX_ROWS_PROMPTS, "{\"prompt\":\"\"}\n", ":1: field \"prompt\" is empty"},
         {PX_ROWS_PROMPTS, "{\"question_\":\"a\"}\n", ":1: the record has no known shape"},
         {PX_ROWS_PROMPTS, "", "no records"},
@@ -450,7 +469,7 @@ static void bad_records(void **state) {
     expect_refused("{\"text\":\"az\"}\n", &small, ":1: the tokenizer makes id 122 of this text");
 }
 
-/* ---- real files ------------------------------------------------------------------------------------------------------- */
+/* ---- real files -------------------------------------------------------------------------------------------------- */
 
 static void shared_data_loads(void **state) {
     (void)state;
@@ -461,7 +480,8 @@ static void shared_data_loads(void **state) {
         int rows, dropped;
     } files[] = {
         {"preference/hh-harmless-test.jsonl.gz", "chosen+rejected (implicit prompt)", PX_ROWS_PAIRS, false, 2312, 0},
-        {"preference/rasbt-instruction-data-with-preference.json", "instruction+chosen+rejected", PX_ROWS_PAIRS, false, 1094, 6},
+        {"preference/rasbt-instruction-data-with-preference.json", "instruction+chosen+rejected", PX_ROWS_PAIRS, false,
+         1094, 6},
         {"preference/rasbt-instruction-data-with-preference.json", "instruction+output", PX_ROWS_LM, true, 1100, 0},
         {"preference/llamafactory-dpo_en_demo.json", "conversations+chosen+rejected", PX_ROWS_PAIRS, true, 300, 0},
         {"preference/llamafactory-dpo_zh_demo.json", "conversations (ShareGPT)", PX_ROWS_PROMPTS, true, 300, 0},

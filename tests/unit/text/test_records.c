@@ -91,7 +91,8 @@ static void names_that_say_nothing(void **state) {
 
 static void bad_bytes(void **state) {
     (void)state;
-    expect_refused(put("nul.jsonl", "{\"a\":1}\n{\"b\":\0 1}\n", 19), PX_DATA, "nul.jsonl:2: byte 6 of the record is NUL");
+    expect_refused(put("nul.jsonl", "{\"a\":1}\n{\"b\":\0 1}\n", 19), PX_DATA,
+                   "nul.jsonl:2: byte 6 of the record is NUL");
     expect_refused(put_text("latin1.jsonl", "{\"a\":1}\n{\"a\":\"caf\xe9\"}\n"), PX_DATA, "latin1.jsonl:2: byte 10");
     expect_refused(put_text("cut.txt", "one\n\ntwo\nthr\xc3\n"), PX_DATA, "cut.txt:4:");
     expect_refused(put_text("empty.jsonl", ""), PX_DATA, "no records");
