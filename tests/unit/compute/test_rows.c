@@ -1,0 +1,173 @@
+/* Products and attention against plain loops in double, and the promise that a row's bits are its own: memcmp of rows
+ * alone, in batches, and on other thread counts. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <math.h>
+#include <string.h>
+#include "phalanx/compute.h"
+
+static void random_fill(px_real *x, size_t count, uint32_t seed) {
+    px_rng rng = px_rng_make(seed, "test", PX_RNG_NOISE);
+    for (size_t i = 0; i < count; i++) x[i] = (px_real)(px_rng_uniform(&rng, (uint32_t)i, 0, 0, 0) - .5);
+}
+
+static px_real *random_new(size_t count, uint32_t seed) {
+    px_real *x = px_alloc_array(count, sizeof *x, "test");
+    assert_non_null(x);
+    random_fill(x, count, seed);
+    return x;
+}
+
+/* Widest error of c (stride ldc) against start + sum a(i,k) b(j,k). */
+static void check_product(const px_real *c, int ldc, const px_real *start, const px_real *a, int ai, int ak,
+                          const px_real *b, int bj, int bk, const px_real *bias, int rows, int columns, int depth) {
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++) {
+            double sum = (start ? (double)start[i * ldc + j] : 0) + (bias ? (double)bias[j] : 0);
+            for (int k = 0; k < depth; k++) sum += (double)a[i * ai + k * ak] * (double)b[j * bj + k * bk];
+            if (!(fabs((double)c[i * ldc + j] - sum) < 2e-5 + 1e-6 * depth))
+                fail_msg("%dx%dx%d: (%d, %d) is %.8g, not %.8g", rows, columns, depth, i, j, (double)c[i * ldc + j], sum);
+        }
+}
+
+static void linear_shape(int M, int out, int in, int threads) {
+    px_compute ctx;
+    assert_int_equal(px_compute_init(&ctx, threads, px_linear_scratch(M, out, in, threads)), PX_OK);
+    int ldx = in + 3, ldy = out + 5;
+    size_t nx = (size_t)M * (size_t)ldx, ny = (size_t)M * (size_t)ldy, nw = (size_t)out * (size_t)in;
+    px_real *x = random_new(nx, 1), *w = random_new(nw, 2), *bias = random_new((size_t)out, 3), *y = random_new(ny, 4);
+    px_real *dx = random_new(nx, 5), *before = random_new(nx, 5), *dw = random_new(nw, 6), *dw_before = random_new(nw, 6);
+    px_real *db = random_new((size_t)out, 7), *db_before = random_new((size_t)out, 7);
+    px_weight weight = {.raw = w, .out = out, .in = in};
+    px_linear_forward(&ctx, y, ldy, x, ldx, &weight, bias, M);
+    check_product(y, ldy, NULL, x, ldx, 1, w, in, 1, bias, M, out, in);
+    px_linear_backward_input(&ctx, dx, ldx, y, ldy, &weight, M, true);
+    check_product(dx, ldx, before, y, ldy, 1, w, 1, in, NULL, M, in, out);
+    px_linear_backward_input(&ctx, dx, ldx, y, ldy, &weight, M, false);
+    check_product(dx, ldx, NULL, y, ldy, 1, w, 1, in, NULL, M, in, out);
+    px_linear_backward_weight(&ctx, dw, db, y, ldy, x, ldx, M, out, in);
+    check_product(dw, in, dw_before, y, 1, ldy, x, 1, ldx, NULL, out, in, M);
+    for (int j = 0; j < out; j++) {
+        double sum = (double)db_before[j];
+        for (int m = 0; m < M; m++) sum += (double)y[m * ldy + j];
+        assert_true(fabs((double)db[j] - sum) < 1e-5 + 2e-6 * M);
+    }
+    px_real *all[] = {x, w, bias, y, dx, before, dw, dw_before, db, db_before};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) px_free(all[i]);
+    px_compute_free(&ctx);
+}
+
+static void linear_layers(void **state) {
+    (void)state;
+    static const int shapes[][3] = {{1, 1, 1},   {3, 5, 7},     {12, 32, 16},   {13, 33, 17},
+                                    {64, 1, 96}, {40, 350, 40}, {25, 64, 1000}, {1030, 40, 20}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int threads = 1; threads <= 3; threads++) linear_shape(shapes[s][0], shapes[s][1], shapes[s][2], threads);
+}
+
+static void linear_rows_keep_their_bits(void **state) {
+    (void)state;
+    assert_true(px_compute_row_invariant());
+}
+
+enum { HEADS = 4, KV_HEADS = 2, T = 203, MAX_D = 80 };
+
+/* Row alone (as in decode), and the whole sequence on 1 and 2 threads; against plain loops in double. */
+static void attention_case(int D, int window) {
+    int width = HEADS * D, kv_width = KV_HEADS * D, capacity = 208;
+    px_compute ctx[2];
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(px_compute_init(&ctx[i], i + 1, px_attention_scratch(T, T, HEADS, KV_HEADS, D, i + 1)), PX_OK);
+    px_real *q = random_new((size_t)(T * width), 1), *k = random_new((size_t)(T * kv_width), 2);
+    px_real *v = random_new((size_t)(T * kv_width), 3), *out = random_new((size_t)(T * width), 4);
+    px_real *again = random_new((size_t)(T * width), 5), *lse = random_new(T * HEADS, 6), lse_again[T * HEADS];
+    px_real *keys = random_new(px_kv_elements(KV_HEADS, D, capacity), 7);
+    px_real *values = random_new(px_kv_elements(KV_HEADS, D, capacity), 8);
+    px_span span = {.rows = T, .kv = {keys, values, KV_HEADS, D, capacity}};
+    for (int i = 0; i < T * width; i++) q[i] *= 8; /* peaked weights */
+    px_kv_store(&ctx[1], &span, 1, k, v, kv_width);
+    px_attention_forward(&ctx[1], out, width, lse, q, width, &span, 1, HEADS, .25, window);
+    px_attention_forward(&ctx[0], again, width, lse_again, q, width, &span, 1, HEADS, .25, window);
+    assert_memory_equal(out, again, (size_t)(T * width) * sizeof *out);
+    assert_memory_equal(lse, lse_again, sizeof lse_again);
+    for (int t = 0; t < T; t++) {
+        px_span one = {.row = t, .rows = 1, .position = t, .kv = span.kv};
+        memset(again, 0, (size_t)(T * width) * sizeof *again);
+        px_attention_forward(&ctx[0], again, width, NULL, q, width, &one, 1, HEADS, .25, window);
+        assert_memory_equal(again + t * width, out + t * width, (size_t)width * sizeof *out);
+        int low = window > 0 && t >= window ? t - window + 1 : 0;
+        for (int h = 0; h < HEADS; h++) {
+            double weight[T], total = 0;
+            int kv = h / (HEADS / KV_HEADS);
+            for (int j = low; j <= t; j++) {
+                double dot = 0;
+                for (int d = 0; d < D; d++) dot += (double)q[t * width + h * D + d] * (double)k[j * kv_width + kv * D + d];
+                total += weight[j] = exp(dot * .25);
+            }
+            assert_true(fabs((double)lse[t * HEADS + h] - log(total)) < 1e-5);
+            for (int d = 0; d < D; d++) {
+                double want = 0;
+                for (int j = low; j <= t; j++) want += weight[j] / total * (double)v[j * kv_width + kv * D + d];
+                assert_true(fabs((double)out[t * width + h * D + d] - want) < 2e-6);
+            }
+        }
+    }
+    px_real *all[] = {q, k, v, out, again, lse, keys, values};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) px_free(all[i]);
+    for (int i = 0; i < 2; i++) px_compute_free(&ctx[i]);
+}
+
+static void attention_rows_keep_their_bits(void **state) {
+    (void)state;
+    static const int dims[] = {64, 16, 80, 8, 36}, windows[] = {0, 1, 3, 64, 70};
+    for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
+        for (size_t w = 0; w < sizeof windows / sizeof *windows; w++)
+            if (d == 0 || w % 2 == 0) attention_case(dims[d], windows[w]);
+}
+
+static void norms_and_softmax_keep_their_bits(void **state) {
+    (void)state;
+    enum { M = 67, C = 777 };
+    px_compute ctx;
+    assert_int_equal(px_compute_init(&ctx, 2, 64), PX_OK);
+    px_real *x = random_new(M * C, 1), *w = random_new(C, 2), *b = random_new(C, 3), *y = random_new(M * C, 4);
+    px_real *dx = random_new(M * C, 4), alone[C], alone_dx[C], mean[M], rstd[M];
+    px_real *dw = random_new(C, 5), *db = random_new(C, 6);
+    px_row_stats stats[M], one;
+    int32_t targets[M];
+    for (int m = 0; m < M; m++) targets[m] = m * 11;
+    px_layernorm_forward(&ctx, y, mean, rstd, x, w, b, M, C, 1e-5);
+    px_layernorm_backward(&ctx, dx, dw, db, y, x, mean, rstd, w, M, C, false);
+    memset(stats, 0, sizeof stats);
+    px_softmax_rows(&ctx, stats, x, C, targets, M, C, .9, true);
+    for (int m = 0; m < M; m++) {
+        px_layernorm_forward(&ctx, alone, NULL, NULL, x + m * C, w, b, 1, C, 1e-5);
+        assert_memory_equal(alone, y + m * C, sizeof alone);
+        px_layernorm_backward(&ctx, alone_dx, dw, db, y + m * C, x + m * C, mean + m, rstd + m, w, 1, C, false);
+        assert_memory_equal(alone_dx, dx + m * C, sizeof alone_dx);
+        memset(&one, 0, sizeof one);
+        px_softmax_rows(&ctx, &one, x + m * C, C, targets + m, 1, C, .9, true);
+        assert_memory_equal(&one, &stats[m], sizeof one);
+    }
+    px_rmsnorm_forward(&ctx, y, rstd, x, w, M, C, 1e-6, 0);
+    for (int m = 0; m < M; m++) {
+        px_rmsnorm_forward(&ctx, alone, NULL, x + m * C, w, 1, C, 1e-6, 0);
+        assert_memory_equal(alone, y + m * C, sizeof alone);
+    }
+    px_real *all[] = {x, w, b, y, dx, dw, db};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) px_free(all[i]);
+    px_compute_free(&ctx);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(linear_layers),
+        cmocka_unit_test(linear_rows_keep_their_bits),
+        cmocka_unit_test(attention_rows_keep_their_bits),
+        cmocka_unit_test(norms_and_softmax_keep_their_bits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
