@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# The program from outside: help, exit codes, and each command that needs no training. Needs ../shared/data for models.
+set -u
+phalanx=$1
+root=$(cd "$(dirname "$0")/../.." && pwd)
+shared=$root/../shared/data
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failed=0
+
+fail() { echo "FAILED: $*" >&2; failed=1; }
+# code WANTED TEXT COMMAND...: the exit code, and a text that its messages have
+code() {
+    local want=$1 text=$2; shift 2
+    "$@" > "$work/out" 2> "$work/err" < /dev/null; local got=$?
+    [ "$got" = "$want" ] || fail "exit $got, want $want: $*: $(cat "$work/err")"
+    grep -qF -- "$text" "$work/out" "$work/err" || fail "no '$text' in the answer of: $*: $(cat "$work/err")"
+    [ "$got" = 0 ] || [ "$(grep -c '^phalanx: ' "$work/err")" = 1 ] || fail "not one message: $*: $(cat "$work/err")"
+}
+same() { [ "$1" = "$2" ] || fail "$3: got '$1', want '$2'"; }
+
+# ---- help, usage ----
+code 0 "commands:" "$phalanx" --help
+for command in train config generate chat evaluate tokens tokenizer export inspect watch report version; do
+    code 0 "options:" "$phalanx" "$command" --help
+    cp "$work/out" "$work/help"
+    grep -q '^examples:' "$work/help" && grep -q '^exit codes: 0 done' "$work/help" || fail "help of $command lacks a part"
+    code 0 "options:" "$phalanx" help "$command"
+    cmp -s "$work/out" "$work/help" || fail "help $command differs from $command --help"
+    "$phalanx" --help | grep -q "^  $command " || fail "$command is not in the overview"
+done
+code 64 "no command" "$phalanx"
+code 64 "did you mean 'generate'" "$phalanx" genrate
+code 64 "not built yet" "$phalanx" submit
+code 64 "did you mean --model" "$phalanx" generate --modle x
+code 64 "--model is missing" "$phalanx" generate
+code 64 "one of --prompt" "$phalanx" generate --model x
+code 64 "valid is a number" "$phalanx" generate --model x --prompt y --temperature hot
+code 64 "valid is a whole number" "$phalanx" generate --model x --prompt y --top-k=1.5
+code 64 "needs a value" "$phalanx" generate --model
+code 64 "takes no value" "$phalanx" generate --json=yes
+code 64 "unexpected argument" "$phalanx" generate stray
+code 65 "no such directory" "$phalanx" generate --model "$work/none" --prompt y
+code 65 "no such directory" "$phalanx" export "$work/none" --out "$work/x"
+code 64 "valid are policy" "$phalanx" export "$work" --out "$work/x" --module actor
+code 64 "did you mean metrics" "$phalanx" inspect "$work" metrcs
+code 0 "batch_invariant" "$phalanx" version
+code 0 '"compiler":' "$phalanx" version --json
+code 0 "0.1" "$phalanx" --version
+
+# ---- config ----
+code 0 '"$schema"' "$phalanx" config --schema
+for file in "$root"/configs/*.yaml; do
+    code 0 "" "$phalanx" config "$file"
+    cp "$work/out" "$work/resolved.yaml"
+done
+printf 'algorithm: ppo\ntrainning: {lr: 1}\n' > "$work/wrong.yaml"
+code 78 "$work/wrong.yaml:2" "$phalanx" config "$work/wrong.yaml"
+code 74 "none.yaml" "$phalanx" config "$work/none.yaml"
+
+# ---- tokenizer train, tokens ----
+for i in 1 2 3 4 5 6 7 8; do echo "the cat sat on the mat and the dog sat on the log $i"; done > "$work/text.txt"
+code 64 "--out is missing" "$phalanx" tokenizer train --data "$work/text.txt" --vocab-size 280
+code 0 "" "$phalanx" tokenizer train --data "$work/text.txt" --vocab-size 280 --out "$work/tok"
+[ -s "$work/tok/tokenizer.json" ] || fail "no tokenizer.json"
+line='the cat, caf\u00e9 sat'
+printf "$line\n" > "$work/line"
+"$phalanx" tokens --tokenizer "$work/tok" < "$work/line" > "$work/ids" || fail "tokens"
+"$phalanx" tokens --tokenizer "$work/tok" --decode < "$work/ids" > "$work/back" || fail "tokens --decode"
+cmp -s "$work/line" "$work/back" || fail "round trip: $(cat "$work/back")"
+"$phalanx" tokens --tokenizer "$work/tok" --json < "$work/line" | grep -q '^{"ids":\[.*\],"tokens":\["the"' || fail "tokens --json"
+"$phalanx" tokens --tokenizer "$work/tok" --decode --json < "$work/ids" | grep -q '"text":"the cat' || fail "decode --json"
+printf '1 2 9999\n' | "$phalanx" tokens --tokenizer "$work/tok" --decode > /dev/null 2>&1; same $? 65 "an id that is none"
+code 0 "rows               1" "$phalanx" tokens --tokenizer "$work/tok" --data "$work/text.txt" --stats
+
+# ---- evaluate --rewards ----
+printf 'good\t2\nbad\t-3\n' > "$work/words.txt"
+printf '{"prompt":"p","completion":"a good day","answer":"a good day"}\n{"prompt":"p","completion":"bad","answer":"no"}\n' \
+    > "$work/completions.jsonl"
+code 0 '"records":2' "$phalanx" evaluate --rewards "lexicon:$work/words.txt,exact:answer,regex:a{1,2}" --json \
+    --data "$work/completions.jsonl" --per-record "$work/scores"
+same "$(head -1 "$work/scores" | cut -c1-35)" '{"rewards":{"lexicon":0.45883146774' "lexicon of the first record" # 2/sqrt(19)
+grep -q '"exact":0.0,"regex":1.0}}$' "$work/scores" || fail "scores of the second record"
+code 65 "no field 'answer2'" "$phalanx" evaluate --rewards exact:answer2 --data "$work/completions.jsonl"
+code 64 "valid are lexicon" "$phalanx" evaluate --rewards magic:1 --data "$work/completions.jsonl"
+code 78 "no such program" "$phalanx" evaluate --rewards exec:no-such-program --data "$work/completions.jsonl"
+
+if [ ! -d "$shared/models/stories260K" ]; then
+    echo "$shared/models is absent: generate, evaluate and chat are skipped" >&2
+    [ "$failed" = 0 ] && exit 77
+    exit 1
+fi
+model=$shared/models/stories260K
+
+# ---- generate ---- (the greedy ids are those of transformers)
+greedy=(--model "$model" --prompt 'Once upon a time' --temperature 0)
+same "$("$phalanx" generate "${greedy[@]}" --max-new-tokens 20)" ', there was a little girl named Lily. She loved to play outsid' greedy
+"$phalanx" generate "${greedy[@]}" --max-new-tokens 6 --json > "$work/line"
+grep -q '^{"prompt_id":0,"sample":0,"ids":\[432,383,286,261,376,298\],"text":", there was a little g","logprobs":\[-0.0317' "$work/line" &&
+    grep -q '"finish_reason":"length"}$' "$work/line" || fail "generate --json: $(cat "$work/line")"
+"$phalanx" generate "${greedy[@]}" --max-new-tokens 60 --stop ' She' --json > "$work/line"
+grep -q '"text":", there was a little girl named Lily."' "$work/line" && grep -q '"finish_reason":"stop"}$' "$work/line" ||
+    fail "--stop: $(cat "$work/line")"
+code 64 "at most 507 fit" "$phalanx" generate "${greedy[@]}" --max-new-tokens 508
+printf '{"prompt_ids":[1,403,407]}\n{"prompt_ids":[1]}\n{"prompt_ids":[1,403,407]}\n' > "$work/prompts.jsonl"
+"$phalanx" generate --model "$model" --data "$work/prompts.jsonl" --samples 3 --seed 5 --max-new-tokens 12 --json > "$work/nine" ||
+    fail "generate --data"
+same "$(wc -l < "$work/nine")" 9 "samples"
+same "$(cut -d, -f1,2 "$work/nine" | sed -n 5p)" '{"prompt_id":1,"sample":1' "order of samples"
+OMP_NUM_THREADS=1 "$phalanx" generate --model "$model" --data "$work/prompts.jsonl" --samples 3 --seed 5 --max-new-tokens 12 \
+    --json | cmp -s - "$work/nine" || fail "other threads, other samples"
+same "$(sort -u "$work/nine" | wc -l)" 9 "samples differ"
+printf '{"prompt_ids":[1,512]}\n' > "$work/bad.jsonl"
+code 65 "bad.jsonl:1" "$phalanx" generate --model "$model" --data "$work/bad.jsonl"
+if [ -d "$shared/models/verl-arith-random" ]; then
+    printf '{"prompt_ids":[1,2]}\n' > "$work/two.jsonl"
+    code 0 '"text":null' "$phalanx" generate --model "$shared/models/verl-arith-random" --data "$work/two.jsonl" \
+        --max-new-tokens 3 --json
+    code 65 "no tokenizer.json" "$phalanx" generate --model "$shared/models/verl-arith-random" --prompt hi
+fi
+
+# ---- evaluate ---- (numbers from transformers in float32: mean 0.06236952, sum of 6)
+printf '{"ids":[1,403,407,261,378,432,383]}\n' > "$work/rows.jsonl"
+"$phalanx" evaluate --model "$model" --data "$work/rows.jsonl" --json --per-record "$work/nll" > "$work/line" || fail "evaluate"
+grep -q '^{"loss":0.062369[0-9]*,"perplexity":1.0643[0-9]*,"tokens":6,"rows":1,' "$work/line" || fail "evaluate: $(cat "$work/line")"
+grep -q '"nll":0.37421[0-9]*,"tokens":6,"logprobs":\[-0.24374' "$work/nll" || fail "per record: $(cat "$work/nll")"
+printf '{"prompt_ids":[1,403,407,261],"completion_ids":[378,432,383]}\n' > "$work/rows.jsonl"
+code 0 '"tokens":3' "$phalanx" evaluate --model "$model" --data "$work/rows.jsonl" --json
+printf '{"ids":[1,2]}\nnot json\n' > "$work/rows.jsonl"
+code 65 "rows.jsonl:2" "$phalanx" evaluate --model "$model" --data "$work/rows.jsonl"
+
+# ---- export of a model's directory, chat ----
+code 0 "" "$phalanx" export "$model" --out "$work/half" --dtype bf16
+code 0 "" "$phalanx" export "$model" --out "$work/whole"
+"$phalanx" generate --model "$work/whole" --prompt 'Once upon a time' --temperature 0 --max-new-tokens 6 | grep -q ', there was a little' ||
+    fail "an exported model generates"
+[ "$(stat -c %s "$work/half/model.safetensors")" -lt "$(($(stat -c %s "$work/whole/model.safetensors") * 6 / 10))" ] ||
+    fail "bf16 is not half of f32"
+code 64 "is the model itself" "$phalanx" export "$work/whole" --out "$work/whole"
+printf 'Hello\n/reset\nAgain\n/quit\nnever\n' | "$phalanx" chat --model "$model" --template chatml --max-new-tokens 5 > "$work/out" 2> "$work/err" ||
+    fail "chat: $(cat "$work/err")"
+grep -q 'is forgotten' "$work/err" || fail "chat /reset"
+code 65 "no chat template" "$phalanx" chat --model "$model"
+
+[ "$failed" = 0 ] && echo "all passed"
+exit "$failed"
