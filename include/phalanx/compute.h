@@ -1,4 +1,5 @@
-/* compute: the arithmetic of a transformer on plain arrays, forward and backward. The only room that calls BLAS.
+/* compute: the arithmetic of a transformer on plain arrays, forward and backward. Its matrix products
+ * are its own: measured faster than OpenBLAS here, and row-invariant on every instruction set.
  *
  * Rows are tokens of a ragged batch: [M, C] row-major, no padding. Every forward kernel is row-invariant: the bits of a
  * row depend on that row (and, in attention, on the keys before it) alone, never on M, the thread count or the place in
@@ -24,8 +25,9 @@ typedef struct px_compute {
 } px_compute;
 px_status px_compute_init(px_compute *ctx, int threads, size_t scratch_bytes);
 void px_compute_free(px_compute *ctx);
-const char *px_compute_isa(void);      /* instruction set of our kernels: "avx512", "avx2", "generic" */
-const char *px_compute_blas(void);     /* name, version and kernel of the BLAS in use */
+/* Instruction set of our kernels: "avx512", "avx2", "generic". The environment's PHALANX_ISA sets the most to use. */
+const char *px_compute_isa(void);
+const char *px_compute_blas(void);     /* name, version and kernel of the BLAS in use; none here */
 bool px_compute_row_invariant(void);   /* measured once per process: is the GEMM in use row-invariant here? */
 
 /* ---- linear layers -------------------------------------------------------------------------------------------
