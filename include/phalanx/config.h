@@ -29,14 +29,17 @@ const px_stage *px_config_stage_named(const px_config *config, const char *name)
 const char *px_stage_name(const px_stage *stage);      /* "" for a file without stages: */
 const char *px_stage_algorithm(const px_stage *stage); /* pretrain, sft, reward, ppo */
 
-bool px_stage_is_set(const px_stage *stage, const char *key);   /* given by the user or not null by default */
+/* Not null; lists and maps: given by the user or not empty. Null numbers read as 0, null texts as NULL. A key that the
+ * stage's algorithm has no use for reads as its default. "rl_module.policy" and its like read, as text, as the source that
+ * was chosen: path, stage, same_as or new (NULL: no such module). */
+bool px_stage_is_set(const px_stage *stage, const char *key);
 int64_t px_stage_int(const px_stage *stage, const char *key);
 double px_stage_float(const px_stage *stage, const char *key);
 bool px_stage_bool(const px_stage *stage, const char *key);
 const char *px_stage_text(const px_stage *stage, const char *key); /* NULL for null */
 /* Keys of "number or word" type (time_limit_s: auto, micro_batch_tokens: auto): true and *value when it is a number. */
 bool px_stage_number(const px_stage *stage, const char *key, double *value);
-/* Input paths come resolved against the YAML file's directory; run.dir against the working directory, with {name},
+/* Input paths come resolved against the directory of the YAML file that names them (of the main one for --set); run.dir against the working directory, with {name},
  * {seed}, {hash} filled in. */
 px_status px_stage_path(const px_stage *stage, const char *key, char *out, size_t size);
 
@@ -55,7 +58,9 @@ px_status px_stage_fail(const px_stage *stage, const char *key, const char *form
 
 /* ---- whole documents -------------------------------------------------------------------------------------------------- */
 px_status px_config_dump(const px_config *config, bool only_differences, px_buf *yaml); /* loads to the same config */
-px_status px_stage_dump(const px_stage *stage, px_buf *yaml); /* one stage as a file of its own: the run's config.yaml */
+/* One stage as a file of its own: the run's config.yaml. Its key `resolved_stage` keeps the stage's name, and says that
+ * stages it refers to lie elsewhere. */
+px_status px_stage_dump(const px_stage *stage, px_buf *yaml);
 px_status px_config_schema(px_buf *json);  /* JSON schema (2020-12) of the whole file, for editors */
 px_status px_config_help(px_buf *text, const char *group); /* the table as text; group NULL: all */
 px_status px_config_markdown(px_buf *text);                /* docs/config.md */
@@ -75,7 +80,7 @@ typedef struct px_leaf {
 } px_leaf;
 int px_stage_leaf_count(const px_stage *stage);
 void px_stage_leaf(const px_stage *stage, int index, px_leaf *leaf);
-/* Compares with the config.yaml of an earlier start. PX_CONFIG lists the keys that may not change and did (both values);
+/* Compares with the config.yaml of an earlier start. An input path may differ where it leads to equal content. PX_CONFIG lists the keys that may not change and did (both values);
  * `changed`, if not NULL, gets the allowed differences, one "key: old -> new" a line. */
 px_status px_stage_compare(const px_stage *stage, const char *earlier_yaml_path, px_buf *changed);
 
