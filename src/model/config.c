@@ -1,6 +1,7 @@
-/* Reading of Hugging Face configurations: config.json in its older flat form and in that of transformers 5, and the stop
- * ids of generation_config.json. Whatever would make our arithmetic differ from the model's is refused by name. */
+/* Reading of Hugging Face configurations: config.json in its older flat form and in that of transformers 5, and the
+ * stop ids of generation_config.json. Whatever would make our arithmetic differ from the model's is refused by name. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "config_keys.h"
@@ -16,7 +17,7 @@ typedef enum source_type { SOURCE_GPT2, SOURCE_LLAMA, SOURCE_MISTRAL, SOURCE_QWE
 static const char *const source_names[] = {"gpt2", "llama", "mistral", "qwen2"};
 static const char supported_types[] = "\"gpt2\", \"llama\", \"mistral\" or \"qwen2\"";
 
-/* ---- switches that must be off -------------------------------------------------------------------------------------- */
+/* ---- switches that must be off --------------------------------------------------------------------- */
 static px_status require_bool(const px_keys *keys, const char *key, bool wanted, const char *why) {
     bool value = wanted;
     PX_TRY(px_keys_bool(keys, key, &value));
@@ -30,8 +31,9 @@ static px_status read_activation(const px_keys *keys, const char *key, const cha
     static const struct {
         const char *name;
         px_activation kind;
-    } table[] = {{"gelu_new", PX_GELU_TANH}, {"gelu_pytorch_tanh", PX_GELU_TANH}, {"gelu", PX_GELU_ERF},
-                 {"silu", PX_SILU},          {"swish", PX_SILU},                  {"relu", PX_RELU}};
+    } table[] = {{"gelu_new", PX_GELU_TANH}, {"gelu_pytorch_tanh", PX_GELU_TANH},
+                 {"gelu", PX_GELU_ERF},      {"silu", PX_SILU},
+                 {"swish", PX_SILU},         {"relu", PX_RELU}};
     const char *name = absent;
     PX_TRY(px_keys_text(keys, key, false, &name));
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
@@ -60,13 +62,14 @@ static px_status refuse_sliding_window(const px_keys *keys, source_type source, 
     for (size_t i = 0; i < json_array_size(types); i++) {
         const char *type = json_string_value(json_array_get(types, i));
         if (!type || strcmp(type, "full_attention") != 0) {
-            return px_keys_refuse(keys, "layer_types", "a list of \"full_attention\" (sliding windows are not supported)");
+            return px_keys_refuse(keys, "layer_types",
+                                  "a list of \"full_attention\" (sliding windows are not supported)");
         }
     }
     return PX_OK;
 }
 
-/* ---- rotary positions ------------------------------------------------------------------------------------------------ */
+/* ---- rotary positions --------------------------------------------------------------------- */
 /* How strongly YaRN sharpens attention at a given stretch (Peng et al. 2023, section 3.4). */
 static double yarn_magnitude(double factor, double weight) {
     return factor <= 1 ? 1 : 0.1 * weight * log(factor) + 1;
@@ -140,13 +143,14 @@ static px_status read_rope(const px_keys *keys, px_model_config *config) {
         }
     }
     if (part != 1) {
-        return px_fail(PX_DATA, "%s: key \"partial_rotary_factor\" is %g; valid is 1 (a partial rotation is not supported)",
+        return px_fail(PX_DATA,
+                       "%s: key \"partial_rotary_factor\" is %g; valid is 1 (a partial rotation is not supported)",
                        keys->path, part);
     }
     return PX_OK;
 }
 
-/* ---- families --------------------------------------------------------------------------------------------------------- */
+/* ---- families --------------------------------------------------------------------- */
 static px_status read_gpt2(const px_keys *keys, px_model_config *config) {
     config->family = PX_GPT2;
     config->tied = true;
@@ -204,7 +208,7 @@ static px_status read_llama(const px_keys *keys, source_type source, px_model_co
     return read_rope(keys, config);
 }
 
-/* ---- token ids -------------------------------------------------------------------------------------------------------- */
+/* ---- token ids --------------------------------------------------------------------- */
 /* Ids outside the vocabulary occur in files of small models that kept the defaults of large ones. They can never be
  * sampled: left out, with a warning. -1 stands for none in some older files. */
 static px_status keep_id(const px_keys *keys, const char *key, json_t *value, int vocab_size, int *id) {
@@ -236,8 +240,8 @@ static px_status add_eos(const px_keys *keys, json_t *value, px_model_config *co
     }
     if (id < 0) return PX_OK;
     if (config->eos_count == PX_MAX_EOS) {
-        return px_fail(PX_DATA, "%s: key \"eos_token_id\" brings more than %d stop ids; valid is at most %d", keys->path,
-                       PX_MAX_EOS, PX_MAX_EOS);
+        return px_fail(PX_DATA, "%s: key \"eos_token_id\" brings more than %d stop ids; valid is at most %d",
+                       keys->path, PX_MAX_EOS, PX_MAX_EOS);
     }
     config->eos_ids[config->eos_count++] = id;
     return PX_OK;
@@ -259,14 +263,15 @@ static px_status read_token_ids(const px_keys *keys, source_type source, px_mode
     return read_eos(keys, eos[source], config);
 }
 
-/* ---- the file --------------------------------------------------------------------------------------------------------- */
+/* ---- the file --------------------------------------------------------------------- */
 static bool ends_with(const char *text, const char *end) {
     size_t length = strlen(text), tail = strlen(end);
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
 static px_status read_head(const px_keys *keys, px_model_config *config) {
-    static const char valid[] = "a list with one ...ForCausalLM, ...LMHeadModel, ...ForSequenceClassification or ...Model";
+    static const char valid[] =
+        "a list with one ...ForCausalLM, ...LMHeadModel, ...ForSequenceClassification or ...Model";
     config->head = PX_HEAD_LM;
     json_t *list = px_keys_get(keys, "architectures");
     if (!list) return PX_OK;
@@ -314,7 +319,8 @@ static px_status read_dtype(const px_keys *keys) {
 }
 
 static px_status read_root(const px_keys *keys, px_model_config *config) {
-    if (!json_is_object(keys->object)) return px_fail(PX_DATA, "%s: not a JSON object; valid is a model's config", keys->path);
+    if (!json_is_object(keys->object))
+        return px_fail(PX_DATA, "%s: not a JSON object; valid is a model's config", keys->path);
     source_type source = SOURCE_GPT2;
     PX_TRY(read_source(keys, &source));
     PX_TRY(read_head(keys, config));
@@ -325,7 +331,8 @@ static px_status read_root(const px_keys *keys, px_model_config *config) {
     PX_TRY(px_keys_real(keys, "reward_mean", false, -1e30, 1e30, &config->reward_mean));
     PX_TRY(px_keys_real(keys, "reward_std", false, 1e-30, 1e30, &config->reward_std));
     if (px_keys_get(keys, "quantization_config")) {
-        return px_fail(PX_DATA, "%s: key \"quantization_config\" is set; valid are weights in F32, F16 or BF16", keys->path);
+        return px_fail(PX_DATA, "%s: key \"quantization_config\" is set; valid are weights in F32, F16 or BF16",
+                       keys->path);
     }
     PX_TRY(read_dtype(keys));
     return read_token_ids(keys, source, config);

@@ -26,7 +26,8 @@ static px_status check_sizes(const px_model_config *c) {
                        c->hidden_size, c->heads);
     }
     if (c->heads % c->kv_heads != 0) {
-        return px_fail(PX_DATA, "num_attention_heads %d is not a multiple of num_key_value_heads %d; valid is a multiple",
+        return px_fail(PX_DATA,
+                       "num_attention_heads %d is not a multiple of num_key_value_heads %d; valid is a multiple",
                        c->heads, c->kv_heads);
     }
     if (!(c->norm_eps > 0 && c->norm_eps <= 1)) {
@@ -64,8 +65,9 @@ static px_status check_rope(const px_model_config *c) {
     }
     if (r->type == PX_ROPE_YARN && !(r->beta_slow > 0 && r->beta_fast >= r->beta_slow && isfinite(r->beta_fast) &&
                                      r->attention_factor > 0 && isfinite(r->attention_factor) && r->theta > 1)) {
-        return px_fail(PX_DATA, "beta_slow is %g, beta_fast %g, attention_factor %g, rope_theta %g; valid is 0 < beta_slow "
-                                "<= beta_fast, 0 < attention_factor, 1 < rope_theta",
+        return px_fail(PX_DATA,
+                       "beta_slow is %g, beta_fast %g, attention_factor %g, rope_theta %g; valid is 0 < beta_slow "
+                       "<= beta_fast, 0 < attention_factor, 1 < rope_theta",
                        r->beta_slow, r->beta_fast, r->attention_factor, r->theta);
     }
     return PX_OK;
@@ -75,8 +77,9 @@ static px_status check_family(const px_model_config *c) {
     if (c->activation < PX_GELU_TANH || c->activation > PX_RELU) return px_fail(PX_DATA, "unknown activation");
     if (c->family == PX_GPT2) {
         if (c->kv_heads != c->heads || c->heads * c->head_dim != c->hidden_size) {
-            return px_fail(PX_DATA, "gpt2 with %d heads of %d and %d key/value heads at width %d; valid is as many "
-                                    "key/value heads as heads, and heads * head_dim = hidden_size",
+            return px_fail(PX_DATA,
+                           "gpt2 with %d heads of %d and %d key/value heads at width %d; valid is as many "
+                           "key/value heads as heads, and heads * head_dim = hidden_size",
                            c->heads, c->head_dim, c->kv_heads, c->hidden_size);
         }
         if (!c->attention_bias || !c->output_bias || !c->mlp_bias || c->rope.type != PX_ROPE_NONE) {
@@ -91,7 +94,8 @@ static px_status check_family(const px_model_config *c) {
         return px_fail(PX_DATA, "a bias on the attention's output alone; valid is attention_bias too");
     }
     if (c->attention_bias && !c->output_bias && c->mlp_bias) {
-        return px_fail(PX_DATA, "biases on queries, keys, values and MLP, none on the attention's output; valid is one too");
+        return px_fail(PX_DATA,
+                       "biases on queries, keys, values and MLP, none on the attention's output; valid is one too");
     }
     return check_rope(c);
 }
@@ -102,7 +106,8 @@ static px_status check_ids(const px_model_config *c) {
     PX_TRY(check_range("number of stop ids", c->eos_count, 0, PX_MAX_EOS));
     for (int i = 0; i < c->eos_count; i++) PX_TRY(check_range("eos_token_id", c->eos_ids[i], 0, c->vocab_size - 1));
     if (!isfinite(c->reward_mean) || !(c->reward_std > 0) || !isfinite(c->reward_std)) {
-        return px_fail(PX_DATA, "reward_mean is %g and reward_std %g; valid is a finite mean and a standard deviation over 0",
+        return px_fail(PX_DATA,
+                       "reward_mean is %g and reward_std %g; valid is a finite mean and a standard deviation over 0",
                        c->reward_mean, c->reward_std);
     }
     return PX_OK;
@@ -115,7 +120,7 @@ px_status px_model_config_check(const px_model_config *config) {
     return check_ids(config);
 }
 
-/* ---- shapes ------------------------------------------------------------------------------------------------------------ */
+/* ---- shapes --------------------------------------------------------------------- */
 static void shape_gpt2(px_model_config *c, int vocab_size, int positions, int width, int layers, int heads) {
     *c = (px_model_config){.family = PX_GPT2, .tied = true, .vocab_size = vocab_size, .max_positions = positions};
     c->hidden_size = width;
@@ -137,8 +142,12 @@ static void shape_llama(px_model_config *c, int vocab_size, int positions, int w
     c->intermediate_size = inner;
     c->norm_eps = 1e-6;
     c->activation = PX_SILU;
-    c->rope = (px_rope){.type = PX_ROPE_DEFAULT, .theta = theta, .factor = 1, .attention_factor = 1,
-                        .original_positions = positions, .rotary_dim = width / heads};
+    c->rope = (px_rope){.type = PX_ROPE_DEFAULT,
+                        .theta = theta,
+                        .factor = 1,
+                        .attention_factor = 1,
+                        .original_positions = positions,
+                        .rotary_dim = width / heads};
 }
 
 px_status px_model_config_shape(const char *name, px_model_config *config) {

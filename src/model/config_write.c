@@ -37,8 +37,8 @@ static bool is_eos(const px_model_config *c, int id) {
 }
 
 /* transformers scores a padded sequence at its right-most token that is not pad_token_id, and refuses batches without
- * one. A stop id would make it score the token before the end: where no pad id is known, the begin id, which never ends a
- * sequence, else the highest id that stops nothing, the rarest piece of a vocabulary by merges. */
+ * one. A stop id would make it score the token before the end: where no pad id is known, the begin id, which never ends
+ * a sequence, else the highest id that stops nothing, the rarest piece of a vocabulary by merges. */
 static int scoring_pad(const px_model_config *c) {
     if (c->pad_id >= 0) return c->pad_id;
     if (c->bos_id >= 0 && !is_eos(c, c->bos_id)) return c->bos_id;
@@ -73,7 +73,8 @@ static void put_gpt2(json_t *json, const px_model_config *c) {
 }
 
 static json_t *rope_scaling(const px_rope *rope) {
-    static const char *const names[] = {[PX_ROPE_LINEAR] = "linear", [PX_ROPE_LLAMA3] = "llama3", [PX_ROPE_YARN] = "yarn"};
+    static const char *const names[] = {
+        [PX_ROPE_LINEAR] = "linear", [PX_ROPE_LLAMA3] = "llama3", [PX_ROPE_YARN] = "yarn"};
     if (rope->type <= PX_ROPE_DEFAULT) return json_null();
     json_t *json = json_pack("{s:s, s:f}", "rope_type", names[rope->type], "factor", rope->factor);
     if (rope->type == PX_ROPE_LINEAR) return json;
@@ -120,7 +121,10 @@ static json_t *config_json(const px_model_config *c, px_dtype dtype) {
     const char *type = dtype == PX_F32 ? "float32" : dtype == PX_F16 ? "float16" : "bfloat16";
     json_t *json = json_object();
     json_object_set_new(json, "architectures", architecture(c));
-    json_object_set_new(json, "model_type", json_string(c->family == PX_GPT2 ? "gpt2" : is_qwen2(c) ? "qwen2" : "llama"));
+    json_object_set_new(json, "model_type",
+                        json_string(c->family == PX_GPT2 ? "gpt2"
+                                    : is_qwen2(c)        ? "qwen2"
+                                                         : "llama"));
     json_object_set_new(json, "vocab_size", json_integer(c->vocab_size));
     if (c->family == PX_GPT2) put_gpt2(json, c);
     else put_llama(json, c);

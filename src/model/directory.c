@@ -7,7 +7,7 @@
 #include "phalanx/model.h"
 #include "safetensors.h"
 
-/* ---- names ------------------------------------------------------------------------------------------------------------------ */
+/* ---- names --------------------------------------------------------------------- */
 /* Files of bare bodies (and GPT-2's own on the hub) drop the name of the body. */
 static const char *without_prefix(const char *name) {
     if (strncmp(name, "transformer.", 12) == 0) return name + 12;
@@ -22,7 +22,8 @@ static bool ends_with(const char *text, const char *end) {
 
 /* Causal masks and rotary frequencies that older files carry along. */
 static bool is_buffer(const char *name) {
-    return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") || ends_with(name, "rotary_emb.inv_freq");
+    return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") ||
+           ends_with(name, "rotary_emb.inv_freq");
 }
 
 /* Index of the parameter, -1: none. Files mostly come in the table's order, so the search begins at `hint`. */
@@ -34,7 +35,7 @@ static int find_param(const px_model *model, const char *name, int hint) {
     return -1;
 }
 
-/* ---- loading ----------------------------------------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------- */
 static void shape_text(char *out, size_t size, const int64_t *shape, int dims, bool transposed) {
     size_t used = (size_t)snprintf(out, size, "[");
     for (int i = 0; i < dims && used < size; i++) {
@@ -53,8 +54,8 @@ static px_status read_param(px_model *model, const px_param *param, const px_ten
         char found[200], wanted[64];
         shape_text(found, sizeof found, tensor->shape, tensor->dims, false);
         shape_text(wanted, sizeof wanted, param->shape, param->dims, param->transposed);
-        return px_fail(PX_DATA, "%s: tensor \"%s\" has shape %s; valid by config.json is %s", tensor->path, tensor->name,
-                       found, wanted);
+        return px_fail(PX_DATA, "%s: tensor \"%s\" has shape %s; valid by config.json is %s", tensor->path,
+                       tensor->name, found, wanted);
     }
     return px_tensor_read(tensor, param->transposed, model->weights + param->offset);
 }
@@ -63,16 +64,18 @@ static px_status read_param(px_model *model, const px_param *param, const px_ten
 static px_status check_tied_head(const px_model *model, const px_tensor *tensor) {
     const px_param *embed = &model->params[0];
     if (tensor->dims != 2 || tensor->shape[0] != embed->shape[0] || tensor->shape[1] != embed->shape[1]) {
-        return px_fail(PX_DATA, "%s: tensor \"%s\" has not the shape of the embedding, to which config.json ties it; valid is "
-                                "\"tie_word_embeddings\": false, or the embedding's shape",
+        return px_fail(PX_DATA,
+                       "%s: tensor \"%s\" has not the shape of the embedding, to which config.json ties it; valid is "
+                       "\"tie_word_embeddings\": false, or the embedding's shape",
                        tensor->path, tensor->name);
     }
     px_real *head = px_alloc_array(tensor->count, sizeof *head, "tied head");
     if (!head) return px_error_code();
     px_status status = px_tensor_read(tensor, false, head);
     if (status == PX_OK && memcmp(head, model->weights + model->embed, tensor->count * sizeof *head) != 0) {
-        status = px_fail(PX_DATA, "%s: tensor \"%s\" differs from the embedding, to which config.json ties it; valid is "
-                                  "\"tie_word_embeddings\": false",
+        status = px_fail(PX_DATA,
+                         "%s: tensor \"%s\" differs from the embedding, to which config.json ties it; valid is "
+                         "\"tie_word_embeddings\": false",
                          tensor->path, tensor->name);
     }
     px_free(head);
@@ -89,7 +92,8 @@ static px_status pass_over(const px_model *model, const px_tensor *tensor, const
     if (strcmp(tensor->name, "score.weight") == 0 && model->config.head == PX_HEAD_NONE) return PX_OK;
     char dtype[16];
     snprintf(dtype, sizeof dtype, "%s", tensor->dtype);
-    return px_fail(PX_DATA, "%s: unexpected tensor \"%s\" (%s); valid are the tensors of the architecture in config.json",
+    return px_fail(PX_DATA,
+                   "%s: unexpected tensor \"%s\" (%s); valid are the tensors of the architecture in config.json",
                    tensor->path, tensor->name, dtype);
 }
 
@@ -106,8 +110,8 @@ static px_status check_complete(const px_model *model, const bool *seen, bool sc
     char wanted[64], others[48] = "";
     shape_text(wanted, sizeof wanted, first->shape, first->dims, first->transposed);
     if (missing > 1) snprintf(others, sizeof others, " and %d more", missing - 1);
-    return px_fail(PX_DATA, "%s: the weights lack tensor \"%s\"%s; valid by config.json is one of shape %s", dir, first->name,
-                   others, wanted);
+    return px_fail(PX_DATA, "%s: the weights lack tensor \"%s\"%s; valid by config.json is one of shape %s", dir,
+                   first->name, others, wanted);
 }
 
 static px_status read_tensors(px_model *model, const px_tensors *tensors, bool score_optional, const char *dir) {
@@ -142,8 +146,9 @@ px_status px_model_load(px_model *model, const char *dir, px_head head, bool *ha
     PX_TRY(px_model_config_read(dir, &config));
     bool classifier = config.head == PX_HEAD_SCALAR;
     if (head == PX_HEAD_LM && classifier) {
-        return px_fail(PX_DATA, "%s: a ...ForSequenceClassification model has no language-model head; valid is a "
-                                "...ForCausalLM or ...LMHeadModel directory",
+        return px_fail(PX_DATA,
+                       "%s: a ...ForSequenceClassification model has no language-model head; valid is a "
+                       "...ForCausalLM or ...LMHeadModel directory",
                        dir);
     }
     config.head = head;
@@ -162,11 +167,11 @@ px_status px_model_load(px_model *model, const char *dir, px_head head, bool *ha
     return PX_OK;
 }
 
-/* ---- saving ------------------------------------------------------------------------------------------------------------------- */
+/* ---- saving --------------------------------------------------------------------- */
 static px_status copy_tokenizer(const char *from, const char *to) {
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                                        "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model",
-                                        "chat_template.jinja"};
+    static const char *const names[] = {
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+        "merges.txt",     "tokenizer.model",       "chat_template.jinja"};
     char source[PX_PATH_MAX], target[PX_PATH_MAX];
     px_buf buf = {0};
     px_status status = PX_OK;

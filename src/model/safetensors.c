@@ -19,14 +19,15 @@ struct px_tensor_file {
     size_t bytes;
 };
 
-/* ---- one entry of the header ------------------------------------------------------------------------------------------- */
+/* ---- one entry of the header --------------------------------------------------------------------- */
 /* Bytes of an element; 0: not a type of the format. */
 static size_t element_size(const char *dtype) {
     static const struct {
         const char *name;
         size_t size;
-    } table[] = {{"F32", 4}, {"BF16", 2}, {"F16", 2}, {"F64", 8}, {"BOOL", 1}, {"U8", 1}, {"I8", 1}, {"I16", 2},
-                 {"U16", 2}, {"I32", 4}, {"U32", 4}, {"I64", 8}, {"U64", 8}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"C64", 8}};
+    } table[] = {{"F32", 4}, {"BF16", 2},    {"F16", 2},     {"F64", 8}, {"BOOL", 1}, {"U8", 1},
+                 {"I8", 1},  {"I16", 2},     {"U16", 2},     {"I32", 4}, {"U32", 4},  {"I64", 8},
+                 {"U64", 8}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"C64", 8}};
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         if (strcmp(dtype, table[i].name) == 0) return table[i].size;
     }
@@ -68,8 +69,9 @@ static px_status parse_entry(px_tensor *tensor, json_t *entry, const unsigned ch
     }
     json_int_t b = json_integer_value(begin), e = json_integer_value(end);
     if (b < 0 || e < b || (uint64_t)e > data_bytes) {
-        return px_fail(PX_DATA, "%s: tensor \"%s\": data_offsets %lld .. %lld lie outside the file's %zu bytes of data (is the "
-                                "file complete?)",
+        return px_fail(PX_DATA,
+                       "%s: tensor \"%s\": data_offsets %lld .. %lld lie outside the file's %zu bytes of data (is the "
+                       "file complete?)",
                        tensor->path, tensor->name, (long long)b, (long long)e, data_bytes);
     }
     if (__builtin_mul_overflow(tensor->count, size, &tensor->bytes) || tensor->bytes != (size_t)(e - b)) {
@@ -79,7 +81,7 @@ static px_status parse_entry(px_tensor *tensor, json_t *entry, const unsigned ch
     return PX_OK;
 }
 
-/* ---- one file ------------------------------------------------------------------------------------------------------------ */
+/* ---- one file --------------------------------------------------------------------- */
 static int by_address(const void *a, const void *b) {
     const px_tensor *x = *(const px_tensor *const *)a, *y = *(const px_tensor *const *)b;
     if (x->data != y->data) return x->data < y->data ? -1 : 1;
@@ -104,7 +106,8 @@ static px_status check_cover(const px_tensor *tensors, int count, const unsigned
         at = order[i]->data + order[i]->bytes;
     }
     if (status == PX_OK && at != data + bytes) {
-        status = px_fail(PX_DATA, "%s: %zu bytes after the last tensor; valid is none", path, (size_t)(data + bytes - at));
+        status = px_fail(PX_DATA, "%s: %zu bytes after the last tensor; valid is none", path,
+                         (size_t)(data + bytes - at));
     }
     px_free(order);
     return status;
@@ -115,8 +118,8 @@ static px_status parse_header(px_tensors *tensors, px_tensor_file *file) {
     uint64_t length = 0;
     for (int i = 7; i >= 0 && file->bytes >= 8; i--) length = length << 8 | bytes[i];
     if (file->bytes < 8 || length > file->bytes - 8 || length > MAX_HEADER || length < 2) {
-        return px_fail(PX_DATA, "%s: not a safetensors file, or cut: %zu bytes, header length %llu", file->path, file->bytes,
-                       (unsigned long long)length);
+        return px_fail(PX_DATA, "%s: not a safetensors file, or cut: %zu bytes, header length %llu", file->path,
+                       file->bytes, (unsigned long long)length);
     }
     PX_TRY(px_json_parse((const char *)bytes + 8, (size_t)length, file->path, 0, &file->header));
     if (!json_is_object(file->header)) return px_fail(PX_DATA, "%s: the header is not a JSON object", file->path);
@@ -142,8 +145,8 @@ static px_status parse_header(px_tensors *tensors, px_tensor_file *file) {
 }
 
 static px_status add_file(px_tensors *tensors, const char *path) {
-    px_tensor_file *files =
-        px_realloc(tensors->files, ((size_t)tensors->file_count + 1) * sizeof *files, "tensor files");
+    px_tensor_file *files = px_realloc(tensors->files, ((size_t)tensors->file_count + 1) * sizeof *files,
+                                       "tensor files");
     if (!files) return px_error_code();
     tensors->files = files;
     px_tensor_file *file = &files[tensors->file_count];
@@ -172,7 +175,7 @@ void px_tensors_close(px_tensors *tensors) {
     *tensors = (px_tensors){0};
 }
 
-/* ---- shards ---------------------------------------------------------------------------------------------------------------- */
+/* ---- shards --------------------------------------------------------------------- */
 static bool has_file(const px_tensors *tensors, const char *path) {
     for (int i = 0; i < tensors->file_count; i++) {
         if (strcmp(tensors->files[i].path, path) == 0) return true;
@@ -185,7 +188,8 @@ static px_status shard_path(const char *index, const char *dir, json_t *value, c
     if (!file || !*file || strchr(file, '/') || strchr(file, '\\') || file[0] == '.') {
         char shown[128];
         snprintf(shown, sizeof shown, "%s", file ? file : "not a string");
-        return px_fail(PX_DATA, "%s: weight_map names the file \"%s\"; valid is a file of the same directory", index, shown);
+        return px_fail(PX_DATA, "%s: weight_map names the file \"%s\"; valid is a file of the same directory", index,
+                       shown);
     }
     return px_path_join(path, PX_PATH_MAX, dir, file);
 }
@@ -210,7 +214,8 @@ static px_status check_index(px_tensors *tensors, const char *index, const char 
         px_tensor key = {.name = name};
         const px_tensor *found = bsearch(&key, tensors->list, (size_t)tensors->count, sizeof key, by_name);
         if (!found || strcmp(found->path, path) != 0) {
-            return px_fail(PX_DATA, "%s: tensor \"%s\" is not in the file that weight_map names, %s", index, name, path);
+            return px_fail(PX_DATA, "%s: tensor \"%s\" is not in the file that weight_map names, %s", index, name,
+                           path);
         }
     }
     return PX_OK;
@@ -219,7 +224,8 @@ static px_status check_index(px_tensors *tensors, const char *index, const char 
 static px_status open_shards(px_tensors *tensors, const char *index, const char *dir, json_t *json) {
     json_t *map = json_object_get(json, "weight_map");
     if (json_object_size(map) == 0) {
-        return px_fail(PX_DATA, "%s: key \"weight_map\" is missing or empty; valid is an object of tensor: file", index);
+        return px_fail(PX_DATA, "%s: key \"weight_map\" is missing or empty; valid is an object of tensor: file",
+                       index);
     }
     const char *name;
     json_t *value;
@@ -251,14 +257,16 @@ px_status px_tensors_open(px_tensors *tensors, const char *dir) {
     for (int i = 0; i < 2; i++) {
         PX_TRY(px_path_join(old, sizeof old, dir, pickled[i]));
         if (!px_file_exists(old)) continue;
-        return px_fail(PX_DATA, "%s: pickled weights are not read, since a pickle can run code; valid is model.safetensors "
-                                "(where Python is: AutoModelForCausalLM.from_pretrained(\"%s\").save_pretrained(\"NEW\"))",
+        return px_fail(PX_DATA,
+                       "%s: pickled weights are not read, since a pickle can run code; valid is model.safetensors "
+                       "(where Python is: AutoModelForCausalLM.from_pretrained(\"%s\").save_pretrained(\"NEW\"))",
                        old, dir);
     }
-    return px_fail(PX_DATA, "%s: no weights; valid is model.safetensors, or model.safetensors.index.json and its shards", dir);
+    return px_fail(PX_DATA,
+                   "%s: no weights; valid is model.safetensors, or model.safetensors.index.json and its shards", dir);
 }
 
-/* ---- values ---------------------------------------------------------------------------------------------------------------- */
+/* ---- values --------------------------------------------------------------------- */
 typedef enum file_type { FILE_F32, FILE_F16, FILE_BF16 } file_type;
 
 static inline float value_at(const unsigned char *data, file_type type, size_t i) {

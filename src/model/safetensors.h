@@ -31,8 +31,8 @@ px_status px_tensors_open_file(px_tensors *tensors, const char *path);
 px_status px_tensors_open(px_tensors *tensors, const char *dir);
 void px_tensors_close(px_tensors *tensors);
 
-/* Converts F32, F16 or BF16 into out[count]; transposed: the file holds shape [n, m] of what becomes [m, n]. A tensor of
- * another type or with a value that is not finite is refused. */
+/* Converts F32, F16 or BF16 into out[count]; transposed: the file holds shape [n, m] of what becomes [m, n]. A tensor
+ * of another type or with a value that is not finite is refused. */
 px_status px_tensor_read(const px_tensor *tensor, bool transposed, px_real *out);
 
 /* What a file is written from; a transposed one is written as [shape[1], shape[0]]. */

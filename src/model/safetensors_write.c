@@ -1,5 +1,5 @@
-/* Writer of safetensors files: header and tensors go to a temporary name in pieces of a fixed size, then to disk, then to
- * the final name, so that a reader sees a whole file or none. */
+/* Writer of safetensors files: header and tensors go to a temporary name in pieces of a fixed size, then to disk, then
+ * to the final name, so that a reader sees a whole file or none. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -54,8 +54,12 @@ static px_status put(output *out, const char *name, double value) {
         memcpy(at, &half, 2);
     }
     if (!fits) {
-        return px_fail(PX_DATA, "%s: tensor \"%s\" holds %g, which %s cannot hold; valid are finite weights in its range",
-                       out->path, name, value, out->dtype == PX_F32 ? "f32" : out->dtype == PX_F16 ? "f16" : "bf16");
+        return px_fail(PX_DATA,
+                       "%s: tensor \"%s\" holds %g, which %s cannot hold; valid are finite weights in its range",
+                       out->path, name, value,
+                       out->dtype == PX_F32   ? "f32"
+                       : out->dtype == PX_F16 ? "f16"
+                                              : "bf16");
     }
     out->filled += px_dtype_size(out->dtype);
     return out->filled + 4 > PIECE * 4 ? flush(out) : PX_OK;

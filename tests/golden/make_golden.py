@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes the committed fixtures of test_golden.c with PyTorch and transformers (run by hand; the test needs neither).
 
-Each folder of tests/golden/models/ is a tiny random model as transformers saves it, and what transformers makes of it in
-float64, every sequence of the ragged batch on its own, so that no padding is involved:
-  expected.json          ids, starts, loss, the losses of ten optimizer steps, greedy settings of the optimizer
+Each folder of tests/golden/models/ is a tiny random model as transformers saves it, and what transformers makes of it
+in float64, every sequence of the ragged batch on its own, so that no padding is involved:
+  expected.json          ids, starts, loss, the losses and gradient norms of ten optimizer steps, the optimizer's settings
   expected.safetensors   logits [tokens, V], grad.NAME, after.NAME (weights after ten AdamW steps)
 Classifiers: scores of the sequences from one padded batch, and the gradient of the sum of score * weight.
 """
@@ -34,13 +34,14 @@ def llama(kind=LlamaConfig, **more):
 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 100.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 16}
+LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0}
 YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 2.0, "original_max_position_embeddings": 16}
 MODELS = {
     "gpt2_tied": lambda: GPT2LMHeadModel(gpt2()),
     "gpt2_untied": lambda: GPT2LMHeadModel(gpt2(tie_word_embeddings=False, n_inner=40, activation_function="gelu")),
     "llama_tied_llama3": lambda: LlamaForCausalLM(llama(tie_word_embeddings=True, rope_parameters=LLAMA3)),
-    "llama_untied_bias": lambda: LlamaForCausalLM(llama(head_dim=6, attention_bias=True, mlp_bias=True, rope_parameters={
-        "rope_type": "linear", "rope_theta": 500.0, "factor": 2.0})),
+    "llama_untied_bias": lambda: LlamaForCausalLM(
+        llama(head_dim=6, attention_bias=True, mlp_bias=True, rope_parameters=LINEAR)),
     "qwen2_yarn": lambda: Qwen2ForCausalLM(llama(Qwen2Config, tie_word_embeddings=True, rope_parameters=YARN)),
     "gpt2_score": lambda: GPT2ForSequenceClassification(gpt2(num_labels=1, pad_token_id=PAD)),
     "llama_score": lambda: LlamaForSequenceClassification(llama(num_labels=1, pad_token_id=PAD)),
@@ -88,7 +89,7 @@ def train(model, sequences):
         loss.backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER["clip"])))
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     return losses, norms
 
 
@@ -98,7 +99,7 @@ def expect_lm(model, sequences):
     tensors = {"logits": logits.detach().float()} | named(model, "grad.", lambda p: p.grad)
     losses, norms = train(model, sequences)
     tensors |= named(model, "after.", lambda p: p)
-    return tensors, {"loss": float(loss), "losses": losses, "grad_norms": norms, "optimizer": OPTIMIZER}
+    return tensors, {"loss": loss.item(), "losses": losses, "grad_norms": norms, "optimizer": OPTIMIZER}
 
 
 def expect_scores(model, sequences):

@@ -1,5 +1,6 @@
-/* The model against PyTorch and transformers: logits, loss, gradients, ten optimizer steps and scores of tiny random models
- * (tests/golden/models, written by make_golden.py in float64), and activations and greedy text of trained ones. */
+/* The model against PyTorch and transformers: logits, loss, gradients, ten optimizer steps and scores of tiny random
+ * models (tests/golden/models, written by make_golden.py in float64), and activations and greedy text of trained ones.
+ */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -112,7 +113,7 @@ static double largest_difference(const px_real *a, const px_real *b, size_t coun
     return most;
 }
 
-/* ---- language models ---------------------------------------------------------------------------------------------------- */
+/* ---- language models --------------------------------------------------------------------- */
 typedef struct mean_loss {
     double total;
     int count;
@@ -188,7 +189,8 @@ static void ten_steps(golden *g, px_real *start) {
     px_adamw_config config = {json_real_value(json_array_get(betas, 0)), json_real_value(json_array_get(betas, 1)),
                               number(o, "eps"), number(o, "weight_decay")};
     px_model *model = &g->model;
-    px_real *m = px_alloc_array(model->block, sizeof *m, "moment"), *v = px_alloc_array(model->block, sizeof *v, "moment");
+    px_real *m = px_alloc_array(model->block, sizeof *m, "moment"),
+            *v = px_alloc_array(model->block, sizeof *v, "moment");
     px_range *ranges = px_alloc_array((size_t)model->param_count, sizeof *ranges, "ranges");
     for (int i = 0; i < model->param_count; i++) {
         ranges[i] = (px_range){model->params[i].offset, model->params[i].count, model->params[i].decay};
@@ -197,7 +199,8 @@ static void ten_steps(golden *g, px_real *start) {
     for (int step = 1; step <= (int)number(o, "steps"); step++) {
         double loss = loss_and_gradients(g), norm = sqrt(px_sum_squares(g->grads, model->block));
         double loss_wanted = json_number_value(json_array_get(json_object_get(g->numbers, "losses"), (size_t)step - 1));
-        double norm_wanted = json_number_value(json_array_get(json_object_get(g->numbers, "grad_norms"), (size_t)step - 1));
+        double norm_wanted = json_number_value(
+            json_array_get(json_object_get(g->numbers, "grad_norms"), (size_t)step - 1));
         assert_true(fabs(loss - loss_wanted) < 1e-5);
         assert_true(fabs(norm - norm_wanted) < 1e-4 * norm_wanted);
         px_adamw_step(&config, model->weights, g->grads, m, v, ranges, model->param_count, number(o, "lr"),
@@ -245,7 +248,7 @@ static void test_language_model(void **state) {
     close_golden(&g);
 }
 
-/* ---- classifiers ----------------------------------------------------------------------------------------------------------- */
+/* ---- classifiers --------------------------------------------------------------------- */
 static void test_scores(void **state) {
     golden g;
     double scores[MAX_ROWS], weights[MAX_ROWS];
@@ -270,7 +273,7 @@ static void test_scores(void **state) {
     close_golden(&g);
 }
 
-/* ---- trained models ----------------------------------------------------------------------------------------------------- */
+/* ---- trained models --------------------------------------------------------------------- */
 static bool shared_model(char *dir, size_t size, const char *name) {
     snprintf(dir, size, "%s/data/models/%s", PX_SHARED_DIR, name);
     if (px_dir_exists(dir)) return true;
@@ -297,8 +300,8 @@ static void read_activation(json_t *file, const char *name, void *out, size_t co
     }
 }
 
-/* Hidden states of the model's first `layers` blocks and final norm, against the norm of the file's activations taken in
- * double. */
+/* Hidden states of the model's first `layers` blocks and final norm, against the norm of the file's activations taken
+ * in double. */
 static void check_block(const px_model *model, const px_batch *batch, int layers, const float *block) {
     px_model part;
     px_model_config config = model->config;
@@ -338,7 +341,8 @@ static void check_sort_outputs(const px_model *model, const px_batch *batch, jso
     read_activation(file, "probs", probabilities, 33 * 3);
     read_activation(file, "ln_f", norm, 33 * 48);
     px_engine_forward(engine, model, batch);
-    print_message("    final norm: largest difference %.2e\n", largest_difference(px_engine_hidden(engine), norm, 33 * 48));
+    print_message("    final norm: largest difference %.2e\n",
+                  largest_difference(px_engine_hidden(engine), norm, 33 * 48));
     assert_true(largest_difference(px_engine_hidden(engine), norm, 33 * 48) < 1e-4);
     px_engine_logits(engine, model, rows, 33, found);
     print_message("    logits: largest difference %.2e\n", largest_difference(found, logits, 33 * 3));
@@ -378,15 +382,16 @@ static void test_sort_activations(void **state) {
     px_model_free(&model);
 }
 
-/* transformers 5.23 in float64: "Once upon a time, there was a little girl", then 96 greedy tokens (the two best logits are
- * never closer than 0.05). The text goes on " named Lily. She loved to play outside in the park. One day, she saw a big,
- * red ball. ..." */
+/* transformers 5.23 in float64: "Once upon a time, there was a little girl", then 96 greedy tokens (the two best logits
+ * are never closer than 0.05). The text goes on " named Lily. She loved to play outside in the park. One day, she saw a
+ * big, red ball. ..." */
 static const int32_t story_prompt[] = {1, 403, 407, 261, 378, 432, 383, 286, 261, 376, 298, 315, 421};
 static const int32_t story_greedy[96] = {
-    395, 317, 426, 338, 401, 396, 267, 337, 410, 408, 419, 292, 411, 322, 265, 282, 295, 433, 426, 385, 328, 432, 358, 394,
-    261, 370, 432, 352, 266, 268, 388, 426, 338, 391, 266, 267, 337, 335, 312, 432, 398, 312, 286, 267, 414, 270, 333, 415,
-    426, 13,  438, 310, 439, 419, 357, 336, 432, 313, 438, 310, 432, 278, 316, 439, 419, 298, 414, 267, 265, 282, 295, 433,
-    426, 436, 317, 286, 296, 418, 269, 279, 292, 416, 439, 413, 409, 416, 327, 263, 415, 294, 267, 400, 426, 338, 336, 432};
+    395, 317, 426, 338, 401, 396, 267, 337, 410, 408, 419, 292, 411, 322, 265, 282, 295, 433, 426, 385,
+    328, 432, 358, 394, 261, 370, 432, 352, 266, 268, 388, 426, 338, 391, 266, 267, 337, 335, 312, 432,
+    398, 312, 286, 267, 414, 270, 333, 415, 426, 13,  438, 310, 439, 419, 357, 336, 432, 313, 438, 310,
+    432, 278, 316, 439, 419, 298, 414, 267, 265, 282, 295, 433, 426, 436, 317, 286, 296, 418, 269, 279,
+    292, 416, 439, 413, 409, 416, 327, 263, 415, 294, 267, 400, 426, 338, 336, 432};
 
 static void test_greedy_story(void **state) {
     (void)state;
@@ -437,11 +442,11 @@ int main(void) {
     static char llama_bias[] = "llama_untied_bias", qwen2[] = "qwen2_yarn", gpt2_score[] = "gpt2_score";
     static char llama_score[] = "llama_score";
     const struct CMUnitTest tests[] = {
-        GOLDEN(test_language_model, gpt2_tied),  GOLDEN(test_language_model, gpt2_untied),
-        GOLDEN(test_language_model, llama3),     GOLDEN(test_language_model, llama_bias),
-        GOLDEN(test_language_model, qwen2),      GOLDEN(test_scores, gpt2_score),
-        GOLDEN(test_scores, llama_score),        cmocka_unit_test(test_sort_activations),
-        cmocka_unit_test(test_greedy_story),     cmocka_unit_test(test_bf16_directory),
+        GOLDEN(test_language_model, gpt2_tied), GOLDEN(test_language_model, gpt2_untied),
+        GOLDEN(test_language_model, llama3),    GOLDEN(test_language_model, llama_bias),
+        GOLDEN(test_language_model, qwen2),     GOLDEN(test_scores, gpt2_score),
+        GOLDEN(test_scores, llama_score),       cmocka_unit_test(test_sort_activations),
+        cmocka_unit_test(test_greedy_story),    cmocka_unit_test(test_bf16_directory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* Saves each golden model again and loads it back with the same bits. With PHALANX_SAVED=DIR the directories stay there, one
- * per model and type of weights, for check_transformers.py. */
+/* Saves each golden model again and loads it back with the same bits. With PHALANX_SAVED=DIR the directories stay
+ * there, one per model and type of weights, for check_transformers.py. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -39,7 +39,8 @@ static void save_again(const char *name, px_head head, px_dtype dtype, const cha
 
 static void test_saved(void **state) {
     (void)state;
-    static const char *const language[] = {"gpt2_tied", "gpt2_untied", "llama_tied_llama3", "llama_untied_bias", "qwen2_yarn"};
+    static const char *const language[] = {"gpt2_tied", "gpt2_untied", "llama_tied_llama3", "llama_untied_bias",
+                                           "qwen2_yarn"};
     for (int i = 0; i < 5; i++) {
         save_again(language[i], PX_HEAD_LM, PX_F32, "");
         save_again(language[i], PX_HEAD_LM, PX_BF16, ".bf16");

@@ -13,8 +13,8 @@
 #include "scratch.h"
 
 #define GPT2 "\"model_type\":\"gpt2\",\"vocab_size\":100,\"n_embd\":12,\"n_layer\":2,\"n_head\":3,\"n_positions\":32"
-#define LLAMA                                                                                                       \
-    "\"model_type\":\"llama\",\"vocab_size\":100,\"hidden_size\":16,\"intermediate_size\":24,\"num_hidden_layers\":2,"   \
+#define LLAMA                                                                                                          \
+    "\"model_type\":\"llama\",\"vocab_size\":100,\"hidden_size\":16,\"intermediate_size\":24,\"num_hidden_layers\":2," \
     "\"num_attention_heads\":4,\"max_position_embeddings\":64"
 
 /* config.json = base with one key set to a value (JSON text). */
@@ -94,11 +94,13 @@ static void test_stop_ids(void **state) {
     assert_done(read_with(LLAMA, "eos_token_id", "null", &c));
     assert_int_equal(c.eos_count, 2);
     scratch_text("generation_config.json", "{\"eos_token_id\":\"</s>\"}");
-    assert_refused(read_with(LLAMA, "eos_token_id", "3", &c), "text as id", "generation_config.json: key \"eos_token_id\"");
+    assert_refused(read_with(LLAMA, "eos_token_id", "3", &c), "text as id",
+                   "generation_config.json: key \"eos_token_id\"");
     scratch_text("generation_config.json", "[]");
     assert_refused(read_with(LLAMA, "eos_token_id", "3", &c), "list", "not a JSON object");
     assert_int_equal(px_tree_remove(scratch_path("generation_config.json")), PX_OK);
-    assert_refused(read_with(LLAMA, "eos_token_id", "[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]", &c), "17", "at most 16");
+    assert_refused(read_with(LLAMA, "eos_token_id", "[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]", &c), "17",
+                   "at most 16");
 }
 
 static void test_heads(void **state) {
@@ -118,7 +120,8 @@ static void test_refusals(void **state) {
     static const struct {
         const char *base, *key, *value, *part;
     } cases[] = {
-        {GPT2, "model_type", "\"gpt_neox\"", "\"model_type\" is \"gpt_neox\"; valid is a supported type: \"gpt2\", \"llama\""},
+        {GPT2, "model_type", "\"gpt_neox\"",
+         "\"model_type\" is \"gpt_neox\"; valid is a supported type: \"gpt2\", \"llama\""},
         {GPT2, "model_type", "null", "model_type"},
         {GPT2, "model_type", "7", "model_type"},
         {GPT2, "vocab_size", "null", "vocab_size"},
@@ -155,12 +158,14 @@ static void test_refusals(void **state) {
         {LLAMA, "rope_theta", "\"big\"", "rope_theta"},
         {LLAMA, "rope_scaling", "[]", "rope_scaling"},
         {LLAMA, "rope_scaling", "{\"type\":\"dynamic\",\"factor\":2}", "dynamic and longrope change the rotation"},
-        {LLAMA, "rope_scaling", "{\"rope_type\":\"longrope\",\"factor\":2}", "\"rope_scaling.rope_type\" is \"longrope\""},
+        {LLAMA, "rope_scaling", "{\"rope_type\":\"longrope\",\"factor\":2}",
+         "\"rope_scaling.rope_type\" is \"longrope\""},
         {LLAMA, "rope_scaling", "{\"rope_type\":\"linear\"}", "\"rope_scaling.factor\" is missing"},
         {LLAMA, "rope_parameters", "{\"rope_type\":\"linear\",\"factor\":0.5}", "\"rope_parameters.factor\" is 0.5"},
-        {LLAMA, "rope_parameters", "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":1}",
-         "0 < low < high"},
-        {LLAMA, "rope_parameters", "{\"rope_type\":\"default\",\"partial_rotary_factor\":0.5}", "partial_rotary_factor"},
+        {LLAMA, "rope_parameters",
+         "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":1}", "0 < low < high"},
+        {LLAMA, "rope_parameters", "{\"rope_type\":\"default\",\"partial_rotary_factor\":0.5}",
+         "partial_rotary_factor"},
         {LLAMA, "rope_parameters", "{\"rope_type\":\"yarn\",\"factor\":2,\"truncate\":false}", "truncate"},
         {LLAMA, "sliding_window", "16", "sliding_window"},
         {LLAMA, "layer_types", "[\"full_attention\",\"sliding_attention\"]", "layer_types"},
@@ -208,10 +213,10 @@ static void assert_same(const px_model_config *a, const px_model_config *b) {
     assert_int_equal(a->family, b->family);
     assert_int_equal(a->head, b->head);
     assert_int_equal(a->tied, b->tied);
-    const int *x[] = {&a->vocab_size, &a->hidden_size, &a->layers, &a->heads, &a->kv_heads, &a->head_dim,
-                      &a->intermediate_size, &a->max_positions, &a->bos_id, &a->eos_count};
-    const int *y[] = {&b->vocab_size, &b->hidden_size, &b->layers, &b->heads, &b->kv_heads, &b->head_dim,
-                      &b->intermediate_size, &b->max_positions, &b->bos_id, &b->eos_count};
+    const int *x[] = {&a->vocab_size, &a->hidden_size,       &a->layers,        &a->heads,  &a->kv_heads,
+                      &a->head_dim,   &a->intermediate_size, &a->max_positions, &a->bos_id, &a->eos_count};
+    const int *y[] = {&b->vocab_size, &b->hidden_size,       &b->layers,        &b->heads,  &b->kv_heads,
+                      &b->head_dim,   &b->intermediate_size, &b->max_positions, &b->bos_id, &b->eos_count};
     for (int i = 0; i < 10; i++) assert_int_equal(*x[i], *y[i]);
     for (int i = 0; i < a->eos_count; i++) assert_int_equal(a->eos_ids[i], b->eos_ids[i]);
     assert_int_equal(a->attention_bias, b->attention_bias);
@@ -232,7 +237,8 @@ static void test_round_trip(void **state) {
     (void)state;
     static const char llama3[] = "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,"
                                  "\"original_max_position_embeddings\":16}";
-    static const char yarn[] = "{\"rope_type\":\"yarn\",\"factor\":4,\"beta_fast\":16,\"original_max_position_embeddings\":16}";
+    static const char yarn[] =
+        "{\"rope_type\":\"yarn\",\"factor\":4,\"beta_fast\":16,\"original_max_position_embeddings\":16}";
     static const char *const cases[][3] = {
         {GPT2, "layer_norm_epsilon", "1.1e-5"},
         {GPT2 ",\"tie_word_embeddings\":false", "activation_function", "\"relu\""},
@@ -240,7 +246,7 @@ static void test_round_trip(void **state) {
         {LLAMA ",\"attention_bias\":true,\"eos_token_id\":[5,6]", "rope_scaling", llama3},
         {LLAMA ",\"num_key_value_heads\":2,\"head_dim\":6", "rope_scaling", yarn},
         {LLAMA ",\"mlp_bias\":true", "rope_scaling", "{\"rope_type\":\"linear\",\"factor\":3}"},
-        {LLAMA ",\"tie_word_embeddings\":true", "model_type", "\"qwen2\""},
+        {LLAMA ",\"tie_word_embeddings\":true,\"rope_theta\":1234.5", "model_type", "\"qwen2\""},
         {LLAMA, "model_type", "\"mistral\""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -258,7 +264,8 @@ static void test_shapes(void **state) {
     static const struct {
         const char *name;
         int64_t parameters; /* as transformers counts them */
-    } shapes[] = {{"gpt2-124m", 124439808}, {"nano10m", 10770816}, {"smollm2-135m", 134515008}, {"stories15m", 15191712}};
+    } shapes[] = {
+        {"gpt2-124m", 124439808}, {"nano10m", 10770816}, {"smollm2-135m", 134515008}, {"stories15m", 15191712}};
     px_model_config c;
     for (int i = 0; i < 4; i++) {
         px_model model;
@@ -273,8 +280,8 @@ static void test_shapes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_rope),      cmocka_unit_test(test_stop_ids),
-        cmocka_unit_test(test_heads),    cmocka_unit_test(test_refusals),  cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_defaults),   cmocka_unit_test(test_rope),     cmocka_unit_test(test_stop_ids),
+        cmocka_unit_test(test_heads),      cmocka_unit_test(test_refusals), cmocka_unit_test(test_bad_files),
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_shapes),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);

@@ -1,5 +1,5 @@
-/* Model directories: what is saved is loaded with the same bits; shards, prefixes and buffers are understood; whatever does
- * not fit is refused by the tensor's name. */
+/* Model directories: what is saved is loaded with the same bits; shards, prefixes and buffers are understood; whatever
+ * does not fit is refused by the tensor's name. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -91,7 +91,8 @@ static void test_heads(void **state) {
 static int sources_of(const px_model *model, px_tensor_source *sources) {
     for (int i = 0; i < model->param_count; i++) {
         const px_param *p = &model->params[i];
-        sources[i] = (px_tensor_source){p->name, p->dims, {p->shape[0], p->shape[1]}, p->transposed, model->weights + p->offset};
+        sources[i] = (px_tensor_source){
+            p->name, p->dims, {p->shape[0], p->shape[1]}, p->transposed, model->weights + p->offset};
     }
     return model->param_count;
 }
@@ -128,7 +129,8 @@ static void test_tensors(void **state) {
     one = s[2 + 2]; /* c_attn.weight, as a linear layer's [out, in] instead of Conv1D's */
     assert_non_null(strstr(one.name, "c_attn.weight"));
     s[4].transposed = false;
-    assert_refused(load_sources(s, n, PX_HEAD_LM), "not transposed", "c_attn.weight\" has shape [24, 8]; valid by config.json is [8, 24]");
+    assert_refused(load_sources(s, n, PX_HEAD_LM), "not transposed",
+                   "c_attn.weight\" has shape [24, 8]; valid by config.json is [8, 24]");
     s[4] = one;
 
     s[n] = (px_tensor_source){"lm_head.weight", 2, {11, 8}, false, model.weights + model.embed};
@@ -159,7 +161,8 @@ static void test_not_finite(void **state) {
     scratch_write("model.safetensors", buf.data, buf.length);
     px_buf_free(&buf);
     px_model_free(&model);
-    assert_refused(px_model_load(&model, scratch_dir, PX_HEAD_LM, NULL), "inf", "tensor \"model.norm.weight\" holds inf");
+    assert_refused(px_model_load(&model, scratch_dir, PX_HEAD_LM, NULL), "inf",
+                   "tensor \"model.norm.weight\" holds inf");
 }
 
 static void write_index(const char *last_name, const char *last_file) {
@@ -197,8 +200,10 @@ static void test_shards(void **state) {
 
     static const struct {
         const char *name, *file, *part;
-    } cases[] = {{"x", "\"../a.safetensors\"", "of the same directory"}, {"x", "\"/etc/passwd\"", "of the same directory"},
-                 {"x", "\"..\"", "of the same directory"},               {"x", "3", "of the same directory"},
+    } cases[] = {{"x", "\"../a.safetensors\"", "of the same directory"},
+                 {"x", "\"/etc/passwd\"", "of the same directory"},
+                 {"x", "\"..\"", "of the same directory"},
+                 {"x", "3", "of the same directory"},
                  {"x", "\"a.safetensors\"", "tensor \"x\" is not in the file"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         write_index(cases[i].name, cases[i].file);
@@ -220,7 +225,8 @@ static void test_absent(void **state) {
     for (int i = 0; i < 2; i++) assert_int_equal(px_tree_remove(scratch_path(gone[i])), PX_OK);
     assert_refused(px_model_load(&model, scratch_dir, PX_HEAD_LM, NULL), "none", "no weights");
     scratch_text("pytorch_model.bin", "PK");
-    assert_refused(px_model_load(&model, scratch_dir, PX_HEAD_LM, NULL), "pickle", "pytorch_model.bin: pickled weights");
+    assert_refused(px_model_load(&model, scratch_dir, PX_HEAD_LM, NULL), "pickle",
+                   "pytorch_model.bin: pickled weights");
     make(&model, PX_GPT2, PX_HEAD_LM, true);
     assert_int_equal(px_model_save(&model, scratch_path("no/such"), PX_F32, NULL), PX_IO);
     assert_int_equal(px_model_save(&model, scratch_dir, PX_I64, NULL), PX_USAGE);

@@ -55,19 +55,24 @@ static void test_bad_headers(void **state) {
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,9223372036854775807]}}", 4, "outside the file"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4, "do not fit"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],"
-         "\"data_offsets\":[2,6]}}", 6, "overlap"},
+         "\"data_offsets\":[2,6]}}",
+         6, "overlap"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],"
-         "\"data_offsets\":[0,4]}}", 4, "overlap"},
+         "\"data_offsets\":[0,4]}}",
+         4, "overlap"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "hole"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 8, "after the last tensor"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],"
-         "\"data_offsets\":[4,8]}}", 8, "duplicate"},
+         "\"data_offsets\":[4,8]}}",
+         8, "duplicate"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         assert_refused(open_header(cases[i].header, cases[i].data), cases[i].header, cases[i].part);
     }
-    assert_done(open_header("{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]},"
-                            "\"e\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[8,8]}}   ", 8));
+    assert_done(open_header(
+        "{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]},"
+        "\"e\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[8,8]}}   ",
+        8));
 }
 
 static void test_bad_lengths(void **state) {
@@ -76,11 +81,13 @@ static void test_bad_lengths(void **state) {
     px_tensors tensors;
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
         write_file("t.safetensors", "{}", lengths[i], 0);
-        assert_refused(px_tensors_open_file(&tensors, scratch_path("t.safetensors")), "length", "not a safetensors file");
+        assert_refused(px_tensors_open_file(&tensors, scratch_path("t.safetensors")), "length",
+                       "not a safetensors file");
     }
     for (size_t size = 0; size < 8; size++) {
         scratch_write("t.safetensors", "\2\0\0\0\0\0\0", size);
-        assert_refused(px_tensors_open_file(&tensors, scratch_path("t.safetensors")), "short", "not a safetensors file");
+        assert_refused(px_tensors_open_file(&tensors, scratch_path("t.safetensors")), "short",
+                       "not a safetensors file");
     }
     char *deep = malloc(200001);
     memset(deep, '[', 200000);
@@ -97,13 +104,17 @@ static void test_bad_values(void **state) {
         uint32_t word;
         size_t size;
         const char *part;
-    } cases[] = {{"F32", 0x7f800000, 4, "\"a\" holds inf"}, {"F32", 0x7fc00000, 4, "nan"}, {"F16", 0x7c00, 2, "inf"},
-                 {"BF16", 0xff80, 2, "-inf"},               {"I32", 1, 4, "dtype I32"},    {"F64", 0, 8, "dtype F64"}};
+    } cases[] = {{"F32", 0x7f800000, 4, "\"a\" holds inf"},
+                 {"F32", 0x7fc00000, 4, "nan"},
+                 {"F16", 0x7c00, 2, "inf"},
+                 {"BF16", 0xff80, 2, "-inf"},
+                 {"I32", 1, 4, "dtype I32"},
+                 {"F64", 0, 8, "dtype F64"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char header[128];
         unsigned char file[256] = {0};
-        snprintf(header, sizeof header, "{\"a\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[0,%zu]}}", cases[i].dtype,
-                 cases[i].size);
+        snprintf(header, sizeof header, "{\"a\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[0,%zu]}}",
+                 cases[i].dtype, cases[i].size);
         size_t length = strlen(header);
         file[0] = (unsigned char)length;
         memcpy(file + 8, header, length);
@@ -151,7 +162,9 @@ static void fill(px_real *values, size_t count, px_dtype dtype) { /* exact in th
     px_rng rng = px_rng_make(3, "values", PX_RNG_NOISE);
     for (size_t i = 0; i < count; i++) {
         float value = (float)px_rng_normal(&rng, (uint32_t)i, 0, 0, 0);
-        values[i] = dtype == PX_F16 ? px_from_f16(px_to_f16(value)) : dtype == PX_BF16 ? px_from_bf16(px_to_bf16(value)) : value;
+        values[i] = dtype == PX_F16    ? px_from_f16(px_to_f16(value))
+                    : dtype == PX_BF16 ? px_from_bf16(px_to_bf16(value))
+                                       : value;
     }
 }
 
@@ -164,7 +177,8 @@ static void test_round_trip(void **state) {
         fill(matrix, ROWS * COLUMNS, dtypes[d]);
         fill(vector, 5, dtypes[d]);
         for (int transposed = 0; transposed < 2; transposed++) {
-            px_tensor_source sources[] = {{"m", 2, {ROWS, COLUMNS}, transposed, matrix}, {"v", 1, {5, 1}, false, vector}};
+            px_tensor_source sources[] = {{"m", 2, {ROWS, COLUMNS}, transposed, matrix},
+                                          {"v", 1, {5, 1}, false, vector}};
             px_tensors tensors;
             assert_done(px_safetensors_write(scratch_path("r.safetensors"), sources, 2, dtypes[d]));
             assert_false(px_file_exists(scratch_path("r.safetensors.tmp")));
