@@ -7,10 +7,11 @@
 
 static const px_usage usage = {
     .synopsis = "chat --model DIR [options]",
-    .what = "Talks with a model. Each line is a user's turn; answers appear as they are generated. The conversation is kept;\n"
-            "when it outgrows the model's context, the oldest turns are forgotten.\n"
+    .what = "Talks with a model. Each line is a user's turn; answers appear as they are generated. The\n"
+            "conversation is kept; when it outgrows the model's context, the oldest turns are forgotten.\n"
             "  /reset forgets the conversation, /system TEXT sets the system message, /quit ends.",
-    .examples = "  phalanx chat --model policy\n  phalanx chat --model policy --system 'Answer briefly.' --temperature 0.7",
+    .examples = "  phalanx chat --model policy\n  phalanx chat --model policy --system 'Answer briefly.' "
+                "--temperature 0.7",
     .exits = "0 done, 64 usage, 65 bad model, 74 input/output",
 };
 
@@ -42,7 +43,7 @@ static px_status parse(settings *s, int argc, char **argv)
     return s->helped ? PX_OK : px_option_required("chat", "model", s->model);
 }
 
-/* ---- the conversation ---------------------------------------------------------------------------------------------- */
+/* ---- the conversation -------------------------------------------------------------------------------------------- */
 
 enum { MAX_TURNS = 1024 };
 
@@ -119,7 +120,8 @@ static px_status speak(talk *t)
     px_request request = {.prompt = t->ids.data, .prompt_length = (int)t->ids.length, .samples = 1};
     px_completion answer = {.ids = t->answer, .logprobs = t->logprobs};
     double start = px_now();
-    px_status status = px_generator_run(t->generator, &t->o.model, &sampling, &request, 1, &answer, px_stream_token, &stream);
+    px_status status = px_generator_run(t->generator, &t->o.model, &sampling, &request, 1, &answer, px_stream_token,
+                                        &stream);
     double seconds = px_now() - start;
     if (status == PX_OK) {
         status = px_stream_end(&stream, &answer);
@@ -160,7 +162,8 @@ static px_status take_line(talk *t, const char *line, bool *over)
         if (fits) {
             return speak(t);
         }
-        px_log(PX_INFO, "[that does not fit: %lld tokens, the model's context is %d]", (long long)t->ids.length, t->context);
+        px_log(PX_INFO, "[that does not fit: %lld tokens, the model's context is %d]", (long long)t->ids.length,
+               t->context);
         px_free(t->turn[--t->turns]);
     }
     return PX_OK;
@@ -172,7 +175,8 @@ static px_status prepare(talk *t)
         return px_fail(PX_DATA, "%s: no tokenizer.json there; give --tokenizer", t->s->model);
     }
     if (t->o.renderer == NULL) {
-        return px_fail(PX_DATA, "%s: no chat template; choose one with --template, e.g. --template chatml", t->s->model);
+        return px_fail(PX_DATA, "%s: no chat template; choose one with --template, e.g. --template chatml",
+                                t->s->model);
     }
     t->context = t->o.model.config.max_positions < 32768 ? t->o.model.config.max_positions : 32768;
     int64_t room = t->s->sampling.max_new_tokens;
@@ -183,7 +187,8 @@ static px_status prepare(talk *t)
     if (t->answer == NULL || t->logprobs == NULL) {
         return px_error_code();
     }
-    px_generator_plan plan = {.max_slots = 1, .max_length = t->context, .max_prefill = t->context, .threads = t->o.threads};
+    px_generator_plan plan = {.max_slots = 1, .max_length = t->context, .max_prefill = t->context,
+                              .threads = t->o.threads};
     return px_generator_create(&t->generator, &t->o.model.config, &plan);
 }
 

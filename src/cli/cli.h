@@ -7,7 +7,7 @@
 #include "phalanx/model.h"
 #include "phalanx/text.h"
 
-/* ---- commands: argv[0] is the command's name ------------------------------------------------------------------------ */
+/* ---- commands: argv[0] is the command's name --------------------------------------------------------------------- */
 px_status px_command_train(int argc, char **argv);
 px_status px_command_config(int argc, char **argv);
 px_status px_command_generate(int argc, char **argv);
@@ -24,14 +24,20 @@ px_status px_command_version(int argc, char **argv);
 
 const char *px_program_commit(void); /* of the sources, "" when unknown */
 
-/* ---- options -------------------------------------------------------------------------------------------------------- */
+/* ---- options ----------------------------------------------------------------------------------------------------- */
 enum { PX_MAX_WORDS = 256 };
 typedef struct px_words { /* repeated options and positional arguments; borrowed from argv */
     const char *word[PX_MAX_WORDS];
     int count;
 } px_words;
 
-typedef enum px_option_type { PX_OPTION_TEXT, PX_OPTION_INT, PX_OPTION_FLOAT, PX_OPTION_FLAG, PX_OPTION_LIST } px_option_type;
+typedef enum px_option_type {
+    PX_OPTION_TEXT,
+    PX_OPTION_INT,
+    PX_OPTION_FLOAT,
+    PX_OPTION_FLAG,
+    PX_OPTION_LIST,
+} px_option_type;
 typedef struct px_option {
     const char *name;     /* without "--" */
     px_option_type type;
@@ -46,18 +52,18 @@ typedef struct px_usage {
     const char *what;     /* a paragraph */
     const char *examples; /* lines, indented by two */
     const char *exits;    /* "0 done, 64 usage, ..." */
-    const char *unbuilt;  /* names of options that the contract has and this build has not, separated by spaces; NULL: none */
+    const char *unbuilt;  /* options that the contract has and this build has not, separated by spaces; NULL: none */
 } px_usage;
 
 /* Reads argv[1..): "--key value", "--key=value", flags, "--" before words that begin with dashes. words NULL: none are
  * taken. --help prints the usage on stdout and sets *helped: the command then returns PX_OK. PX_USAGE names the option,
  * what is wrong and the nearest name. */
-px_status px_options_parse(const px_usage *usage, const px_option *options, int count, int argc, char **argv, px_words *words,
-                           bool *helped);
+px_status px_options_parse(const px_usage *usage, const px_option *options, int count, int argc, char **argv,
+                           px_words *words, bool *helped);
 px_status px_option_required(const char *command, const char *name, const char *value); /* PX_USAGE when NULL */
 #define PX_COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
-/* ---- models and what belongs to them --------------------------------------------------------------------------------- */
+/* ---- models and what belongs to them ----------------------------------------------------------------------------- */
 typedef struct px_opened {
     px_model model;
     bool had_score;              /* the directory has a score head */
@@ -65,8 +71,10 @@ typedef struct px_opened {
     const px_renderer *renderer; /* NULL: no chat template */
     int threads;                 /* cores this process may use */
 } px_opened;
-/* tokenizer_path NULL: the one in the model's directory, if there is one. template: "auto", "none" or a renderer's name. */
-px_status px_opened_load(px_opened *opened, const char *dir, px_head head, const char *tokenizer_path, const char *template);
+/* tokenizer_path NULL: the one in the model's directory, if there is one. template: "auto", "none" or a renderer's
+ * name. */
+px_status px_opened_load(px_opened *opened, const char *dir, px_head head, const char *tokenizer_path,
+                         const char *template);
 void px_opened_free(px_opened *opened);
 px_status px_tokenizer_open(px_tokenizer **tokenizer, const char *dir); /* *tokenizer NULL: the directory has none */
 int px_cores(void); /* by the affinity mask */
@@ -87,7 +95,7 @@ typedef struct px_stops {
 /* Byte offset in the decoded text where the first stop string begins; SIZE_MAX: nowhere. */
 size_t px_stops_find(px_stops *stops, const int32_t *ids, int length);
 
-/* ---- output ------------------------------------------------------------------------------------------------------------ */
+/* ---- output ------------------------------------------------------------------------------------------------------ */
 struct json_t;
 px_status px_print_json(struct json_t *json); /* one compact line on stdout; takes the reference */
 px_status px_output_done(void);               /* flushes stdout; PX_IO when something was lost */

@@ -5,8 +5,9 @@
 
 static const px_usage usage = {
     .synopsis = "config CONFIG [--set a.b=v]... [--diff] | --schema | --markdown | --keys [GROUP]",
-    .what = "Prints the configuration as a run would see it: defaults, the file with its includes, then --set. Every\n"
-            "problem is named with file, line and column, all at once. The output loads to the same configuration.",
+    .what = "Prints the configuration as a run would see it: defaults, the file with its includes, then --set.\n"
+            "Every problem is named with file, line and column, all at once. The output loads to the same\n"
+            "configuration.",
     .examples = "  phalanx config configs/quickstart.yaml --set training.lr=1e-6 --diff\n"
                 "  phalanx config --schema > phalanx.schema.json\n"
                 "  phalanx config --keys training",

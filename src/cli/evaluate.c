@@ -8,11 +8,11 @@
 
 static const px_usage usage = {
     .synopsis = "evaluate (--model DIR | --rewards LIST) --data F.jsonl [options]",
-    .what = "A language model: mean negative log-likelihood per token of texts; of completions only, where records have a\n"
-            "prompt and a completion. A reward model with preference pairs: accuracy and margin. --rewards: rule rewards of\n"
-            "given completions (fields prompt, completion or text), a list of lexicon:FILE, length:TOKENS, regex:PATTERN,\n"
-            "exact:FIELD, exec:COMMAND, separated by commas. Under mpirun the ranks share the records; the result has\n"
-            "the same bits on any number of them.",
+    .what = "A language model: mean negative log-likelihood per token of texts; of completions only, where\n"
+            "records have a prompt and a completion. A reward model with preference pairs: accuracy and margin.\n"
+            "--rewards: rule rewards of given completions (fields prompt, completion or text), a list of\n"
+            "lexicon:FILE, length:TOKENS, regex:PATTERN, exact:FIELD, exec:COMMAND, separated by commas. Under\n"
+            "mpirun the ranks share the records; the result has the same bits on any number of them.",
     .examples = "  phalanx evaluate --model policy --data heldout.jsonl --json\n"
                 "  phalanx evaluate --model reward --data pairs.jsonl --per-record scores.jsonl\n"
                 "  phalanx evaluate --rewards lexicon:words.txt,length:40 --data samples.jsonl --tokenizer policy",
@@ -61,9 +61,10 @@ px_status px_evaluation_print(const px_evaluation *e, json_t *summary)
             const char *name;
             json_t *row;
             json_object_foreach(value, name, row) {
-                printf("%-24s mean %-12.6g std %-12.6g failed %lld\n", name, json_number_value(json_object_get(row, "mean")),
-                       json_number_value(json_object_get(row, "std")),
-                       (long long)json_integer_value(json_object_get(row, "failed")));
+                json_t *mean = json_object_get(row, "mean"), *std = json_object_get(row, "std");
+                json_t *lost = json_object_get(row, "failed");
+                printf("%-24s mean %-12.6g std %-12.6g failed %lld\n", name, json_number_value(mean),
+                       json_number_value(std), (long long)json_integer_value(lost));
             }
         } else if (json_is_integer(value)) {
             printf("%-24s %lld\n", key, (long long)json_integer_value(value));

@@ -1,5 +1,5 @@
-/* Loss of a language model, accuracy of a reward model. Rows are shared by the ranks, results are gathered, and every sum
- * runs over all rows in order, so that its bits do not depend on how many ranks there are. */
+/* Loss of a language model, accuracy of a reward model. Rows are shared by the ranks, results are gathered, and every
+ * sum runs over all rows in order, so that its bits do not depend on how many ranks there are. */
 #include "evaluate.h"
 #include "phalanx/dist.h"
 
@@ -92,7 +92,8 @@ static FILE *open_lines(const char *path, px_status *status)
 
 static px_status put_line(FILE *out, const char *path, json_t *line)
 {
-    bool fine = line != NULL && json_dumpf(line, out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 && fputc('\n', out) != EOF;
+    bool fine = line != NULL && json_dumpf(line, out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0;
+    fine = fine && fputc('\n', out) != EOF;
     json_decref(line);
     return fine ? PX_OK : px_fail(PX_IO, "%s: cannot write", path);
 }
@@ -102,7 +103,7 @@ static px_status close_lines(FILE *out, const char *path)
     return out == NULL || fclose(out) == 0 ? PX_OK : px_fail(PX_IO, "%s: cannot write: %m", path);
 }
 
-/* ---- language models ----------------------------------------------------------------------------------------------- */
+/* ---- language models --------------------------------------------------------------------------------------------- */
 
 static bool is_target(const px_row *row, int position)
 {
@@ -176,8 +177,8 @@ static px_status text_line(FILE *out, const char *path, const px_row *row, const
     for (int64_t k = 0; k < n; k++) {
         json_array_append_new(list, json_real((double)logprobs[k]));
     }
-    return put_line(out, path, json_pack("{s:I, s:f, s:I, s:o}", "record", (json_int_t)row->record, "nll", nll, "tokens",
-                                         (json_int_t)n, "logprobs", list));
+    return put_line(out, path, json_pack("{s:I, s:f, s:I, s:o}", "record", (json_int_t)row->record, "nll", nll,
+                                         "tokens", (json_int_t)n, "logprobs", list));
 }
 
 static px_status summarize_texts(const px_evaluation *e, const px_dataset *data, const float *logprobs)
@@ -259,7 +260,7 @@ px_status px_evaluate_texts(const px_evaluation *e, px_opened *opened, const px_
     return status;
 }
 
-/* ---- reward models ------------------------------------------------------------------------------------------------- */
+/* ---- reward models ----------------------------------------------------------------------------------------------- */
 
 static void flush_pairs(runner *r, double (**out)[2])
 {
@@ -311,8 +312,8 @@ static px_status summarize_pairs(const px_evaluation *e, const px_dataset *data,
         margin += chosen - rejected;
         sum += log1p(exp(-fabs(chosen - rejected))) + (chosen < rejected ? rejected - chosen : 0.0);
         if (out != NULL) {
-            status = put_line(out, e->per_record, json_pack("{s:I, s:f, s:f}", "record", (json_int_t)row.record, "chosen",
-                                                            chosen, "rejected", rejected));
+            status = put_line(out, e->per_record, json_pack("{s:I, s:f, s:f}", "record", (json_int_t)row.record,
+                                                            "chosen", chosen, "rejected", rejected));
         }
     }
     px_status closed = close_lines(out, e->per_record);

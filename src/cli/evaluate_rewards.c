@@ -112,7 +112,7 @@ static px_status number_names(spec_list *list, char (*names)[32])
     return PX_OK;
 }
 
-/* ---- records ------------------------------------------------------------------------------------------------------- */
+/* ---- records ----------------------------------------------------------------------------------------------------- */
 
 typedef struct texts {
     const px_evaluation *e;
@@ -183,7 +183,7 @@ static void free_texts(texts *t)
     px_ids_free(&t->ids);
 }
 
-/* ---- summary ------------------------------------------------------------------------------------------------------- */
+/* ---- summary ----------------------------------------------------------------------------------------------------- */
 
 static json_t *number_or_null(double value)
 {
@@ -235,8 +235,8 @@ static px_status score(const px_evaluation *e, px_rewards *rewards, const spec_l
     px_buf events = {0};
     px_status status = samples != NULL && raw != NULL ? PX_OK : px_error_code();
     for (size_t i = 0; i < count && status == PX_OK; i++) {
-        samples[i] = (px_reward_sample){t->bytes.data + t->place[3 * i], t->bytes.data + t->place[3 * i + 1], t->tokens[i],
-                                        t->bytes.data + t->place[3 * i + 2]};
+        samples[i] = (px_reward_sample){t->bytes.data + t->place[3 * i], t->bytes.data + t->place[3 * i + 1],
+                                        t->tokens[i], t->bytes.data + t->place[3 * i + 2]};
     }
     if (status == PX_OK) {
         status = px_rewards_score(rewards, samples, (int)count, raw, &events);

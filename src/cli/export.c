@@ -9,9 +9,9 @@
 
 static const px_usage usage = {
     .synopsis = "export RUN_OR_CHECKPOINT --out DIR [options]",
-    .what = "Writes a Hugging Face directory (config.json, model.safetensors, tokenizer) from a run, one of its stages, or a\n"
-            "checkpoint. Of a finished stage its result is taken, of another the newest checkpoint; --iteration takes the\n"
-            "checkpoint after that iteration. Checksums are verified first.",
+    .what = "Writes a Hugging Face directory (config.json, model.safetensors, tokenizer) from a run, one of its\n"
+            "stages, or a checkpoint. Of a finished stage its result is taken, of another the newest checkpoint;\n"
+            "--iteration takes the checkpoint after that iteration. Checksums are verified first.",
     .examples = "  phalanx export runs/stories-ppo --out policy\n"
                 "  phalanx export runs/stories-ppo/ppo --iteration 20 --module critic --dtype bf16 --out critic-20",
     .exits = "0 done, 64 usage, 65 bad checkpoint or model, 74 input/output",
@@ -124,8 +124,8 @@ static px_status find_source(const char *dir, const settings *s, char *out, size
 {
     if (has_file(dir, "MANIFEST.json")) {
         snprintf(out, size, "%s", dir);
-        return s->iteration == NULL ? verified(dir) : px_fail(PX_USAGE, "export: %s is a checkpoint; --iteration is for runs",
-                                                              dir);
+        return s->iteration == NULL ? verified(dir)
+                                    : px_fail(PX_USAGE, "export: %s is a checkpoint; --iteration is for runs", dir);
     }
     char stage[PX_PATH_MAX];
     PX_TRY(find_stage(dir, s, stage, sizeof stage));
@@ -155,8 +155,9 @@ static px_status find_module(const char *dir, const settings *s, char *out, size
     PX_TRY(find_source(dir, s, source, sizeof source));
     const char *module = s->module != NULL ? s->module : has_dir(source, "policy") ? "policy" : "reward";
     PX_TRY(px_path_join(out, size, source, module));
-    return px_dir_exists(out) ? PX_OK : px_fail(PX_DATA, "%s: no %s there; valid are the modules that the algorithm trains "
-                                                "(policy, critic, reward)", source, module);
+    return px_dir_exists(out) ? PX_OK
+                              : px_fail(PX_DATA, "%s: no %s there; valid are the modules that the algorithm trains "
+                                        "(policy, critic, reward)", source, module);
 }
 
 static px_status write_model(const char *from, const char *out, px_dtype dtype)
@@ -210,7 +211,7 @@ px_status px_command_export(int argc, char **argv)
     settings s = {.dtype = "f32"};
     const px_option options[] = {
         {"out", PX_OPTION_TEXT, &s.out, "DIR", "where the model is written", 0, 0},
-        {"module", PX_OPTION_TEXT, &s.module, "NAME", "policy, critic or reward; without: policy, or the reward model", 0, 0},
+        {"module", PX_OPTION_TEXT, &s.module, "NAME", "policy, critic or reward", 0, 0},
         {"iteration", PX_OPTION_TEXT, &s.iteration, "N|best|latest", "a checkpoint instead of the result", 0, 0},
         {"stage", PX_OPTION_TEXT, &s.stage, "NAME", "stage of a run; without: the last one that ran", 0, 0},
         {"dtype", PX_OPTION_TEXT, &s.dtype, "TYPE", "f32, bf16 or f16", 0, 0},
@@ -220,7 +221,7 @@ px_status px_command_export(int argc, char **argv)
         return PX_OK;
     }
     if (words.count != 1) {
-        return px_fail(PX_USAGE, "export: one run, stage or checkpoint, please; 'phalanx export --help' shows examples");
+        return px_fail(PX_USAGE, "export: which run, stage or checkpoint? e.g. phalanx export runs/a --out a");
     }
     px_dtype dtype = PX_F32;
     char from[PX_PATH_MAX];

@@ -7,9 +7,9 @@
 
 static const px_usage usage = {
     .synopsis = "generate --model DIR (--prompt TEXT | --data F.jsonl) [options]",
-    .what = "Completes prompts. With --data each record is a prompt: text, messages, or token ids (prompt_ids), which need no\n"
-            "tokenizer. Sampling depends on the seed, the place of the prompt and the number of the sample alone, never on\n"
-            "the machine. Text goes to stdout; with --json a line for each sample:\n"
+    .what = "Completes prompts. With --data each record is a prompt: text, messages, or token ids (prompt_ids),\n"
+            "which need no tokenizer. Sampling depends on the seed, the place of the prompt and the number of the\n"
+            "sample alone, never on the machine. Text goes to stdout; with --json a line for each sample:\n"
             "{\"prompt_id\",\"sample\",\"ids\",\"text\",\"logprobs\",\"finish_reason\":\"stop|length\"}.",
     .examples = "  phalanx generate --model policy --prompt 'Once upon a time' --temperature 0\n"
                 "  phalanx generate --model policy --data prompts.jsonl --samples 4 --json > samples.jsonl",
@@ -38,7 +38,8 @@ static px_status parse(settings *s, int argc, char **argv)
         {"top-k", PX_OPTION_INT, &s->sampling.top_k, "K", "only the K most likely tokens; 0: off", 0, 1e9},
         {"top-p", PX_OPTION_FLOAT, &s->sampling.top_p, "P", "only the most likely tokens of mass P; 1: off", 1e-9, 1},
         {"min-p", PX_OPTION_FLOAT, &s->sampling.min_p, "P", "only tokens of P times the most likely one; 0: off", 0, 1},
-        {"repetition-penalty", PX_OPTION_FLOAT, &s->sampling.repetition_penalty, "X", "above 1 avoids repeats", 1e-3, 1e3},
+        {"repetition-penalty", PX_OPTION_FLOAT, &s->sampling.repetition_penalty, "X", "above 1 avoids repeats", 1e-3,
+         1e3},
         {"samples", PX_OPTION_INT, &s->samples, "G", "completions of each prompt", 1, 1e6},
         {"seed", PX_OPTION_INT, &s->sampling.seed, "S", "other seeds, other samples", 0, 9e15},
         {"stop", PX_OPTION_LIST, &s->stop, "TEXT", "ends a completion before this text", 0, 0},
@@ -64,7 +65,7 @@ static px_status parse(settings *s, int argc, char **argv)
     return PX_OK;
 }
 
-/* ---- prompts ------------------------------------------------------------------------------------------------------- */
+/* ---- prompts ----------------------------------------------------------------------------------------------------- */
 
 typedef struct prompts {
     px_ids ids;       /* all, one after another */
@@ -164,7 +165,8 @@ static px_status check_ids(const prompts *p, const settings *s, int vocab_size)
 {
     for (int64_t i = 0; i < p->ids.length; i++) {
         if (p->ids.data[i] < 0 || p->ids.data[i] >= vocab_size) {
-            return px_fail(PX_DATA, "%s: the tokenizer gives id %d, the model has %d; they do not belong together", s->model,
+            return px_fail(PX_DATA, "%s: the tokenizer gives id %d, the model has %d; they do not belong together",
+                                    s->model,
                            (int)p->ids.data[i], vocab_size);
         }
     }
@@ -178,8 +180,9 @@ static px_status fit_context(settings *s, const prompts *p, int context)
         return px_fail(PX_DATA, "the longest prompt has %d tokens, the model's context is %d", p->longest, context);
     }
     if (s->sampling.max_new_tokens > left) {
-        return px_fail(PX_USAGE, "generate: --max-new-tokens is %lld; the longest prompt has %d tokens and the model's context "
-                       "is %d, so at most %d fit", (long long)s->sampling.max_new_tokens, p->longest, context, left);
+        return px_fail(PX_USAGE, "generate: --max-new-tokens is %lld; the longest prompt has %d tokens and the "
+                       "model's context is %d, so at most %d fit", (long long)s->sampling.max_new_tokens, p->longest, context,
+                       left);
     }
     if (s->sampling.max_new_tokens == 0) {
         s->sampling.max_new_tokens = left < 128 ? left : 128;
@@ -187,7 +190,7 @@ static px_status fit_context(settings *s, const prompts *p, int context)
     return PX_OK;
 }
 
-/* ---- completions --------------------------------------------------------------------------------------------------- */
+/* ---- completions ------------------------------------------------------------------------------------------------- */
 
 enum { CHUNK_SAMPLES = 512, MAX_SLOTS = 64 };
 
@@ -221,7 +224,8 @@ static px_status print_sample(work *w, const px_completion *c, int64_t prompt, i
             json_array_append_new(ids, json_integer(c->ids[i]));
             json_array_append_new(logprobs, json_real((double)c->logprobs[i]));
         }
-        json_t *value = text ? json_stringn(w->stream.text.data != NULL ? w->stream.text.data : "", w->stream.text.length)
+        json_t *value = text ? json_stringn(w->stream.text.data != NULL ? w->stream.text.data : "",
+                                            w->stream.text.length)
                              : json_null();
         return px_print_json(json_pack("{s:I, s:I, s:o, s:o, s:o, s:s}", "prompt_id", (json_int_t)w->p->record[prompt],
                                        "sample", (json_int_t)sample, "ids", ids, "text", value, "logprobs", logprobs,
@@ -250,7 +254,8 @@ static px_status run_chunk(work *w, int64_t first, int64_t count)
                                       .slot = (uint32_t)(first + i), .samples = (int)samples};
     }
     for (int64_t i = 0; i < count * samples; i++) {
-        w->completions[i] = (px_completion){.ids = w->ids + (size_t)i * longest, .logprobs = w->logprobs + (size_t)i * longest};
+        w->completions[i] = (px_completion){.ids = w->ids + (size_t)i * longest,
+                                            .logprobs = w->logprobs + (size_t)i * longest};
     }
     bool watched = w->s->stop.count > 0 || !w->stream.silent;
     double start = px_now();

@@ -5,12 +5,12 @@
 
 #include <string.h>
 
-/* ---- inspect ------------------------------------------------------------------------------------------------------- */
+/* ---- inspect ----------------------------------------------------------------------------------------------------- */
 
 static const px_usage inspect_usage = {
     .synopsis = "inspect RUN... [config|metrics|samples|events|ranks|health] [options]",
-    .what = "Looks into runs, living or killed. A run is its directory, a directory of stages or runs, or a run file.\n"
-            "Without a view: health.",
+    .what = "Looks into runs, living or killed. A run is its directory, a directory of stages or runs, or a run\n"
+            "file. Without a view: health.",
     .examples = "  phalanx inspect runs/stories-ppo metrics\n"
                 "  phalanx inspect runs/a runs/b metrics --csv > both.csv\n"
                 "  phalanx inspect runs/stories-ppo/run.h5 --snapshot copy.h5",
@@ -25,7 +25,8 @@ static px_status run_file_of(const char *path, char *out, size_t size)
     } else {
         PX_TRY(px_path_join(out, size, "", path));
     }
-    return px_file_exists(out) ? PX_OK : px_fail(PX_DATA, "%s: no such file; valid is the directory of one run or stage", out);
+    return px_file_exists(out) ? PX_OK
+                               : px_fail(PX_DATA, "%s: no such file; valid is the directory of one run or stage", out);
 }
 
 static bool is_path(const char *word)
@@ -45,7 +46,8 @@ static px_status take_view(px_words *words, px_view *view)
         words->count--;
         i--;
     }
-    return words->count > 0 ? PX_OK : px_fail(PX_USAGE, "inspect: which run? e.g. phalanx inspect runs/quickstart metrics");
+    return words->count > 0 ? PX_OK
+                            : px_fail(PX_USAGE, "inspect: which run? e.g. phalanx inspect runs/quickstart metrics");
 }
 
 px_status px_command_inspect(int argc, char **argv)
@@ -82,7 +84,7 @@ px_status px_command_inspect(int argc, char **argv)
     return px_output_done();
 }
 
-/* ---- watch --------------------------------------------------------------------------------------------------------- */
+/* ---- watch ------------------------------------------------------------------------------------------------------- */
 
 static const px_usage watch_usage = {
     .synopsis = "watch DIR [--metrics a,b] [--once]",
@@ -110,18 +112,19 @@ px_status px_command_watch(int argc, char **argv)
     if (words.count != 1) {
         return px_fail(PX_USAGE, "watch: one run, please, e.g. phalanx watch runs/quickstart");
     }
-    px_watch_options watch = {.path = words.word[0], .metrics = metrics, .once = once, .interval_s = interval, .out = stdout};
+    px_watch_options watch = {.path = words.word[0], .metrics = metrics, .once = once, .interval_s = interval,
+                              .out = stdout};
     px_status status = px_watch(&watch);
     PX_TRY(status == PX_STOPPED ? PX_OK : status);
     return px_output_done();
 }
 
-/* ---- report -------------------------------------------------------------------------------------------------------- */
+/* ---- report ------------------------------------------------------------------------------------------------------ */
 
 static const px_usage report_usage = {
     .synopsis = "report DIR... --out F.html [--group-by KEY] [--methods]",
-    .what = "One HTML page of one or several runs: plots (their data in a CSV file beside it), the keys in which the runs\n"
-            "differ, means and spreads of groups; --methods adds a paragraph and a table for a paper.",
+    .what = "One HTML page of one or several runs: plots (their data in a CSV file beside it), the keys in which\n"
+            "the runs differ, means and spreads of groups; --methods adds a paragraph and a table for a paper.",
     .examples = "  phalanx report runs/stories-ppo --out stories.html\n"
                 "  phalanx report runs/seed-* --group-by run.seed --methods --out seeds.html",
     .exits = "0 done, 64 usage, 65 not a run, 74 input/output",
@@ -134,7 +137,7 @@ px_status px_command_report(int argc, char **argv)
     bool methods = false, helped;
     const px_option options[] = {
         {"out", PX_OPTION_TEXT, &out, "F.html", "the page; plots' data go to F.csv", 0, 0},
-        {"group-by", PX_OPTION_TEXT, &group_by, "KEY", "one curve a value of this key; run.seed: seeds are one group", 0, 0},
+        {"group-by", PX_OPTION_TEXT, &group_by, "KEY", "a curve a value; run.seed: seeds are a group", 0, 0},
         {"methods", PX_OPTION_FLAG, &methods, NULL, "a paragraph and a table for a paper", 0, 0},
     };
     PX_TRY(px_options_parse(&report_usage, options, PX_COUNT(options), argc, argv, &words, &helped));

@@ -17,7 +17,7 @@ static const command commands[] = {
     {"config", "the resolved configuration, its differences to the defaults, its schema", px_command_config},
     {"generate", "completions of prompts", px_command_generate},
     {"chat", "talk with a model in the terminal", px_command_chat},
-    {"evaluate", "loss of a language model, accuracy of a reward model, rule rewards of completions", px_command_evaluate},
+    {"evaluate", "loss of a language model, accuracy of a reward model, rule rewards", px_command_evaluate},
     {"tokens", "text to token ids and back", px_command_tokens},
     {"tokenizer", "train a byte-level BPE tokenizer", px_command_tokenizer},
     {"export", "a Hugging Face directory from a run or checkpoint", px_command_export},
@@ -36,8 +36,8 @@ static void print_overview(FILE *out)
         fprintf(out, "  %-10s %s%s\n", commands[i].name, commands[i].summary,
                 commands[i].run == NULL ? " (not built yet)" : "");
     }
-    fprintf(out, "\n'phalanx help COMMAND' or 'phalanx COMMAND --help' explains a command; 'phalanx --version' names the "
-                 "build.\nFirst steps: phalanx train configs/quickstart.yaml\n"
+    fprintf(out, "\n'phalanx help COMMAND' or 'phalanx COMMAND --help' explains a command; 'phalanx --version' names "
+                 "the build.\nFirst steps: phalanx train configs/quickstart.yaml\n"
                  "Exit codes: 0 done, 64 usage, 65 bad data, 69 too few healthy runners, 70 bug, 74 input/output,\n"
                  "75 stopped and resumable, 78 configuration, 80 diverged.\n");
 }

@@ -28,7 +28,8 @@ px_status px_tokenizer_open(px_tokenizer **tokenizer, const char *dir)
     return PX_OK;
 }
 
-static px_status load(px_opened *opened, const char *dir, px_head head, const char *tokenizer_path, const char *template)
+static px_status load(px_opened *opened, const char *dir, px_head head, const char *tokenizer_path,
+                      const char *template)
 {
     PX_TRY(px_model_load(&opened->model, dir, head, &opened->had_score));
     PX_TRY(px_tokenizer_open(&opened->tokenizer, tokenizer_path != NULL ? tokenizer_path : dir));
@@ -41,7 +42,8 @@ static px_status load(px_opened *opened, const char *dir, px_head head, const ch
     return px_renderer_find(&opened->renderer, template, opened->tokenizer);
 }
 
-px_status px_opened_load(px_opened *opened, const char *dir, px_head head, const char *tokenizer_path, const char *template)
+px_status px_opened_load(px_opened *opened, const char *dir, px_head head, const char *tokenizer_path,
+                         const char *template)
 {
     *opened = (px_opened){.threads = px_cores()};
     if (!px_dir_exists(dir)) {

@@ -13,7 +13,7 @@ static void command_of(const px_usage *usage, char out[64])
     snprintf(out, 64, "%.*s", (int)(length < 63 ? length : 63), usage->synopsis);
 }
 
-/* ---- help ---------------------------------------------------------------------------------------------------------- */
+/* ---- help -------------------------------------------------------------------------------------------------------- */
 
 static void print_default(const px_option *option)
 {
@@ -54,7 +54,7 @@ static void print_usage(const px_usage *usage, const px_option *options, int cou
     printf("\nexamples:\n%s\n\nexit codes: %s\n", usage->examples, usage->exits);
 }
 
-/* ---- parsing ------------------------------------------------------------------------------------------------------- */
+/* ---- parsing ----------------------------------------------------------------------------------------------------- */
 
 static px_status set_number(const char *command, const px_option *option, const char *text)
 {
@@ -109,7 +109,8 @@ static bool names_word(const char *list, const char *name, size_t length)
     return false;
 }
 
-static px_status unknown_option(const px_usage *usage, const px_option *options, int count, const char *name, size_t length)
+static px_status unknown_option(const px_usage *usage, const px_option *options, int count, const char *name,
+                                size_t length)
 {
     char command[64], copy[64];
     const char *names[64] = {"help"};
@@ -126,7 +127,8 @@ static px_status unknown_option(const px_usage *usage, const px_option *options,
     if (nearest != NULL) {
         return px_fail(PX_USAGE, "%s: unknown option --%s; did you mean --%s?", command, copy, nearest);
     }
-    return px_fail(PX_USAGE, "%s: unknown option --%s; 'phalanx %s --help' lists the valid ones", command, copy, command);
+    return px_fail(PX_USAGE, "%s: unknown option --%s; 'phalanx %s --help' lists the valid ones", command, copy,
+                   command);
 }
 
 /* One argument that begins with "--"; *at is moved over a value of its own. */
@@ -157,8 +159,8 @@ static px_status take_option(const px_usage *usage, const px_option *options, in
     return unknown_option(usage, options, count, name, length);
 }
 
-px_status px_options_parse(const px_usage *usage, const px_option *options, int count, int argc, char **argv, px_words *words,
-                           bool *helped)
+px_status px_options_parse(const px_usage *usage, const px_option *options, int count, int argc, char **argv,
+                           px_words *words, bool *helped)
 {
     char command[64];
     bool only_words = false;
@@ -201,7 +203,7 @@ px_status px_option_required(const char *command, const char *name, const char *
     return px_fail(PX_USAGE, "%s: --%s is missing; 'phalanx %s --help' shows examples", command, name, command);
 }
 
-/* ---- output -------------------------------------------------------------------------------------------------------- */
+/* ---- output ------------------------------------------------------------------------------------------------------ */
 
 px_status px_print_json(json_t *json)
 {

@@ -5,11 +5,12 @@
 
 static const px_usage usage = {
     .synopsis = "tokenizer train --data F... --vocab-size V --out DIR [options]",
-    .what = "Learns a byte-level BPE tokenizer: the most frequent pair of pieces becomes a new piece until the vocabulary is\n"
-            "full. Files are plain text, or records with the field text (or prompt and completion). Writes tokenizer.json\n"
-            "and tokenizer_config.json into DIR, which other programs read too.",
+    .what = "Learns a byte-level BPE tokenizer: the most frequent pair of pieces becomes a new piece until the\n"
+            "vocabulary is full. Files are plain text, or records with the field text (or prompt and completion).\n"
+            "Writes tokenizer.json and tokenizer_config.json into DIR, which other programs read too.",
     .examples = "  phalanx tokenizer train --data stories.txt --vocab-size 4096 --out tokenizer\n"
-                "  phalanx tokenizer train --data a.jsonl --data b.txt --vocab-size 512 --special '<|endoftext|>' --out tok",
+                "  phalanx tokenizer train --data a.jsonl --data b.txt --vocab-size 512 --special '<|endoftext|>' "
+                "--out tok",
     .exits = "0 done, 64 usage, 65 bad data, 74 input/output",
 };
 
@@ -41,7 +42,8 @@ px_status px_command_tokenizer(int argc, char **argv)
         special.word[special.count++] = "<|endoftext|>";
     }
     double start = px_now();
-    PX_TRY(px_tokenizer_train(files.word, files.count, (int)vocab_size, (int)min_frequency, special.word, special.count, out));
+    PX_TRY(px_tokenizer_train(files.word, files.count, (int)vocab_size, (int)min_frequency, special.word,
+                              special.count, out));
     px_tokenizer *tokenizer;
     PX_TRY(px_tokenizer_load(&tokenizer, out));
     int size = px_tokenizer_size(tokenizer);

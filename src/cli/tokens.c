@@ -7,8 +7,9 @@
 
 static const px_usage usage = {
     .synopsis = "tokens --tokenizer DIR|FILE [--data F.jsonl] [--decode] [--stats] [options]",
-    .what = "Shows how texts become token ids, and back. Texts are the lines of standard input, or the field text of the\n"
-            "records of --data; the answer is one line a text. --decode turns lines of ids (\"1 2 3\", \"[1,2,3]\" or\n"
+    .what = "Shows how texts become token ids, and back. Texts are the lines of standard input, or the field text\n"
+            "of the records of --data; the answer is one line a text. --decode turns lines of ids (\"1 2 3\",\n"
+            "\"[1,2,3]\" or\n"
             "{\"ids\":[...]}) into text. --stats counts the rows of --data as training would see them.",
     .examples = "  echo 'Once upon a time' | phalanx tokens --tokenizer models/stories260K --json\n"
                 "  phalanx tokens --tokenizer models/stories260K --data train.jsonl --stats",
@@ -66,8 +67,8 @@ static px_status read_ids(settings *s, const char *name, int64_t line, const cha
         char *end;
         long long id = strtoll(p, &end, 10);
         if (end == p || id < 0 || id >= px_tokenizer_size(s->tokenizer)) {
-            return px_fail(PX_DATA, "%s:%lld: '%.20s' is no id; valid are numbers from 0 to %d", name, (long long)line, p,
-                           px_tokenizer_size(s->tokenizer) - 1);
+            return px_fail(PX_DATA, "%s:%lld: '%.20s' is no id; valid are numbers from 0 to %d", name, (long long)line,
+                           p, px_tokenizer_size(s->tokenizer) - 1);
         }
         PX_TRY(px_ids_add(&s->ids, (int32_t)id));
         p = end;
@@ -115,14 +116,15 @@ static px_status each_record(void *arg, int64_t record, int64_t line, const char
     } else if (!s->decode && json_is_string(value)) {
         status = show_ids(s, json_string_value(value), json_string_length(value));
     } else {
-        status = px_fail(PX_DATA, "%s:%lld: no field '%s' with %s", s->data, (long long)line, s->decode ? "ids" : s->field,
+        status = px_fail(PX_DATA, "%s:%lld: no field '%s' with %s", s->data, (long long)line,
+                         s->decode ? "ids" : s->field,
                          s->decode ? "a list of ids" : "a text; --field names another");
     }
     json_decref(object);
     return status;
 }
 
-/* ---- statistics ---------------------------------------------------------------------------------------------------- */
+/* ---- statistics -------------------------------------------------------------------------------------------------- */
 
 /* The kind of rows that the records can be, tried in this order. */
 static px_status load_any(settings *s, px_dataset **data)
@@ -159,14 +161,17 @@ static px_status print_stats(const settings *s, const px_data_summary *d)
             json_array_append_new(histogram, json_integer(d->histogram[i]));
         }
         return px_print_json(json_pack("{s:s, s:I, s:I, s:I, s:i, s:i, s:f, s:I, s:o}", "shape", d->shape, "records",
-                                       (json_int_t)d->records, "rows", (json_int_t)d->rows, "tokens", (json_int_t)d->tokens,
+                                       (json_int_t)d->records, "rows", (json_int_t)d->rows, "tokens",
+                                       (json_int_t)d->tokens,
                                        "min_length", d->min_length, "max_length", d->max_length, "mean_length",
-                                       d->mean_length, "duplicate_prompts", (json_int_t)d->duplicate_prompts, "histogram",
-                                       histogram));
+                                       d->mean_length, "duplicate_prompts", (json_int_t)d->duplicate_prompts,
+                                       "histogram", histogram));
     }
-    printf("shape              %s\nrecords            %lld\nrows               %lld\ntokens             %lld\n", d->shape,
+    printf("shape              %s\nrecords            %lld\nrows               %lld\ntokens             %lld\n",
+           d->shape,
            (long long)d->records, (long long)d->rows, (long long)d->tokens);
-    printf("length             %d to %d, mean %.1f\nduplicate prompts  %lld\n\nlength of rows     count\n", d->min_length,
+    printf("length             %d to %d, mean %.1f\nduplicate prompts  %lld\n\nlength of rows     count\n",
+           d->min_length,
            d->max_length, d->mean_length, (long long)d->duplicate_prompts);
     for (int i = 0; i < last; i++) {
         printf("%7lld - %-8lld %6lld  ", 1LL << i, (2LL << i) - 1, (long long)d->histogram[i]);

@@ -8,8 +8,8 @@
 
 static const px_usage usage = {
     .synopsis = "version [--json]",
-    .what = "Version, commit, compiler, libraries, processor, back ends, and whether the forward pass is batch-invariant here:\n"
-            "whether a token's log-probability has the same bits however it was computed.",
+    .what = "Version, commit, compiler, libraries, processor, back ends, and whether the forward pass is\n"
+            "batch-invariant here: whether a token's log-probability has the same bits however it was computed.",
     .examples = "  phalanx version\n  phalanx version --json",
     .exits = "0 done, 64 usage",
 };
