@@ -195,6 +195,43 @@ static void test_resume(void **state)
     px_frame_free(&frame);
 }
 
+/* As many typed attributes as a real configuration has, through every way a file is written anew. */
+static void test_many_attributes(void **state)
+{
+    (void)state;
+    enum { MANY = 150 };
+    static char keys[MANY][32], texts[MANY][64];
+    px_attribute many[MANY];
+    for (int i = 0; i < MANY; i++) {
+        snprintf(keys[i], sizeof keys[i], "group%d.key%d", i % 7, i);
+        snprintf(texts[i], sizeof texts[i], "%*s", i % 60, "v");
+        many[i] = (px_attribute){.name = keys[i], .type = "sifb"[i % 4], .i = i, .f = i / 7.0, .s = texts[i]};
+    }
+    px_run_header head = header();
+    head.config = head.build = many;
+    head.config_count = head.build_count = MANY;
+    px_run_file *file;
+    for (int part = 0; part < 4; part++) {
+        if (part < 2) {
+            assert_ok(px_run_file_open(&file, path, &head, part > 0, part, &segment, ranks, 2));
+            write_rows(file, part + 1, part + 1);
+            assert_ok(px_run_file_close(file, part + 1, 0, "", part > 0));
+        } else {
+            assert_ok(px_run_file_repair(path)); /* of a file that was compacted already, too */
+        }
+        json_t *json;
+        assert_ok(px_attributes_read(path, part % 2 ? "/build" : "/config", &json));
+        for (int i = 0; i < MANY; i++) {
+            json_t *value = json_object_get(json, keys[i]);
+            if (i % 4 == 0) assert_string_equal(json_string_value(value), texts[i]);
+            if (i % 4 == 1) assert_int_equal(json_integer_value(value), i);
+            if (i % 4 == 2) assert_true(json_real_value(value) == i / 7.0);
+            if (i % 4 == 3) assert_true(json_is_true(value));
+        }
+        json_decref(json);
+    }
+}
+
 /* A later version may measure more and forget some: nothing that was written is lost. */
 static void test_other_columns(void **state)
 {
@@ -348,7 +385,8 @@ int main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "--resume") == 0) return resume_only(argv[2]);
     px_log_level(PX_ERROR);
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_dir, remove_dir)
-    const struct CMUnitTest tests[] = {TEST(test_live_and_finished), TEST(test_resume), TEST(test_other_columns),
+    const struct CMUnitTest tests[] = {TEST(test_live_and_finished), TEST(test_resume), TEST(test_many_attributes),
+                                       TEST(test_other_columns),
                                        TEST(test_names), TEST(test_snapshot_and_repair), TEST(test_faults),
                                        TEST(test_foreign), TEST(test_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
