@@ -2,6 +2,7 @@
 #include "run.h"
 
 #include <math.h>
+#include <omp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,7 +126,6 @@ static px_status iterate(px_session *session, int64_t iteration, bool *done)
         PX_TRY(px_rm_center(&session->trainer));
     }
     PX_TRY(evaluate(session, iteration));
-    session->stage_seconds += 0.0;
     PX_TRY(px_session_save_due(session, iteration, *done));
     px_progress_line(session, iteration);
     return write_status(session, "running", iteration, 0, "");
@@ -315,6 +315,7 @@ px_status px_session_run(px_session *session)
 {
     const px_stage *stage = session->stage;
     session->threads = choose_threads(stage);
+    omp_set_num_threads(session->threads); /* not all cores for each rank of the node */
     session->algorithm = px_algorithm_find(px_stage_algorithm(stage));
     session->best = NAN;
     session->saved = -1;
