@@ -204,7 +204,8 @@ typedef struct px_generator_stats {
 } px_generator_stats;
 void px_generator_last(const px_generator *generator, px_generator_stats *stats);
 
-/* One token's choice from a row of logits, as generation makes it: exposed for its closed-form tests. */
+/* One token's choice from a row of logits, as generation makes it: exposed for its closed-form tests. min_new_tokens
+ * counts the history as the completion so far. */
 int px_sample_row(const px_real *logits, int V, const px_sampling *sampling, const int32_t *history, int history_length,
                   double uniform, double *probabilities /* [V] scratch; holds the final distribution */);
 
