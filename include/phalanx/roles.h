@@ -26,6 +26,9 @@ px_status px_run_prepare(px_run **run, const px_run_options *options);
 px_status px_run_execute(px_run *run);
 void px_run_destroy(px_run *run);
 
+/* docs/metrics.md: every metric with units and meaning, from the tables that name the columns. */
+px_status px_metrics_markdown(px_buf *text);
+
 /* The build and the machine, for the run file and `phalanx version`. Borrowed values; returns the count. */
 struct px_attribute;
 int px_build_describe(struct px_attribute *attributes, int capacity, const char *commit);

@@ -16,7 +16,6 @@ static const px_usage usage = {
                 "  mpirun -n 4 phalanx train configs/ppo.yaml --set training.lr=1e-6 --set run.seed=3\n"
                 "  phalanx train configs/quickstart.yaml --stage ppo --set ppo.stop.iterations=50",
     .exits = "0 done, 64 usage, 65 bad data, 74 input/output, 75 stopped and resumable, 78 configuration, 80 diverged",
-    .unbuilt = "from",
 };
 
 /* The command line as the user may give it again. */
@@ -39,6 +38,7 @@ px_status px_command_train(int argc, char **argv)
         {"set", PX_OPTION_LIST, &sets, "KEY=VALUE", "change a key, or STAGE.KEY=VALUE of one stage", 0, 0},
         {"run-dir", PX_OPTION_TEXT, &run_options.run_dir, "DIR", "run directory, instead of run.dir", 0, 0},
         {"stage", PX_OPTION_TEXT, &run_options.stage, "NAME", "this stage alone, on the results of those before it", 0, 0},
+        {"from", PX_OPTION_TEXT, &run_options.from, "CHECKPOINT", "branch a new run off this checkpoint directory", 0, 0},
         {"fresh", PX_OPTION_FLAG, &run_options.fresh, NULL, "start over; an earlier run is kept as DIR.1", 0, 0},
         {"json", PX_OPTION_FLAG, &run_options.json, NULL, "the end table as one JSON object", 0, 0},
     };

@@ -1,6 +1,7 @@
 /* What a checkpoint holds: a Hugging Face directory for each learner, and in state.h5 the moments and every counter. */
 #include "run.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -111,6 +112,67 @@ px_status px_session_save(px_session *session, int64_t iteration, const char *na
     return PX_OK;
 }
 
+/* The metric that checkpointing.keep_best names, as last measured: "evaluation/x" is column eval/x of /evaluation. */
+static double watched_value(const px_session *session, const char *metric)
+{
+    const char *front = "evaluation/";
+    char name[128];
+    bool evaluated = strncmp(metric, front, strlen(front)) == 0;
+    snprintf(name, sizeof name, "%s%s", evaluated ? "eval/" : "", evaluated ? metric + strlen(front) : metric);
+    const px_column *columns = evaluated ? session->evaluation_columns : session->columns;
+    int count = evaluated ? session->evaluation_count : session->column_count;
+    for (int c = 0; c < count; c++) {
+        if (strcmp(columns[c].name, name) == 0) {
+            return evaluated ? session->evaluation_row[c] : session->row[c];
+        }
+    }
+    return NAN;
+}
+
+/* A better checkpoint than those before is named in the text file `best` and outlives pruning; the one before does not. */
+static px_status note_best(px_session *session, const char *name)
+{
+    const char *metric = px_stage_text(session->stage, "checkpointing.keep_best");
+    double value = metric != NULL ? watched_value(session, metric) : NAN;
+    bool low = strcmp(px_stage_text(session->stage, "checkpointing.keep_best_mode"), "min") == 0;
+    if (!isfinite(value) || (isfinite(session->best) && (low ? value >= session->best : value <= session->best))) {
+        return PX_OK;
+    }
+    char path[PX_PATH_MAX], line[80];
+    px_buf before = {0};
+    PX_TRY(px_path_join(path, sizeof path, session->dir, "best"));
+    px_status status = px_file_exists(path) ? px_file_read(path, &before) : PX_OK;
+    snprintf(session->old_best, sizeof session->old_best, "%.*s", (int)strcspn(before.data != NULL ? before.data : "", "\n"),
+             before.data != NULL ? before.data : "");
+    px_buf_free(&before);
+    PX_TRY(status);
+    session->best = value;
+    snprintf(line, sizeof line, "%s\n", name);
+    return px_file_write(path, line, strlen(line));
+}
+
+static bool is_best(const px_session *session, const char *name)
+{
+    char path[PX_PATH_MAX];
+    px_buf text = {0};
+    bool same = px_path_join(path, sizeof path, session->dir, "best") == PX_OK && px_file_exists(path) &&
+                px_file_read(path, &text) == PX_OK && strncmp(text.data, name, strlen(name)) == 0;
+    px_buf_free(&text);
+    return same;
+}
+
+static px_status remove_checkpoint(const px_session *session, int64_t iteration)
+{
+    char name[64], path[PX_PATH_MAX];
+    snprintf(name, sizeof name, "checkpoint_%06lld", (long long)iteration);
+    if (iteration < 0 || (iteration == 0 && px_stage_bool(session->stage, "checkpointing.initial")) ||
+        is_best(session, name)) {
+        return PX_OK;
+    }
+    PX_TRY(px_path_join(path, sizeof path, session->dir, name));
+    return px_tree_remove(path);
+}
+
 /* Numbered checkpoints older than the `keep` newest, the best one spared. */
 static px_status prune(px_session *session, int64_t iteration, int64_t interval)
 {
@@ -118,15 +180,11 @@ static px_status prune(px_session *session, int64_t iteration, int64_t interval)
     if (!px_stage_number(session->stage, "checkpointing.keep", &keep)) {
         return PX_OK;
     }
-    int64_t oldest = iteration - (int64_t)keep * interval;
-    char name[64], path[PX_PATH_MAX];
-    snprintf(name, sizeof name, "checkpoint_%06lld", (long long)oldest);
-    if (oldest < 0 || (oldest == 0 && px_stage_bool(session->stage, "checkpointing.initial")) ||
-        strcmp(name, session->best_name) == 0) {
-        return PX_OK;
+    int64_t oldest = iteration - (int64_t)keep * interval, old_best;
+    if (sscanf(session->old_best, "checkpoint_%" SCNd64, &old_best) == 1 && old_best <= oldest) {
+        PX_TRY(remove_checkpoint(session, old_best));
     }
-    PX_TRY(px_path_join(path, sizeof path, session->dir, name));
-    return px_tree_remove(path);
+    return remove_checkpoint(session, oldest);
 }
 
 px_status px_session_save_due(px_session *session, int64_t iteration, bool last)
@@ -140,6 +198,7 @@ px_status px_session_save_due(px_session *session, int64_t iteration, bool last)
         char name[64];
         snprintf(name, sizeof name, "checkpoint_%06lld", (long long)iteration);
         PX_TRY(px_session_save(session, iteration, name));
+        PX_TRY(px_agree(px_dist_rank() == 0 ? note_best(session, name) : PX_OK));
         return px_agree(px_dist_rank() == 0 && interval > 0 ? prune(session, iteration, interval) : PX_OK);
     }
     if (iteration > 0 && recovery > 0 && iteration % recovery == 0) {

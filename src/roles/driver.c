@@ -216,6 +216,11 @@ static px_status find_start(px_session *session, char *from, size_t size)
         from[0] = '\0';
         session->start = 0;
     }
+    const char *branch = session->run->options.from;
+    if (status == PX_OK && !found && branch != NULL) { /* a new run that goes on where that checkpoint stood */
+        PX_TRY(px_checkpoint_verify(branch, &session->start));
+        snprintf(from, size, "%s", branch);
+    }
     return status;
 }
 

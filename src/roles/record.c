@@ -15,6 +15,38 @@ static const px_metric extra_metrics[] = {
 };
 enum { EXTRA = (int)(sizeof extra_metrics / sizeof *extra_metrics) };
 
+static px_status describe(px_buf *text, const px_metric *metrics, int count)
+{
+    PX_TRY(px_buf_text(text, "| name | units | meaning |\n|---|---|---|\n"));
+    for (int i = 0; i < count; i++) {
+        PX_TRY(px_buf_text(text, "| `"));
+        PX_TRY(px_buf_printf(text, "%s` | %s | ", metrics[i].name, metrics[i].units));
+        for (const char *c = metrics[i].meaning; *c != '\0'; c++) {
+            PX_TRY(px_buf_printf(text, *c == '|' ? "\\%c" : "%c", *c));
+        }
+        PX_TRY(px_buf_text(text, " |\n"));
+    }
+    return px_buf_text(text, "\n");
+}
+
+px_status px_metrics_markdown(px_buf *text)
+{
+    static const px_algorithm *const all[] = {&px_algorithm_pretrain, &px_algorithm_reward, &px_algorithm_ppo};
+    static const char *const titles[] = {"pretrain and sft", "reward", "ppo"};
+    PX_TRY(px_buf_text(text, "# Metrics\n\nWhat /metrics and /evaluation of a run file hold, by algorithm. Made by "
+                             "`phalanx config --metrics`. NaN: not measured in that row.\n\n"));
+    for (int a = 0; a < 3; a++) {
+        PX_TRY(px_buf_printf(text, "## %s: /metrics\n\n", titles[a]));
+        PX_TRY(describe(text, all[a]->metrics, all[a]->metric_count));
+        PX_TRY(px_buf_printf(text, "## %s: /evaluation\n\n", titles[a]));
+        PX_TRY(describe(text, all[a]->evaluation, all[a]->evaluation_count));
+    }
+    PX_TRY(px_buf_text(text, "## every algorithm: /metrics\n\n"));
+    PX_TRY(describe(text, extra_metrics, EXTRA));
+    return px_buf_text(text, "For each reward source NAME, ppo adds `rewards/NAME/mean` and `rewards/NAME/std` to /metrics and "
+                             "`eval/rewards/NAME/mean` and `/std` to /evaluation: its scores before weights, over samples.\n");
+}
+
 static int reward_count(const px_rewards *rewards)
 {
     return rewards != NULL ? px_rewards_count(rewards) : 0;

@@ -24,6 +24,9 @@ px_status px_run_prepare(px_run **out, const px_run_options *options)
     if (options->stage != NULL && px_config_stage_named(run->config, options->stage) == NULL) {
         return px_fail(PX_USAGE, "--stage %s: %s has no stage of that name", options->stage, options->config_path);
     }
+    if (options->from != NULL && px_config_has_stages(run->config) && options->stage == NULL) {
+        return px_fail(PX_USAGE, "--from %s: name the stage it belongs to with --stage", options->from);
+    }
     for (int i = 0; i < count; i++) {
         const px_stage *stage = px_config_stage(run->config, i);
         bool wanted = options->stage == NULL || strcmp(options->stage, px_stage_name(stage)) == 0;

@@ -64,7 +64,7 @@ typedef struct px_session {
     int64_t saved;              /* iteration of the newest checkpoint, -1: none */
     int recovery_slot;
     double best;
-    char best_name[64];
+    char old_best[64];          /* checkpoint that was best before the newest one */
 } px_session;
 
 /* models.c: what rl_module names. head: what the caller needs. */

@@ -199,9 +199,6 @@ static void read_losses(const px_stage *stage, px_ppo_config *config)
     config->aggregation = (px_aggregation)choice(stage, "training.loss_aggregation", aggregations, 4);
     config->missing_eos = (px_missing_eos)choice(stage, "environment.missing_eos.mode", missing, 4);
     config->missing_eos_value = px_stage_float(stage, "environment.missing_eos.value");
-    if (config->missing_eos == PX_EOS_SET) { /* the key says how bad it is: the score becomes -value */
-        config->missing_eos_value = -config->missing_eos_value;
-    }
     config->reward_clip = or_zero(stage, "environment.reward_clip");
     config->early_stop_kl = or_zero(stage, "training.early_stop_kl");
 }
