@@ -24,7 +24,7 @@ typedef struct px_layout {
 } px_layout;
 void *px_layout_take(px_layout *layout, size_t count, size_t size); /* 64-byte aligned; NULL while counting */
 
-/* ---- block ------------------------------------------------------------------------------------------------------------ */
+/* ---- block ------------------------------------------------------------------------------------------------------- */
 typedef struct px_shape {
     px_model_config config;
     px_traits traits;
@@ -83,7 +83,7 @@ void px_block_backward(px_compute *compute, const px_shape *shape, const px_mode
 /* logits[M, V] of M rows of final hidden states. */
 void px_head_logits(px_compute *compute, const px_model *model, px_real *logits, const px_real *hidden, int M);
 
-/* ---- sampling ------------------------------------------------------------------------------------------------------------ */
+/* ---- sampling ---------------------------------------------------------------------------------------------------- */
 /* Chooses a token; weights[V] is scratch and holds the final distribution times *total. generated: tokens of the
  * completion so far, for min_new_tokens. */
 int px_sample_choose(const px_real *logits, int V, const px_sampling *sampling, const int32_t *history,

@@ -62,7 +62,8 @@ static void attention_backward(px_compute *compute, const px_shape *shape, const
     }
     px_norm_forward(compute, shape, a->norm, NULL, NULL, a->x, model->weights + view->norm1_w,
                     at(model->weights, view->norm1_b), M);
-    px_linear_backward_weight(compute, grads + view->qkv_w, at(grads, view->qkv_b), d->dqkv, qkv, a->norm, C, M, qkv, C);
+    px_linear_backward_weight(compute, grads + view->qkv_w, at(grads, view->qkv_b), d->dqkv, qkv, a->norm, C, M,
+                              qkv, C);
     px_linear_backward_input(compute, d->dnorm, C, d->dqkv, qkv, &in, M, false);
     px_norm_backward(compute, shape, d->dx, grads + view->norm1_w, at(grads, view->norm1_b), d->dnorm, a->x, a->mean1,
                      a->rstd1, model->weights + view->norm1_w, M, true);

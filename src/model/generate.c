@@ -51,7 +51,7 @@ struct px_generator {
     px_generator_stats last;
 };
 
-/* ---- memory --------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 static int head_rows(const px_model_config *config, const px_generator_plan *plan) {
     size_t rows = LOGITS_BYTES / ((size_t)config->vocab_size * sizeof(px_real));
     if (rows < HEAD_ROWS_MIN) rows = HEAD_ROWS_MIN;
@@ -148,7 +148,7 @@ void px_generator_destroy(px_generator *g) {
     px_free(g);
 }
 
-/* ---- cache ------------------------------------------------------------------------------------------------------------ */
+/* ---- cache ------------------------------------------------------------------------------------------------------- */
 static size_t slot_offset(const px_generator *g, int index) {
     return (size_t)index * (size_t)g->shape.config.layers * g->layer_elements;
 }
@@ -200,7 +200,7 @@ static void add_span(px_generator *g, int index, int count, int *spans, int *row
     s->cached += count;
 }
 
-/* ---- queue ------------------------------------------------------------------------------------------------------------ */
+/* ---- queue ------------------------------------------------------------------------------------------------------- */
 static bool queue_empty(const queue *q) {
     return q->request >= q->count;
 }
@@ -280,7 +280,7 @@ static void refill(px_generator *g, const px_model *model, queue *q) {
     if (assigned) prefill(g, model);
 }
 
-/* ---- decode ------------------------------------------------------------------------------------------------------------ */
+/* ---- decode ------------------------------------------------------------------------------------------------------ */
 /* Tokens for rows first .. first + count - 1 of the batch, whose logits are there. */
 static void choose_rows(px_generator *g, const px_sampling *sampling, int first, int count) {
     int V = g->shape.config.vocab_size;

@@ -1,5 +1,5 @@
-/* The parameter table: names as in Hugging Face files, shapes as in memory, offsets in one flat block. A family is three
- * lists of rows (before the blocks, of a block, after the blocks) and nothing else. */
+/* The parameter table: names as in Hugging Face files, shapes as in memory, offsets in one flat block. A family is
+ * three lists of rows (before the blocks, of a block, after the blocks) and nothing else. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +13,7 @@ typedef enum row_when { ALWAYS, IF_QKV_BIAS, IF_OUT_BIAS, IF_MLP_BIAS, IF_UNTIED
 
 typedef struct row {
     const char *name;
-    size_t view;       /* where the offset goes in px_model or px_layer_view; JOINED: follows the row before, unpadded */
+    size_t view;       /* where the offset goes in px_model or px_layer_view; JOINED: right after the row before */
     row_size out, in;  /* in SIZE_NONE: a vector */
     int split;
     row_when when;

@@ -3,7 +3,8 @@
 
 #include "block.h"
 
-/* Llama 3: wavelengths over original / low are stretched by factor, those under original / high stay, a ramp between. */
+/* Llama 3: wavelengths over original / low are stretched by factor, those under original / high stay, a ramp
+ * between. */
 static double llama3_frequency(const px_rope *rope, double f) {
     double wavelength = 2 * M_PI / f;
     if (wavelength < rope->original_positions / rope->high_freq) return f;

@@ -1,6 +1,6 @@
 /* One token from a row of logits. Order as in Hugging Face's generate: repetition penalty, min_new_tokens, temperature,
- * top-k, top-p, min-p; then the inverse CDF in id order, in double. Nothing is sorted: the thresholds of top-k and top-p
- * are found digit by digit in the weights' representation. */
+ * top-k, top-p, min-p; then the inverse CDF in id order, in double. Nothing is sorted: the thresholds of top-k and
+ * top-p are found digit by digit in the weights' representation. */
 #include <float.h>
 #include <math.h>
 #include <string.h>

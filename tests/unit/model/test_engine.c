@@ -133,7 +133,8 @@ static void logits_values_and_logprobs_agree(void **state) {
     for (int i = 0; i < 4; i++) {
         const px_real *hidden = px_engine_hidden(engine) + chosen[i] * config.hidden_size;
         double expected = 0;
-        for (int c = 0; c < config.hidden_size; c++) expected += (double)model.weights[model.score + (size_t)c] * hidden[c];
+        const px_real *score = model.weights + model.score;
+        for (int c = 0; c < config.hidden_size; c++) expected += (double)score[c] * hidden[c];
         assert_true(fabs(values[i] - expected) < 1e-6);
     }
     px_engine_destroy(engine);

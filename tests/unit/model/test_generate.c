@@ -138,7 +138,7 @@ static void logprobs_are_the_engines(void **state) {
     for (int i = 0; i < 3; i++) check_family(&configs[i]);
 }
 
-/* A sample is a function of (iteration, slot, sample, position): parts of the work give the same parts of the result. */
+/* A sample is a function of (iteration, slot, sample, position): parts of the work give parts of the result. */
 static void work_can_be_divided(void **state) {
     (void)state;
     px_model_config config = tiny_llama(PX_HEAD_LM, true);
@@ -221,7 +221,8 @@ static void callback_min_tokens_and_counters(void **state) {
     for (int run = 0; run < 2; run++) {
         int calls = 0, tokens = 0;
         for (int i = 0; i < 2 * REQUESTS; i++) {
-            first_result.completions[i] = (px_completion){.ids = first_result.ids[i], .logprobs = first_result.logprobs[i]};
+            first_result.completions[i] = (px_completion){.ids = first_result.ids[i],
+                                                            .logprobs = first_result.logprobs[i]};
         }
         assert_int_equal(px_generator_run(g, &model, &sampling, requests, REQUESTS, first_result.completions,
                                           stop_at_third, &calls), PX_OK);

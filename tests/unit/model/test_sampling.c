@@ -171,7 +171,9 @@ static void frequencies(void **state) {
     px_rng rng = px_rng_make(5, "test", PX_RNG_SAMPLE);
     double p[4], chi = 0;
     int counts[4] = {0};
-    for (uint32_t i = 0; i < 40000; i++) counts[px_sample_row(T17, 4, &s, NULL, 0, px_rng_uniform(&rng, i, 0, 0, 0), p)]++;
+    for (uint32_t i = 0; i < 40000; i++) {
+        counts[px_sample_row(T17, 4, &s, NULL, 0, px_rng_uniform(&rng, i, 0, 0, 0), p)]++;
+    }
     for (int i = 0; i < 4; i++) chi += (counts[i] - 40000 * p[i]) * (counts[i] - 40000 * p[i]) / (40000 * p[i]);
     assert_true(chi < 16.27);
 }

@@ -65,7 +65,9 @@ static inline void tiny_fill(px_model *model, uint64_t seed) {
 }
 
 static inline void tiny_model(px_model *model, const px_model_config *config, uint64_t seed) {
-    if (px_model_plan(model, config) != PX_OK || px_model_alloc(model) != PX_OK) px_bug(__FILE__, __LINE__, "no memory");
+    if (px_model_plan(model, config) != PX_OK || px_model_alloc(model) != PX_OK) {
+        px_bug(__FILE__, __LINE__, "no memory");
+    }
     tiny_fill(model, seed);
 }
 
