@@ -1,10 +1,11 @@
 #include "cli.h"
 #include "phalanx/config.h"
+#include "phalanx/roles.h"
 
 #include <stdio.h>
 
 static const px_usage usage = {
-    .synopsis = "config CONFIG [--set a.b=v]... [--diff] | --schema | --markdown | --keys [GROUP]",
+    .synopsis = "config CONFIG [--set a.b=v]... [--diff] | --schema | --markdown | --metrics | --keys [GROUP]",
     .what = "Prints the configuration as a run would see it: defaults, the file with its includes, then --set.\n"
             "Every problem is named with file, line and column, all at once. The output loads to the same\n"
             "configuration.",
@@ -27,12 +28,13 @@ static px_status resolved(const char *path, const px_words *sets, bool diff, px_
 px_status px_command_config(int argc, char **argv)
 {
     px_words words = {.count = 0}, sets = {.count = 0};
-    bool diff = false, schema = false, markdown = false, keys = false, json = false, helped;
+    bool diff = false, schema = false, markdown = false, metrics = false, keys = false, json = false, helped;
     const px_option options[] = {
         {"set", PX_OPTION_LIST, &sets, "KEY=VALUE", "overrides a key, e.g. training.lr=1e-6", 0, 0},
         {"diff", PX_OPTION_FLAG, &diff, NULL, "only what differs from the defaults", 0, 0},
         {"schema", PX_OPTION_FLAG, &schema, NULL, "the JSON schema of the file, for editors", 0, 0},
         {"markdown", PX_OPTION_FLAG, &markdown, NULL, "all keys as a page of documentation", 0, 0},
+        {"metrics", PX_OPTION_FLAG, &metrics, NULL, "all metrics as a page of documentation", 0, 0},
         {"keys", PX_OPTION_FLAG, &keys, NULL, "all keys, or those of the group given as argument", 0, 0},
         {"json", PX_OPTION_FLAG, &json, NULL, "the schema (the configuration itself is YAML)", 0, 0},
     };
@@ -49,6 +51,8 @@ px_status px_command_config(int argc, char **argv)
         status = px_config_schema(&out);
     } else if (markdown) {
         status = px_config_markdown(&out);
+    } else if (metrics) {
+        status = px_metrics_markdown(&out);
     } else if (keys) {
         status = px_config_help(&out, word);
     } else if (word == NULL) {
