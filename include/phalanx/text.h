@@ -20,7 +20,7 @@ void px_ids_free(px_ids *ids);
 px_status px_tokenizer_load(px_tokenizer **tokenizer, const char *path);
 void px_tokenizer_destroy(px_tokenizer *tokenizer);
 /* Ids of a text, appended. add_special: what the post-processor adds (BOS, ...). Special tokens inside the text are
- * recognised. PX_DATA on invalid UTF-8. */
+ * recognised. PX_DATA on invalid UTF-8. Classes of characters are those of the Unicode version of PCRE2 and utf8proc. */
 px_status px_tokenizer_encode(px_tokenizer *tokenizer, const char *text, size_t length, bool add_special, px_ids *ids);
 /* Bytes of the ids, appended. Ids without a string become <unk:ID>. Invalid UTF-8 (a cut character) becomes U+FFFD, as
  * the tokenizers library does. */
@@ -38,8 +38,10 @@ uint64_t px_tokenizer_hash(const px_tokenizer *tokenizer); /* equal hashes: same
 const char *px_tokenizer_dir(const px_tokenizer *tokenizer); /* where its files lie, for copying beside a model */
 
 /* Byte-level BPE from text: the most frequent pair first, ties as the tokenizers library breaks them. `special` tokens
- * come first in the vocabulary ("<|endoftext|>" is eos and bos when it is the only one). Writes tokenizer.json and
- * tokenizer_config.json into dir, which is made. Files: plain text, or JSONL with a field "text" (or prompt/completion). */
+ * come first in the vocabulary ("<|endoftext|>" is eos and bos when it is the only one; with <|im_start|> and <|im_end|>
+ * the ChatML template is written too). Writes tokenizer.json and tokenizer_config.json into dir, which is made. Files:
+ * plain text, whose lines are trained on one by one, or JSONL with a field "text" (or prompt/completion, messages,
+ * chosen/rejected); .gz and .zst of each. */
 px_status px_tokenizer_train(const char *const *files, int file_count, int vocab_size, int min_frequency,
                              const char *const *special, int special_count, const char *dir);
 
@@ -49,7 +51,8 @@ typedef struct px_message {
 } px_message;
 typedef struct px_renderer px_renderer; /* static: nothing to free */
 /* name: "auto" chooses by the tokenizer's own template, else chatml, qwen2.5, qwen3, llama2, llama3, gemma, mistral,
- * zephyr, smollm2, plain (hh). PX_CONFIG names what is valid; *renderer NULL when auto finds no template at all. */
+ * zephyr, smollm2, minimind, plain (hh). PX_CONFIG names what is valid; *renderer NULL for "none" and when auto finds no
+ * template at all. */
 px_status px_renderer_find(const px_renderer **renderer, const char *name, const px_tokenizer *tokenizer);
 const char *px_renderer_name(const px_renderer *renderer);
 /* Ids of a conversation. mask, if not NULL, gets one 0/1 per id: assistant content and its end-of-turn token.

@@ -39,8 +39,8 @@ static px_status find_by_template(const px_renderer **renderer, const px_tokeniz
     const char *name = px_template_renderer(px_template_hash(text));
     if (name == NULL) {
         return px_fail(PX_CONFIG, "the chat template of %s is not known (hash %016llx); name its renderer in "
-                       "environment.chat.template: none, chatml, qwen2.5, qwen3, llama2, llama3, gemma, mistral, zephyr, "
-                       "smollm2, minimind, plain or hh", px_tokenizer_dir(tokenizer),
+                       "environment.chat.template: none, chatml, qwen2.5, qwen3, llama2, llama3, gemma, mistral, "
+                       "zephyr, smollm2, minimind, plain or hh", px_tokenizer_dir(tokenizer),
                        (unsigned long long)px_template_hash(text));
     }
     return px_renderer_find(renderer, name, tokenizer);

@@ -68,8 +68,8 @@ static bool is_role(const px_message *message, const char *role)
 
 static px_status bad_role(const px_message *message, int index, const char *renderer, const char *valid)
 {
-    return px_fail(PX_DATA, "message %d has the role \"%.40s\"; the chat template %s wants %s", index + 1, message->role,
-                   renderer, valid);
+    return px_fail(PX_DATA, "message %d has the role \"%.40s\"; the chat template %s wants %s", index + 1,
+                   message->role, renderer, valid);
 }
 
 /* user, assistant, user, ... as several templates insist on. */

@@ -32,7 +32,7 @@ void px_pattern_free(px_pattern *pattern)
  * ranges as well, so that both may stand inside brackets. */
 #define SPACES "\\t-\\r\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 #define NOT_SPACES                                                                                                  \
-    "\\x{0}-\\x08\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}"                      \
+    "\\x{0}-\\x08\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}"                     \
     "\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
 #define WORDS                                                                                                       \
     "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}"                  \
@@ -79,7 +79,7 @@ static px_status translate_escape(const char *expression, size_t *i, bool inside
         for (int k = 2; k < 6; k++) {
             if (strchr("0123456789abcdefABCDEF", expression[*i + (size_t)k]) == NULL ||
                 expression[*i + (size_t)k] == '\0') {
-                return px_fail(PX_DATA, "the expression \"%.200s\" has \\u without four hexadecimal digits", expression);
+                return px_fail(PX_DATA, "the expression \"%.200s\" has \\u without four digits", expression);
             }
         }
         PX_TRY(px_buf_printf(out, "\\x{%.4s}", expression + *i + 2));
@@ -212,8 +212,8 @@ px_status px_pattern_find(const px_pattern *pattern, const char *text, size_t le
     if (rc < 0) {
         char reason[160];
         pcre2_get_error_message(rc, (PCRE2_UCHAR *)reason, sizeof reason);
-        return px_fail(PX_DATA, "the expression \"%.200s\" gives up on a text of %zu bytes at byte %zu: %s; it backtracks "
-                       "too much", pattern->source, length, from, reason);
+        return px_fail(PX_DATA, "the expression \"%.200s\" gives up on a text of %zu bytes at byte %zu: %s; it "
+                       "backtracks too much", pattern->source, length, from, reason);
     }
     const PCRE2_SIZE *where = pcre2_get_ovector_pointer(pattern->match);
     *start = where[0];

@@ -181,6 +181,7 @@ struct json_t;
 px_status px_tokenizer_parse(px_tokenizer *tokenizer, const struct json_t *root);      /* tokenizer.json */
 px_status px_tokenizer_settings(px_tokenizer *tokenizer, const struct json_t *root);   /* tokenizer_config.json */
 /* Ids of a part of a longer text that begins behind an added token, or (at_start) at its beginning. Valid UTF-8. */
-px_status px_tokenizer_encode_part(px_tokenizer *tokenizer, const char *text, size_t length, bool at_start, px_ids *ids);
+px_status px_tokenizer_encode_part(px_tokenizer *tokenizer, const char *text, size_t length, bool at_start,
+                                   px_ids *ids);
 
 #endif

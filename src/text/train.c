@@ -12,7 +12,7 @@ static px_status start_vocabulary(px_vocab *names, int vocab_size, const char *c
                                   int32_t byte_id[256])
 {
     if (vocab_size < 256 + special_count || vocab_size > PX_VOCAB_LIMIT) {
-        return px_fail(PX_CONFIG, "a vocabulary of %d is not possible; with %d special tokens it is %d (every byte) to %d",
+        return px_fail(PX_CONFIG, "a vocabulary of %d is not possible; with %d special tokens it is %d to %d",
                        vocab_size, special_count, 256 + special_count, PX_VOCAB_LIMIT);
     }
     PX_TRY(px_vocab_init(names, vocab_size, 16 * (size_t)vocab_size));
@@ -72,7 +72,8 @@ static json_t *tokenizer_tree(const px_vocab *names, const px_learned *merges, i
     for (int i = 0; i < special_count; i++) {
         json_array_append_new(added, added_token(px_vocab_text(names, i, NULL), i));
     }
-    json_t *model = json_pack("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:o, s:o}", "type", "BPE", "dropout", "unk_token",
+    json_t *model = json_pack("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:o, s:o}", "type", "BPE", "dropout",
+                              "unk_token",
                               "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0,
                               "ignore_merges", 0, "vocab", vocab, "merges", merge_list(names, merges, merge_count));
     return json_pack("{s:s, s:n, s:n, s:o, s:n, s:o, s:n, s:o, s:o}", "version", "1.0", "truncation", "padding",
@@ -125,7 +126,8 @@ static px_status write_tree(json_t *tree, const char *dir, const char *name)
 }
 
 static px_status train(px_words *words, px_vocab *names, px_learned **merges, const char *const *files, int file_count,
-                       int vocab_size, int min_frequency, const char *const *special, int special_count, const char *dir)
+                       int vocab_size, int min_frequency, const char *const *special, int special_count,
+                       const char *dir)
 {
     int32_t byte_id[256];
     int merge_count;

@@ -115,7 +115,8 @@ static px_status add_value(reader *r, const json_t *value, int64_t *found)
         return add_sequence(r, json_string_value(value), json_string_length(value));
     }
     for (size_t i = 0; i < json_array_size(value); i++) {
-        const json_t *content = json_object_get(json_array_get(value, i), "content");
+        const json_t *message = json_array_get(value, i), *content = json_object_get(message, "content");
+        content = content != NULL ? content : json_object_get(message, "value"); /* ShareGPT */
         if (json_is_string(content)) {
             ++*found;
             PX_TRY(add_sequence(r, json_string_value(content), json_string_length(content)));
@@ -126,13 +127,14 @@ static px_status add_value(reader *r, const json_t *value, int64_t *found)
 
 static px_status add_record(reader *r, const json_t *record)
 {
-    static const char *const keys[] = {"text", "messages", "conversations", "prompt", "completion", "chosen", "rejected"};
+    static const char *const keys[] = {"text", "messages", "conversations", "prompt", "completion", "chosen",
+                                       "rejected"};
     int64_t found = 0;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         PX_TRY(add_value(r, json_object_get(record, keys[i]), &found));
     }
-    return found > 0 ? PX_OK : px_fail(PX_DATA, "%s:%lld: no text to train on; a record has text, prompt and completion, "
-                                       "messages, or chosen and rejected", r->path, (long long)r->line);
+    return found > 0 ? PX_OK : px_fail(PX_DATA, "%s:%lld: no text to train on; a record has text, prompt and "
+                                       "completion, messages, or chosen and rejected", r->path, (long long)r->line);
 }
 
 static px_status add_line(reader *r, const char *line, size_t length)

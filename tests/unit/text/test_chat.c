@@ -160,7 +160,8 @@ static void choice(void **state)
     need_shared();
     static const struct {
         const char *dir, *name;
-    } known[] = {{TOKENIZERS "/llama3", "llama3"}, {TOKENIZERS "/qwen3", "qwen3"}, {TOKENIZERS "/minimind-6400", "minimind"},
+    } known[] = {{TOKENIZERS "/llama3", "llama3"}, {TOKENIZERS "/qwen3", "qwen3"},
+                 {TOKENIZERS "/minimind-6400", "minimind"},
                  {TOKENIZERS "/gpt2", NULL}, {PX_SHARED_DIR "/data/models/stories260K", NULL}};
     const px_renderer *renderer;
     px_tokenizer *t;
@@ -184,9 +185,11 @@ static void unknown_template(void **state)
 {
     (void)state;
     char dir[] = "/tmp/px_chat_XXXXXX", path[PX_PATH_MAX];
-    static const char tokenizer[] = "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}}";
-    static const char settings[] = "{\"model_max_length\": 1000000000000000019884624838656, \"eos_token\": {\"content\": "
-                                   "\"a\"}, \"chat_template\": [{\"name\": \"default\", \"template\": \"{{ own }}\"}]}";
+    static const char tokenizer[] =
+        "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}}";
+    static const char settings[] =
+        "{\"model_max_length\": 1000000000000000019884624838656, \"eos_token\": {\"content\": "
+        "\"a\"}, \"chat_template\": [{\"name\": \"default\", \"template\": \"{{ own }}\"}]}";
     const px_renderer *renderer;
     px_tokenizer *t;
     assert_non_null(mkdtemp(dir));

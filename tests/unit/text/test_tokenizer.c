@@ -122,7 +122,8 @@ static void check_ids(const char *what, const char *text, const px_ids *ids, con
     for (size_t i = 0; i < json_array_size(want); i++) {
         int id = (int)json_integer_value(json_array_get(want, i));
         if ((int64_t)i >= ids->length || ids->data[i] != id) {
-            fail_msg("%s \"%s\": id %zu is %d, wanted %d", what, text, i, (int64_t)i < ids->length ? ids->data[i] : -1, id);
+            fail_msg("%s \"%s\": id %zu is %d, wanted %d", what, text, i,
+                     (int64_t)i < ids->length ? ids->data[i] : -1, id);
         }
     }
     if ((size_t)ids->length != json_array_size(want)) {

@@ -29,8 +29,8 @@ static const char *in_dir(const char *name)
     return path;
 }
 
-static px_status train(const char *name, const char *text, int vocab_size, int min_frequency, const char *const *special,
-                       int special_count)
+static px_status train(const char *name, const char *text, int vocab_size, int min_frequency,
+                       const char *const *special, int special_count)
 {
     char file[PX_PATH_MAX];
     snprintf(file, sizeof file, "%s/%s", dir, name);
