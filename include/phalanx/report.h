@@ -9,7 +9,14 @@
 
 /* A path is a run directory, a directory of stages or runs (each entry with a run.h5 counts), or a run file itself. */
 
-typedef enum px_view { PX_VIEW_CONFIG, PX_VIEW_METRICS, PX_VIEW_SAMPLES, PX_VIEW_EVENTS, PX_VIEW_RANKS, PX_VIEW_HEALTH } px_view;
+typedef enum px_view {
+    PX_VIEW_CONFIG,
+    PX_VIEW_METRICS,
+    PX_VIEW_SAMPLES,
+    PX_VIEW_EVENTS,
+    PX_VIEW_RANKS,
+    PX_VIEW_HEALTH
+} px_view;
 typedef enum px_form { PX_FORM_TABLE, PX_FORM_CSV, PX_FORM_JSON } px_form;
 px_status px_view_parse(const char *name, px_view *view); /* PX_USAGE lists the valid names */
 
@@ -37,8 +44,8 @@ typedef struct px_report_options {
     const char *const *paths;
     int path_count;
     const char *out;      /* F.html; the data of its plots go to F.csv */
-    const char *group_by; /* a configuration key: one curve a value, mean and spread of its runs. run.seed: runs that differ
-                             in the seed alone are one group. NULL: every run by itself */
+    const char *group_by; /* a configuration key: one curve a value, mean and spread of its runs. run.seed: runs that
+                             differ in the seed alone are one group. NULL: every run by itself */
     bool methods;         /* adds a paragraph and a table for a paper */
 } px_report_options;
 /* Plots need gnuplot on PATH; without it the page says so and has the tables. */

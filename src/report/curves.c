@@ -6,7 +6,7 @@
 
 static const char evaluation_prefix[] = "evaluation/";
 
-/* ---- keys and groups -------------------------------------------------------------------------------------------------------- */
+/* ---- keys and groups --------------------------------------------------------------------------------------------- */
 
 /* Names, places and documents say nothing about what a run does. */
 static bool key_matters(const char *key)
@@ -79,7 +79,8 @@ static px_status find_groups(px_curves *curves, const char *group_by)
     for (int run = 0; run < curves->run_count; run++) {
         px_buf label = {0};
         if (group_by && !json_object_get(curves->config[run], group_by)) {
-            return px_fail(PX_USAGE, "--group-by %s: %s has no such configuration key", group_by, curves->runs[run].name);
+            return px_fail(PX_USAGE, "--group-by %s: %s has no such configuration key", group_by,
+                           curves->runs[run].name);
         }
         px_status status = label_run(curves, run, group_by, &label);
         size_t at = 0;
@@ -95,15 +96,17 @@ static px_status find_groups(px_curves *curves, const char *group_by)
     return PX_OK;
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static void add_names(px_curves *curves, const px_frame *frame, const char *prefix)
 {
     for (int c = 1; c < frame->column_count; c++) {
         char name[300];
         bool measured = false;
-        if (strcmp(frame->columns[c].name, "timestamp") == 0 || strcmp(frame->columns[c].name, "segment") == 0) continue;
-        for (int64_t row = 0; row < frame->rows && !measured; row++) measured = isfinite(px_frame_number(frame, c, row));
+        if (strcmp(frame->columns[c].name, "timestamp") == 0 || strcmp(frame->columns[c].name, "segment") == 0)
+            continue;
+        for (int64_t row = 0; row < frame->rows && !measured; row++)
+            measured = isfinite(px_frame_number(frame, c, row));
         snprintf(name, sizeof name, "%s%s", prefix, frame->columns[c].name);
         if (measured && !in_list(curves->names, name)) json_array_append_new(curves->names, json_string(name));
     }
@@ -157,7 +160,7 @@ void px_curves_free(px_curves *curves)
     memset(curves, 0, sizeof *curves);
 }
 
-/* ---- curves ------------------------------------------------------------------------------------------------------------------ */
+/* ---- curves ------------------------------------------------------------------------------------------------------ */
 
 const px_frame *px_curves_find(const px_curves *curves, int run, const char *name, int *column)
 {
@@ -238,7 +241,7 @@ px_point px_curves_end(const px_curves *curves, const char *name, int group)
     return (px_point){.mean = n ? sum / n : NAN, .deviation = n > 1 ? sqrt(squares / (n - 1)) : 0, .runs = n};
 }
 
-/* ---- CSV ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- CSV --------------------------------------------------------------------------------------------------------- */
 
 static px_status csv_text(px_buf *csv, const char *text)
 {

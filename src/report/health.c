@@ -24,7 +24,8 @@ static px_status add_state(const px_run *run, json_t *object)
     const char *said = json_string_value(json_object_get(status, "state"));
     if (said) state = said;
     if (strcmp(state, "running") == 0 && !held) state = "killed";
-    if (json_string_value(json_object_get(status, "reason"))) reason = json_string_value(json_object_get(status, "reason"));
+    if (json_string_value(json_object_get(status, "reason")))
+        reason = json_string_value(json_object_get(status, "reason"));
     json_object_set_new(object, "state", json_string(state));
     json_object_set_new(object, "reason", json_string(reason));
     json_object_set_new(object, "writer", json_string(held ? holder : ""));
@@ -38,7 +39,8 @@ static px_status add_metrics(const px_run *run, json_t *object)
     PX_TRY(px_frame_read(run->file, "/metrics", &frame));
     int64_t last = frame.rows - 1;
     double time = px_frame_number(&frame, px_frame_column(&frame, "timestamp"), last), worst = NAN;
-    json_object_set_new(object, "iteration", json_integer(frame.rows ? (json_int_t)px_frame_number(&frame, 0, last) : 0));
+    json_object_set_new(object, "iteration",
+                        json_integer(frame.rows ? (json_int_t)px_frame_number(&frame, 0, last) : 0));
     set_number(object, "age_s", px_wall_time() - time);
     int difference = px_frame_column(&frame, "rollout/logprob_diff_max");
     for (int64_t row = 0; row < frame.rows; row++) {

@@ -3,7 +3,8 @@
 
 #include "runs.h"
 
-/* {"state", "writer", "iteration", "age_s", "segments", "events/KIND", "rollout/logprob_diff_max", "nan/METRIC", ...} */
+/* {"state", "writer", "iteration", "age_s", "segments", "events/KIND", "rollout/logprob_diff_max", "nan/METRIC", ...}
+ */
 px_status px_health(const px_run *run, struct json_t **object);
 
 #endif

@@ -20,11 +20,12 @@ px_status px_view_parse(const char *name, px_view *view)
         }
     }
     const char *near = px_nearest_name(name, view_names, 6);
-    return px_fail(PX_USAGE, "inspect cannot show '%s'%s%s%s; valid are config, metrics, samples, events, ranks, health", name,
+    return px_fail(PX_USAGE,
+                   "inspect cannot show '%s'%s%s%s; valid are config, metrics, samples, events, ranks, health", name,
                    near ? " (did you mean " : "", near ? near : "", near ? "?)" : "");
 }
 
-/* ---- tables of several runs ----------------------------------------------------------------------------------------------- */
+/* ---- tables of several runs -------------------------------------------------------------------------------------- */
 
 /* Frames with the run each belongs to. */
 typedef struct frame_list {
@@ -122,7 +123,7 @@ static px_status fill_sheet(px_sheet *sheet, const frame_list *list, bool with_r
     return sheet->status;
 }
 
-/* ---- what people want to see of it ------------------------------------------------------------------------------------------ */
+/* ---- what people want to see of it ------------------------------------------------------------------------------- */
 
 /* A line a metric. */
 static void sum_up(px_sheet *sheet, const px_frame *frame)
@@ -154,8 +155,8 @@ static void sum_up(px_sheet *sheet, const px_frame *frame)
 /* The samples of the last iteration, a part of the columns. */
 static void show_samples(px_sheet *sheet, const px_frame *frame)
 {
-    static const char *const names[] = {"sample", "iteration", "prompt_id", "score", "completion_length", "finish", "prompt",
-                                        "completion"};
+    static const char *const names[] = {"sample", "iteration", "prompt_id", "score", "completion_length",
+                                        "finish", "prompt",    "completion"};
     int at[8], iteration = px_frame_column(frame, "iteration");
     double last = frame->rows ? px_frame_number(frame, iteration, frame->rows - 1) : NAN;
     int shown = 0;
@@ -213,7 +214,7 @@ static px_status inspect_tables(const px_inspect_options *options, const px_run 
     return status;
 }
 
-/* ---- keys and values --------------------------------------------------------------------------------------------------------- */
+/* ---- keys and values --------------------------------------------------------------------------------------------- */
 
 static void add_json(px_sheet *sheet, const json_t *value)
 {

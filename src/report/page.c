@@ -8,16 +8,21 @@
 
 static const char style[] =
     "<style>body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:.6em 0}th,td{padding:.15em .7em;border-bottom:1px solid #ddd;text-align:left}"
+    "table{border-collapse:collapse;margin:.6em 0}th,td{padding:.15em .7em;border-bottom:1px solid "
+    "#ddd;text-align:left}"
     "td.n{text-align:right;font-variant-numeric:tabular-nums}.plots{display:flex;flex-wrap:wrap;gap:.5em}"
     "code{background:#f4f4f4;padding:0 .2em}</style>";
 
-/* ---- text --------------------------------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------------------- */
 
 static px_status add_text(px_buf *html, const char *text)
 {
     for (; *text; text++) {
-        const char *entity = *text == '&' ? "&amp;" : *text == '<' ? "&lt;" : *text == '>' ? "&gt;" : *text == '"' ? "&quot;" : NULL;
+        const char *entity = *text == '&'   ? "&amp;"
+                             : *text == '<' ? "&lt;"
+                             : *text == '>' ? "&gt;"
+                             : *text == '"' ? "&quot;"
+                                            : NULL;
         PX_TRY(entity ? px_buf_text(html, entity) : px_buf_add(html, text, 1));
     }
     return PX_OK;
@@ -51,7 +56,7 @@ static const char *group_name(const px_curves *curves, int group)
     return json_string_value(json_array_get(curves->groups, (size_t)group));
 }
 
-/* ---- tables ------------------------------------------------------------------------------------------------------------------- */
+/* ---- tables ------------------------------------------------------------------------------------------------------ */
 
 static px_status add_runs(px_buf *html, const px_curves *curves)
 {
@@ -64,7 +69,8 @@ static px_status add_runs(px_buf *html, const px_curves *curves)
         PX_TRY(add_cell(html, "td", group_name(curves, curves->group[run])));
         PX_TRY(add_cell(html, "td", root_text(curves, run, "algorithm")));
         PX_TRY(add_cell(html, "td", root_text(curves, run, "created")));
-        PX_TRY(px_buf_printf(html, "<td class=n>%.0f</td></tr>\n", frame->rows ? px_frame_number(frame, 0, frame->rows - 1) : 0));
+        PX_TRY(px_buf_printf(html, "<td class=n>%.0f</td></tr>\n",
+                             frame->rows ? px_frame_number(frame, 0, frame->rows - 1) : 0));
     }
     return px_buf_text(html, "</table>\n");
 }
@@ -126,7 +132,7 @@ static px_status add_ends(px_buf *html, const px_curves *curves, const char *onl
     return px_buf_text(html, "</table>\n");
 }
 
-/* ---- for a paper -------------------------------------------------------------------------------------------------------------- */
+/* ---- for a paper ------------------------------------------------------------------------------------------------- */
 
 static px_status add_setting(px_buf *html, const px_curves *curves, const char *key, const char *words, bool *first)
 {
@@ -147,30 +153,46 @@ static px_status add_setting(px_buf *html, const px_curves *curves, const char *
 
 static px_status add_methods(px_buf *html, const px_curves *curves)
 {
-    static const char *const settings[][2] = {
-        {"training.prompts_per_iteration", "prompts an iteration"}, {"env_runners.samples_per_prompt", "samples a prompt"},
-        {"training.num_epochs", "epochs"}, {"training.minibatch_size", "minibatch size"}, {"training.lr", "learning rate"},
-        {"training.critic_lr", "critic learning rate"}, {"training.kl.coeff", "KL coefficient"},
-        {"training.clip_param", "clip range"}, {"training.gamma", "discount"}, {"training.lambda_", "GAE lambda"},
-        {"env_runners.temperature", "sampling temperature"}, {"training.batch_size", "batch size"},
-        {"training.batch_tokens", "tokens a batch"}, {"stop.iterations", "iterations"}};
-    static const char *main_metrics[] = {"objective/scores", "objective/kl", "objective/rlhf_reward", "evaluation/objective/scores",
-                                         "loss", "accuracy", "evaluation/loss", "evaluation/accuracy", "core_hours"};
+    static const char *const settings[][2] = {{"training.prompts_per_iteration", "prompts an iteration"},
+                                              {"env_runners.samples_per_prompt", "samples a prompt"},
+                                              {"training.num_epochs", "epochs"},
+                                              {"training.minibatch_size", "minibatch size"},
+                                              {"training.lr", "learning rate"},
+                                              {"training.critic_lr", "critic learning rate"},
+                                              {"training.kl.coeff", "KL coefficient"},
+                                              {"training.clip_param", "clip range"},
+                                              {"training.gamma", "discount"},
+                                              {"training.lambda_", "GAE lambda"},
+                                              {"env_runners.temperature", "sampling temperature"},
+                                              {"training.batch_size", "batch size"},
+                                              {"training.batch_tokens", "tokens a batch"},
+                                              {"stop.iterations", "iterations"}};
+    static const char *main_metrics[] = {"objective/scores",
+                                         "objective/kl",
+                                         "objective/rlhf_reward",
+                                         "evaluation/objective/scores",
+                                         "loss",
+                                         "accuracy",
+                                         "evaluation/loss",
+                                         "evaluation/accuracy",
+                                         "core_hours"};
     const char *algorithm = root_text(curves, 0, "algorithm");
     bool first = true;
     PX_TRY(px_buf_text(html, "<h2>Methods</h2>\n<p>"));
-    PX_TRY(px_buf_printf(html, "We trained %d run%s with Phalanx (", curves->run_count, curves->run_count > 1 ? "s" : ""));
+    PX_TRY(
+        px_buf_printf(html, "We trained %d run%s with Phalanx (", curves->run_count, curves->run_count > 1 ? "s" : ""));
     PX_TRY(add_text(html, algorithm));
     PX_TRY(px_buf_text(html, "): "));
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         PX_TRY(add_setting(html, curves, settings[i][0], settings[i][1], &first));
     }
-    PX_TRY(px_buf_text(html, ". Values are those of the last iteration, mean &plusmn; standard deviation over runs, the number of "
-                             "runs in brackets.</p>\n"));
+    PX_TRY(px_buf_text(
+        html, ". Values are those of the last iteration, mean &plusmn; standard deviation over runs, the number of "
+              "runs in brackets.</p>\n"));
     return add_ends(html, curves, main_metrics, (int)(sizeof main_metrics / sizeof *main_metrics));
 }
 
-/* ---- page --------------------------------------------------------------------------------------------------------------------- */
+/* ---- page -------------------------------------------------------------------------------------------------------- */
 
 static px_status add_plots(px_buf *html, const px_curves *curves, const char *csv_name)
 {
@@ -179,13 +201,15 @@ static px_status add_plots(px_buf *html, const px_curves *curves, const char *cs
     px_buf *svgs = px_alloc_array(count + 1, sizeof *svgs, "plots");
     if (!svgs) return px_error_code();
     px_status status = px_plot_all(curves, svgs, &drawn);
-    if (status == PX_OK) status = px_buf_text(html, "<h2>Curves</h2>\n<p>Bands are one standard deviation. Data: <a href=\"");
+    if (status == PX_OK)
+        status = px_buf_text(html, "<h2>Curves</h2>\n<p>Bands are one standard deviation. Data: <a href=\"");
     if (status == PX_OK) status = add_text(html, csv_name);
     if (status == PX_OK) status = px_buf_text(html, "\">");
     if (status == PX_OK) status = add_text(html, csv_name);
     if (status == PX_OK) status = px_buf_text(html, "</a></p>\n<div class=plots>\n");
     if (status == PX_OK && !drawn) {
-        status = px_buf_text(html, "<p>No plots: gnuplot was not found, or failed. The data file has every value.</p>\n");
+        status =
+            px_buf_text(html, "<p>No plots: gnuplot was not found, or failed. The data file has every value.</p>\n");
     }
     for (size_t i = 0; i < count; i++) {
         if (status == PX_OK && svgs[i].length) status = px_buf_printf(html, "<div>%s</div>\n", svgs[i].data);
@@ -197,8 +221,11 @@ static px_status add_plots(px_buf *html, const px_curves *curves, const char *cs
 
 static px_status add_page(px_buf *html, const px_curves *curves, const px_report_options *options, const char *csv_name)
 {
-    PX_TRY(px_buf_printf(html, "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><title>Phalanx report</title>%s</head><body>\n"
-                               "<h1>Report of %d run%s</h1>\n", style, curves->run_count, curves->run_count == 1 ? "" : "s"));
+    PX_TRY(px_buf_printf(
+        html,
+        "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><title>Phalanx report</title>%s</head><body>\n"
+        "<h1>Report of %d run%s</h1>\n",
+        style, curves->run_count, curves->run_count == 1 ? "" : "s"));
     PX_TRY(add_runs(html, curves));
     PX_TRY(add_differences(html, curves));
     if (options->methods) PX_TRY(add_methods(html, curves));

@@ -43,7 +43,8 @@ static px_status add_plot(px_buf *script, const px_curves *curves, const char *n
 {
     int groups = (int)json_array_size(curves->groups), drawn = 0;
     px_buf curve = {0};
-    px_status status = px_buf_printf(script, "set terminal svg size 460,280 noenhanced font 'sans,10' name 'p%zu'\n", number);
+    px_status status =
+        px_buf_printf(script, "set terminal svg size 460,280 noenhanced font 'sans,10' name 'p%zu'\n", number);
     if (status == PX_OK) status = px_buf_printf(script, "set output '%s/%zu.svg'\nset title ", dir, number);
     if (status == PX_OK) status = add_quoted(script, name);
     if (status == PX_OK) status = px_buf_text(script, "\n");
@@ -52,12 +53,14 @@ static px_status add_plot(px_buf *script, const px_curves *curves, const char *n
         status = add_data(script, curves, name, g, &spread, &any);
         if (status != PX_OK || !any) continue;
         if (spread) {
-            status = px_buf_printf(&curve, "%s$g%d using 1:3:4 with filledcurves linecolor %d fillstyle transparent solid 0.2 notitle",
-                                   drawn++ ? ", " : "plot ", g, g + 1);
+            status = px_buf_printf(
+                &curve, "%s$g%d using 1:3:4 with filledcurves linecolor %d fillstyle transparent solid 0.2 notitle",
+                drawn++ ? ", " : "plot ", g, g + 1);
         }
         if (status == PX_OK) {
-            status = px_buf_printf(&curve, "%s$g%d using 1:2 with linespoints linecolor %d pointtype 7 pointsize 0.3 title ",
-                                   drawn++ ? ", " : "plot ", g, g + 1);
+            status =
+                px_buf_printf(&curve, "%s$g%d using 1:2 with linespoints linecolor %d pointtype 7 pointsize 0.3 title ",
+                              drawn++ ? ", " : "plot ", g, g + 1);
         }
         if (status == PX_OK) status = add_quoted(&curve, json_string_value(json_array_get(curves->groups, (size_t)g)));
     }
@@ -75,7 +78,8 @@ static bool run_gnuplot(const char *script)
     pid_t child = 0;
     int status = 0;
     posix_spawn_file_actions_init(&actions);
-    for (int fd = 0; fd < 3; fd++) posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", fd ? O_WRONLY : O_RDONLY, 0);
+    for (int fd = 0; fd < 3; fd++)
+        posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", fd ? O_WRONLY : O_RDONLY, 0);
     int error = posix_spawnp(&child, "gnuplot", &actions, NULL, arguments, environ);
     posix_spawn_file_actions_destroy(&actions);
     if (error) return false;
@@ -101,8 +105,9 @@ static px_status draw(const px_curves *curves, const char *dir, px_buf *svgs, bo
     char path[PX_PATH_MAX];
     size_t i, count = json_array_size(curves->names);
     px_buf script = {0};
-    px_status status = px_buf_text(&script, "set grid linecolor rgb '#dddddd'\nset key outside bottom center horizontal noenhanced\n"
-                                            "set xlabel 'iteration'\n");
+    px_status status =
+        px_buf_text(&script, "set grid linecolor rgb '#dddddd'\nset key outside bottom center horizontal noenhanced\n"
+                             "set xlabel 'iteration'\n");
     for (i = 0; status == PX_OK && i < count; i++) {
         status = add_plot(&script, curves, json_string_value(json_array_get(curves->names, i)), i, dir);
     }

@@ -50,7 +50,8 @@ static px_status find_below(const char *path, px_run **runs, int *count)
     closedir(stream);
     if (status != PX_OK) return status;
     if (*count == first) {
-        return px_fail(PX_DATA, "%s: holds no run.h5; valid is a run's directory, one of its stages, or its run.h5", path);
+        return px_fail(PX_DATA, "%s: holds no run.h5; valid is a run's directory, one of its stages, or its run.h5",
+                       path);
     }
     qsort(*runs + first, (size_t)(*count - first), sizeof **runs, compare_runs);
     return PX_OK;
@@ -97,7 +98,8 @@ px_status px_runs_samples(const px_run *run, char (**files)[PX_PATH_MAX], int *c
     struct dirent *entry;
     while (status == PX_OK && (entry = readdir(stream))) {
         size_t length = strlen(entry->d_name);
-        if (strncmp(entry->d_name, "samples-", 8) != 0 || length < 3 || strcmp(entry->d_name + length - 3, ".h5") != 0) continue;
+        if (strncmp(entry->d_name, "samples-", 8) != 0 || length < 3 || strcmp(entry->d_name + length - 3, ".h5") != 0)
+            continue;
         char(*longer)[PX_PATH_MAX] = px_realloc(*files, (size_t)(*count + 1) * sizeof **files, "sample files");
         if (!longer) {
             status = px_error_code();

@@ -9,7 +9,7 @@
 
 #define MAX_CELL 60 /* characters of a cell of a table */
 
-/* ---- filling ------------------------------------------------------------------------------------------------------------ */
+/* ---- filling ----------------------------------------------------------------------------------------------------- */
 
 void px_sheet_column(px_sheet *sheet, const char *name)
 {
@@ -61,7 +61,7 @@ void px_number_text(double value, char *out, size_t size)
     }
 }
 
-/* ---- table --------------------------------------------------------------------------------------------------------------- */
+/* ---- table ------------------------------------------------------------------------------------------------------- */
 
 /* One line of at most MAX_CELL characters; returns its width on a terminal, a column a character. */
 static int cell_text(char kind, const char *text, char *out, size_t size)
@@ -129,7 +129,8 @@ static px_status print_table(const px_sheet *sheet, FILE *out)
         px_free(kinds);
         return px_error_code();
     }
-    for (int c = 0; c < sheet->columns; c++, name += strlen(name) + 1) widths[c] = cell_text('t', name, text, sizeof text);
+    for (int c = 0; c < sheet->columns; c++, name += strlen(name) + 1)
+        widths[c] = cell_text('t', name, text, sizeof text);
     while (next_cell(sheet, &walk, &kind, &raw)) {
         int c = (int)((walk.index - 1) % sheet->columns), width = cell_text(kind, raw, text, sizeof text);
         if (width > widths[c]) widths[c] = width;
@@ -150,7 +151,7 @@ static px_status print_table(const px_sheet *sheet, FILE *out)
     return PX_OK;
 }
 
-/* ---- CSV, JSON ------------------------------------------------------------------------------------------------------------ */
+/* ---- CSV, JSON --------------------------------------------------------------------------------------------------- */
 
 static void print_csv_text(FILE *out, const char *text)
 {

@@ -5,7 +5,8 @@
 #include "phalanx/report.h"
 
 typedef struct px_sheet {
-    px_buf names, cells; /* NUL-terminated strings in a row; a cell has its kind in front: t text, i integer, f number */
+    px_buf names,
+        cells; /* NUL-terminated strings in a row; a cell has its kind in front: t text, i integer, f number */
     int columns;
     int64_t cell_count;
     px_status status; /* of the first addition that failed */

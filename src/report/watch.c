@@ -11,8 +11,9 @@
 #define ONCE_ROWS 10
 #define CELL 14 /* characters of a column */
 
-static const char *const usual[] = {"objective/scores", "objective/kl", "objective/rlhf_reward", "loss", "accuracy", "perplexity",
-                                    "loss/policy_avg", "loss/value_avg", "policy/clipfrac_avg", "lr", "time_this_iter_s"};
+static const char *const usual[] = {
+    "objective/scores", "objective/kl",   "objective/rlhf_reward", "loss", "accuracy",        "perplexity",
+    "loss/policy_avg",  "loss/value_avg", "policy/clipfrac_avg",   "lr",   "time_this_iter_s"};
 
 typedef struct watch_state {
     char file[PX_PATH_MAX];    /* whose header was printed last */
@@ -21,7 +22,7 @@ typedef struct watch_state {
     int64_t printed;           /* rows */
 } watch_state;
 
-/* ---- columns ------------------------------------------------------------------------------------------------------------- */
+/* ---- columns ----------------------------------------------------------------------------------------------------- */
 
 static void add_name(watch_state *state, const px_frame *frame, const char *name)
 {
@@ -56,7 +57,7 @@ static px_status choose(watch_state *state, const px_frame *frame, const char *m
     return PX_OK;
 }
 
-/* ---- lines ---------------------------------------------------------------------------------------------------------------- */
+/* ---- lines ------------------------------------------------------------------------------------------------------- */
 
 static void print_header(const watch_state *state, const char *run, FILE *out)
 {

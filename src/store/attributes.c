@@ -6,7 +6,7 @@
 
 #define MAX_TEXTS 1000000 /* strings of one attribute, attributes of one object */
 
-/* ---- writing ------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 /* count 0: scalar. Closes both types. */
 static px_status write_values(const px_h5 *file, hid_t object, const char *name, hid_t file_type, hid_t memory_type,
@@ -69,7 +69,7 @@ px_status px_h5_write_scalar(const px_h5 *file, hid_t group, const char *name, c
     return status;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 void px_free_texts(char **texts, int count)
 {
@@ -142,7 +142,8 @@ px_status px_h5_read_texts(const px_h5 *file, hid_t object, const char *name, ch
     return status;
 }
 
-/* A scalar number as JSON; NULL when it is something else. An unsigned byte is a truth value (no enums in these files). */
+/* A scalar number as JSON; NULL when it is something else. An unsigned byte is a truth value (no enums in these files).
+ */
 static json_t *number_json(hid_t id, hid_t type)
 {
     int64_t integer = 0;
@@ -237,7 +238,7 @@ px_status px_h5_read_attribute(const px_h5 *file, hid_t object, px_attribute *at
     return status;
 }
 
-/* ---- a group as JSON ------------------------------------------------------------------------------------------------- */
+/* ---- a group as JSON --------------------------------------------------------------------------------------------- */
 
 static px_status add_scalar(const px_h5 *file, const char *path, const char *name, json_t *json)
 {

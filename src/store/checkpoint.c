@@ -74,7 +74,7 @@ px_status px_checkpoint_mark_latest(const char *dir, const char *name)
     return px_file_write(path, text, (size_t)length);
 }
 
-/* ---- search ------------------------------------------------------------------------------------------------------------- */
+/* ---- search ------------------------------------------------------------------------------------------------------ */
 
 typedef struct candidate {
     char name[64];
@@ -144,7 +144,8 @@ static px_status list_candidates(const char *dir, candidate **list, int *count, 
     return status;
 }
 
-px_status px_checkpoint_latest(const char *dir, char *out, size_t size, int64_t *iteration, bool *found, px_buf *skipped)
+px_status px_checkpoint_latest(const char *dir, char *out, size_t size, int64_t *iteration, bool *found,
+                               px_buf *skipped)
 {
     candidate *list = NULL;
     int count = 0;

@@ -71,8 +71,8 @@ px_status px_columns_check(const char *table, const px_column *columns, int coun
         for (int j = 0; j < count; j++) {
             if (j == i || strncmp(columns[i].name, columns[j].name, length) != 0) continue;
             if (columns[j].name[length] == '/') {
-                return px_fail(PX_CONFIG, "%s: '%s' cannot be a column and, for '%s', a group; rename one of them", table,
-                               columns[i].name, columns[j].name);
+                return px_fail(PX_CONFIG, "%s: '%s' cannot be a column and, for '%s', a group; rename one of them",
+                               table, columns[i].name, columns[j].name);
             }
             if (columns[j].name[length] == '\0') {
                 return px_fail(PX_CONFIG, "%s: two columns are named '%s'", table, columns[i].name);
@@ -82,7 +82,7 @@ px_status px_columns_check(const char *table, const px_column *columns, int coun
     return PX_OK;
 }
 
-/* ---- columns ---------------------------------------------------------------------------------------------------------- */
+/* ---- columns ----------------------------------------------------------------------------------------------------- */
 
 static px_status add_column(px_frame *frame, const px_column *column)
 {
@@ -147,7 +147,7 @@ int px_frame_column(const px_frame *frame, const char *name)
     return -1;
 }
 
-/* ---- values ----------------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
 double px_frame_number(const px_frame *frame, int column, int64_t row)
 {

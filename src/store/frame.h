@@ -34,7 +34,8 @@ typedef struct px_layout {
 /* Creates the group, its columns (attached to the first, the dimension scale) and writes the frame's rows. */
 px_status px_table_create(const px_h5 *file, const char *name, const px_frame *frame, const px_layout *layout);
 px_status px_table_open(const px_h5 *file, const char *name, px_table *table);
-/* Appends: all data, then the first column, each flushed on its own, which is what a reader of a live file relies on. */
+/* Appends: all data, then the first column, each flushed on its own, which is what a reader of a live file relies on.
+ */
 px_status px_table_append(const px_h5 *file, px_table *table, int64_t rows, const void *const *values);
 /* Overwrites one number or text. */
 px_status px_table_set(const px_h5 *file, px_table *table, const char *column, int64_t row, const void *value);

@@ -61,7 +61,7 @@ px_status px_h5_fail(px_status code, const char *path, const char *format, ...)
     return px_fail(code, "%s: %s: %s", path, what, reason.text[0] ? reason.text : "unknown reason");
 }
 
-/* ---- files ---------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
 static hid_t access_list(void)
 {
@@ -125,7 +125,7 @@ px_status px_h5_close(px_h5 *file)
     return error < 0 ? px_h5_fail(PX_IO, file->path, "cannot close the file") : PX_OK;
 }
 
-/* ---- objects ---------------------------------------------------------------------------------------------------------- */
+/* ---- objects ----------------------------------------------------------------------------------------------------- */
 
 /* True when every link on the way is a hard one. */
 static bool hard_path(const px_h5 *file, const char *path)
@@ -190,7 +190,7 @@ px_status px_h5_check_storage(const px_h5 *file, hid_t dataset, const char *name
     return status;
 }
 
-/* ---- text ------------------------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------------------- */
 
 hid_t px_h5_text_type(size_t size)
 {

@@ -1,6 +1,6 @@
 /* The lock of a run directory: a JSON file that names its holder. It is made by link(2), which only one of two starters
- * can win. The heartbeat is written in place through the descriptor that made the file, so a holder whose lock was taken
- * over keeps touching its own, unlinked file and never the new one. */
+ * can win. The heartbeat is written in place through the descriptor that made the file, so a holder whose lock was
+ * taken over keeps touching its own, unlinked file and never the new one. */
 #include "h5.h"
 
 #include <errno.h>
@@ -38,7 +38,7 @@ struct px_lock {
     bool ending, lost;
 };
 
-/* ---- who is it ------------------------------------------------------------------------------------------------------- */
+/* ---- who is it --------------------------------------------------------------------------------------------------- */
 
 /* Field 22 of /proc/PID/stat; the name in field 2 may hold spaces and brackets. -1: no such
  * process. */
@@ -135,7 +135,7 @@ bool px_lock_is_held(const char *dir, char *out, size_t size)
     return true;
 }
 
-/* ---- the file -------------------------------------------------------------------------------------------------------- */
+/* ---- the file ---------------------------------------------------------------------------------------------------- */
 
 static px_status write_holder(px_lock *lock, const char *path)
 {
@@ -192,7 +192,7 @@ static px_status link_lock(px_lock *lock, const char *temporary)
     return px_fail(PX_CONFIG, "%s: other runs start here at the same moment; try again", lock->path);
 }
 
-/* ---- heartbeat ------------------------------------------------------------------------------------------------------- */
+/* ---- heartbeat --------------------------------------------------------------------------------------------------- */
 
 /* Whether the lock under our name is still the file we made. */
 static bool still_ours(const px_lock *lock)
@@ -237,7 +237,7 @@ static px_status start_thread(px_lock *lock)
     return error ? px_fail(PX_IO, "%s: cannot start the heartbeat: %s", lock->path, strerror(error)) : PX_OK;
 }
 
-/* ---- contract -------------------------------------------------------------------------------------------------------- */
+/* ---- contract ---------------------------------------------------------------------------------------------------- */
 
 px_status px_lock_take(px_lock **out, const char *dir)
 {

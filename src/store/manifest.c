@@ -31,8 +31,8 @@ static px_status own_hash(json_t *manifest, const char *path, char out[17])
     return PX_OK;
 }
 
-/* The same hash as px_hash_file, but read, not mapped: a failing disk, or a hole that a full one cannot back, is then an
- * error with a name and not a signal. */
+/* The same hash as px_hash_file, but read, not mapped: a failing disk, or a hole that a full one cannot back, is then
+ * an error with a name and not a signal. */
 static px_status hash_stream(XXH3_state_t *state, int fd, const char *path, uint64_t *hash, int64_t *bytes)
 {
     const size_t size = 1 << 20;
@@ -63,7 +63,7 @@ static px_status hash_file(const char *path, uint64_t *hash, int64_t *bytes)
     return status;
 }
 
-/* ---- writing ---------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static px_status add_file(json_t *files, const char *path, const char *name)
 {
@@ -133,7 +133,7 @@ px_status px_manifest_write(const char *dir, int64_t iteration)
     return status == PX_OK ? px_dir_sync(dir) : status;
 }
 
-/* ---- checking --------------------------------------------------------------------------------------------------------- */
+/* ---- checking ---------------------------------------------------------------------------------------------------- */
 
 static px_status check_format(json_t *manifest, const char *path, int64_t *iteration)
 {

@@ -33,7 +33,7 @@ px_status px_publish(const char *temporary, const char *path)
     return px_dir_sync(parent);
 }
 
-/* ---- copies --------------------------------------------------------------------------------------------------------- */
+/* ---- copies ------------------------------------------------------------------------------------------------------ */
 
 static px_status copy_json_attributes(const px_h5 *to, hid_t object, json_t *json)
 {
@@ -89,8 +89,8 @@ static px_status copy_table(const px_h5 *from, const px_h5 *to, const char *name
     return status == PX_OK ? copy_attributes(from, to, name) : status;
 }
 
-/* A group of attributes and scalar texts. H5Ocopy of a whole group is not an option: HDF5 1.10 crashes on more than eight
- * variable-length attributes of one object. */
+/* A group of attributes and scalar texts. H5Ocopy of a whole group is not an option: HDF5 1.10 crashes on more than
+ * eight variable-length attributes of one object. */
 static px_status copy_group(const px_h5 *from, const px_h5 *to, const char *group)
 {
     static const char *const texts[] = {"yaml", "source"};
@@ -134,7 +134,7 @@ static px_status copy_file(const char *path, const char *out)
     return status;
 }
 
-/* ---- snapshot, compaction, repair ---------------------------------------------------------------------------------------- */
+/* ---- snapshot, compaction, repair -------------------------------------------------------------------------------- */
 
 px_status px_run_file_snapshot(const char *path, const char *out)
 {

@@ -1,7 +1,7 @@
 /* The run file. While a run lives the file is in HDF5's single-writer/multiple-reader mode: every group, column and
- * attribute exists before that mode starts, afterwards rows are appended and nothing else. A resumed run writes its file
- * anew from the rows it keeps and renames it: a reader that still holds the old one disturbs nobody, and a second kill
- * in between leaves the old file as it was. */
+ * attribute exists before that mode starts, afterwards rows are appended and nothing else. A resumed run writes its
+ * file anew from the rows it keeps and renames it: a reader that still holds the old one disturbs nobody, and a second
+ * kill in between leaves the old file as it was. */
 #include "frame.h"
 #include "rewrite.h"
 
@@ -16,7 +16,8 @@
 #define FORMAT_VERSION 1
 
 enum { METRICS, EVALUATION, EVENTS, SEGMENTS, RANKS, TOKENIZER, TABLES };
-static const char *const table_names[TABLES] = {"/metrics", "/evaluation", "/events", "/segments", "/ranks", "/tokenizer"};
+static const char *const table_names[TABLES] = {"/metrics",  "/evaluation", "/events",
+                                                "/segments", "/ranks",      "/tokenizer"};
 
 #define COLUMN(n, t, u, l) {.name = (n), .type = (t), .units = (u), .long_name = (l)}
 #define TEXT(n, w, l) {.name = (n), .type = PX_COL_TEXT, .width = (w), .units = "1", .long_name = (l)}
@@ -41,11 +42,13 @@ static const px_column segment_columns[] = {
     COLUMN("num_ranks", PX_COL_I32, "1", "MPI ranks"),
     COLUMN("exit_code", PX_COL_I32, "1", "exit code; -1 while it runs and after a kill"),
     TEXT("job_id", 32, "Slurm job"), TEXT("reason", 64, "why it ended"), TEXT("commit", 41, "commit of the program")};
-static const px_column rank_columns[] = {
-    COLUMN("entry", PX_COL_I64, "1", "number of the row"),
-    COLUMN("segment", PX_COL_I32, "1", "segment of the run, a row of /segments"),
-    COLUMN("rank", PX_COL_I32, "1", "MPI rank"), COLUMN("cpus", PX_COL_I32, "1", "CPUs it may use"),
-    COLUMN("pid", PX_COL_I32, "1", "process id"), TEXT("host", 64, "host name"), TEXT("role", 16, "what the rank does")};
+static const px_column rank_columns[] = {COLUMN("entry", PX_COL_I64, "1", "number of the row"),
+                                         COLUMN("segment", PX_COL_I32, "1", "segment of the run, a row of /segments"),
+                                         COLUMN("rank", PX_COL_I32, "1", "MPI rank"),
+                                         COLUMN("cpus", PX_COL_I32, "1", "CPUs it may use"),
+                                         COLUMN("pid", PX_COL_I32, "1", "process id"),
+                                         TEXT("host", 64, "host name"),
+                                         TEXT("role", 16, "what the rank does")};
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 enum { METRIC_FRONT = COUNT(metric_front), EVALUATION_FRONT = COUNT(evaluation_front) };
@@ -61,7 +64,7 @@ struct px_run_file {
     const void **values;
 };
 
-/* ---- content before the first row ------------------------------------------------------------------------------------------ */
+/* ---- content before the first row -------------------------------------------------------------------------------- */
 
 static px_status init_columns(px_frame *frames, const px_run_header *header)
 {
@@ -116,7 +119,7 @@ static px_status check_header(const char *path, const px_run_header *header, con
     return PX_OK;
 }
 
-/* ---- resume ------------------------------------------------------------------------------------------------------------- */
+/* ---- resume ------------------------------------------------------------------------------------------------------ */
 
 /* Rows of a later iteration than the one that is resumed are dropped. */
 static px_status keep_rows(px_frame *to, const px_frame *from, int64_t last_iteration)
@@ -180,7 +183,7 @@ static px_status take_over(const char *path, px_frame *frames, int64_t last_iter
     return status;
 }
 
-/* ---- creation ------------------------------------------------------------------------------------------------------------ */
+/* ---- creation ---------------------------------------------------------------------------------------------------- */
 
 static px_status write_config(const px_h5 *h5, const px_run_header *header)
 {
@@ -253,8 +256,8 @@ static px_status start(px_run_file *file, const char *temporary)
     return PX_OK;
 }
 
-static px_status open_segment(px_run_file *file, px_frame *frames, const px_segment *segment, const px_rank_entry *ranks,
-                              int rank_count)
+static px_status open_segment(px_run_file *file, px_frame *frames, const px_segment *segment,
+                              const px_rank_entry *ranks, int rank_count)
 {
     px_frame *segments = &frames[SEGMENTS];
     int column = px_frame_column(segments, "segment");
@@ -268,7 +271,8 @@ static px_status open_segment(px_run_file *file, px_frame *frames, const px_segm
     file->segment_row = segments->rows;
     PX_TRY(px_frame_add_row(segments, values, texts));
     for (int i = 0; i < rank_count; i++) {
-        const double numbers[] = {(double)frames[RANKS].rows, file->segment, ranks[i].rank, ranks[i].cpus, ranks[i].pid, 0, 0};
+        const double numbers[] = {
+            (double)frames[RANKS].rows, file->segment, ranks[i].rank, ranks[i].cpus, ranks[i].pid, 0, 0};
         const char *const names[] = {NULL, NULL, NULL, NULL, NULL, ranks[i].host, ranks[i].role};
         PX_TRY(px_frame_add_row(&frames[RANKS], numbers, names));
     }
@@ -342,7 +346,8 @@ static void destroy(px_run_file *file)
 }
 
 px_status px_run_file_open(px_run_file **out, const char *path, const px_run_header *header, bool resume,
-                           int64_t last_iteration, const px_segment *segment, const px_rank_entry *ranks, int rank_count)
+                           int64_t last_iteration, const px_segment *segment, const px_rank_entry *ranks,
+                           int rank_count)
 {
     px_frame frames[TABLES] = {{0}};
     char *created = NULL;
@@ -374,7 +379,7 @@ int px_run_file_segment(const px_run_file *file)
     return file->segment;
 }
 
-/* ---- rows ---------------------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 /* One row; front: the columns that stand before the caller's, already in file->row. */
 static px_status append_row(px_run_file *file, px_table *table, int64_t iteration, int front, const double *values,
@@ -420,7 +425,7 @@ px_status px_run_file_event(px_run_file *file, int64_t iteration, int rank, cons
     return PX_OK;
 }
 
-/* ---- end ----------------------------------------------------------------------------------------------------------------- */
+/* ---- end --------------------------------------------------------------------------------------------------------- */
 
 static px_status end_segment(px_run_file *file, int64_t last_iteration, int exit_code, const char *reason)
 {

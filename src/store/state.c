@@ -32,7 +32,7 @@ static const char *dtype_name(px_dtype dtype)
     return (size_t)dtype < sizeof names / sizeof *names ? names[dtype] : "";
 }
 
-/* ---- writing ---------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static px_status write_array(const px_h5 *file, const px_array *array)
 {
@@ -79,7 +79,7 @@ px_status px_checkpoint_state(px_checkpoint_writer *writer, const px_array *arra
     return status == PX_OK ? closed : status;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static px_status check_array(const px_h5 *file, hid_t id, const px_array *array)
 {
@@ -103,8 +103,8 @@ static px_status check_array(const px_h5 *file, hid_t id, const px_array *array)
     bool shaped = dims == array->dims;
     for (int d = 0; shaped && d < dims; d++) shaped = shape[d] == (hsize_t)array->shape[d];
     if (!shaped) {
-        return px_fail(PX_DATA, "%s: %s has shape [%llu, ...] of %d; [%lld, ...] of %d is wanted", file->path, array->name,
-                       (unsigned long long)shape[0], dims, (long long)array->shape[0], array->dims);
+        return px_fail(PX_DATA, "%s: %s has shape [%llu, ...] of %d; [%lld, ...] of %d is wanted", file->path,
+                       array->name, (unsigned long long)shape[0], dims, (long long)array->shape[0], array->dims);
     }
     return PX_OK;
 }
@@ -138,8 +138,8 @@ px_status px_checkpoint_load_state(const char *dir, const px_array *arrays, int 
     px_status status = px_h5_read_attribute(&file, root, &format);
     if (status == PX_OK) status = px_h5_read_attribute(&file, root, &version);
     if (status == PX_OK && (!format.s || strcmp(format.s, FORMAT) != 0 || version.i != 1)) {
-        status = px_fail(PX_DATA, "%s: is format %s %lld; this version reads " FORMAT " 1", path, format.s ? format.s : "",
-                         (long long)version.i);
+        status = px_fail(PX_DATA, "%s: is format %s %lld; this version reads " FORMAT " 1", path,
+                         format.s ? format.s : "", (long long)version.i);
     }
     px_free((void *)(uintptr_t)format.s);
     int done = 0;

@@ -9,7 +9,7 @@
 #define CHUNK_BYTES (1 << 20)
 #define GZIP_LEVEL 4
 
-/* ---- types ------------------------------------------------------------------------------------------------------------ */
+/* ---- types ------------------------------------------------------------------------------------------------------- */
 
 /* Caller closes it. */
 static hid_t file_type(const px_column *column)
@@ -69,7 +69,7 @@ static bool column_type(hid_t type, px_column *column)
     }
 }
 
-/* ---- creating ---------------------------------------------------------------------------------------------------------- */
+/* ---- creating ---------------------------------------------------------------------------------------------------- */
 
 static hid_t creation_list(const px_column *column, int64_t rows, const px_layout *layout)
 {
@@ -201,10 +201,11 @@ px_status px_table_create(const px_h5 *file, const char *name, const px_frame *f
     return status;
 }
 
-/* ---- opening ----------------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 /* An attribute text into `out`; `fallback` where there is none. */
-static px_status about_column(const px_h5 *file, hid_t id, const char *name, const char *fallback, char *out, size_t size)
+static px_status about_column(const px_h5 *file, hid_t id, const char *name, const char *fallback, char *out,
+                              size_t size)
 {
     snprintf(out, size, "%s", fallback);
     if (H5Aexists(id, name) <= 0) return PX_OK;
@@ -303,7 +304,7 @@ void px_table_close(px_table *table)
     memset(table, 0, sizeof *table);
 }
 
-/* ---- reading and appending ------------------------------------------------------------------------------------------------ */
+/* ---- reading and appending --------------------------------------------------------------------------------------- */
 
 static px_status read_column(const px_h5 *file, const px_table *table, int c, px_frame *frame)
 {
@@ -365,7 +366,8 @@ px_status px_table_append(const px_h5 *file, px_table *table, int64_t rows, cons
 px_status px_table_set(const px_h5 *file, px_table *table, const char *name, int64_t row, const void *value)
 {
     int c = px_frame_column(&table->shape, name);
-    if (c < 0 || row < 0 || row >= table->rows) return px_fail(PX_BUG, "%s: no value %s[%lld]", file->path, name, (long long)row);
+    if (c < 0 || row < 0 || row >= table->rows)
+        return px_fail(PX_BUG, "%s: no value %s[%lld]", file->path, name, (long long)row);
     PX_TRY(write_rows(file, table->ids[c], &table->shape.columns[c], row, 1, value));
     if (H5Dflush(table->ids[c]) < 0) return px_h5_fail(PX_IO, file->path, "cannot write column %s", name);
     return PX_OK;

@@ -31,10 +31,12 @@ static double value(int run, int iteration)
 /* The third run has another metric and, as name, what could break out of a page. */
 static void make_run(int run, bool finished)
 {
-    const px_column metrics[] = {
-        {.name = "objective/scores", .type = PX_COL_F64, .units = "1", .long_name = "score"},
-        {.name = run == 2 ? "it's <b>" : "rollout/logprob_diff_max", .type = PX_COL_F64, .units = "nat", .long_name = "d"},
-        {.name = "never", .type = PX_COL_F64, .units = "1", .long_name = "not measured"}};
+    const px_column metrics[] = {{.name = "objective/scores", .type = PX_COL_F64, .units = "1", .long_name = "score"},
+                                 {.name = run == 2 ? "it's <b>" : "rollout/logprob_diff_max",
+                                  .type = PX_COL_F64,
+                                  .units = "nat",
+                                  .long_name = "d"},
+                                 {.name = "never", .type = PX_COL_F64, .units = "1", .long_name = "not measured"}};
     const px_column evaluation = {.name = "objective/scores", .type = PX_COL_F64, .units = "1", .long_name = "score"};
     const px_attribute config[] = {{.name = "run.seed", .type = 'i', .i = run},
                                    {.name = "training.lr", .type = 'f', .f = run == 2 ? 2e-6 : 1e-6},
@@ -132,7 +134,9 @@ static void test_metrics(void **state)
     for (int k = 0; k < 3 * ROWS; k++) {
         json_t *row = json_array_get(json, (size_t)k), *score = json_object_get(row, "objective/scores");
         int run = k / ROWS, iteration = k % ROWS + 1;
-        assert_non_null(strstr(json_string_value(json_object_get(row, "run")), run == 0 ? "run0" : run == 1 ? "run1" : "run2"));
+        assert_non_null(strstr(json_string_value(json_object_get(row, "run")), run == 0   ? "run0"
+                                                                               : run == 1 ? "run1"
+                                                                                          : "run2"));
         assert_int_equal(json_integer_value(json_object_get(row, "iteration")), iteration);
         assert_true(json_is_null(json_object_get(row, "never")));
         if (iteration == 3) {
@@ -145,7 +149,9 @@ static void test_metrics(void **state)
     json_decref(json);
 
     char *text = show(paths, 1, PX_VIEW_METRICS, PX_FORM_CSV);
-    assert_true(strncmp(text, "run,iteration,timestamp,segment,objective/scores,rollout/logprob_diff_max,never,it's <b>\n", 80) == 0);
+    assert_true(strncmp(text,
+                        "run,iteration,timestamp,segment,objective/scores,rollout/logprob_diff_max,never,it's <b>\n",
+                        80) == 0);
     int lines = 0;
     for (const char *at = text; *at; at++) lines += *at == '\n';
     assert_int_equal(lines, 3 * ROWS + 1);
@@ -183,7 +189,8 @@ static void test_other_views(void **state)
     free(text);
     json = show_json(paths, 1, PX_VIEW_SAMPLES);
     assert_int_equal(json_array_size(json), 2);
-    assert_string_equal(json_string_value(json_object_get(json_array_get(json, 0), "completion")), "first, \"one\"\nnext line");
+    assert_string_equal(json_string_value(json_object_get(json_array_get(json, 0), "completion")),
+                        "first, \"one\"\nnext line");
     json_decref(json);
 }
 
@@ -246,7 +253,8 @@ static void test_report(void **state)
     const char *const paths[] = {dir};
     snprintf(out, sizeof out, "%s/page.html", dir);
     snprintf(csv, sizeof csv, "%s/page.csv", dir);
-    const px_report_options options = {.paths = paths, .path_count = 1, .out = out, .group_by = "run.seed", .methods = true};
+    const px_report_options options = {
+        .paths = paths, .path_count = 1, .out = out, .group_by = "run.seed", .methods = true};
     assert_ok(px_report(&options));
     char *html = read_text(out), *data = read_text(csv);
     /* Runs 0 and 1 differ in the seed alone: 2 and 12, mean 7, deviation 10 / sqrt(2). */

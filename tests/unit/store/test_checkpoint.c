@@ -197,7 +197,7 @@ static void test_mismatch(void **state)
     assert_int_equal(px_checkpoint_load_state(path, NULL, 0, &attribute, 1), PX_DATA);
 }
 
-/* ---- damage ----------------------------------------------------------------------------------------------------------- */
+/* ---- damage ------------------------------------------------------------------------------------------------------ */
 
 static long size_of(const char *path)
 {
@@ -286,9 +286,11 @@ static void test_foreign_manifest(void **state)
     int64_t iteration;
     char path[PX_PATH_MAX], text[512], body[400];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        snprintf(body, sizeof body,
-                 "{\"files\":{\"%s\":{\"bytes\":0,\"xxh3\":\"0\"}},\"format\":\"phalanx-checkpoint\",\"format_version\":1,"
-                 "\"iteration\":1", names[i]);
+        snprintf(
+            body, sizeof body,
+            "{\"files\":{\"%s\":{\"bytes\":0,\"xxh3\":\"0\"}},\"format\":\"phalanx-checkpoint\",\"format_version\":1,"
+            "\"iteration\":1",
+            names[i]);
         snprintf(text, sizeof text, "%s}", body);
         unsigned long long hash = px_hash(text, strlen(text), 0);
         snprintf(text, sizeof text, "%s,\"xxh3\":\"%016llx\"}", body, hash);
@@ -300,7 +302,7 @@ static void test_foreign_manifest(void **state)
     px_error_clear();
 }
 
-/* ---- faults ------------------------------------------------------------------------------------------------------------ */
+/* ---- faults ------------------------------------------------------------------------------------------------------ */
 
 /* PHALANX_FAULT is read once in a process: the save that fails is another run of this program. */
 static int save_with_fault(const char *site, int pass, const char *iteration)
@@ -385,7 +387,8 @@ int main(int argc, char **argv)
 {
     if (argc == 4 && strcmp(argv[1], "--save") == 0) return save(argv[2], "recovery_a", atoi(argv[3]));
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_dir, remove_dir)
-    const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_hash), TEST(test_mismatch), TEST(test_damage), TEST(test_torn),
-                                       TEST(test_foreign_manifest), TEST(test_faults), TEST(test_kill)};
+    const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_hash), TEST(test_mismatch),
+                                       TEST(test_damage),     TEST(test_torn), TEST(test_foreign_manifest),
+                                       TEST(test_faults),     TEST(test_kill)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

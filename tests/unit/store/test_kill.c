@@ -52,9 +52,11 @@ static px_status open_run(px_run_file **file, const char *where, bool resume, in
                                    {.name = "stop.iterations", .type = 'i', .i = 100},
                                    {.name = "training.whiten_advantages", .type = 'b', .i = 1},
                                    {.name = "run.name", .type = 's', .s = "gr\xc3\xbcn"}};
-    const px_column evaluation = {.name = "objective/scores", .type = PX_COL_F64, .units = "1", .long_name = "mean score"};
+    const px_column evaluation = {
+        .name = "objective/scores", .type = PX_COL_F64, .units = "1", .long_name = "mean score"};
     for (int i = 0; i < METRICS; i++) {
-        metrics[i] = (px_column){.name = names[i], .type = PX_COL_F64, .units = i == 9 ? "s" : "1", .long_name = names[i]};
+        metrics[i] =
+            (px_column){.name = names[i], .type = PX_COL_F64, .units = i == 9 ? "s" : "1", .long_name = names[i]};
     }
     const px_run_header header = {.run_name = "kill", .algorithm = "ppo", .config = config, .config_count = 4,
                                   .config_hash = "0", .yaml = "run: {name: gr\xc3\xbcn}\n", .source = "x",
@@ -110,7 +112,8 @@ static void write_for_ever(bool resume, int64_t last, volatile int64_t *reported
 static void test_kill(void **state)
 {
     (void)state;
-    volatile int64_t *reported = mmap(NULL, sizeof *reported, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    volatile int64_t *reported =
+        mmap(NULL, sizeof *reported, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(reported != MAP_FAILED);
     int64_t last = 0, before = 0;
     bool exists = false;
@@ -130,7 +133,8 @@ static void test_kill(void **state)
         if (!px_file_exists(path)) continue;
         exists = true;
         int64_t rows = check_rows();
-        /* What was reported is there; one more may be, whose report was cut off. Killed within the opening: as before. */
+        /* What was reported is there; one more may be, whose report was cut off. Killed within the opening: as before.
+         */
         bool unopened = *reported == last && rows == before;
         if (!unopened && (rows < *reported || rows > *reported + 1)) {
             fail_msg("%d rows, %d reported", (int)rows, (int)*reported);
@@ -162,7 +166,8 @@ static void test_kill(void **state)
 static void test_live_reader(void **state)
 {
     (void)state;
-    volatile int64_t *reported = mmap(NULL, sizeof *reported, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    volatile int64_t *reported =
+        mmap(NULL, sizeof *reported, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(reported != MAP_FAILED);
     pid_t child = fork();
     assert_true(child >= 0);

@@ -1,4 +1,5 @@
-/* Sample files: rows accumulate, a redone iteration replaces what a killed run left, the file is whole at any moment. */
+/* Sample files: rows accumulate, a redone iteration replaces what a killed run left, the file is whole at any moment.
+ */
 #include "phalanx/store.h"
 
 #include <stdarg.h>
