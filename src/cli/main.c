@@ -24,7 +24,7 @@ static const command commands[] = {
     {"inspect", "look into runs, living or killed", px_command_inspect},
     {"watch", "live view of a run", px_command_watch},
     {"report", "one HTML page with plots of runs", px_command_report},
-    {"bench", "what this machine can do and what the kernels reach", NULL},
+    {"bench", "what this machine can do and what the kernels reach", px_command_bench},
     {"version", "version, build and machine", px_command_version},
 };
 
