@@ -223,6 +223,16 @@ double px_ppo_policy_loss(double logprob, double old_logprob, double advantage, 
 double px_ppo_value_loss(double value, double old_value, double returns, double range, double *gradient, bool *clipped);
 /* -log sigmoid(chosen - rejected - margin); gradient with respect to chosen (Stiennon et al. 2020). */
 double px_bt_loss(double chosen, double rejected, double margin, double *gradient);
+/* Weight of one token of a sample in a minibatch's loss. Weights depend on the whole minibatch, never on how ranks and
+ * micro-batches cut it: a mean of means would favour short pieces. tokens: completion tokens of the minibatch's `samples`
+ * samples; length: of this sample; constant: the divisor of ..._NORM (Dr. GRPO: the longest completion allowed). */
+typedef enum px_aggregation {
+    PX_TOKEN_MEAN,
+    PX_SEQ_MEAN_TOKEN_MEAN,
+    PX_SEQ_MEAN_TOKEN_SUM,
+    PX_SEQ_MEAN_TOKEN_SUM_NORM
+} px_aggregation;
+double px_token_weight(px_aggregation aggregation, double samples, double tokens, double length, double constant);
 /* Adaptive KL coefficient (Ziegler et al. 2019, sec. 2.2). */
 double px_kl_adapt(double coeff, double kl, double target, double horizon, double n);
 /* 1 - var(returns - values) / (var(returns) + 1e-5), over n. */
@@ -230,7 +240,6 @@ double px_explained_variance(const double *returns, const double *values, int64_
 
 /* ---- ppo ---------------------------------------------------------------------------------------------------------------- */
 typedef enum px_missing_eos { PX_EOS_NONE, PX_EOS_SUBTRACT, PX_EOS_SET, PX_EOS_MASK } px_missing_eos;
-typedef enum px_aggregation { PX_TOKEN_MEAN, PX_SEQ_MEAN_TOKEN_MEAN, PX_SEQ_MEAN_TOKEN_SUM, PX_SEQ_MEAN_TOKEN_SUM_NORM } px_aggregation;
 typedef struct px_ppo_config {
     px_learner_config policy_learner, critic_learner;
     int prompts_per_iteration, samples_per_prompt, minibatch_size, num_epochs;

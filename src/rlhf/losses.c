@@ -41,3 +41,17 @@ double px_bt_loss(double chosen, double rejected, double margin, double *gradien
     *gradient = -(x >= 0.0 ? e : 1.0) / (1.0 + e); /* -sigmoid(-x) */
     return (x >= 0.0 ? 0.0 : -x) + log1p(e);
 }
+
+double px_token_weight(px_aggregation aggregation, double samples, double tokens, double length, double constant)
+{
+    switch (aggregation) {
+    case PX_SEQ_MEAN_TOKEN_MEAN:
+        return 1.0 / (samples * length);
+    case PX_SEQ_MEAN_TOKEN_SUM:
+        return 1.0 / samples;
+    case PX_SEQ_MEAN_TOKEN_SUM_NORM:
+        return 1.0 / (samples * constant);
+    default:
+        return 1.0 / tokens;
+    }
+}

@@ -5,20 +5,10 @@
 #include <math.h>
 #include <string.h>
 
-/* Weight of one token of sample i in the minibatch's loss; the weights of a minibatch do not depend on ranks. */
 static double token_weight(const px_ppo *ppo, const px_rollout *rollout, int i)
 {
-    double samples = ppo->batch_count;
-    switch (ppo->config.aggregation) {
-    case PX_SEQ_MEAN_TOKEN_MEAN:
-        return 1.0 / (samples * rollout->length[i]);
-    case PX_SEQ_MEAN_TOKEN_SUM:
-        return 1.0 / samples;
-    case PX_SEQ_MEAN_TOKEN_SUM_NORM:
-        return 1.0 / (samples * ppo->config.sampling.max_new_tokens);
-    default:
-        return 1.0 / ppo->batch_weight_sum;
-    }
+    return px_token_weight(ppo->config.aggregation, ppo->batch_count, ppo->batch_weight_sum, rollout->length[i],
+                           ppo->config.sampling.max_new_tokens);
 }
 
 /* Minibatch items [first, first + count) as one ragged batch with a head row for every completion token. */
