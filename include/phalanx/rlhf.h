@@ -149,9 +149,10 @@ px_status px_lm_create(px_trainer *trainer, const px_algorithm *algorithm, const
 /* Steps of `epochs` passes over the data. Local. */
 int64_t px_lm_steps(const px_lm_config *config, double epochs);
 /* Sum of negative log-likelihoods over the target tokens of a data set, and their number; rows are shared by the ranks,
- * rows longer than max_tokens are cut. per_row [rows][2]: both for each row (NULL: not wanted). PX_STOPPED in between. */
-px_status px_lm_evaluate(px_engine *engine, const px_model *model, const px_dataset *data, int max_tokens, double *nll_sum,
-                         double *tokens, double *per_row);
+ * rows longer than max_sequence are cut into pieces, a forward takes at most max_tokens. per_row [rows][2]: both for each
+ * row (NULL: not wanted). PX_STOPPED in between. */
+px_status px_lm_evaluate(px_engine *engine, const px_model *model, const px_dataset *data, int max_sequence, int max_tokens,
+                         double *nll_sum, double *tokens, double *per_row);
 
 /* ---- reward model ------------------------------------------------------------------------------------------------------- */
 typedef struct px_rm_config {

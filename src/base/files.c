@@ -15,20 +15,46 @@ uint64_t px_hash(const void *bytes, size_t length, uint64_t seed)
     return XXH3_64bits_withSeed(bytes, length, seed);
 }
 
-px_status px_hash_file(const char *path, uint64_t *hash, int64_t *bytes)
-{
-    const void *data;
-    size_t length;
-    PX_TRY(px_file_map(path, &data, &length));
-    *hash = px_hash(data != NULL ? data : "", length, 0);
-    *bytes = (int64_t)length;
-    px_file_unmap(data, length);
-    return PX_OK;
-}
-
 static px_status io_error(const char *path, const char *what)
 {
     return px_fail(PX_IO, "%s: cannot %s: %s", path, what, strerror(errno));
+}
+
+/* Reads rather than maps: a disk that fails, or a hole that a full one cannot back, is then an error and not SIGBUS. */
+px_status px_hash_file(const char *path, uint64_t *hash, int64_t *bytes)
+{
+    enum { CHUNK = 1 << 16 };
+    char chunk[CHUNK];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return io_error(path, "open");
+    }
+    XXH3_state_t *state = XXH3_createState();
+    px_status status = state != NULL ? PX_OK : px_fail(PX_CONFIG, "out of memory: hashing %s", path);
+    if (status == PX_OK) {
+        XXH3_64bits_reset(state);
+        *bytes = 0;
+    }
+    while (status == PX_OK) {
+        ssize_t n = read(fd, chunk, sizeof chunk);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            status = io_error(path, "read");
+        }
+        if (n <= 0) {
+            break;
+        }
+        XXH3_64bits_update(state, chunk, (size_t)n);
+        *bytes += n;
+    }
+    if (status == PX_OK) {
+        *hash = XXH3_64bits_digest(state);
+    }
+    XXH3_freeState(state);
+    close(fd);
+    return status;
 }
 
 px_status px_file_read(const char *path, px_buf *buf)

@@ -218,8 +218,24 @@ static void evaluate_batch(evaluation *e, px_engine *engine, const px_model *mod
     px_ragged_clear(ragged);
 }
 
-px_status px_lm_evaluate(px_engine *engine, const px_model *model, const px_dataset *data, int max_tokens, double *nll_sum,
-                         double *tokens, double *per_row)
+/* A row in pieces of at most max_sequence tokens, each its own sequence; batches of at most max_tokens. */
+static px_status evaluate_row(evaluation *e, px_engine *engine, const px_model *model, int64_t r, int max_sequence,
+                              int max_tokens)
+{
+    px_row row;
+    px_dataset_row(e->data, r, &row);
+    for (int at = 0; at < row.length; at += max_sequence) {
+        int length = row.length - at < max_sequence ? row.length - at : max_sequence;
+        if (e->ragged.tokens + length > max_tokens) {
+            evaluate_batch(e, engine, model);
+        }
+        add_sequence(&e->ragged, &row, &(piece){r, at, length}, r);
+    }
+    return px_stop_level() > 0 ? PX_STOPPED : PX_OK;
+}
+
+px_status px_lm_evaluate(px_engine *engine, const px_model *model, const px_dataset *data, int max_sequence, int max_tokens,
+                         double *nll_sum, double *tokens, double *per_row)
 {
     int64_t rows = px_dataset_count(data), first, count;
     evaluation e = {.data = data};
@@ -235,16 +251,7 @@ px_status px_lm_evaluate(px_engine *engine, const px_model *model, const px_data
         px_ragged_clear(&e.ragged);
     }
     for (int64_t r = first; status == PX_OK && r < first + count; r++) {
-        px_row row;
-        px_dataset_row(data, r, &row);
-        int length = row.length < max_tokens ? row.length : max_tokens;
-        if (e.ragged.tokens + length > max_tokens) {
-            evaluate_batch(&e, engine, model);
-        }
-        if (px_stop_level() > 0) {
-            status = PX_STOPPED;
-        }
-        add_sequence(&e.ragged, &row, &(piece){r, 0, length}, r);
+        status = evaluate_row(&e, engine, model, r, max_sequence, max_tokens);
     }
     if (status == PX_OK) {
         evaluate_batch(&e, engine, model);
@@ -278,7 +285,8 @@ static px_status evaluate(px_trainer *trainer, int64_t iteration)
     px_phase_set("evaluate", iteration);
     double nll, tokens;
     int most = learner->config.micro_tokens > learner->config.max_item ? learner->config.micro_tokens : learner->config.max_item;
-    PX_TRY(px_lm_evaluate(learner->engine, &learner->model, self->config.validation, most, &nll, &tokens, NULL));
+    PX_TRY(px_lm_evaluate(learner->engine, &learner->model, self->config.validation, learner->config.max_sequence, most, &nll,
+                          &tokens, NULL));
     px_trainer_set_evaluation(trainer, "eval/loss", nll / tokens);
     px_trainer_set_evaluation(trainer, "eval/perplexity", exp(nll / tokens));
     px_trainer_set_evaluation(trainer, "eval/num_tokens", tokens);

@@ -83,6 +83,7 @@ static px_status write_checkpoint(px_session *session, int64_t iteration, const 
     px_buf names = {0};
     int count = 0;
     px_attribute attributes[MAX_ATTRIBUTES];
+    PX_TRY(px_lock_check(session->run->lock));
     PX_TRY(px_checkpoint_begin(&writer, session->dir, name));
     px_status status = write_learners(session, writer.path);
     if (status == PX_OK) {
@@ -92,6 +93,9 @@ static px_status write_checkpoint(px_session *session, int64_t iteration, const 
         int n = list_counters(session, attributes);
         attributes[n++] = (px_attribute){.name = "iteration", .type = 'i', .i = iteration};
         status = px_checkpoint_state(&writer, arrays, count, attributes, n);
+    }
+    if (status == PX_OK) {
+        status = px_lock_check(session->run->lock); /* a run that took over while we wrote has the last word */
     }
     if (status == PX_OK) {
         status = px_checkpoint_commit(&writer, iteration);

@@ -299,6 +299,9 @@ static px_status write_samples(px_session *session, int64_t iteration)
         }
     }
     if (status == PX_OK) {
+        status = px_lock_check(session->run->lock);
+    }
+    if (status == PX_OK) {
         status = px_samples_append(path, tables, count, iteration - 1);
     }
     for (int t = 0; t < TABLES; t++) {

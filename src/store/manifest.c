@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #define NAME "MANIFEST.json"
 #define FORMAT "phalanx-checkpoint"
@@ -31,38 +30,6 @@ static px_status own_hash(json_t *manifest, const char *path, char out[17])
     return PX_OK;
 }
 
-/* The same hash as px_hash_file, but read, not mapped: a failing disk, or a hole that a full one cannot back, is then
- * an error with a name and not a signal. */
-static px_status hash_stream(XXH3_state_t *state, int fd, const char *path, uint64_t *hash, int64_t *bytes)
-{
-    const size_t size = 1 << 20;
-    ssize_t got = 0;
-    char *block = px_alloc(size, "file to hash");
-    if (!block) return px_error_code();
-    XXH3_64bits_reset(state);
-    *bytes = 0;
-    while ((got = read(fd, block, size)) > 0) {
-        XXH3_64bits_update(state, block, (size_t)got);
-        *bytes += got;
-    }
-    px_status status = got < 0 ? px_fail(PX_IO, "%s: cannot be read: %s", path, strerror(errno)) : PX_OK;
-    *hash = XXH3_64bits_digest(state);
-    px_free(block);
-    return status;
-}
-
-static px_status hash_file(const char *path, uint64_t *hash, int64_t *bytes)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return px_fail(PX_IO, "%s: cannot open: %s", path, strerror(errno));
-    XXH3_state_t *state = XXH3_createState();
-    px_status status = state ? hash_stream(state, fd, path, hash, bytes)
-                             : px_fail(PX_IO, "%s: no memory to hash it", path);
-    XXH3_freeState(state);
-    close(fd);
-    return status;
-}
-
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static px_status add_file(json_t *files, const char *path, const char *name)
@@ -71,7 +38,7 @@ static px_status add_file(json_t *files, const char *path, const char *name)
     int64_t bytes = 0;
     char text[17];
     PX_FAULT("store.hash", path);
-    PX_TRY(hash_file(path, &hash, &bytes));
+    PX_TRY(px_hash_file(path, &hash, &bytes));
     PX_TRY(px_sync_path(path));
     snprintf(text, sizeof text, "%016" PRIx64, hash);
     json_t *entry = json_pack("{s:I, s:s}", "bytes", (json_int_t)bytes, "xxh3", text);
@@ -205,7 +172,7 @@ static px_status check_file(const char *dir, const char *name, json_t *entry)
     }
     uint64_t hash = 0;
     int64_t length = 0;
-    PX_TRY(hash_file(path, &hash, &length));
+    PX_TRY(px_hash_file(path, &hash, &length));
     snprintf(text, sizeof text, "%016" PRIx64, hash);
     if (strcmp(text, said) != 0) {
         return px_fail(PX_DATA, "%s: is damaged, its hash is %s and the manifest says %.16s", path, text, said);
