@@ -29,6 +29,8 @@ void px_compute_free(px_compute *ctx);
 const char *px_compute_isa(void);
 const char *px_compute_blas(void);     /* name, version and kernel of the BLAS in use; none here */
 bool px_compute_row_invariant(void);   /* measured once per process: is the GEMM in use row-invariant here? */
+/* GFLOP/s of OpenBLAS's float32 product 1024 x 3072 x 768 on `threads` threads, best of several; 0: no OpenBLAS here. */
+double px_blas_gemm_roof(int threads);
 
 /* ---- linear layers -------------------------------------------------------------------------------------------
  * A weight handle, never a bare pointer: a back end may keep a packed form beside the raw one. [out, in] row-major. */

@@ -1,4 +1,3 @@
-#include "bench_roof.h"
 #include "cli.h"
 #include "phalanx/dist.h"
 #include "phalanx/optim.h"
@@ -9,11 +8,13 @@
 #include <string.h>
 
 static const px_usage usage = {
-    .synopsis = "bench [gemm|train|sample|allreduce]... [--model DIR | --shape NAME] [options]",
-    .what = "What this machine can do (float32 multiply-adds in registers, the roof) and what is reached:\n"
-            "gemm: products of the sizes of transformers; train: forward, cross-entropy, backward and AdamW;\n"
-            "sample: generation; allreduce: the ordered sum of gradients over the ranks of mpirun. Best of\n"
-            "several runs. Without words: gemm, train and sample.",
+    .synopsis = "bench [gemm|attention|train|sample|allreduce]... [--model DIR | --shape NAME] [options]",
+    .what = "What this machine can do and what is reached. The roof is OpenBLAS's float32 product of\n"
+            "1024x3072x768 on the same threads in the same run.\n"
+            "gemm: products of the sizes of transformers; attention: causal attention of one layer, forward;\n"
+            "train: forward, cross-entropy, backward and AdamW on random ids; sample: generation of N tokens\n"
+            "a sequence; allreduce: the ordered sum of gradients over the ranks of mpirun. Best of several runs.\n"
+            "Without words: gemm, train and sample.",
     .examples = "  phalanx bench gemm --json\n"
                 "  phalanx bench train sample --shape gpt2-124m --batch 4 --seq 256",
     .exits = "0 done, 64 usage, 65 bad model, 74 input/output",
@@ -32,20 +33,21 @@ static px_status print_row(const bench *b, const char *what, const char *shape, 
 {
     double gflops = flops / seconds / 1e9;
     if (!b->json) {
-        char rate[32] = "";
+        char rate[32] = "", part[48] = "";
         if (tokens > 0.0) {
             snprintf(rate, sizeof rate, "%.0f tok/s", tokens / seconds);
         }
-        printf("%-10s %-22s %9.2f ms %14s %8.1f GFLOP/s %5.1f %% of %.0f\n", what, shape, seconds * 1e3, rate, gflops,
-               100.0 * gflops / b->roof, b->roof);
+        if (b->roof > 0.0) {
+            snprintf(part, sizeof part, "%6.1f %% of %.0f", 100.0 * gflops / b->roof, b->roof);
+        }
+        printf("%-10s %-22s %9.2f ms %14s %8.1f GFLOP/s %s\n", what, shape, seconds * 1e3, rate, gflops, part);
         return px_output_done();
     }
     json_t *rate = tokens > 0.0 ? json_real(tokens / seconds) : json_null();
-    PX_TRY(px_print_json(json_pack("{s:s, s:s, s:s, s:I, s:f, s:o, s:f, s:f}", "what", what, "shape", shape,
-                                   "precision",
-                                   "f32", "threads", (json_int_t)b->threads, "ms", seconds * 1e3, "tok_s", rate,
-        "gflops",
-                                   gflops, "roof_gflops", b->roof)));
+    json_t *roof = b->roof > 0.0 ? json_real(b->roof) : json_null();
+    PX_TRY(px_print_json(json_pack("{s:s, s:s, s:s, s:I, s:f, s:o, s:f, s:o}", "what", what, "shape", shape,
+                                   "precision", "f32", "threads", (json_int_t)b->threads, "ms", seconds * 1e3,
+                                   "tok_s", rate, "gflops", gflops, "roof_gflops", roof)));
     return px_output_done();
 }
 
@@ -91,12 +93,66 @@ static px_status one_product(const bench *b, int M, int out, int in)
 
 static px_status bench_gemm(const bench *b)
 {
-    static const int sizes[][3] = {{1024, 3072, 768}, {4096, 1536, 384}, {1024, 50257, 768}, {32, 768, 768}, {8, 3072,
-                                                                                                              768}};
+    static const int sizes[][3] = {{1024, 3072, 768}, {4096, 1536, 384}, {1024, 50257, 768}, {32, 768, 768},
+                                   {8, 3072, 768}, {1, 3072, 768}};
     for (int i = 0; i < PX_COUNT(sizes); i++) {
         PX_TRY(one_product(b, sizes[i][0], sizes[i][1], sizes[i][2]));
     }
     return PX_OK;
+}
+
+/* ---- attention: one layer of the shape, forward ------------------------------------------------------------------- */
+
+static double best_attention(const bench *b, px_compute *ctx, px_real *qkv, px_real *out, px_kv kv, px_span *spans)
+{
+    const px_model_config *c = &b->model.config;
+    int q = c->heads * c->head_dim, ld = q + 2 * c->kv_heads * c->head_dim;
+    size_t elements = px_kv_elements(c->kv_heads, c->head_dim, (int)b->seq);
+    for (int64_t s = 0; s < b->batch; s++) {
+        spans[s] = (px_span){.row = (int)(s * b->seq), .rows = (int)b->seq, .kv = kv};
+        spans[s].kv.k += (size_t)s * elements;
+        spans[s].kv.v += (size_t)s * elements;
+    }
+    double best = INFINITY;
+    for (int64_t trial = 0; trial < 4 * b->trials; trial++) {
+        double start = px_now();
+        px_kv_store(ctx, spans, (int)b->batch, qkv + q, qkv + q + c->kv_heads * c->head_dim, ld);
+        px_attention_forward(ctx, out, q, NULL, qkv, ld, spans, (int)b->batch, c->heads, 1.0 / sqrt(c->head_dim), 0);
+        best = fmin(best, px_now() - start);
+    }
+    return best;
+}
+
+static px_status bench_attention(const bench *b)
+{
+    const px_model_config *c = &b->model.config;
+    size_t rows = (size_t)(b->batch * b->seq), q = (size_t)c->heads * (size_t)c->head_dim;
+    size_t kv = (size_t)c->kv_heads * (size_t)c->head_dim, T = (size_t)b->seq;
+    size_t cached = (size_t)b->batch * px_kv_elements(c->kv_heads, c->head_dim, (int)T);
+    px_compute ctx = {.threads = 0};
+    PX_TRY(px_compute_init(&ctx, (int)b->threads, px_attention_scratch((int)rows, (int)T, c->heads, c->kv_heads,
+                                                                       c->head_dim, (int)b->threads)));
+    px_real *qkv = px_alloc_array(rows * (q + 2 * kv), sizeof *qkv, "queries, keys and values");
+    px_real *out = px_alloc_array(rows * q, sizeof *out, "attention");
+    px_real *cache = px_alloc_array(2 * cached, sizeof *cache, "keys and values");
+    px_span *spans = px_alloc_array((size_t)b->batch, sizeof *spans, "spans");
+    px_status status = qkv != NULL && out != NULL && cache != NULL && spans != NULL ? PX_OK : px_error_code();
+    if (status == PX_OK) {
+        fill(qkv, rows * (q + 2 * kv));
+        px_kv first = {.k = cache, .v = cache + cached, .kv_heads = c->kv_heads, .D = c->head_dim,
+                       .capacity = (int)((T + PX_KEY_BLOCK - 1) / PX_KEY_BLOCK * PX_KEY_BLOCK)};
+        double best = best_attention(b, &ctx, qkv, out, first, spans);
+        char shape[64];
+        snprintf(shape, sizeof shape, "%lldx%lld, %d heads of %d", (long long)b->batch, (long long)b->seq, c->heads,
+                 c->head_dim);
+        status = print_row(b, "attention", shape, best, (double)rows, 2.0 * (double)rows * (double)(T + 1) * (double)q);
+    }
+    px_free(qkv);
+    px_free(out);
+    px_free(cache);
+    px_free(spans);
+    px_compute_free(&ctx);
+    return status;
 }
 
 /* ---- train ------------------------------------------------------------------------------------------------------- */
@@ -116,7 +172,7 @@ typedef struct step {
     px_engine *engine;
     float *grads, *m, *v;
     int32_t *ids, *starts, *rows, *targets;
-    int tokens;
+    int tokens, targets_count; /* every position but a sequence's last has a target */
 } step;
 
 static void one_step(bench *b, step *s, int64_t number)
@@ -124,20 +180,29 @@ static void one_step(bench *b, step *s, int64_t number)
     px_batch batch = {.ids = s->ids, .starts = s->starts, .sequences = (int)b->batch, .tokens = s->tokens};
     px_adamw_config adam = {0.9, 0.95, 1e-8, 0.0};
     px_range range = {0, b->model.block, false};
-    double count = s->tokens;
+    double count = s->targets_count;
     memset(s->grads, 0, b->model.block * sizeof *s->grads);
     px_engine_forward(s->engine, &b->model, &batch);
-    px_engine_lm_backward(s->engine, &b->model, s->grads, s->rows, s->targets, s->tokens, 1.0, false, cross_entropy,
+    px_engine_lm_backward(s->engine, &b->model, s->grads, s->rows, s->targets, s->targets_count, 1.0, false, cross_entropy,
                           &count);
     px_engine_backward(s->engine, &b->model, s->grads, NULL, NULL);
     px_adamw_step(&adam, b->model.weights, s->grads, s->m, s->v, &range, 1, 1e-6, 1.0, number);
     b->model.version++;
 }
 
+static void random_ids(const bench *b, int32_t *ids, size_t count)
+{
+    px_rng rng = px_rng_make(1, "bench", PX_RNG_NOISE);
+    for (size_t i = 0; i < count; i++) {
+        ids[i] = (int32_t)(px_rng_uniform(&rng, (uint32_t)i, 0, 0, 0) * b->model.config.vocab_size);
+    }
+}
+
 static px_status prepare_step(bench *b, step *s)
 {
     size_t block = b->model.block, n = (size_t)(b->batch * b->seq);
     s->tokens = (int)n;
+    s->targets_count = (int)(n - (size_t)b->batch);
     s->grads = px_alloc_array(block, sizeof *s->grads, "gradients");
     s->m = px_alloc_array(block, sizeof *s->m, "moments");
     s->v = px_alloc_array(block, sizeof *s->v, "moments");
@@ -149,10 +214,13 @@ static px_status prepare_step(bench *b, step *s)
         s->starts == NULL) {
         return px_error_code();
     }
-    for (size_t i = 0; i < n; i++) {
-        s->ids[i] = (int32_t)((i * 7919u) % (size_t)b->model.config.vocab_size);
-        s->targets[i] = (int32_t)((i * 104729u) % (size_t)b->model.config.vocab_size);
-        s->rows[i] = (int32_t)i;
+    random_ids(b, s->ids, n);
+    int count = 0;
+    for (int i = 0; i + 1 < (int)n; i++) {
+        if ((i + 1) % b->seq != 0) {
+            s->rows[count] = i;
+            s->targets[count++] = s->ids[i + 1];
+        }
     }
     for (int64_t i = 0; i <= b->batch; i++) {
         s->starts[i] = (int32_t)(i * b->seq);
@@ -172,8 +240,12 @@ static px_status bench_train(bench *b)
         one_step(b, &s, trial);
         best = fmin(best, px_now() - start);
     }
-    if (status == PX_OK) { /* a backward pass costs two forward passes */
-        double flops = 3.0 * px_model_flops(&b->model.config, s.tokens, (double)b->seq, s.tokens);
+    if (status == PX_OK) { /* 6 for each parameter that multiplies and token, attention at half of its square */
+        const px_model_config *c = &b->model.config;
+        double used = (double)px_model_parameters(&b->model);
+        used -= b->model.position == SIZE_MAX ? 0.0 : (double)c->max_positions * c->hidden_size;
+        used -= c->tied ? 0.0 : (double)c->vocab_size * c->hidden_size;
+        double flops = s.tokens * (6.0 * used + 6.0 * c->layers * (double)b->seq * c->hidden_size);
         status = print_row(b, "train", b->shape, best, s.tokens, flops);
     }
     px_engine_destroy(s.engine);
@@ -190,16 +262,14 @@ static px_status bench_train(bench *b)
 /* ---- sample ------------------------------------------------------------------------------------------------------ */
 
 static px_status run_samples(const bench *b, px_generator *generator, px_request *requests, px_completion *completions,
-                             int32_t *prompt)
+                             int32_t *prompts)
 {
     px_sampling sampling = {.temperature = 1.0, .top_p = 1.0, .repetition_penalty = 1.0,
                             .max_new_tokens = (int)b->new_tokens, .rng = px_rng_make(1, NULL, PX_RNG_SAMPLE)};
-    for (int64_t i = 0; i < b->prompt; i++) {
-        prompt[i] = (int32_t)((i * 7919) % b->model.config.vocab_size);
-    }
+    random_ids(b, prompts, (size_t)(b->batch * b->prompt));
     for (int64_t i = 0; i < b->batch; i++) {
-        requests[i] = (px_request){.prompt = prompt, .prompt_length = (int)b->prompt, .slot = (uint32_t)i,
-                                   .samples = 1};
+        requests[i] = (px_request){.prompt = prompts + i * b->prompt, .prompt_length = (int)b->prompt,
+                                   .slot = (uint32_t)i, .samples = 1};
     }
     double best = INFINITY;
     for (int64_t trial = 0; trial < b->trials; trial++) {
@@ -219,30 +289,28 @@ static px_status bench_sample(const bench *b)
     px_request *requests = px_alloc_array(n, sizeof *requests, "requests");
     px_completion *completions = px_alloc_array(n, sizeof *completions, "completions");
     int32_t *ids = px_alloc_array(n * length, sizeof *ids, "completions");
-    int32_t *prompt = px_alloc_array((size_t)b->prompt, sizeof *prompt, "a prompt");
+    int32_t *prompts = px_alloc_array(n * (size_t)b->prompt, sizeof *prompts, "prompts");
     float *logprobs = px_alloc_array(n * length, sizeof *logprobs, "completions");
     px_generator *generator = NULL;
-    bool fine = requests != NULL && completions != NULL && ids != NULL && prompt != NULL && logprobs != NULL;
+    bool fine = requests != NULL && completions != NULL && ids != NULL && prompts != NULL && logprobs != NULL;
     px_status status = fine ? PX_OK : px_error_code();
     for (size_t i = 0; i < n && fine; i++) {
         completions[i] = (px_completion){.ids = ids + i * length, .logprobs = logprobs + i * length};
     }
     px_generator_plan plan = {.max_slots = (int)b->batch, .max_length = (int)(b->prompt + b->new_tokens),
-                              .max_prefill = (int)(b->batch * b->prompt < 2048 ||
-                                                   b->prompt > 2048 ? b->prompt * b->batch
-                                                                                                   : 2048),
+                              .max_prefill = (int)(b->batch * b->prompt < 2048 ? b->batch * b->prompt : 2048),
                               .threads = (int)b->threads};
     if (status == PX_OK) {
         status = px_generator_create(&generator, &b->model.config, &plan);
     }
     if (status == PX_OK) {
-        status = run_samples(b, generator, requests, completions, prompt);
+        status = run_samples(b, generator, requests, completions, prompts);
     }
     px_generator_destroy(generator);
     px_free(requests);
     px_free(completions);
     px_free(ids);
-    px_free(prompt);
+    px_free(prompts);
     px_free(logprobs);
     return status;
 }
@@ -296,16 +364,17 @@ static px_status open_model(bench *b)
 
 static px_status run(bench *b, const px_words *words, int argc, char **argv)
 {
-    static const char *const names[] = {"gemm", "train", "sample", "allreduce"};
-    bool wanted[4] = {words->count == 0, words->count == 0, words->count == 0, false};
+    static const char *const names[] = {"gemm", "attention", "train", "sample", "allreduce"};
+    enum { GEMM, ATTENTION, TRAIN, SAMPLE, ALLREDUCE, KINDS };
+    bool wanted[KINDS] = {[GEMM] = words->count == 0, [TRAIN] = words->count == 0, [SAMPLE] = words->count == 0};
     for (int i = 0; i < words->count; i++) {
         int k = 0;
-        while (k < 4 && strcmp(words->word[i], names[k]) != 0) {
+        while (k < KINDS && strcmp(words->word[i], names[k]) != 0) {
             k++;
         }
-        if (k == 4) {
-            return px_fail(PX_USAGE, "bench: '%s' %s; valid are gemm, train, sample, allreduce", words->word[i],
-                           strcmp(words->word[i], "attention") == 0 ? "is not built yet" : "is unknown");
+        if (k == KINDS) {
+            return px_fail(PX_USAGE, "bench: '%s' is unknown; valid are gemm, attention, train, sample, allreduce",
+                           words->word[i]);
         }
         wanted[k] = true;
     }
@@ -313,14 +382,15 @@ static px_status run(bench *b, const px_words *words, int argc, char **argv)
         return px_fail(PX_USAGE, "bench: --precision %s %s; valid is f32", b->precision,
                        strcmp(b->precision, "bf16") == 0 ? "is not built yet" : "is unknown");
     }
-    b->roof = px_roof_gflops((int)b->threads);
-    if (wanted[1] || wanted[2]) {
+    b->roof = px_blas_gemm_roof((int)b->threads);
+    if (wanted[ATTENTION] || wanted[TRAIN] || wanted[SAMPLE]) {
         PX_TRY(open_model(b));
     }
-    px_status status = wanted[0] ? bench_gemm(b) : PX_OK;
-    status = status == PX_OK && wanted[1] ? bench_train(b) : status;
-    status = status == PX_OK && wanted[2] ? bench_sample(b) : status;
-    if (status == PX_OK && wanted[3]) {
+    px_status status = wanted[GEMM] ? bench_gemm(b) : PX_OK;
+    status = status == PX_OK && wanted[ATTENTION] ? bench_attention(b) : status;
+    status = status == PX_OK && wanted[TRAIN] ? bench_train(b) : status;
+    status = status == PX_OK && wanted[SAMPLE] ? bench_sample(b) : status;
+    if (status == PX_OK && wanted[ALLREDUCE]) {
         status = px_dist_start(&argc, &argv);
         status = status == PX_OK ? bench_allreduce(b) : status;
     }
