@@ -287,9 +287,9 @@ static px_status evaluate(px_trainer *trainer, int64_t iteration)
     int most = learner->config.micro_tokens > learner->config.max_item ? learner->config.micro_tokens : learner->config.max_item;
     PX_TRY(px_lm_evaluate(learner->engine, &learner->model, self->config.validation, learner->config.max_sequence, most, &nll,
                           &tokens, NULL));
-    px_trainer_set_evaluation(trainer, "eval/loss", nll / tokens);
-    px_trainer_set_evaluation(trainer, "eval/perplexity", exp(nll / tokens));
-    px_trainer_set_evaluation(trainer, "eval/num_tokens", tokens);
+    px_trainer_set_evaluation(trainer, "loss", nll / tokens);
+    px_trainer_set_evaluation(trainer, "perplexity", exp(nll / tokens));
+    px_trainer_set_evaluation(trainer, "num_tokens", tokens);
     return PX_OK;
 }
 
@@ -357,9 +357,9 @@ static const px_metric metrics[] = {
     {"timers/learn", "s", "forward, backward, reduction and optimizer step"},
 };
 static const px_metric evaluation_metrics[] = {
-    {"eval/loss", "nat", "mean negative log-likelihood of the validation data's target tokens"},
-    {"eval/perplexity", "1", "exp(eval/loss)"},
-    {"eval/num_tokens", "token", "target tokens of the validation data"},
+    {"loss", "nat", "mean negative log-likelihood of the validation data's target tokens"},
+    {"perplexity", "1", "exp(loss)"},
+    {"num_tokens", "token", "target tokens of the validation data"},
 };
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 

@@ -72,10 +72,10 @@ static px_status evaluate(px_trainer *trainer, int64_t iteration)
         score += rollout->valid[i] ? rollout->score[i] : 0.0;
     }
     double samples = rollout->samples;
-    px_trainer_set_evaluation(trainer, "eval/objective/scores", n > 0.0 ? score / n : NAN);
-    px_trainer_set_evaluation(trainer, "eval/objective/kl", kl / samples);
-    px_trainer_set_evaluation(trainer, "eval/response_length/mean", length / samples);
-    px_trainer_set_evaluation(trainer, "eval/frac_eos", stopped / samples);
+    px_trainer_set_evaluation(trainer, "objective/scores", n > 0.0 ? score / n : NAN);
+    px_trainer_set_evaluation(trainer, "objective/kl", kl / samples);
+    px_trainer_set_evaluation(trainer, "response_length/mean", length / samples);
+    px_trainer_set_evaluation(trainer, "frac_eos", stopped / samples);
     return PX_OK;
 }
 
@@ -155,7 +155,7 @@ static sizes derive_sizes(const px_ppo_config *config, int evaluation_prompts, i
                                       .threads = config->policy_learner.threads};
     s.inference = (px_engine_plan){.max_tokens = config->inference_tokens,
                                    .max_sequences = config->inference_tokens,
-                                   .max_sequence = config->inference_tokens,
+                                   .max_sequence = length,
                                    .threads = config->policy_learner.threads};
     return s;
 }

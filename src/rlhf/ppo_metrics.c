@@ -60,10 +60,10 @@ const px_metric px_ppo_metrics[PX_PPO_METRIC_COUNT] = {
     {"timers/learn", "s", "epochs of policy and critic updates"},
 };
 const px_metric px_ppo_evaluation_metrics[PX_PPO_EVALUATION_COUNT] = {
-    {"eval/objective/scores", "1", "mean score of the evaluation completions under evaluation.rewards"},
-    {"eval/objective/kl", "nat", "mean over evaluation samples of sum_t (policy - reference)"},
-    {"eval/response_length/mean", "token", "mean completion length"},
-    {"eval/frac_eos", "1", "share of completions that ended with a stop token"},
+    {"objective/scores", "1", "mean score of the evaluation completions under evaluation.rewards"},
+    {"objective/kl", "nat", "mean over evaluation samples of sum_t (policy - reference)"},
+    {"response_length/mean", "token", "mean completion length"},
+    {"frac_eos", "1", "share of completions that ended with a stop token"},
 };
 
 typedef struct batch_sums {

@@ -195,9 +195,9 @@ static px_status evaluate(px_trainer *trainer, int64_t iteration)
     }
     px_free(table);
     PX_TRY(status);
-    px_trainer_set_evaluation(trainer, "eval/loss", loss / (double)rows);
-    px_trainer_set_evaluation(trainer, "eval/accuracy", right / (double)rows);
-    px_trainer_set_evaluation(trainer, "eval/margin", margin / (double)rows);
+    px_trainer_set_evaluation(trainer, "loss", loss / (double)rows);
+    px_trainer_set_evaluation(trainer, "accuracy", right / (double)rows);
+    px_trainer_set_evaluation(trainer, "margin", margin / (double)rows);
     return PX_OK;
 }
 
@@ -287,9 +287,9 @@ static const px_metric metrics[] = {
     {"timers/learn", "s", "forward, backward, reduction and optimizer step"},
 };
 static const px_metric evaluation_metrics[] = {
-    {"eval/loss", "nat", "mean of -log sigmoid(chosen - rejected - margin) on the validation pairs"},
-    {"eval/accuracy", "1", "share of validation pairs whose chosen side scores higher"},
-    {"eval/margin", "1", "mean of chosen - rejected on the validation pairs"},
+    {"loss", "nat", "mean of -log sigmoid(chosen - rejected - margin) on the validation pairs"},
+    {"accuracy", "1", "share of validation pairs whose chosen side scores higher"},
+    {"margin", "1", "mean of chosen - rejected on the validation pairs"},
 };
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 

@@ -153,8 +153,9 @@ static px_status load_reward_model(px_session *session, const px_ppo_config *con
                              "policy's (%d) and it brings no tokenizer of its own", reward->model.config.vocab_size,
                              session->parts.policy.config.vocab_size);
     }
-    px_engine_plan plan = {.max_tokens = config->inference_tokens, .max_sequences = config->inference_tokens,
-                           .max_sequence = config->inference_tokens, .threads = session->threads};
+    int most = config->inference_tokens, positions = reward->model.config.max_positions; /* longer texts lose their front */
+    px_engine_plan plan = {.max_tokens = most, .max_sequences = most, .max_sequence = most < positions ? most : positions,
+                           .threads = session->threads};
     return px_engine_create(&reward->engine, &reward->model.config, &plan);
 }
 

@@ -116,13 +116,12 @@ px_status px_session_save(px_session *session, int64_t iteration, const char *na
     return PX_OK;
 }
 
-/* The metric that checkpointing.keep_best names, as last measured: "evaluation/x" is column eval/x of /evaluation. */
+/* The metric that checkpointing.keep_best names, as last measured: "evaluation/x" is column x of /evaluation. */
 static double watched_value(const px_session *session, const char *metric)
 {
     const char *front = "evaluation/";
-    char name[128];
     bool evaluated = strncmp(metric, front, strlen(front)) == 0;
-    snprintf(name, sizeof name, "%s%s", evaluated ? "eval/" : "", evaluated ? metric + strlen(front) : metric);
+    const char *name = evaluated ? metric + strlen(front) : metric;
     const px_column *columns = evaluated ? session->evaluation_columns : session->columns;
     int count = evaluated ? session->evaluation_count : session->column_count;
     for (int c = 0; c < count; c++) {

@@ -44,7 +44,7 @@ px_status px_metrics_markdown(px_buf *text)
     PX_TRY(px_buf_text(text, "## every algorithm: /metrics\n\n"));
     PX_TRY(describe(text, extra_metrics, EXTRA));
     return px_buf_text(text, "For each reward source NAME, ppo adds `rewards/NAME/mean` and `rewards/NAME/std` to /metrics and "
-                             "`eval/rewards/NAME/mean` and `/std` to /evaluation: its scores before weights, over samples.\n");
+                             "the same two to /evaluation: its scores before weights, over samples.\n");
 }
 
 static int reward_count(const px_rewards *rewards)
@@ -59,13 +59,13 @@ static px_status add_column(px_column *column, const char *name, const char *uni
     return copy != NULL ? PX_OK : px_error_code();
 }
 
-static px_status add_reward_columns(px_column *columns, int *count, const char *front, const px_rewards *rewards)
+static px_status add_reward_columns(px_column *columns, int *count, const px_rewards *rewards)
 {
     for (int k = 0; k < reward_count(rewards); k++) {
         char name[160];
-        snprintf(name, sizeof name, "%srewards/%s/mean", front, px_rewards_spec(rewards, k)->name);
+        snprintf(name, sizeof name, "rewards/%s/mean", px_rewards_spec(rewards, k)->name);
         PX_TRY(add_column(&columns[(*count)++], name, "1", "mean score of this source, unweighted"));
-        snprintf(name, sizeof name, "%srewards/%s/std", front, px_rewards_spec(rewards, k)->name);
+        snprintf(name, sizeof name, "rewards/%s/std", px_rewards_spec(rewards, k)->name);
         PX_TRY(add_column(&columns[(*count)++], name, "1", "standard deviation over samples"));
     }
     return PX_OK;
@@ -97,8 +97,8 @@ static px_status make_columns(px_session *session)
         const px_metric *m = &algorithm->evaluation[i];
         PX_TRY(add_column(&session->evaluation_columns[session->evaluation_count++], m->name, m->units, m->meaning));
     }
-    PX_TRY(add_reward_columns(session->columns, &session->column_count, "", session->rewards->train));
-    PX_TRY(add_reward_columns(session->evaluation_columns, &session->evaluation_count, "eval/", session->rewards->evaluation));
+    PX_TRY(add_reward_columns(session->columns, &session->column_count, session->rewards->train));
+    PX_TRY(add_reward_columns(session->evaluation_columns, &session->evaluation_count, session->rewards->evaluation));
     for (int i = 0; i < PX_MAX_COLUMNS; i++) {
         session->row[i] = session->evaluation_row[i] = session->first_evaluation[i] = NAN;
     }

@@ -68,7 +68,7 @@ static void print_ppo(const px_stage_summary *s)
 {
     printf("\n  %-24s %10s %10s %10s\n", "held-out prompts", "before", "after", "change");
     for (int c = 0; c < s->evaluation_count; c++) {
-        const char *name = s->evaluation_columns[c].name, *front = "eval/rewards/";
+        const char *name = s->evaluation_columns[c].name, *front = "rewards/";
         size_t length = strlen(name);
         if (strncmp(name, front, strlen(front)) == 0 && length > 5 && strcmp(name + length - 5, "/mean") == 0) {
             char label[64];
@@ -76,9 +76,9 @@ static void print_ppo(const px_stage_summary *s)
             print_pair(s, label, name, 1.0, "");
         }
     }
-    print_pair(s, "KL to the reference", "eval/objective/kl", 1.0, "nat");
-    print_pair(s, "length", "eval/response_length/mean", 1.0, "tokens");
-    print_pair(s, "ends with EOS", "eval/frac_eos", 100.0, "%");
+    print_pair(s, "KL to the reference", "objective/kl", 1.0, "nat");
+    print_pair(s, "length", "response_length/mean", 1.0, "tokens");
+    print_pair(s, "ends with EOS", "frac_eos", 100.0, "%");
     printf("  %-24s %21.3f\n", "training score", value_of(s->columns, s->values, s->metric_count, "objective/scores"));
     printf("  %-24s %21.3f nat\n", "training KL", value_of(s->columns, s->values, s->metric_count, "objective/kl"));
 }
@@ -118,8 +118,8 @@ static void print_stage(const px_stage_summary *s)
 {
     printf("  %-12s %-9s %6lld %s %8.1f s", s->name[0] != '\0' ? s->name : s->algorithm->name, s->algorithm->name,
            (long long)s->iterations, s->algorithm == &px_algorithm_ppo ? "iterations" : "steps     ", s->seconds);
-    double loss = value_of(s->evaluation_columns, s->after, s->evaluation_count, "eval/loss");
-    double accuracy = value_of(s->evaluation_columns, s->after, s->evaluation_count, "eval/accuracy");
+    double loss = value_of(s->evaluation_columns, s->after, s->evaluation_count, "loss");
+    double accuracy = value_of(s->evaluation_columns, s->after, s->evaluation_count, "accuracy");
     double score = value_of(s->columns, s->values, s->metric_count, "objective/scores");
     if (isfinite(loss)) {
         printf("   held-out loss %.4f%s", loss, s->algorithm == &px_algorithm_reward ? "" : " nat a token");
