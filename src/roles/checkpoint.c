@@ -92,6 +92,9 @@ static px_status write_checkpoint(px_session *session, int64_t iteration, const 
     if (status == PX_OK) {
         int n = list_counters(session, attributes);
         attributes[n++] = (px_attribute){.name = "iteration", .type = 'i', .i = iteration};
+        attributes[n++] = (px_attribute){.name = "layout", .type = 's',
+                                         .s = "moments of linear layers are [output, input], GPT-2's too, whose weights' "
+                                              "file has them as [input, output]"};
         status = px_checkpoint_state(&writer, arrays, count, attributes, n);
     }
     if (status == PX_OK) {
