@@ -37,8 +37,11 @@ double px_blas_gemm_roof(int threads);
 typedef struct px_weight {
     const px_real *raw;
     int out, in;
-    void *packed; /* owned by the back end that made it; NULL: raw only */
+    const void *packed; /* the same matrix as px_weight_pack lays it out for forward; NULL: raw only */
 } px_weight;
+/* The packed form saves packing in each forward, which is most of the work when rows are few. Same bits either way. */
+size_t px_weight_packed(int out, int in); /* elements */
+void px_weight_pack(px_compute *ctx, px_real *packed, const px_weight *w);
 /* y[M,out] = x[M,in] w^T + bias[out] (bias NULL: none). ldy, ldx: row strides in elements. */
 void px_linear_forward(px_compute *ctx, px_real *y, int ldy, const px_real *x, int ldx, const px_weight *w,
                        const px_real *bias, int M);

@@ -16,6 +16,9 @@ typedef struct px_product {
     px_real *c;
     size_t ldc;
     px_operand a, b;
+    const px_real *packed; /* b in panels, for each block of depth one after another; NULL: packed on the way */
+    size_t packed_columns; /* of all of packed, whole panels */
+    int first;             /* column of packed that is column 0 of c, a multiple of PX_PANEL */
     const px_real *bias;
     int rows, columns, depth;
     bool add;
@@ -35,6 +38,7 @@ typedef struct px_kernels {
     const char *isa;
     int tile_rows; /* rows of the product's register tile */
     void (*product)(const px_product *job, px_real *pack_a, px_real *pack_b);
+    void (*pack_b)(px_real *to, px_operand from, int rows, int depth); /* panels of PX_PANEL rows */
     void (*layernorm)(px_real *y, px_real *mean, px_real *rstd, const px_real *x, const px_real *w, const px_real *b,
                       int rows, int C, double eps);
     void (*layernorm_backward)(px_real *dx, const px_real *dy, const px_real *x, const px_real *mean,

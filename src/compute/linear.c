@@ -54,6 +54,7 @@ static void product_share(const px_product *job, const px_kernels *kernels, int 
     part.c += row * job->ldc + column;
     part.a.data += row * job->a.row;
     part.b.data += column * job->b.row;
+    part.first += (int)column;
     if (part.bias) part.bias += column;
     px_real *pack = (px_real *)(scratch + (size_t)share * bytes);
     kernels->product(&part, pack, pack + px_product_pack_a(part.rows, part.depth));
@@ -72,11 +73,33 @@ static void product_run(px_compute *ctx, const px_product *job) {
     px_arena_release(&ctx->scratch, mark);
 }
 
+size_t px_weight_packed(int out, int in) {
+    return rounded((size_t)out, PX_PANEL) * (size_t)in;
+}
+
+void px_weight_pack(px_compute *ctx, px_real *packed, const px_weight *w) {
+    const px_kernels *kernels = px_kernels_get();
+    size_t columns = rounded((size_t)w->out, PX_PANEL);
+    int threads = px_threads_for(ctx, (size_t)w->out * (size_t)w->in, 1 << 15);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int share = 0; share < threads; share++) {
+        size_t row = px_share((size_t)w->out, threads, share, PX_PANEL);
+        size_t end = px_share((size_t)w->out, threads, share + 1, PX_PANEL);
+        for (int k = 0; k < w->in && row < end; k += PX_DEPTH_BLOCK) {
+            int depth = w->in - k < PX_DEPTH_BLOCK ? w->in - k : PX_DEPTH_BLOCK;
+            px_operand from = {w->raw + row * (size_t)w->in + k, (size_t)w->in, 1};
+            kernels->pack_b(packed + (size_t)k * columns + row * (size_t)depth, from, (int)(end - row), depth);
+        }
+    }
+}
+
 void px_linear_forward(px_compute *ctx, px_real *y, int ldy, const px_real *x, int ldx, const px_weight *w,
                        const px_real *bias, int M) {
     px_product job = {.c = y, .ldc = (size_t)ldy, .bias = bias, .rows = M, .columns = w->out, .depth = w->in};
     job.a = (px_operand){x, (size_t)ldx, 1};
     job.b = (px_operand){w->raw, (size_t)w->in, 1};
+    job.packed = w->packed;
+    job.packed_columns = rounded((size_t)w->out, PX_PANEL);
     product_run(ctx, &job);
 }
 

@@ -44,6 +44,11 @@ static void linear_shape(int M, int out, int in, int threads) {
     px_weight weight = {.raw = w, .out = out, .in = in};
     px_linear_forward(&ctx, y, ldy, x, ldx, &weight, bias, M);
     check_product(y, ldy, NULL, x, ldx, 1, w, in, 1, bias, M, out, in);
+    px_real *packed = random_new(px_weight_packed(out, in), 8), *again = random_new(ny, 4);
+    px_weight_pack(&ctx, packed, &weight);
+    px_weight ready = {.raw = w, .out = out, .in = in, .packed = packed};
+    px_linear_forward(&ctx, again, ldy, x, ldx, &ready, bias, M);
+    assert_memory_equal(y, again, ny * sizeof *y);
     px_linear_backward_input(&ctx, dx, ldx, y, ldy, &weight, M, true);
     check_product(dx, ldx, before, y, ldy, 1, w, 1, in, NULL, M, in, out);
     px_linear_backward_input(&ctx, dx, ldx, y, ldy, &weight, M, false);
@@ -55,7 +60,7 @@ static void linear_shape(int M, int out, int in, int threads) {
         for (int m = 0; m < M; m++) sum += (double)y[m * ldy + j];
         assert_true(fabs((double)db[j] - sum) < 1e-5 + 2e-6 * M);
     }
-    px_real *all[] = {x, w, bias, y, dx, before, dw, dw_before, db, db_before};
+    px_real *all[] = {packed, again, x, w, bias, y, dx, before, dw, dw_before, db, db_before};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) px_free(all[i]);
     px_compute_free(&ctx);
 }

@@ -1,0 +1,106 @@
+/* Packing of matrix operands into panels: to[panel][k][width] = from(i, k), missing rows of the last panel 0. */
+#include "kernels.h"
+#include "lanes.h"
+
+#if defined(__AVX512F__) && !defined(PX_DOUBLE)
+enum { TRANSPOSED = 16 };
+
+/* to[k * stride] = column k of 16 columns of `rows` <= 16 rows, the rest 0; `width` <= 16 elements of it are written. */
+PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *from, size_t row, int rows) {
+    __m512 r[16], t[16];
+    PX_PRAGMA(GCC unroll 16) for (int i = 0; i < 16; i++)
+        r[i] = i < rows ? _mm512_loadu_ps(from + (size_t)i * row) : _mm512_setzero_ps();
+    PX_PRAGMA(GCC unroll 8) for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    PX_PRAGMA(GCC unroll 4) for (int i = 0; i < 16; i += 4)
+        PX_PRAGMA(GCC unroll 2) for (int j = 0; j < 2; j++) { /* rows i .. i + 3 of columns 4 l + 2 j and + 1, lane l */
+            __m512d a = _mm512_castps_pd(t[i + j]), b = _mm512_castps_pd(t[i + j + 2]);
+            r[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            r[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    __mmask16 mask = (__mmask16)((1u << width) - 1);
+    PX_PRAGMA(GCC unroll 4) for (int c = 0; c < 4; c++) {
+        __m512 even = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88), odd = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);
+        __m512 even2 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
+        __m512 odd2 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
+        px_real *at = to + (size_t)c * stride;
+        _mm512_mask_storeu_ps(at, mask, _mm512_shuffle_f32x4(even, even2, 0x88));
+        _mm512_mask_storeu_ps(at + 4 * stride, mask, _mm512_shuffle_f32x4(odd, odd2, 0x88));
+        _mm512_mask_storeu_ps(at + 8 * stride, mask, _mm512_shuffle_f32x4(even, even2, 0xdd));
+        _mm512_mask_storeu_ps(at + 12 * stride, mask, _mm512_shuffle_f32x4(odd, odd2, 0xdd));
+    }
+}
+#elif defined(__SSE2__) && !defined(PX_DOUBLE)
+#include <xmmintrin.h>
+enum { TRANSPOSED = 4 };
+
+PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *from, size_t row, int rows) {
+    __m128 r[4];
+    PX_PRAGMA(GCC unroll 4) for (int i = 0; i < 4; i++) r[i] = i < rows ? _mm_loadu_ps(from + (size_t)i * row) : _mm_setzero_ps();
+    _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
+    PX_PRAGMA(GCC unroll 4) for (int k = 0; k < 4; k++) {
+        if (width >= 4)
+            _mm_storeu_ps(to + (size_t)k * stride, r[k]);
+        else
+            memcpy(to + (size_t)k * stride, &r[k], (size_t)width * sizeof *to);
+    }
+}
+#else
+enum { TRANSPOSED = 1 };
+
+PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *from, size_t row, int rows) {
+    (void)stride;
+    (void)width;
+    (void)row;
+    *to = rows > 0 ? *from : 0;
+}
+#endif
+
+/* Rows that are contiguous in k are transposed square by square. */
+PX_INLINE void pack_rows(px_real *to, const px_real *from, size_t row, int rows, int depth, int width) {
+    int k = 0;
+    for (; k + TRANSPOSED <= depth; k += TRANSPOSED) {
+        for (int i = 0; i < width; i += TRANSPOSED) {
+            int left = width - i < TRANSPOSED ? width - i : TRANSPOSED, there = rows - i < left ? rows - i : left;
+            px_real *at = to + (size_t)k * (size_t)width + i;
+            const px_real *square = from + (size_t)i * row + k;
+            if (there == TRANSPOSED)
+                transpose(at, (size_t)width, TRANSPOSED, square, row, TRANSPOSED);
+            else
+                transpose(at, (size_t)width, left, square, row, there);
+        }
+    }
+    for (; k < depth; k++)
+        for (int i = 0; i < width; i++) to[(size_t)k * (size_t)width + (size_t)i] = i < rows ? from[(size_t)i * row + (size_t)k] : 0;
+}
+
+/* Rows that are contiguous in i are copied. */
+PX_INLINE void pack_columns(px_real *to, const px_real *from, size_t column, int rows, int depth, int width) {
+    for (int k = 0; k < depth; k++) {
+        px_real *at = to + (size_t)k * (size_t)width;
+        const px_real *one = from + (size_t)k * column;
+        if (rows >= width) {
+            memcpy(at, one, (size_t)width * sizeof *to);
+        } else {
+            for (int i = 0; i < width; i++) at[i] = i < rows ? one[i] : 0;
+        }
+    }
+}
+
+PX_INLINE void pack_panels(px_real *to, px_operand from, int rows, int depth, int width) {
+    for (int i = 0; i < rows; i += width) {
+        const px_real *base = from.data + (size_t)i * from.row;
+        int n = rows - i < width ? rows - i : width;
+        if (from.row == 1)
+            pack_columns(to, base, from.column, n, depth, width);
+        else
+            pack_rows(to, base, from.row, n, depth, width);
+        to += (size_t)width * (size_t)depth;
+    }
+}
+
+static void pack_b(px_real *to, px_operand from, int rows, int depth) {
+    pack_panels(to, from, rows, depth, PX_PANEL);
+}
