@@ -32,7 +32,7 @@ done
 code 64 "no command" "$phalanx"
 code 64 "did you mean 'generate'" "$phalanx" genrate
 code 64 "not built yet" "$phalanx" submit
-code 64 "not built yet" "$phalanx" bench attention
+code 64 "not built yet" "$phalanx" bench train --precision bf16
 code 64 "did you mean --model" "$phalanx" generate --modle x
 code 64 "--model is missing" "$phalanx" generate
 code 64 "one of --prompt" "$phalanx" generate --model x
