@@ -51,11 +51,13 @@ static px_status evaluate(px_session *session, int64_t iteration)
     if (!evaluation_due(session, iteration)) {
         return PX_OK;
     }
+    double start = px_now();
     PX_TRY(session->algorithm->evaluate(&session->trainer, iteration));
     PX_TRY(px_session_record_evaluation(session, iteration));
     if (iteration == 0 || iteration == session->total) {
         PX_TRY(px_session_write_examples(session, iteration == 0));
     }
+    session->evaluating += px_now() - start;
     return PX_OK;
 }
 
@@ -113,11 +115,12 @@ static px_status write_status(const px_session *session, const char *state, int6
 
 static px_status iterate(px_session *session, int64_t iteration, bool *done)
 {
-    double start = px_now();
     PX_TRY(session->algorithm->iterate(&session->trainer, iteration));
+    double start = px_now();
     PX_TRY(px_session_write_samples(session, iteration));
+    session->writing = px_now() - start;
     *done = iteration == session->total;
-    PX_TRY(px_session_record(session, iteration, px_now() - start));
+    PX_TRY(px_session_record(session, iteration));
     PX_TRY(check_conditions(session, iteration, done));
     if (*done) {
         session->total = iteration;
@@ -126,7 +129,9 @@ static px_status iterate(px_session *session, int64_t iteration, bool *done)
         PX_TRY(px_rm_center(&session->trainer));
     }
     PX_TRY(evaluate(session, iteration));
+    start = px_now();
     PX_TRY(px_session_save_due(session, iteration, *done));
+    session->saving += px_now() - start;
     px_progress_line(session, iteration);
     return write_status(session, "running", iteration, 0, "");
 }
@@ -144,6 +149,7 @@ static px_status save_for_stop(px_session *session, int64_t iteration)
 static px_status loop(px_session *session, int64_t *iteration)
 {
     bool done = session->start >= session->total;
+    session->mark = px_now();
     PX_TRY(session->start == 0 ? evaluate(session, 0) : PX_OK);
     if (session->start == 0) {
         PX_TRY(px_session_save_due(session, 0, false));
@@ -274,6 +280,7 @@ static void free_session(px_session *session)
     px_free(session->row);
     px_free(session->evaluation_row);
     px_free(session->first_evaluation);
+    px_free(session->phases);
     px_free(session->columns);
     px_free(session->evaluation_columns);
 }
@@ -312,6 +319,8 @@ static px_status run_stage(px_session *session)
         return status;
     }
     PX_TRY(finish_stage(session, iteration));
+    session->stage_seconds += px_now() - session->mark;
+    px_phases_print(session);
     summarise(session, iteration);
     return PX_OK;
 }

@@ -65,6 +65,25 @@ static double shown(const px_session *session, const char *name)
     return NAN;
 }
 
+void px_phases_print(const px_session *session)
+{
+    char line[512];
+    double all = 0.0, last = px_now() - session->mark; /* the final evaluation, checkpoint and results have no row */
+    int n = 0;
+    for (int c = 0; c < session->column_count; c++) {
+        all += session->phases[c];
+    }
+    all += last;
+    for (int c = 0; c < session->column_count && n < (int)sizeof line - 64; c++) {
+        if (session->phases[c] > 0.0005 * all) {
+            n += snprintf(line + n, sizeof line - (size_t)n, "%s %.1f %%, ", session->columns[c].name + strlen("timers/"),
+                          100.0 * session->phases[c] / all);
+        }
+    }
+    snprintf(line + n, sizeof line - (size_t)n, "last evaluation and results %.1f %%", 100.0 * last / all);
+    px_log(PX_INFO, "wall time: %s", line);
+}
+
 /* A batch log gets about a hundred lines a stage, a terminal the newest line in place as well. */
 void px_progress_line(const px_session *session, int64_t iteration)
 {

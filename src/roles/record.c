@@ -8,9 +8,12 @@
 #include <unistd.h>
 
 static const px_metric extra_metrics[] = {
-    {"time_this_iter_s", "s", "wall time of the iteration, evaluation and checkpoint included"},
+    {"time_this_iter_s", "s", "wall time since the row before: this iteration, evaluation and checkpoint before it"},
     {"time_total_s", "s", "wall time of the stage so far, over all segments"},
     {"core_hours", "h", "time_total_s x ranks x threads / 3600"},
+    {"timers/write_samples", "s", "writing the sample file of this iteration"},
+    {"timers/evaluate", "s", "evaluation since the row before"},
+    {"timers/checkpoint", "s", "checkpoints since the row before"},
     {"memory_peak", "byte", "most memory that this rank's own allocations held"},
 };
 enum { EXTRA = (int)(sizeof extra_metrics / sizeof *extra_metrics) };
@@ -81,7 +84,8 @@ static px_status make_columns(px_session *session)
     session->row = px_alloc_array(room, sizeof(double), "a row of metrics");
     session->evaluation_row = px_alloc_array(room, sizeof(double), "a row of metrics");
     session->first_evaluation = px_alloc_array(room, sizeof(double), "a row of metrics");
-    if (session->columns == NULL || session->evaluation_columns == NULL || session->row == NULL ||
+    session->phases = px_alloc_array(room, sizeof(double), "a row of metrics");
+    if (session->phases == NULL || session->columns == NULL || session->evaluation_columns == NULL || session->row == NULL ||
         session->evaluation_row == NULL || session->first_evaluation == NULL) {
         return px_error_code();
     }
@@ -228,20 +232,31 @@ static void reward_moments(const px_rollout *rollout, const px_rewards *rewards,
     }
 }
 
-px_status px_session_record(px_session *session, int64_t iteration, double seconds)
+px_status px_session_record(px_session *session, int64_t iteration)
 {
     px_trainer *trainer = &session->trainer;
     int n = session->algorithm->metric_count;
+    double now = px_now(), seconds = now - session->mark;
+    session->mark = now;
     memcpy(session->row, trainer->values, (size_t)n * sizeof(double));
     session->stage_seconds += seconds;
     session->row[n++] = seconds;
     session->row[n++] = session->stage_seconds;
     session->row[n++] = session->stage_seconds * px_dist_size() * session->threads / 3600.0;
+    session->row[n++] = session->writing;
+    session->row[n++] = session->evaluating;
+    session->row[n++] = session->saving;
     session->row[n++] = (double)px_alloc_peak();
+    session->writing = session->evaluating = session->saving = 0.0;
     if (session->algorithm == &px_algorithm_ppo) {
         px_ppo_view view;
         px_ppo_look(trainer, &view);
         reward_moments(view.rollout, view.rewards, session->row + n);
+    }
+    for (int c = 0; c < session->column_count; c++) {
+        if (strncmp(session->columns[c].name, "timers/", 7) == 0) {
+            session->phases[c] += session->row[c];
+        }
     }
     if (px_dist_rank() != 0) {
         return px_agree(PX_OK);

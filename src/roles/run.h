@@ -60,6 +60,9 @@ typedef struct px_session {
     int column_count, evaluation_count;
     double *row, *evaluation_row, *first_evaluation;
     double stage_seconds;       /* in earlier segments too */
+    double mark;                /* px_now() when the newest row of metrics was written */
+    double writing, evaluating, saving; /* seconds since then */
+    double *phases;             /* [column_count] sums of the timers/ columns in this segment */
     int64_t start;              /* iteration that this segment continues from */
     int64_t saved;              /* iteration of the newest checkpoint, -1: none */
     int recovery_slot;
@@ -93,7 +96,7 @@ px_status px_session_save_due(px_session *session, int64_t iteration, bool last)
 
 /* record.c: the run file and sample files. Rank 0 writes, all agree. */
 px_status px_session_open_file(px_session *session, bool resume);
-px_status px_session_record(px_session *session, int64_t iteration, double seconds);
+px_status px_session_record(px_session *session, int64_t iteration);
 px_status px_session_record_evaluation(px_session *session, int64_t iteration);
 px_status px_session_write_samples(px_session *session, int64_t iteration);
 px_status px_session_close_file(px_session *session, int64_t iteration, int exit_code, const char *reason, bool finished);
@@ -107,6 +110,7 @@ void px_monitor_stop(void);
 /* plan.c, table.c: what a person reads. */
 void px_plan_print(const px_session *session);
 void px_progress_line(const px_session *session, int64_t iteration);
+void px_phases_print(const px_session *session); /* share of wall time per phase */
 px_status px_table_print(px_run *run);
 
 /* driver.c */
