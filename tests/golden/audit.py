@@ -4,18 +4,18 @@
     audit.py STAGE_DIR... [--iteration N]
 
 STAGE_DIR holds run.h5, the sample files and checkpoint_{N-1} and checkpoint_N (checkpointing.interval 1,
-checkpointing.initial true). Every step takes what the files say of the step before it, so that a difference points at its
-own formula. Prints the largest difference of each quantity; exit 1 when one is above its tolerance.
+checkpointing.initial true). Every step takes what the files say of the step before it, so that a difference points at
+its own formula. Prints the largest difference of each quantity; exit 1 when one is above its tolerance.
 
 Tolerances: the run computes in float32 (24 bits, 6e-8 relative), this program in float64. A log-probability is a
-difference of sums over the vocabulary after a few layers: 1e-5 is some ten roundings of numbers near 10 (seen: 1.5e-6).
-What is computed from stored float32 numbers (scores, rewards, advantages, metrics) may differ by the rounding of its
-inputs and of itself: 1e-6 of the largest (seen: 5e-8). Within an iteration the two programs' weights drift apart by
-rounding: losses and norms of later minibatches get 2e-5 of the largest, or of 0.1 where they vanish as at a ratio of 1 (seen: 5e-6), moments 1e-4 of their tensor's change
-(seen: 3e-6). Weights get 1e-3 of their tensor's change, because a step of 1e-3 moves a weight near 1 by some ten thousand
-roundings only (seen: 2e-4), and because Adam divides by sqrt(v) where gradients vanish; no wrong formula comes so close.
-A token whose ratio stands within rounding of the clip range could fall on the other side here; with the seeds of audit.sh
-none does.
+difference of sums over the vocabulary after a few layers: 1e-5 is some ten roundings of numbers near 10 (seen:
+1.5e-6). What is computed from stored float32 numbers (scores, rewards, advantages, metrics) may differ by the
+rounding of its inputs and of itself: 1e-6 of the largest (seen: 5e-8). Within an iteration the two programs' weights
+drift apart by rounding: losses and norms of later minibatches get 2e-5 of the largest, or of 0.1 where they vanish as
+at a ratio of 1 (seen: 5e-6), moments 1e-4 of their tensor's change (seen: 3e-6). Weights get 1e-3 of their tensor's
+change, because a step of 1e-3 moves a weight near 1 by some ten thousand roundings only (seen: 2e-4), and because
+Adam divides by sqrt(v) where gradients vanish; no wrong formula comes so close. A token whose ratio stands within
+rounding of the clip range could fall on the other side here; with the seeds of audit.sh none does.
 """
 import argparse
 import json

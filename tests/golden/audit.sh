@@ -38,7 +38,8 @@ with open("prompts.jsonl", "w") as f:
         f.write(json.dumps({"prompt_ids": ids(1, 7)}) + "\n")
 with open("pairs.jsonl", "w") as f:
     for _ in range(24):
-        f.write(json.dumps({"prompt_ids": ids(2, 6), "chosen_ids": ids(2, 8) + [1], "rejected_ids": ids(2, 8) + [1]}) + "\n")
+        pair = {"prompt_ids": ids(2, 6), "chosen_ids": ids(2, 8) + [1], "rejected_ids": ids(2, 8) + [1]}
+        f.write(json.dumps(pair) + "\n")
 MAKE
 
 cat >audit.yaml <<'YAML'
@@ -83,8 +84,8 @@ stages:
     algorithm: ppo
     rl_module: {policy: {path: gpt2}, reference: {path: gpt2}, critic: {path: llama}}
     environment: {rewards: [{kind: length, target: 4}], missing_eos: {mode: mask}, max_completion_tokens: 20}
-    training: {prompts_per_iteration: 8, num_epochs: 2, minibatch_size: 3, lr: 1.0e-3, critic_lr: 1.0e-3, grad_clip: 0.0,
-               loss_aggregation: seq-mean-token-sum-norm, kl: {coeff: 0.3, estimator: k2, where: loss}}
+    training: {prompts_per_iteration: 8, num_epochs: 2, minibatch_size: 3, lr: 1.0e-3, critic_lr: 1.0e-3,
+               grad_clip: 0.0, loss_aggregation: seq-mean-token-sum-norm, kl: {coeff: 0.3, estimator: k2, where: loss}}
     stop: {iterations: 2}
   new:                              # random models without a stop token
     algorithm: ppo
