@@ -4,16 +4,22 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A learner's model: from the checkpoint when there is one, else from where the configuration says. */
-static px_status load_learner(const px_session *session, const char *module, px_head head, const char *from, px_model *model,
-                              bool *had_score)
+/* A learner's model: from directory `name` of the checkpoint when there is one, else from what `module` names. */
+static px_status load_learner_as(const px_session *session, const char *module, const char *name, px_head head,
+                                 const char *from, px_model *model, bool *had_score)
 {
     if (from[0] == '\0') {
         return px_module_load(session, module, head, model, had_score);
     }
     char dir[PX_PATH_MAX];
-    PX_TRY(px_path_join(dir, sizeof dir, from, module));
+    PX_TRY(px_path_join(dir, sizeof dir, from, name));
     return px_model_load(model, dir, head, had_score);
+}
+
+static px_status load_learner(const px_session *session, const char *module, px_head head, const char *from, px_model *model,
+                              bool *had_score)
+{
+    return load_learner_as(session, module, module, head, from, model, had_score);
 }
 
 static int longest(const px_dataset *data, bool pairs, int *largest_item)
@@ -98,8 +104,10 @@ static px_status build_reward(px_session *session, const char *from)
     if (!had_score) {
         px_model_init_score(&model, session->trainer.seed);
     }
-    model.config.reward_mean = 0.0;
-    model.config.reward_std = 1.0;
+    if (from[0] == '\0') { /* a checkpoint's belong to its weights: after the last step they are the result's */
+        model.config.reward_mean = 0.0;
+        model.config.reward_std = 1.0;
+    }
     px_status status = px_session_data(session, &model.config);
     px_rm_config config = {.train = session->train,
                            .validation = session->validation,
@@ -169,13 +177,47 @@ static bool scores_with_model(const px_rewards *rewards)
     return false;
 }
 
+/* Does the module's directory bring another tokenizer than the policy's? */
+static px_status other_tokenizer(const px_session *session, const char *module, bool *other)
+{
+    char dir[PX_PATH_MAX], file[PX_PATH_MAX];
+    *other = false;
+    PX_TRY(px_module_dir(session, module, dir, sizeof dir));
+    PX_TRY(px_path_join(file, sizeof file, dir[0] != '\0' ? dir : "/", "tokenizer.json"));
+    if (session->tokenizer == NULL || dir[0] == '\0' || !px_file_exists(file)) {
+        return PX_OK;
+    }
+    px_tokenizer *tokenizer;
+    PX_TRY(px_tokenizer_load(&tokenizer, dir));
+    *other = px_tokenizer_hash(tokenizer) != px_tokenizer_hash(session->tokenizer);
+    px_tokenizer_destroy(tokenizer);
+    return PX_OK;
+}
+
+/* A critic reads the policy's ids, so a body that was trained on other ids cannot be one. */
+static px_status load_critic(px_session *session, const char *from, px_model *critic)
+{
+    bool other, had_score;
+    const char *module = "critic";
+    PX_TRY(other_tokenizer(session, module, &other));
+    if (other && strcmp(px_stage_origin(session->stage, "rl_module.critic"), "default") != 0) {
+        return px_stage_fail(session->stage, "rl_module.critic", "rl_module.critic: its tokenizer is not the policy's; valid is a "
+                             "model that reads the policy's ids, such as {same_as: policy}");
+    }
+    if (other && from[0] == '\0') {
+        px_log(PX_NOTE, "the reward model has another tokenizer than the policy: the critic starts as the policy instead");
+        module = "policy";
+    }
+    return load_learner_as(session, module, "critic", PX_HEAD_SCALAR, from, critic, &had_score);
+}
+
 static px_status load_parts(px_session *session, const char *from, px_ppo_config *config)
 {
     px_ppo_parts *parts = &session->parts;
     const px_stage *stage = session->stage;
-    bool had_score, unused;
+    bool unused;
     PX_TRY(load_learner(session, "policy", PX_HEAD_LM, from, &parts->policy, &unused));
-    PX_TRY(load_learner(session, "critic", PX_HEAD_SCALAR, from, &parts->critic, &had_score));
+    PX_TRY(load_critic(session, from, &parts->critic));
     PX_TRY(px_module_load(session, px_stage_is_set(stage, "rl_module.reference") ? "reference" : "policy", PX_HEAD_LM,
                           &parts->reference, &unused));
     if (parts->reference.config.vocab_size != parts->policy.config.vocab_size) {
