@@ -77,10 +77,6 @@ static const px_real *tensor(const px_model *model, size_t offset) {
     return offset == SIZE_MAX ? NULL : model->weights + offset;
 }
 
-static px_weight weight(const px_model *model, size_t offset, int out, int in) {
-    return (px_weight){.raw = model->weights + offset, .out = out, .in = in};
-}
-
 void px_embed_forward(px_compute *compute, const px_model *model, px_real *x, const int32_t *ids,
                       const int32_t *positions, int M) {
     px_embedding_forward(compute, x, ids, model->weights + model->embed, positions, tensor(model, model->position), 0,
@@ -98,13 +94,14 @@ void px_norm_forward(px_compute *compute, const px_shape *shape, px_real *y, px_
 }
 
 static void attention_branch(px_compute *compute, const px_shape *shape, const px_model *model,
-                             const px_layer_view *view, const px_activations *a, const px_span *spans, int span_count,
+                             int layer, const px_activations *a, const px_span *spans, int span_count,
                              const int32_t *positions, int M) {
+    const px_layer_view *view = &model->layers[layer];
     const px_model_config *config = &shape->config;
     int C = config->hidden_size, D = config->head_dim;
     px_norm_forward(compute, shape, a->norm, a->mean1, a->rstd1, a->x, tensor(model, view->norm1_w),
                     tensor(model, view->norm1_b), M);
-    px_weight qkv = weight(model, view->qkv_w, shape->qkv, C);
+    px_weight qkv = px_shape_weight(shape, model, layer, PX_QKV);
     px_linear_forward(compute, a->qkv, shape->qkv, a->norm, C, &qkv, tensor(model, view->qkv_b), M);
     if (shape->cosine) { /* the heads of q and k lie side by side */
         px_rope_apply(compute, a->qkv, shape->qkv, positions, shape->cosine, shape->sine, M,
@@ -113,17 +110,19 @@ static void attention_branch(px_compute *compute, const px_shape *shape, const p
     px_kv_store(compute, spans, span_count, a->qkv + shape->q, a->qkv + shape->q + shape->kv, shape->qkv);
     px_attention_forward(compute, a->attention, shape->q, a->lse, a->qkv, shape->qkv, spans, span_count, config->heads,
                          1 / sqrt(D), 0);
-    px_weight out = weight(model, view->out_w, C, shape->q);
+    px_weight out = px_shape_weight(shape, model, layer, PX_OUT);
     px_linear_forward(compute, a->mid, C, a->attention, shape->q, &out, tensor(model, view->out_b), M);
     px_add(compute, a->mid, a->x, (size_t)M * (size_t)C);
 }
 
 /* Rows of the MLP depend on nothing but themselves: chunks of them pass through all of it while they are in cache. */
-static void mlp_branch(px_compute *compute, const px_shape *shape, const px_model *model, const px_layer_view *view,
+static void mlp_branch(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
                        const px_activations *a, int M) {
+    const px_layer_view *view = &model->layers[layer];
     const px_model_config *config = &shape->config;
     int C = config->hidden_size, I = config->intermediate_size;
-    px_weight first = weight(model, view->up_w, shape->up, C), second = weight(model, view->down_w, C, I);
+    px_weight first = px_shape_weight(shape, model, layer, PX_UP);
+    px_weight second = px_shape_weight(shape, model, layer, PX_DOWN);
     for (int row = 0; row < M; row += shape->mlp_rows) {
         int rows = M - row < shape->mlp_rows ? M - row : shape->mlp_rows;
         size_t at = (size_t)row * (size_t)C, kept = a->keep ? (size_t)row : 0;
@@ -143,13 +142,12 @@ static void mlp_branch(px_compute *compute, const px_shape *shape, const px_mode
 
 void px_block_forward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
                       const px_activations *a, const px_span *spans, int span_count, const int32_t *positions, int M) {
-    const px_layer_view *view = &model->layers[layer];
-    attention_branch(compute, shape, model, view, a, spans, span_count, positions, M);
-    mlp_branch(compute, shape, model, view, a, M);
+    attention_branch(compute, shape, model, layer, a, spans, span_count, positions, M);
+    mlp_branch(compute, shape, model, layer, a, M);
 }
 
-void px_head_logits(px_compute *compute, const px_model *model, px_real *logits, const px_real *hidden, int M) {
-    int V = model->config.vocab_size, C = model->config.hidden_size;
-    px_weight head = weight(model, model->lm_head, V, C);
-    px_linear_forward(compute, logits, V, hidden, C, &head, NULL, M);
+void px_head_logits(px_compute *compute, const px_shape *shape, const px_model *model, px_real *logits,
+                    const px_real *hidden, int M) {
+    px_weight head = px_shape_weight(shape, model, 0, PX_LM_HEAD);
+    px_linear_forward(compute, logits, head.out, hidden, head.in, &head, NULL, M);
 }

@@ -32,6 +32,9 @@ typedef struct px_shape {
     int up;         /* columns of the first MLP product: I, or 2I when gated */
     int mlp_rows;   /* rows that go through the MLP at once, so that its wide rows stay in cache */
     px_real *cosine, *sine; /* [positions, rotary_dim / 2]; NULL without rotary positions */
+    px_real *packed;          /* all matrices packed; NULL: none are */
+    const px_real *packed_of; /* the weights and their version that packed holds; NULL: nothing yet */
+    uint64_t packed_version;
 } px_shape;
 void px_shape_init(px_shape *shape, const px_model_config *config);
 /* Space for the rotary tables of `positions` positions. */
@@ -39,6 +42,12 @@ void px_shape_layout(px_shape *shape, px_layout *layout, int positions);
 /* A learned table of positions has an end. */
 px_status px_positions_check(const px_model_config *config, int length);
 px_status px_shape_tables(px_shape *shape, int positions); /* fills them */
+/* The matrices of a block, and the head. */
+typedef enum px_matrix { PX_QKV, PX_OUT, PX_UP, PX_DOWN, PX_LM_HEAD } px_matrix;
+px_weight px_shape_weight(const px_shape *shape, const px_model *model, int layer, px_matrix matrix);
+/* Space for packed matrices, for who runs a few rows at a time through the same weights. */
+void px_packed_layout(px_shape *shape, px_layout *layout);
+void px_packed_refresh(px_shape *shape, px_compute *compute, const px_model *model); /* when the weights are others */
 /* Scratch bytes of every kernel that a forward (and backward) over M rows uses. */
 size_t px_shape_scratch(const px_shape *shape, int M, int max_sequence, int head_rows, int threads, bool train);
 
@@ -81,7 +90,8 @@ void px_block_backward(px_compute *compute, const px_shape *shape, const px_mode
                        const px_activations *a, const px_gradients *d, px_real *grads, const px_span *spans,
                        int span_count, const int32_t *positions, int M);
 /* logits[M, V] of M rows of final hidden states. */
-void px_head_logits(px_compute *compute, const px_model *model, px_real *logits, const px_real *hidden, int M);
+void px_head_logits(px_compute *compute, const px_shape *shape, const px_model *model, px_real *logits,
+                    const px_real *hidden, int M);
 
 /* ---- sampling ---------------------------------------------------------------------------------------------------- */
 /* Chooses a token; weights[V] is scratch and holds the final distribution times *total. generated: tokens of the

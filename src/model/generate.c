@@ -86,6 +86,7 @@ static size_t lay_out(px_generator *g, char *base) {
     g->spans = px_layout_take(&layout, slots, sizeof(px_span));
     g->live = px_layout_take(&layout, slots, sizeof(int));
     px_shape_layout(&g->shape, &layout, g->plan.max_length);
+    px_packed_layout(&g->shape, &layout);
     lay_out_activations(g, &layout);
     g->hidden = px_layout_take(&layout, slots * (size_t)config->hidden_size, sizeof(px_real));
     g->logits = px_layout_take(&layout, (size_t)g->head_rows * V, sizeof(px_real));
@@ -343,7 +344,7 @@ static bool decode(px_generator *g, const px_model *model, const px_sampling *sa
                     model->norm_b == SIZE_MAX ? NULL : model->weights + model->norm_b, rows);
     for (int first = 0; first < rows; first += g->head_rows) {
         int count = rows - first < g->head_rows ? rows - first : g->head_rows;
-        px_head_logits(&g->compute, model, g->logits, g->hidden + (size_t)first * C, count);
+        px_head_logits(&g->compute, &g->shape, model, g->logits, g->hidden + (size_t)first * C, count);
         choose_rows(g, sampling, first, count);
     }
     for (int row = 0; row < rows; row++) append(g, sampling, row, completions, on_token, arg);
@@ -388,6 +389,7 @@ px_status px_generator_run(px_generator *g, const px_model *model, const px_samp
         completions[i].finish = PX_FINISH_LENGTH;
     }
     if (sampling->max_new_tokens < 1) return PX_OK;
+    px_packed_refresh(&g->shape, &g->compute, model);
     for (bool more = true; more;) {
         if (px_stop_level() > 0) return px_fail(PX_STOPPED, "stopped while generating");
         double start = px_now();

@@ -21,7 +21,7 @@ void px_engine_logprobs(px_engine *engine, const px_model *model, const int32_t 
     for (int first = 0; first < n; first += engine->head_rows) {
         int count = chunk_rows(engine, first, n);
         gather_rows(engine, rows + first, count);
-        px_head_logits(&engine->compute, model, engine->logits, engine->head_hidden, count);
+        px_head_logits(&engine->compute, &engine->shape, model, engine->logits, engine->head_hidden, count);
         px_softmax_rows(&engine->compute, stats + first, engine->logits, V, targets + first, count, V, temperature,
                         want_entropy);
     }
@@ -32,7 +32,7 @@ void px_engine_logits(px_engine *engine, const px_model *model, const int32_t *r
     for (int first = 0; first < n; first += engine->head_rows) {
         int count = chunk_rows(engine, first, n);
         gather_rows(engine, rows + first, count);
-        px_head_logits(&engine->compute, model, logits + (size_t)first * V, engine->head_hidden, count);
+        px_head_logits(&engine->compute, &engine->shape, model, logits + (size_t)first * V, engine->head_hidden, count);
     }
 }
 
@@ -67,7 +67,7 @@ void px_engine_lm_backward(px_engine *engine, const px_model *model, px_real *gr
     for (int first = 0; first < n; first += engine->head_rows) {
         int count = chunk_rows(engine, first, n);
         gather_rows(engine, rows + first, count);
-        px_head_logits(&engine->compute, model, engine->logits, engine->head_hidden, count);
+        px_head_logits(&engine->compute, &engine->shape, model, engine->logits, engine->head_hidden, count);
         px_softmax_rows(&engine->compute, engine->stats, engine->logits, V, targets + first, count, V, temperature,
                         want_entropy);
         memset(engine->dlogprob, 0, (size_t)count * sizeof(double));

@@ -1,0 +1,62 @@
+/* The matrices of a model in the product's own layout, made once for many forwards. */
+#include "block.h"
+
+static void matrix_size(const px_shape *shape, px_matrix matrix, int *out, int *in) {
+    const px_model_config *config = &shape->config;
+    int C = config->hidden_size;
+    *out = matrix == PX_QKV ? shape->qkv : matrix == PX_UP ? shape->up : matrix == PX_LM_HEAD ? config->vocab_size : C;
+    *in = matrix == PX_OUT ? shape->q : matrix == PX_DOWN ? config->intermediate_size : C;
+}
+
+static size_t packed_size(const px_shape *shape, px_matrix matrix) {
+    int out, in;
+    matrix_size(shape, matrix, &out, &in);
+    return (px_weight_packed(out, in) + 15) / 16 * 16;
+}
+
+/* The layers one after another, then the head. */
+static size_t packed_offset(const px_shape *shape, int layer, px_matrix matrix) {
+    size_t before = 0, whole = 0;
+    for (int m = PX_QKV; m <= PX_DOWN; m++) {
+        size_t size = packed_size(shape, (px_matrix)m);
+        whole += size;
+        if (m < (int)matrix) before += size;
+    }
+    return matrix == PX_LM_HEAD ? whole * (size_t)shape->config.layers : whole * (size_t)layer + before;
+}
+
+px_weight px_shape_weight(const px_shape *shape, const px_model *model, int layer, px_matrix matrix) {
+    px_weight weight = {0};
+    matrix_size(shape, matrix, &weight.out, &weight.in);
+    if (matrix == PX_LM_HEAD) {
+        weight.raw = model->weights + model->lm_head;
+    } else {
+        const px_layer_view *view = &model->layers[layer];
+        weight.raw = model->weights + (matrix == PX_QKV  ? view->qkv_w
+                                       : matrix == PX_OUT ? view->out_w
+                                       : matrix == PX_UP  ? view->up_w
+                                                          : view->down_w);
+    }
+    if (shape->packed) weight.packed = shape->packed + packed_offset(shape, layer, matrix);
+    return weight;
+}
+
+void px_packed_layout(px_shape *shape, px_layout *layout) {
+    size_t count = packed_offset(shape, 0, PX_LM_HEAD) + packed_size(shape, PX_LM_HEAD);
+    shape->packed = px_layout_take(layout, count, sizeof(px_real));
+    shape->packed_of = NULL;
+}
+
+void px_packed_refresh(px_shape *shape, px_compute *compute, const px_model *model) {
+    if (shape->packed_of == model->weights && shape->packed_version == model->version) return;
+    for (int layer = 0; layer < shape->config.layers; layer++) {
+        for (int m = PX_QKV; m <= PX_DOWN; m++) {
+            px_weight weight = px_shape_weight(shape, model, layer, (px_matrix)m);
+            px_weight_pack(compute, shape->packed + packed_offset(shape, layer, (px_matrix)m), &weight);
+        }
+    }
+    px_weight head = px_shape_weight(shape, model, 0, PX_LM_HEAD);
+    px_weight_pack(compute, shape->packed + packed_offset(shape, 0, PX_LM_HEAD), &head);
+    shape->packed_of = model->weights;
+    shape->packed_version = model->version;
+}
