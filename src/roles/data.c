@@ -48,6 +48,24 @@ static px_status load_training(px_session *session, px_data_options *options, bo
     return PX_OK;
 }
 
+/* Longest prompt that leaves the completion its room. A limit that the user gave is not lowered in silence. */
+static px_status prompt_limit(const px_stage *stage, const px_model_config *model, int *limit)
+{
+    const char *key = "environment.max_prompt_tokens";
+    int completion = (int)px_stage_int(stage, "environment.max_completion_tokens"), room = model->max_positions - completion;
+    *limit = (int)px_stage_int(stage, key);
+    if (room < 1) {
+        return px_stage_fail(stage, "environment.max_completion_tokens", "environment.max_completion_tokens is %d; the policy has "
+                             "%d positions for prompt and completion", completion, model->max_positions);
+    }
+    if (*limit > room && strcmp(px_stage_origin(stage, key), "default") != 0) {
+        return px_stage_fail(stage, key, "%s + max_completion_tokens is %d; the policy has %d positions", key,
+                             *limit + completion, model->max_positions);
+    }
+    *limit = *limit < room ? *limit : room;
+    return PX_OK;
+}
+
 px_status px_session_data(px_session *session, const px_model_config *model)
 {
     const px_stage *stage = session->stage;
@@ -67,7 +85,7 @@ px_status px_session_data(px_session *session, const px_model_config *model)
     PX_TRY(choose_renderer(session, &options));
     if (strcmp(algorithm, "ppo") == 0) {
         options.kind = PX_ROWS_PROMPTS;
-        options.max_tokens = (int)px_stage_int(stage, "environment.max_prompt_tokens");
+        PX_TRY(prompt_limit(stage, model, &options.max_tokens));
         PX_TRY(load_one(session, "environment.prompts", &options, &session->train, "prompts"));
         if (px_stage_is_set(stage, "evaluation.prompts")) {
             PX_TRY(load_one(session, "evaluation.prompts", &options, &session->validation, "held-out"));

@@ -203,6 +203,14 @@ static void read_losses(const px_stage *stage, px_ppo_config *config)
     config->early_stop_kl = or_zero(stage, "training.early_stop_kl");
 }
 
+/* Of both prompt sets: buffers need not hold what the limit would allow. */
+static int longest_prompt(const px_session *session)
+{
+    int train = px_dataset_summary(session->train)->max_length;
+    int held_out = session->validation != NULL ? px_dataset_summary(session->validation)->max_length : 0;
+    return train > held_out ? train : held_out;
+}
+
 px_status px_settings_ppo(px_session *session, px_ppo_config *config, const px_model_config *policy)
 {
     const px_stage *stage = session->stage;
@@ -210,7 +218,7 @@ px_status px_settings_ppo(px_session *session, px_ppo_config *config, const px_m
                               .samples_per_prompt = (int)px_stage_int(stage, "env_runners.samples_per_prompt"),
                               .minibatch_size = (int)px_stage_int(stage, "training.minibatch_size"),
                               .num_epochs = (int)px_stage_int(stage, "training.num_epochs"),
-                              .max_prompt_tokens = (int)px_stage_int(stage, "environment.max_prompt_tokens"),
+                              .max_prompt_tokens = longest_prompt(session),
                               .shuffle = px_stage_bool(stage, "environment.shuffle"),
                               .max_skipped_steps = (int)px_stage_int(stage, "fault_tolerance.max_skipped_steps")};
     read_losses(stage, config);
@@ -219,11 +227,6 @@ px_status px_settings_ppo(px_session *session, px_ppo_config *config, const px_m
     config->stop_string_count = px_stage_list_count(stage, "environment.stop_strings");
 
     int length = config->max_prompt_tokens + config->sampling.max_new_tokens;
-    if (length > policy->max_positions) {
-        return px_stage_fail(stage, "environment.max_completion_tokens",
-                             "environment.max_prompt_tokens + max_completion_tokens is %d; the policy has %d positions", length,
-                             policy->max_positions);
-    }
     int samples = config->prompts_per_iteration * config->samples_per_prompt;
     int64_t steps = (int64_t)config->num_epochs * ((samples + config->minibatch_size - 1) / config->minibatch_size);
     config->policy_learner = px_settings_learner(session, session->total * steps, px_stage_float(stage, "training.lr"));
