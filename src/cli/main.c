@@ -3,7 +3,9 @@
 #include "phalanx/dist.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct command {
     const char *name, *summary;
@@ -90,8 +92,21 @@ static px_status run(int argc, char **argv)
     return found->run(argc - 1, argv + 1);
 }
 
+/* GNU OpenMP's idle threads spin for milliseconds by default. Where ranks or jobs share cores that starves the threads that
+ * have work (measured: 35 against 388 tokens a second with three processes on two cores), so they spin for some tens of
+ * microseconds here unless the user says otherwise. The library reads its environment before main: the program starts itself
+ * once more, before anything else has begun. */
+static void limit_spinning(char **argv)
+{
+    if (getenv("GOMP_SPINCOUNT") != NULL || getenv("OMP_WAIT_POLICY") != NULL || setenv("GOMP_SPINCOUNT", "4000", 1) != 0) {
+        return;
+    }
+    execv("/proc/self/exe", argv); /* comes back only when it fails: then we go on as we are */
+}
+
 int main(int argc, char **argv)
 {
+    limit_spinning(argv);
     px_stop_install();
     px_status status = run(argc, argv);
     return px_dist_finish(status);
