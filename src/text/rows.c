@@ -128,6 +128,8 @@ static px_status encode_answer(px_row_maker *maker, px_span span, px_ids *ids) {
         PX_TRY(px_buf_printf(&maker->text, " %s", span.text));
         span = (px_span){maker->text.data, maker->text.length};
     }
+    if (span.length > 1 && span.text[0] == ' ' && px_tokenizer_prepends_space(maker->options->tokenizer))
+        span = (px_span){span.text + 1, span.length - 1};
     return px_tokenizer_encode(maker->options->tokenizer, span.text, span.length, false, ids);
 }
 

@@ -255,6 +255,16 @@ px_status px_tokenizer_encode(px_tokenizer *t, const char *text, size_t length, 
     return add_special ? px_ids_append(ids, t->after.data, t->after.length) : PX_OK;
 }
 
+bool px_tokenizer_prepends_space(const px_tokenizer *t)
+{
+    for (int i = 0; i < t->normal_count; i++) {
+        if (t->normals[i].kind == PX_NORMAL_PREPEND) {
+            return strcmp(t->normals[i].content, "\xE2\x96\x81") == 0;
+        }
+    }
+    return false;
+}
+
 /* ---- decode */
 px_status px_tokenizer_decode(px_tokenizer *t, const int32_t *ids, int64_t count, bool skip_special, px_buf *text)
 {

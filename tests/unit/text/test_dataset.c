@@ -508,6 +508,35 @@ static void shared_data_loads(void **state) {
     }
 }
 
+/* "prompt" + " completion" has one space between them, as in the whole text, also where the normalizer prepends one. */
+static void one_space_before_a_completion(void **state) {
+    (void)state;
+    const char *path = PX_SHARED_DIR "/data/models/stories260K";
+    px_tokenizer *llama;
+    if (!px_dir_exists(path)) {
+        print_message("skipped: no %s\n", path);
+        skip();
+    }
+    assert_int_equal(px_tokenizer_load(&llama, path), PX_OK);
+    px_data_options with = options(PX_ROWS_LM);
+    with.tokenizer = llama;
+    with.add_bos = true;
+    with.vocab_size = px_tokenizer_size(llama);
+    with.eos_id = px_tokenizer_eos(llama);
+    px_ids whole = {0};
+    static const char text[] = "Tim ran. He saw a dog.";
+    assert_int_equal(px_tokenizer_encode(llama, text, strlen(text), true, &whole), PX_OK);
+    assert_int_equal(px_ids_add(&whole, with.eos_id), PX_OK);
+    px_dataset *d = load("space.jsonl", "{\"prompt\":\"Tim ran.\",\"completion\":\" He saw a dog.\"}\n", &with);
+    px_row row;
+    px_dataset_row(d, 0, &row);
+    assert_int_equal(row.length, whole.length);
+    assert_memory_equal(row.ids, whole.data, (size_t)whole.length * sizeof *whole.data);
+    px_dataset_destroy(d);
+    px_ids_free(&whole);
+    px_tokenizer_destroy(llama);
+}
+
 static int set_up(void **state) {
     (void)state;
     strcpy(dir, "/tmp/phalanx-dataset-XXXXXX");
@@ -543,6 +572,7 @@ int main(void) {
         cmocka_unit_test(summary_counts),
         cmocka_unit_test(the_hash_sees_what_learning_sees),
         cmocka_unit_test(bad_records),
+        cmocka_unit_test(one_space_before_a_completion),
         cmocka_unit_test(shared_data_loads),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
