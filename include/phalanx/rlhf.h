@@ -43,6 +43,9 @@ typedef struct px_learner_config {
     int threads;
 } px_learner_config;
 
+/* Most tokens of one forward and backward: micro_tokens, or the largest item. Local. */
+int px_learner_tokens(const px_learner_config *config);
+
 typedef struct px_learner {
     px_model model;       /* owned */
     px_engine *engine;

@@ -27,9 +27,14 @@ static px_status make_ranges(px_learner *learner)
     return PX_OK;
 }
 
+int px_learner_tokens(const px_learner_config *config)
+{
+    return config->micro_tokens > config->max_item ? config->micro_tokens : config->max_item;
+}
+
 static px_engine_plan engine_plan(const px_learner_config *config)
 {
-    int tokens = config->micro_tokens > config->max_item ? config->micro_tokens : config->max_item;
+    int tokens = px_learner_tokens(config);
     return (px_engine_plan){.max_tokens = tokens,
                             .max_sequences = tokens,
                             .max_sequence = config->max_sequence,

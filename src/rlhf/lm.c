@@ -284,7 +284,7 @@ static px_status evaluate(px_trainer *trainer, int64_t iteration)
     }
     px_phase_set("evaluate", iteration);
     double nll, tokens;
-    int most = learner->config.micro_tokens > learner->config.max_item ? learner->config.micro_tokens : learner->config.max_item;
+    int most = px_learner_tokens(&learner->config);
     PX_TRY(px_lm_evaluate(learner->engine, &learner->model, self->config.validation, learner->config.max_sequence, most, &nll,
                           &tokens, NULL));
     px_trainer_set_evaluation(trainer, "loss", nll / tokens);
@@ -337,7 +337,7 @@ px_status px_lm_create(px_trainer *trainer, const px_algorithm *algorithm, const
         return px_error_code();
     }
     const px_learner_config *learner = &config->learner;
-    PX_TRY(px_ragged_alloc(&self->ragged, learner->micro_tokens > learner->max_item ? learner->micro_tokens : learner->max_item));
+    PX_TRY(px_ragged_alloc(&self->ragged, px_learner_tokens(learner)));
     trainer->learners[0].name = "policy";
     trainer->learner_count = 1;
     PX_TRY(px_learner_create(&trainer->learners[0].learner, model, learner));

@@ -72,19 +72,13 @@ static px_status forward_values(px_ppo *ppo, px_engine *engine, const px_model *
     return PX_OK;
 }
 
-static int most_tokens(const px_learner *learner)
-{
-    const px_learner_config *config = &learner->config;
-    return config->micro_tokens > config->max_item ? config->micro_tokens : config->max_item;
-}
-
 px_status px_logprobs(px_trainer *trainer, px_rollout *rollout, double temperature, bool recompute_old, bool values)
 {
     px_ppo *ppo = trainer->self;
     px_learner *policy = &trainer->learners[0].learner, *critic = &trainer->learners[1].learner;
     px_status status = PX_OK;
     if (recompute_old) {
-        status = forward_logprobs(ppo, policy->engine, &policy->model, rollout, most_tokens(policy), temperature,
+        status = forward_logprobs(ppo, policy->engine, &policy->model, rollout, px_learner_tokens(&policy->config), temperature,
                                   rollout->old_logprob);
     } else { /* one engine: the sampler's are the learner's bits */
         memcpy(rollout->old_logprob, rollout->sampler_logprob, (size_t)rollout->tokens * sizeof(float));
@@ -94,7 +88,7 @@ px_status px_logprobs(px_trainer *trainer, px_rollout *rollout, double temperatu
                                   temperature, rollout->ref_logprob);
     }
     if (status == PX_OK && values) {
-        status = forward_values(ppo, critic->engine, &critic->model, rollout, most_tokens(critic));
+        status = forward_values(ppo, critic->engine, &critic->model, rollout, px_learner_tokens(&critic->config));
     }
     PX_TRY(px_agree(status));
     if (recompute_old) {

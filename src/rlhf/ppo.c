@@ -146,7 +146,7 @@ static sizes derive_sizes(const px_ppo_config *config, int evaluation_prompts, i
     s.tokens = config->inference_tokens;
     const px_learner_config *learners[] = {&config->policy_learner, &config->critic_learner};
     for (int i = 0; i < 2; i++) {
-        int most = learners[i]->micro_tokens > learners[i]->max_item ? learners[i]->micro_tokens : learners[i]->max_item;
+        int most = px_learner_tokens(learners[i]);
         s.tokens = most > s.tokens ? most : s.tokens;
     }
     s.generator = (px_generator_plan){.max_slots = config->max_slots < s.local ? config->max_slots : s.local,

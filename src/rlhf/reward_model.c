@@ -165,11 +165,6 @@ static px_status score_rows(px_engine *engine, const px_model *model, const px_d
     return status;
 }
 
-static int most_tokens(const px_learner_config *config)
-{
-    return config->micro_tokens > config->max_item ? config->micro_tokens : config->max_item;
-}
-
 static px_status evaluate(px_trainer *trainer, int64_t iteration)
 {
     rm *self = trainer->self;
@@ -184,7 +179,7 @@ static px_status evaluate(px_trainer *trainer, int64_t iteration)
         return px_error_code();
     }
     px_status status = score_rows(learner->engine, &learner->model, self->config.validation, true,
-                                  most_tokens(&learner->config), table);
+                                  px_learner_tokens(&learner->config), table);
     double loss = 0.0, right = 0.0, margin = 0.0, gradient;
     for (int64_t i = 0; status == PX_OK && i < rows; i++) {
         px_row row;
@@ -213,7 +208,7 @@ px_status px_rm_center(px_trainer *trainer)
         return px_error_code();
     }
     px_phase_set("center rewards", 0);
-    px_status status = score_rows(learner->engine, &learner->model, data, pairs, most_tokens(&learner->config), table);
+    px_status status = score_rows(learner->engine, &learner->model, data, pairs, px_learner_tokens(&learner->config), table);
     double sum = 0.0, squares = 0.0;
     for (int64_t i = 0; status == PX_OK && i < rows; i++) {
         sum += table[2 * i];
@@ -251,7 +246,7 @@ px_status px_rm_create(px_trainer *trainer, const px_rm_config *config, px_model
     }
     trainer->self = self;
     self->config = *config;
-    int most = most_tokens(&config->learner);
+    int most = px_learner_tokens(&config->learner);
     PX_TRY(px_order_init(&self->order, px_dataset_count(config->train), config->shuffle,
                          px_rng_make(trainer->seed, trainer->stage, PX_RNG_ORDER)));
     PX_TRY(px_ragged_alloc(&self->ragged, most));

@@ -18,8 +18,7 @@ static void plan_learners(const px_session *session)
         px_log(PX_INFO, "  %-10s %s, %lld parameters: %.1f MiB a rank (weights, %d x gradients, 2 x moments, activations of %d tokens)",
                named->name, learner->model.config.family == PX_GPT2 ? "gpt2" : "llama",
                (long long)px_model_parameters(&learner->model), mib(px_learner_bytes(&learner->model, &learner->config)),
-               learner->depth, learner->config.micro_tokens > learner->config.max_item ? learner->config.micro_tokens
-                                                                                       : learner->config.max_item);
+               learner->depth, px_learner_tokens(&learner->config));
     }
 }
 
