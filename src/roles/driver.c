@@ -75,19 +75,33 @@ static bool holds(double value, const char *condition)
     return value == bound;
 }
 
-/* stop.metrics: the first condition that holds ends the stage; fault_tolerance.kl_limit ends the run. */
-static px_status check_conditions(px_session *session, int64_t iteration, bool *done)
+/* The first condition of stop.metrics that the last row of metrics meets; NULL: none. */
+static const char *stop_metric(const px_session *session, const char **condition, double *value)
 {
     const px_stage *stage = session->stage;
     for (int i = 0; i < px_stage_map_count(stage, "stop.metrics"); i++) {
-        const char *name, *condition;
-        px_stage_map_entry(stage, "stop.metrics", i, &name, &condition);
+        const char *name;
+        px_stage_map_entry(stage, "stop.metrics", i, &name, condition);
         for (int c = 0; c < session->column_count; c++) {
-            if (strcmp(session->columns[c].name, name) == 0 && holds(session->row[c], condition)) {
-                px_trainer_event(&session->trainer, iteration, "stop_metric", "%s is %g: %s", name, session->row[c], condition);
-                *done = true;
+            if (strcmp(session->columns[c].name, name) == 0 && holds(session->row[c], *condition)) {
+                *value = session->row[c];
+                return name;
             }
         }
+    }
+    return NULL;
+}
+
+/* stop.metrics ends the stage; fault_tolerance.kl_limit ends the run. */
+static px_status check_conditions(px_session *session, int64_t iteration, bool *done)
+{
+    const px_stage *stage = session->stage;
+    const char *condition;
+    double value;
+    const char *name = stop_metric(session, &condition, &value);
+    if (name != NULL) {
+        px_trainer_event(&session->trainer, iteration, "stop_metric", "%s is %g: %s", name, value, condition);
+        *done = true;
     }
     if (session->algorithm == &px_algorithm_ppo && px_stage_is_set(stage, "fault_tolerance.kl_limit")) {
         double kl = px_trainer_get(&session->trainer, "objective/kl"), limit = px_stage_float(stage, "fault_tolerance.kl_limit");
@@ -113,9 +127,12 @@ static px_status write_status(const px_session *session, const char *state, int6
     return px_status_write(session->run->dir, &status);
 }
 
-static px_status iterate(px_session *session, int64_t iteration, bool *done)
+/* *finished counts an iteration as soon as its state could be saved: a stop in the evaluation after it loses nothing. */
+static px_status iterate(px_session *session, int64_t *finished, bool *done)
 {
+    int64_t iteration = *finished + 1;
     PX_TRY(session->algorithm->iterate(&session->trainer, iteration));
+    session->trainer.dirty = true;
     double start = px_now();
     PX_TRY(px_session_write_samples(session, iteration));
     session->writing = px_now() - start;
@@ -128,6 +145,8 @@ static px_status iterate(px_session *session, int64_t iteration, bool *done)
     if (*done && session->algorithm == &px_algorithm_reward) {
         PX_TRY(px_rm_center(&session->trainer));
     }
+    session->trainer.dirty = false;
+    *finished = iteration;
     PX_TRY(evaluate(session, iteration));
     start = px_now();
     PX_TRY(px_session_save_due(session, iteration, *done));
@@ -148,9 +167,16 @@ static px_status save_for_stop(px_session *session, int64_t iteration)
 
 static px_status loop(px_session *session, int64_t *iteration)
 {
+    const char *condition;
+    double value;
+    if (session->start > 0 && stop_metric(session, &condition, &value) != NULL) {
+        session->total = session->start;
+    }
     bool done = session->start >= session->total;
     session->mark = px_now();
-    PX_TRY(session->start == 0 ? evaluate(session, 0) : PX_OK);
+    if (session->evaluated < session->start || session->start == 0) { /* a stop may have come before it was done */
+        PX_TRY(evaluate(session, session->start));
+    }
     if (session->start == 0) {
         PX_TRY(px_session_save_due(session, 0, false));
     }
@@ -158,8 +184,7 @@ static px_status loop(px_session *session, int64_t *iteration)
         if (px_stop_agreed() > 0) {
             return PX_STOPPED;
         }
-        PX_TRY(iterate(session, *iteration + 1, &done));
-        (*iteration)++;
+        PX_TRY(iterate(session, iteration, &done));
     }
     return PX_OK;
 }
@@ -187,6 +212,9 @@ static px_status recall(px_session *session)
         px_column *columns = which == 0 ? session->columns : session->evaluation_columns;
         int count = which == 0 ? session->column_count : session->evaluation_count;
         PX_TRY(px_frame_read(path, which == 0 ? "/metrics" : "/evaluation", &frame));
+        if (which == 1 && frame.rows > 0) {
+            session->evaluated = (int64_t)px_frame_number(&frame, 0, frame.rows - 1);
+        }
         for (int c = 0; c < count && frame.rows > 0; c++) {
             int at = px_frame_column(&frame, columns[c].name);
             if (at < 0) {
@@ -310,6 +338,10 @@ static px_status run_stage(px_session *session)
         const char *reason = px_stop_reason() != NULL ? px_stop_reason() : "a stop";
         px_session_close_file(session, iteration, PX_STOPPED, reason, false);
         write_status(session, "stopped", iteration, PX_STOPPED, reason);
+        if (session->saved <= 0) {
+            return px_fail(PX_STOPPED, "stopped by %s before the first iteration of %s was done; the same command starts it "
+                           "again", reason, session->algorithm->name);
+        }
         return px_fail(PX_STOPPED, "stopped by %s; state after iteration %lld of %s is saved, the same command continues",
                        reason, (long long)session->saved, session->algorithm->name);
     }
@@ -332,7 +364,7 @@ px_status px_session_run(px_session *session)
     omp_set_num_threads(session->threads); /* not all cores for each rank of the node */
     session->algorithm = px_algorithm_find(px_stage_algorithm(stage));
     session->best = NAN;
-    session->saved = -1;
+    session->saved = session->evaluated = -1;
     PX_TRY(px_agree(check_strategy(stage)));
     PX_TRY(px_stage_dir(session->run, stage, session->dir, sizeof session->dir));
     double limit = session->run->time_limit;

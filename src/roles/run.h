@@ -65,6 +65,7 @@ typedef struct px_session {
     double *phases;             /* [column_count] sums of the timers/ columns in this segment */
     int64_t start;              /* iteration that this segment continues from */
     int64_t saved;              /* iteration of the newest checkpoint, -1: none */
+    int64_t evaluated;          /* iteration of the last evaluation in the run file, -1: none */
     int recovery_slot;
     double best;
     char old_best[64];          /* checkpoint that was best before the newest one */
