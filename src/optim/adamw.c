@@ -2,22 +2,47 @@
 
 #include <math.h>
 
-/* Every element is independent, so any split over threads gives the same bits. float32 like torch's fused CPU kernel. */
-static void step_range(float *restrict w, const float *restrict g, float *restrict m, float *restrict v, size_t count,
-                       const px_adamw_config *config, double lr, double scale, double decay, double bias1, double root2)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define FOR_EACH_ISA __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define FOR_EACH_ISA
+#endif
+
+typedef struct factors {
+    float b1, c1, b2, c2, keep, rate, inverse_root2, eps, clip;
+} factors;
+
+/* Sums, products, roots and quotients are rounded one by one, so every instruction set gives the same bits. */
+FOR_EACH_ISA static void step_share(float *restrict w, const float *restrict g, float *restrict m, float *restrict v,
+                                    size_t count, const factors *factor)
 {
-    const float b1 = (float)config->beta1, c1 = (float)(1.0 - config->beta1);
-    const float b2 = (float)config->beta2, c2 = (float)(1.0 - config->beta2);
-    const float keep = (float)(1.0 - lr * decay), rate = (float)(lr / bias1);
-    const float inverse_root2 = (float)(1.0 / root2), eps = (float)config->eps, clip = (float)scale;
-#pragma omp parallel for simd schedule(static)
+    const factors f = *factor;
+#pragma omp simd
     for (size_t i = 0; i < count; i++) {
-        float gradient = g[i] * clip;
-        float first = b1 * m[i] + c1 * gradient;
-        float second = b2 * v[i] + c2 * gradient * gradient;
+        float gradient = g[i] * f.clip;
+        float first = f.b1 * m[i] + f.c1 * gradient;
+        float second = f.b2 * v[i] + f.c2 * gradient * gradient;
         m[i] = first;
         v[i] = second;
-        w[i] = w[i] * keep - rate * first / (sqrtf(second) * inverse_root2 + eps);
+        w[i] = w[i] * f.keep - f.rate * first / (sqrtf(second) * f.inverse_root2 + f.eps);
+    }
+}
+
+enum { SHARE = 1 << 14 }; /* elements that a thread takes at a time */
+
+/* Every element is independent, so any split over threads gives the same bits. float32 like torch's fused CPU kernel. */
+static void step_range(float *w, const float *g, float *m, float *v, size_t count, const px_adamw_config *config,
+                       double lr, double scale, double decay, double bias1, double root2)
+{
+    const factors f = {.b1 = (float)config->beta1, .c1 = (float)(1.0 - config->beta1), .b2 = (float)config->beta2,
+                       .c2 = (float)(1.0 - config->beta2), .keep = (float)(1.0 - lr * decay),
+                       .rate = (float)(lr / bias1), .inverse_root2 = (float)(1.0 / root2), .eps = (float)config->eps,
+                       .clip = (float)scale};
+    size_t shares = (count + SHARE - 1) / SHARE;
+#pragma omp parallel for schedule(static) if (shares > 1)
+    for (size_t s = 0; s < shares; s++) {
+        size_t at = s * SHARE;
+        step_share(w + at, g + at, m + at, v + at, count - at < SHARE ? count - at : SHARE, &f);
     }
 }
 
@@ -35,7 +60,7 @@ void px_adamw_step(const px_adamw_config *config, float *w, const float *g, floa
 
 enum { BLOCK = 1 << 14, MAX_BLOCKS = 1 << 12 };
 
-static double block_squares(const float *g, size_t count)
+FOR_EACH_ISA static double block_squares(const float *g, size_t count)
 {
     double lane[16] = {0};
     size_t i = 0;
