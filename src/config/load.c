@@ -248,11 +248,18 @@ px_status px_config_read(px_config **config, const px_config_source *source, boo
     *config = NULL;
     px_config *made = px_alloc(sizeof *made, "configuration");
     if (!made) return px_error_code();
+    jmp_buf exhausted;
+    if (setjmp(exhausted)) { /* the parser's own memory is lost, which the end of the program gives back */
+        px_config_destroy(made);
+        return px_error_code();
+    }
+    made->pool.exhausted = &exhausted;
     made->path = px_pool_text(&made->pool, source->path);
     struct loader l = {.config = made, .source = source};
     l.problems.pool = &made->pool;
     l.yaml = (px_yaml){.pool = &made->pool, .problems = &l.problems, .expand = true};
     px_status status = load(&l, checked);
+    made->pool.exhausted = NULL;
     if (status != PX_OK) px_config_destroy(made);
     else *config = made;
     return status;

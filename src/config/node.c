@@ -7,16 +7,19 @@
 #include <stdio.h>
 #include <string.h>
 
+static void *need(px_pool *pool, void *memory) {
+    if (!memory && pool->exhausted) longjmp(*pool->exhausted, 1);
+    PX_CHECK(memory != NULL);
+    return memory;
+}
+
 void *px_pool_take(px_pool *pool, size_t bytes) {
     if (pool->count == pool->capacity) {
         int capacity = pool->capacity ? 2 * pool->capacity : 64;
-        void **blocks = px_realloc(pool->blocks, (size_t)capacity * sizeof *blocks, "configuration");
-        PX_CHECK(blocks != NULL);
-        pool->blocks = blocks;
+        pool->blocks = need(pool, px_realloc(pool->blocks, (size_t)capacity * sizeof *pool->blocks, "configuration"));
         pool->capacity = capacity;
     }
-    void *block = px_alloc(bytes ? bytes : 1, "configuration");
-    PX_CHECK(block != NULL);
+    void *block = need(pool, px_alloc(bytes ? bytes : 1, "configuration"));
     pool->blocks[pool->count++] = block;
     return block;
 }

@@ -5,10 +5,14 @@
 
 #include "phalanx/base.h"
 
-/* Memory that is given back all at once. Running out of it is treated as a bug: a configuration takes kilobytes. */
+#include <setjmp.h>
+
+/* Memory that is given back all at once. Running out of it jumps to `exhausted`, with the error recorded; where that is NULL
+ * it is treated as a bug. */
 typedef struct px_pool {
     void **blocks;
     int count, capacity;
+    jmp_buf *exhausted;
 } px_pool;
 void *px_pool_take(px_pool *pool, size_t bytes); /* zeroed */
 char *px_pool_text(px_pool *pool, const char *text);
