@@ -255,7 +255,8 @@ const px_key px_keys[] = {
 
     {"fault_tolerance.min_healthy_env_runners", INT, "1", NULL, "[0,1000000]", "", PPO, 0, NULL, "Fewer: exit 69."},
     {"fault_tolerance.max_skipped_steps", INT, "10", NULL, "[0,1000000]", "", ALL, 0, NULL,
-     "Optimizer steps in a row that may be skipped for a gradient that is not finite; then exit 80."},
+     "Optimizer steps in a row that may be skipped for a gradient that is not finite, or batches without any score; then "
+     "exit 80."},
     {"fault_tolerance.kl_limit", FLOAT, NULL, NULL, "null|(0,1e9]", "nat", PPO, 0, NULL,
      "A mean KL of a sample above stops the run with a checkpoint and exit 80. null: none."},
 

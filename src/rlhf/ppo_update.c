@@ -181,6 +181,19 @@ static void report(px_trainer *trainer, const totals *sum)
     px_trainer_set(trainer, "rollout/logprob_diff_max", sum->diff);
 }
 
+/* An iteration without any score is a step that was skipped: a reward source that stays broken must not look like a run. */
+static px_status batch_empty(px_trainer *trainer, int64_t iteration, int limit)
+{
+    px_trainer_event(trainer, iteration, "batch_empty", "no sample has a usable score: nothing was learnt");
+    trainer->skipped_in_row++;
+    if (limit > 0 && trainer->skipped_in_row >= limit) {
+        return px_fail(PX_DIVERGED, "no sample had a usable score %lld times in a row (fault_tolerance.max_skipped_steps is "
+                       "%d); the events of the run say why (phalanx inspect RUN events), valid is a finite score a sample",
+                       (long long)trainer->skipped_in_row, limit);
+    }
+    return PX_OK;
+}
+
 px_status px_ppo_update(px_trainer *trainer, px_rollout *rollout, int64_t iteration)
 {
     px_ppo *ppo = trainer->self;
@@ -191,8 +204,7 @@ px_status px_ppo_update(px_trainer *trainer, px_rollout *rollout, int64_t iterat
     }
     ppo->visited_count = ppo->update_count = 0;
     if (usable == 0) {
-        px_trainer_event(trainer, iteration, "batch_empty", "no sample has a usable score: nothing was learnt");
-        return PX_OK;
+        return batch_empty(trainer, iteration, ppo->config.max_skipped_steps);
     }
     bool stop = false;
     for (int epoch = 0; epoch < ppo->config.num_epochs && !stop; epoch++) {
