@@ -279,17 +279,6 @@ status metric iteration 3
 good 1 metric
 same straight metric
 
-step="stopped in every stage"; trace
-rm -rf stages
-for round in $(seq 1 12); do # a limit so short that each start does a few steps at most
-    train 1 stages --set pretrain.run.time_limit_s=0.02
-    code=$?
-    [ $code = 75 ] || break
-done
-[ $code = 75 ] && { train 1 stages; code=$?; }
-[ $code = 0 ] || fail "exit $code: $(grep '^phalanx: ' stages.err)"
-same straight stages
-
 # ---- killing ---------------------------------------------------------------------------------------------------------
 step="kill -9"; trace
 without_predecessors killed
@@ -299,6 +288,18 @@ kill -9 "$pid"
 ends any
 good 1 killed
 same straight killed
+
+step="kill -9 at any moment of any stage"; trace
+rm -rf moments
+for units in 1 2 3 4 5 6 8 10 12; do
+    "$phalanx" train recipe.yaml --run-dir moments > moments.out 2> moments.err < /dev/null &
+    pid=$!
+    sleep "$(awk -v n=$units 'BEGIN { print 0.03 * n }')"
+    kill -9 "$pid" 2> /dev/null
+    ends any
+done
+good 1 moments
+same straight moments
 
 if [ -n "$mpi" ]; then
     step="kill -9 of one of two ranks"; trace
