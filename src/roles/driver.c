@@ -313,7 +313,8 @@ static void free_session(px_session *session)
     px_free(session->evaluation_columns);
 }
 
-static px_status run_stage(px_session *session)
+/* Everything before the first iteration. */
+static px_status prepare_stage(px_session *session)
 {
     char from[PX_PATH_MAX];
     PX_TRY(px_agree(find_start(session, from, sizeof from)));
@@ -331,8 +332,17 @@ static px_status run_stage(px_session *session)
     if (resume) {
         PX_TRY(px_agree(recall(session)));
     }
+    return PX_OK;
+}
+
+static px_status run_stage(px_session *session)
+{
+    px_status status = prepare_stage(session);
+    if (status == PX_CONFIG) { /* refused: the run is as it was */
+        return status;
+    }
     int64_t iteration = session->start;
-    px_status status = loop(session, &iteration);
+    status = status == PX_OK ? loop(session, &iteration) : status;
     if (status == PX_STOPPED) {
         PX_TRY(save_for_stop(session, iteration));
         const char *reason = px_stop_reason() != NULL ? px_stop_reason() : "a stop";
