@@ -334,6 +334,17 @@ good 1 damaged
 grep -q "cannot be used: .*${newest##*/}" damaged.err || fail "no word of ${newest##*/}: $(cat damaged.err)"
 same straight damaged
 
+step="a failing disk is named and written down"; trace
+without_predecessors disk
+rm -rf disk/sft
+PHALANX_FAULT=store.rename:5 train 1 disk
+code=$?
+[ $code = 74 ] || fail "exit $code: $(cat disk.err)"
+status disk state failed
+status disk exit_code 74
+good 1 disk
+same straight disk
+
 # ---- what may change and what may not --------------------------------------------------------------------------------
 refused() { # CODE TEXT COMMAND...: one message, with this text
     local want=$1 text=$2; shift 2
