@@ -76,6 +76,21 @@ static px_status write_learners(px_session *session, const char *path)
     return PX_OK;
 }
 
+/* Gives back the disk that a failed attempt took; the error stays the one that made it fail. */
+static px_status discard(const char *path, px_status status)
+{
+    char where[128];
+    px_buf text = {0};
+    snprintf(where, sizeof where, "%s", px_error_where());
+    bool kept = px_buf_text(&text, px_error_text()) == PX_OK;
+    px_tree_remove(path);
+    if (kept) {
+        px_error_set(status, where, text.data);
+    }
+    px_buf_free(&text);
+    return status;
+}
+
 static px_status write_checkpoint(px_session *session, int64_t iteration, const char *name)
 {
     px_checkpoint_writer writer;
@@ -97,7 +112,9 @@ static px_status write_checkpoint(px_session *session, int64_t iteration, const 
                                               "file has them as [input, output]"};
         status = px_checkpoint_state(&writer, arrays, count, attributes, n);
     }
-    if (status == PX_OK) {
+    if (status != PX_OK) {
+        discard(writer.path, status);
+    } else {
         status = px_lock_check(session->run->lock); /* a run that took over while we wrote has the last word */
     }
     if (status == PX_OK) {
@@ -265,7 +282,10 @@ px_status px_session_results(px_session *session)
         PX_TRY(px_tree_remove(fresh));
         PX_TRY(px_tree_remove(old));
         PX_TRY(px_dir_create(fresh));
-        PX_TRY(px_model_save(&session->trainer.learners[l].learner.model, fresh, PX_F32, tokenizer_dir(session)));
+        px_status status = px_model_save(&session->trainer.learners[l].learner.model, fresh, PX_F32, tokenizer_dir(session));
+        if (status != PX_OK) {
+            return discard(fresh, status);
+        }
         if (px_dir_exists(final) && rename(final, old) != 0) {
             return px_fail(PX_IO, "%s: cannot be moved aside", final);
         }
