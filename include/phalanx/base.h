@@ -103,6 +103,10 @@ char *px_strdup(const char *text);                                 /* free with 
 size_t px_alloc_count(void); /* allocations so far */
 size_t px_alloc_live(void);  /* bytes alive now */
 size_t px_alloc_peak(void);  /* most bytes ever alive */
+/* While on, large blocks get their pages at once: what was planned is there later, however late it is first touched. */
+void px_alloc_eager(bool on);
+/* Bytes that the process can still get: of the machine's memory, or of a batch job's share of it. */
+size_t px_memory_available(void);
 
 /* Scratch that is planned once and used as a stack: mark and release in the same function. Pushing over the plan is a
  * bug, not an error. */

@@ -121,6 +121,7 @@ typedef struct px_engine px_engine;
 size_t px_engine_bytes(const px_model *model, const px_engine_plan *plan);
 px_status px_engine_create(px_engine **engine, const px_model_config *config, const px_engine_plan *plan);
 void px_engine_destroy(px_engine *engine);
+bool px_engine_fits(const px_engine *engine, int sequences, int tokens); /* would a batch of that size do? */
 
 /* Runs the blocks and the final norm; the hidden states of the batch stay in the engine until the next forward. */
 void px_engine_forward(px_engine *engine, const px_model *model, const px_batch *batch);

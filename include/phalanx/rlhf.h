@@ -25,6 +25,7 @@ typedef struct px_work {
 } px_work;
 /* Local. tokens[items] >= 1. */
 void px_work_plan(px_work *work, const int32_t *tokens, int64_t items, bool exact, int rank, int size);
+int px_work_leaves(bool exact, int size); /* local */
 /* Gradient blocks that a rank needs to add its leaves. Local. */
 int px_work_depth(bool exact, int size);
 /* table[items][columns]: each rank has filled the rows of its leaves; afterwards all ranks have all rows. */
@@ -40,11 +41,13 @@ typedef struct px_learner_config {
                              gradient_leaf_tokens and part of the result's bits; else it changes memory alone */
     int max_item;         /* tokens of the largest item (both sequences of a pair) */
     int max_sequence;     /* tokens of the longest sequence */
+    int64_t batch_tokens; /* most tokens and sequences of a minibatch: nothing larger is planned for; 0: unknown */
+    int64_t batch_sequences;
     int threads;
 } px_learner_config;
-
-/* Most tokens of one forward and backward: micro_tokens, or the largest item. Local. */
+/* Most tokens and sequences in one forward of a learner: what its engine and batches are planned for. Local. */
 int px_learner_tokens(const px_learner_config *config);
+int px_learner_sequences(const px_learner_config *config);
 
 typedef struct px_learner {
     px_model model;       /* owned */
@@ -61,7 +64,12 @@ typedef struct px_learner {
 /* Takes over the model (moved in, the caller's copy is emptied). */
 px_status px_learner_create(px_learner *learner, px_model *model, const px_learner_config *config);
 void px_learner_free(px_learner *learner);
-size_t px_learner_bytes(const px_model *model, const px_learner_config *config); /* local */
+typedef struct px_learner_memory {
+    size_t weights, gradients, moments, engine; /* bytes */
+    int gradient_blocks;
+} px_learner_memory;
+/* What px_learner_create will allocate, the moved-in weights included; the model need have no weights. Local. */
+px_learner_memory px_learner_plan(const px_model *model, const px_learner_config *config);
 
 /* A loss runs forward and backward of items[count] (indices into the minibatch) as one ragged batch and adds gradients. */
 typedef struct px_loss {
@@ -148,6 +156,7 @@ typedef struct px_lm_config {
     bool shuffle;
     int max_skipped_steps;
 } px_lm_config;
+size_t px_lm_bytes(const px_lm_config *config); /* buffers beside the learner. Local */
 px_status px_lm_create(px_trainer *trainer, const px_algorithm *algorithm, const px_lm_config *config, px_model *model);
 /* Steps of `epochs` passes over the data. Local. */
 int64_t px_lm_steps(const px_lm_config *config, double epochs);
@@ -166,6 +175,7 @@ typedef struct px_rm_config {
     double center_coeff; /* lambda of (r_c + r_r)^2 */
     int max_skipped_steps;
 } px_rm_config;
+size_t px_rm_bytes(const px_rm_config *config); /* buffers beside the learner. Local */
 px_status px_rm_create(px_trainer *trainer, const px_rm_config *config, px_model *model);
 /* At the end: mean and std of the scores of the demonstrations (of the chosen sides without) go into the model's config. */
 px_status px_rm_center(px_trainer *trainer);
@@ -268,7 +278,8 @@ typedef struct px_ppo_config {
 
 typedef struct px_reward_model { /* what sources of kind model score with */
     px_model model;
-    px_engine *engine;
+    px_engine *engine;            /* made by px_ppo_create */
+    int max_tokens;               /* of a text, set by px_ppo_create: longer ones lose their front */
     px_tokenizer *tokenizer;      /* NULL: the policy's ids are passed as they are */
     const px_renderer *renderer;  /* with a tokenizer: how prompt and completion are rendered; NULL: plain text */
 } px_reward_model;
@@ -304,7 +315,12 @@ typedef struct px_ppo_view {
     int64_t weights_seq_no;
 } px_ppo_view;
 void px_ppo_look(const px_trainer *trainer, px_ppo_view *view);
-/* Bytes of rollout, generator and scoring engines. Local. */
-size_t px_ppo_bytes(const px_ppo_config *config, const px_model_config *policy, int reward_count);
+typedef struct px_ppo_memory {
+    size_t cache, generator; /* keys and values of the sequences being sampled; the rest of the sampler */
+    size_t reference, reward; /* inference engines, without weights */
+    size_t rollout, scratch;
+} px_ppo_memory; /* bytes */
+/* What px_ppo_create will allocate beside learners and frozen weights; the models need have no weights. Local. */
+px_ppo_memory px_ppo_plan(const px_ppo_config *config, const px_ppo_parts *parts);
 
 #endif

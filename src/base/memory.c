@@ -28,20 +28,11 @@ static void count_up(size_t bytes)
     }
 }
 
-static size_t memory_free_now(void)
+static atomic_bool eager;
+
+void px_alloc_eager(bool on)
 {
-    size_t kib = 0;
-    char line[128];
-    FILE *file = fopen("/proc/meminfo", "re");
-    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
-        if (sscanf(line, "MemAvailable: %zu", &kib) == 1) {
-            break;
-        }
-    }
-    if (file != NULL) {
-        fclose(file);
-    }
-    return kib * 1024;
+    atomic_store(&eager, on);
 }
 
 static header *take(size_t bytes)
@@ -53,7 +44,8 @@ static header *take(size_t bytes)
     header *h;
     if (bytes >= MAP_FROM) {
         total = (total + 4095) & ~(size_t)4095;
-        h = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        int flags = MAP_PRIVATE | MAP_ANONYMOUS | (atomic_load(&eager) ? MAP_POPULATE : 0);
+        h = mmap(NULL, total, PROT_READ | PROT_WRITE, flags, -1, 0);
         if (h == MAP_FAILED) {
             return NULL;
         }
@@ -74,8 +66,8 @@ void *px_alloc(size_t bytes, const char *what)
 {
     header *h = px_fault("memory") ? NULL : take(bytes);
     if (h == NULL) {
-        px_fail(PX_CONFIG, "out of memory: %s wants %.1f MiB, the machine has %.1f MiB free", what,
-                (double)bytes / 1048576.0, (double)memory_free_now() / 1048576.0);
+        px_fail(PX_CONFIG, "out of memory: %s wants %.1f MiB, %.1f MiB are free", what,
+                (double)bytes / 1048576.0, (double)px_memory_available() / 1048576.0);
         return NULL;
     }
     count_up(bytes);

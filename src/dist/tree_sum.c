@@ -67,6 +67,11 @@ static void sum_any(float *values, int count, int rank, int size)
     px_bcast(values, (size_t)count * sizeof *values, 0);
 }
 
+size_t px_sum_f32_tree_bytes(void)
+{
+    return px_dist_size() > 1 && inbox == NULL ? SEGMENT * sizeof *inbox : 0;
+}
+
 void px_sum_f32_tree(float *values, size_t count)
 {
     int rank = px_dist_rank(), size = px_dist_size();

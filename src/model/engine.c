@@ -164,6 +164,10 @@ void px_engine_destroy(px_engine *engine) {
     px_free(engine);
 }
 
+bool px_engine_fits(const px_engine *engine, int sequences, int tokens) {
+    return sequences <= engine->plan.max_sequences && tokens <= engine->plan.max_tokens;
+}
+
 /* Copies the batch, and gives every sequence its span and its part of the cache. */
 static void take_batch(px_engine *engine, const px_batch *batch) {
     const px_engine_plan *plan = &engine->plan;

@@ -27,26 +27,47 @@ static px_status make_ranges(px_learner *learner)
     return PX_OK;
 }
 
+/* A forward never leaves a gradient leaf, and a leaf holds at most its share of the minibatch and one item more. */
 int px_learner_tokens(const px_learner_config *config)
 {
-    return config->micro_tokens > config->max_item ? config->micro_tokens : config->max_item;
+    int64_t most = config->micro_tokens, leaves = px_work_leaves(config->exact, px_dist_size());
+    int64_t leaf = (config->batch_tokens + leaves - 1) / leaves + config->max_item;
+    if (config->batch_tokens > 0 && leaf < most) {
+        most = leaf;
+    }
+    if (config->batch_tokens > 0 && config->batch_tokens < most) {
+        most = config->batch_tokens;
+    }
+    return most > config->max_item ? (int)most : config->max_item;
+}
+
+int px_learner_sequences(const px_learner_config *config)
+{
+    enum { FEW = 8 }; /* evaluation may batch more than a small minibatch has */
+    int64_t most = config->batch_sequences < FEW ? FEW : config->batch_sequences;
+    int tokens = px_learner_tokens(config);
+    return config->batch_sequences > 0 && most < tokens ? (int)most : tokens;
 }
 
 static px_engine_plan engine_plan(const px_learner_config *config)
 {
-    int tokens = px_learner_tokens(config);
-    return (px_engine_plan){.max_tokens = tokens,
-                            .max_sequences = tokens,
+    return (px_engine_plan){.max_tokens = px_learner_tokens(config),
+                            .max_sequences = px_learner_sequences(config),
                             .max_sequence = config->max_sequence,
                             .train = true,
                             .threads = config->threads};
 }
 
-size_t px_learner_bytes(const px_model *model, const px_learner_config *config)
+px_learner_memory px_learner_plan(const px_model *model, const px_learner_config *config)
 {
     px_engine_plan plan = engine_plan(config);
-    size_t blocks = 3 + (size_t)px_work_depth(config->exact, px_dist_size()); /* weights, two moments, gradients */
-    return blocks * model->block * sizeof(float) + px_engine_bytes(model, &plan);
+    size_t block = model->block * sizeof(float);
+    int depth = px_work_depth(config->exact, px_dist_size());
+    return (px_learner_memory){.weights = block,
+                               .gradients = (size_t)depth * block,
+                               .moments = 2 * block,
+                               .engine = px_engine_bytes(model, &plan),
+                               .gradient_blocks = depth};
 }
 
 px_status px_learner_create(px_learner *learner, px_model *model, const px_learner_config *config)

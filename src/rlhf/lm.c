@@ -226,7 +226,8 @@ static px_status evaluate_row(evaluation *e, px_engine *engine, const px_model *
     px_dataset_row(e->data, r, &row);
     for (int at = 0; at < row.length; at += max_sequence) {
         int length = row.length - at < max_sequence ? row.length - at : max_sequence;
-        if (e->ragged.tokens + length > max_tokens) {
+        if (e->ragged.tokens + length > max_tokens ||
+            !px_engine_fits(engine, e->ragged.sequences + 1, e->ragged.tokens + length)) {
             evaluate_batch(e, engine, model);
         }
         add_sequence(&e->ragged, &row, &(piece){r, at, length}, r);
@@ -284,9 +285,8 @@ static px_status evaluate(px_trainer *trainer, int64_t iteration)
     }
     px_phase_set("evaluate", iteration);
     double nll, tokens;
-    int most = px_learner_tokens(&learner->config);
-    PX_TRY(px_lm_evaluate(learner->engine, &learner->model, self->config.validation, learner->config.max_sequence, most, &nll,
-                          &tokens, NULL));
+    PX_TRY(px_lm_evaluate(learner->engine, &learner->model, self->config.validation, learner->config.max_sequence,
+                          px_learner_tokens(&learner->config), &nll, &tokens, NULL));
     px_trainer_set_evaluation(trainer, "loss", nll / tokens);
     px_trainer_set_evaluation(trainer, "perplexity", exp(nll / tokens));
     px_trainer_set_evaluation(trainer, "num_tokens", tokens);
@@ -315,6 +315,21 @@ int64_t px_lm_steps(const px_lm_config *config, double epochs)
         steps = epochs * (double)px_dataset_summary(config->train)->tokens / (double)config->batch_tokens;
     }
     return (int64_t)ceil(steps - 1e-9);
+}
+
+size_t px_lm_bytes(const px_lm_config *config)
+{
+    int64_t pieces = px_dataset_count(config->train), tokens = px_dataset_summary(config->train)->tokens;
+    int64_t items = config->batch_size;
+    if (config->pieces && config->max_tokens > 0) {
+        pieces += tokens / config->max_tokens;
+    }
+    if (items == 0) {
+        int shortest = px_dataset_summary(config->train)->min_length;
+        items = config->batch_tokens / (shortest > 2 ? shortest : 2) + 1;
+    }
+    return (size_t)pieces * (sizeof(piece) + sizeof(int64_t)) + px_ragged_bytes(px_learner_tokens(&config->learner)) +
+           (size_t)items * (sizeof(piece) + sizeof(int32_t) + STATS * sizeof(double));
 }
 
 px_status px_lm_create(px_trainer *trainer, const px_algorithm *algorithm, const px_lm_config *config, px_model *model)

@@ -5,14 +5,13 @@
 
 #include <string.h>
 
-/* Fills the batch with samples from *next up to `to` and at most `most` tokens; returns the first sample in it. */
-static int fill(px_ragged *ragged, const px_rollout *rollout, int *next, int to, int most, bool last_row)
+/* Fills the batch with samples from *next up to `to`, as many as the engine takes. */
+static void fill(px_ragged *ragged, const px_engine *engine, const px_rollout *rollout, int *next, int to, bool last_row)
 {
-    int begin = *next;
     px_ragged_clear(ragged);
     for (; *next < to; (*next)++) {
         int i = *next, p = rollout->prompt_length[i], n = rollout->length[i];
-        if (ragged->tokens > 0 && ragged->tokens + p + n > most) {
+        if (ragged->tokens > 0 && !px_engine_fits(engine, ragged->sequences + 1, ragged->tokens + p + n)) {
             break;
         }
         const int32_t *ids = rollout->ids + rollout->start[i];
@@ -24,10 +23,9 @@ static int fill(px_ragged *ragged, const px_rollout *rollout, int *next, int to,
             px_ragged_row(ragged, at + p + n - 1, 0, -1 - i);
         }
     }
-    return begin;
 }
 
-static px_status forward_logprobs(px_ppo *ppo, px_engine *engine, const px_model *model, const px_rollout *rollout, int most,
+static px_status forward_logprobs(px_ppo *ppo, px_engine *engine, const px_model *model, const px_rollout *rollout,
                                   double temperature, float *out)
 {
     int next, to;
@@ -37,7 +35,7 @@ static px_status forward_logprobs(px_ppo *ppo, px_engine *engine, const px_model
             return PX_STOPPED;
         }
         px_ragged *ragged = &ppo->ragged;
-        fill(ragged, rollout, &next, to, most, false);
+        fill(ragged, engine, rollout, &next, to, false);
         px_batch batch = px_ragged_batch(ragged);
         px_engine_forward(engine, model, &batch);
         px_engine_logprobs(engine, model, ragged->rows, ragged->targets, ragged->row_count, temperature, false, ppo->stats);
@@ -48,7 +46,7 @@ static px_status forward_logprobs(px_ppo *ppo, px_engine *engine, const px_model
     return PX_OK;
 }
 
-static px_status forward_values(px_ppo *ppo, px_engine *engine, const px_model *model, px_rollout *rollout, int most)
+static px_status forward_values(px_ppo *ppo, px_engine *engine, const px_model *model, px_rollout *rollout)
 {
     int next, to;
     px_rollout_mine(rollout, &next, &to);
@@ -57,7 +55,7 @@ static px_status forward_values(px_ppo *ppo, px_engine *engine, const px_model *
             return PX_STOPPED;
         }
         px_ragged *ragged = &ppo->ragged;
-        fill(ragged, rollout, &next, to, most, true);
+        fill(ragged, engine, rollout, &next, to, true);
         px_batch batch = px_ragged_batch(ragged);
         px_engine_forward(engine, model, &batch);
         px_engine_values(engine, model, ragged->rows, ragged->row_count, ppo->values);
@@ -78,17 +76,15 @@ px_status px_logprobs(px_trainer *trainer, px_rollout *rollout, double temperatu
     px_learner *policy = &trainer->learners[0].learner, *critic = &trainer->learners[1].learner;
     px_status status = PX_OK;
     if (recompute_old) {
-        status = forward_logprobs(ppo, policy->engine, &policy->model, rollout, px_learner_tokens(&policy->config), temperature,
-                                  rollout->old_logprob);
+        status = forward_logprobs(ppo, policy->engine, &policy->model, rollout, temperature, rollout->old_logprob);
     } else { /* one engine: the sampler's are the learner's bits */
         memcpy(rollout->old_logprob, rollout->sampler_logprob, (size_t)rollout->tokens * sizeof(float));
     }
     if (status == PX_OK) {
-        status = forward_logprobs(ppo, ppo->reference, &ppo->parts.reference, rollout, ppo->config.inference_tokens,
-                                  temperature, rollout->ref_logprob);
+        status = forward_logprobs(ppo, ppo->reference, &ppo->parts.reference, rollout, temperature, rollout->ref_logprob);
     }
     if (status == PX_OK && values) {
-        status = forward_values(ppo, critic->engine, &critic->model, rollout, px_learner_tokens(&critic->config));
+        status = forward_values(ppo, critic->engine, &critic->model, rollout);
     }
     PX_TRY(px_agree(status));
     if (recompute_old) {

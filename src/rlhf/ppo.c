@@ -3,6 +3,7 @@
 #include "phalanx/dist.h"
 
 #include <math.h>
+#include <string.h>
 
 static px_status iterate(px_trainer *trainer, int64_t iteration)
 {
@@ -114,7 +115,9 @@ static void destroy(px_trainer *trainer)
     px_rollout_free(&ppo->evaluation);
     px_ragged_free(&ppo->ragged);
     px_order_free(&ppo->order);
-    void *const scratch[] = {ppo->place, ppo->stats, ppo->values, ppo->dvalues, ppo->sampled_ids, ppo->sampled_logprobs,
+    px_buf_free(&ppo->text);
+    px_ids_free(&ppo->ids);
+    void *const scratch[] = {ppo->texts, ppo->places, ppo->raw, ppo->place, ppo->stats, ppo->values, ppo->dvalues, ppo->sampled_ids, ppo->sampled_logprobs,
                              ppo->completions, ppo->requests, ppo->wide, ppo->visited, ppo->permutation,
                              ppo->batch_tokens, ppo->sums, ppo->updates};
     for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++) {
@@ -131,60 +134,82 @@ static int most_local(int prompts, int each)
 
 typedef struct sizes {
     int samples, evaluation, local, tokens; /* tokens: most in one forward */
+    int rewards;                            /* more of training's and evaluation's */
     px_generator_plan generator;
-    px_engine_plan inference;
+    px_engine_plan reference, reward;
 } sizes;
 
-static sizes derive_sizes(const px_ppo_config *config, int evaluation_prompts, int evaluation_samples)
+static int smaller(int64_t a, int64_t b)
 {
+    return (int)(a < b ? a : b);
+}
+
+/* Prompts of one evaluation: no more than there are. */
+static int evaluation_prompts(const px_ppo_parts *parts)
+{
+    int64_t held_out = parts->evaluation.data != NULL ? px_dataset_count(parts->evaluation.data) : 0;
+    return smaller(parts->evaluation_prompts, held_out);
+}
+
+static px_engine_plan plan_reward(const px_ppo_config *config, const px_reward_model *reward, const px_engine_plan *reference)
+{
+    px_engine_plan plan = *reference;
+    if (reward->tokenizer != NULL) { /* its ids of the same text may be more */
+        plan.max_tokens = config->inference_tokens;
+    }
+    plan.max_sequence = smaller(plan.max_tokens, reward->model.config.max_positions);
+    return plan;
+}
+
+static sizes derive_sizes(const px_ppo_config *config, const px_ppo_parts *parts)
+{
+    int held_out_prompts = evaluation_prompts(parts);
     sizes s = {.samples = config->prompts_per_iteration * config->samples_per_prompt,
-               .evaluation = evaluation_prompts * evaluation_samples};
+               .evaluation = held_out_prompts * parts->evaluation_samples};
     int train = most_local(config->prompts_per_iteration, config->samples_per_prompt);
-    int held_out = most_local(evaluation_prompts, evaluation_samples);
+    int held_out = most_local(held_out_prompts, parts->evaluation_samples);
     int length = config->max_prompt_tokens + config->sampling.max_new_tokens;
     s.local = train > held_out ? train : held_out;
-    s.tokens = config->inference_tokens;
+    int slots = smaller(config->max_slots, s.local);
+    s.generator = (px_generator_plan){.max_slots = slots,
+                                      .max_length = length,
+                                      .max_prefill = smaller(config->inference_tokens,
+                                                             (int64_t)slots * config->max_prompt_tokens),
+                                      .threads = config->policy_learner.threads};
+    int tokens = smaller(config->inference_tokens, (int64_t)s.local * length);
+    s.reference = (px_engine_plan){.max_tokens = tokens,
+                                   .max_sequences = smaller(tokens, s.local),
+                                   .max_sequence = length,
+                                   .threads = config->policy_learner.threads};
+    int train_rewards = px_rewards_count(parts->train.rewards);
+    int held_out_rewards = s.evaluation > 0 ? px_rewards_count(parts->evaluation.rewards) : 0;
+    s.rewards = train_rewards > held_out_rewards ? train_rewards : held_out_rewards;
+    s.tokens = tokens;
+    if (parts->reward_model != NULL) {
+        s.reward = plan_reward(config, parts->reward_model, &s.reference);
+        s.tokens = s.reward.max_tokens > s.tokens ? s.reward.max_tokens : s.tokens;
+    }
     const px_learner_config *learners[] = {&config->policy_learner, &config->critic_learner};
     for (int i = 0; i < 2; i++) {
         int most = px_learner_tokens(learners[i]);
         s.tokens = most > s.tokens ? most : s.tokens;
     }
-    s.generator = (px_generator_plan){.max_slots = config->max_slots < s.local ? config->max_slots : s.local,
-                                      .max_length = length,
-                                      .max_prefill = config->inference_tokens,
-                                      .threads = config->policy_learner.threads};
-    s.inference = (px_engine_plan){.max_tokens = config->inference_tokens,
-                                   .max_sequences = config->inference_tokens,
-                                   .max_sequence = length,
-                                   .threads = config->policy_learner.threads};
     return s;
 }
 
-size_t px_ppo_bytes(const px_ppo_config *config, const px_model_config *policy, int reward_count)
-{
-    px_model model = {0};
-    sizes s = derive_sizes(config, 0, 0);
-    if (px_model_plan(&model, policy) != PX_OK) {
-        return 0;
-    }
-    size_t bytes = px_generator_bytes(&model, &s.generator) + px_engine_bytes(&model, &s.inference) +
-                   px_rollout_bytes(s.samples, config->max_prompt_tokens, config->sampling.max_new_tokens, reward_count) +
-                   (size_t)s.samples * (size_t)config->sampling.max_new_tokens * 4 * sizeof(double);
-    px_model_free(&model);
-    return bytes;
-}
+typedef struct buffer {
+    void **where;
+    size_t count, size;
+} buffer;
 
-static px_status alloc_scratch(px_ppo *ppo, const sizes *s)
+enum { BUFFERS = 17 };
+
+static void list_buffers(px_ppo *ppo, const px_ppo_config *config, const sizes *s, buffer out[BUFFERS])
 {
-    const px_ppo_config *config = &ppo->config;
     size_t room = (size_t)config->sampling.max_new_tokens, local = (size_t)s->local, tokens = (size_t)s->tokens;
-    size_t most = (size_t)(s->samples > s->evaluation ? s->samples : s->evaluation);
     size_t epochs = (size_t)config->num_epochs, samples = (size_t)s->samples;
     size_t steps = epochs * (samples / (size_t)config->minibatch_size + 1);
-    const struct {
-        void **where;
-        size_t count, size;
-    } wanted[] = {
+    const buffer all[BUFFERS] = {
         {(void **)&ppo->place, tokens, sizeof(int32_t)},
         {(void **)&ppo->stats, tokens, sizeof(px_row_stats)},
         {(void **)&ppo->values, tokens, sizeof(double)},
@@ -193,20 +218,68 @@ static px_status alloc_scratch(px_ppo *ppo, const sizes *s)
         {(void **)&ppo->sampled_logprobs, local * room, sizeof(float)},
         {(void **)&ppo->completions, local, sizeof(px_completion)},
         {(void **)&ppo->requests, local, sizeof(px_request)},
-        {(void **)&ppo->wide, most * room * 4, sizeof(double)},
+        {(void **)&ppo->wide, samples * room * 4, sizeof(double)},
+        {(void **)&ppo->texts, local, sizeof(px_reward_sample)},
+        {(void **)&ppo->places, local * 2, sizeof(size_t)},
+        {(void **)&ppo->raw, local * (size_t)s->rewards, sizeof(double)},
         {(void **)&ppo->visited, epochs * samples, sizeof(int32_t)},
         {(void **)&ppo->permutation, samples, sizeof(int64_t)},
         {(void **)&ppo->batch_tokens, samples, sizeof(int32_t)},
         {(void **)&ppo->sums, samples * PX_PPO_STATS, sizeof(double)},
         {(void **)&ppo->updates, steps, sizeof(px_update_row)},
     };
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-        *wanted[i].where = px_alloc_array(wanted[i].count, wanted[i].size, "ppo buffers");
-        if (*wanted[i].where == NULL) {
+    memcpy(out, all, sizeof all);
+}
+
+px_ppo_memory px_ppo_plan(const px_ppo_config *config, const px_ppo_parts *parts)
+{
+    sizes s = derive_sizes(config, parts);
+    const px_model_config *policy = &parts->policy.config;
+    px_ppo none = {0};
+    buffer buffers[BUFFERS];
+    px_ppo_memory memory = {.scratch = px_ragged_bytes(s.tokens)};
+    list_buffers(&none, config, &s, buffers);
+    for (int i = 0; i < BUFFERS; i++) {
+        memory.scratch += buffers[i].count * buffers[i].size;
+    }
+    memory.cache = 2 * sizeof(px_real) * (size_t)s.generator.max_slots * (size_t)policy->layers *
+                   px_kv_elements(policy->kv_heads, policy->head_dim, s.generator.max_length);
+    memory.generator = px_generator_bytes(&parts->policy, &s.generator) - memory.cache;
+    memory.reference = px_engine_bytes(&parts->reference, &s.reference);
+    memory.reward = parts->reward_model != NULL ? px_engine_bytes(&parts->reward_model->model, &s.reward) : 0;
+    memory.rollout = px_rollout_bytes(s.samples, config->max_prompt_tokens, config->sampling.max_new_tokens,
+                                      px_rewards_count(parts->train.rewards));
+    if (s.evaluation > 0) {
+        memory.rollout += px_rollout_bytes(s.evaluation, config->max_prompt_tokens, config->sampling.max_new_tokens,
+                                           px_rewards_count(parts->evaluation.rewards));
+    }
+    return memory;
+}
+
+static px_status alloc_scratch(px_ppo *ppo, const sizes *s)
+{
+    buffer buffers[BUFFERS];
+    list_buffers(ppo, &ppo->config, s, buffers);
+    for (int i = 0; i < BUFFERS; i++) {
+        *buffers[i].where = px_alloc_array(buffers[i].count, buffers[i].size, "ppo buffers");
+        if (*buffers[i].where == NULL) {
             return px_error_code();
         }
     }
     return px_ragged_alloc(&ppo->ragged, s->tokens);
+}
+
+/* What runs a forward without learning: the sampler, and the engines of the frozen models. */
+static px_status create_engines(px_ppo *ppo, const px_model_config *policy, const sizes *s)
+{
+    px_reward_model *reward = ppo->parts.reward_model;
+    PX_TRY(px_generator_create(&ppo->generator, policy, &s->generator));
+    PX_TRY(px_engine_create(&ppo->reference, &ppo->parts.reference.config, &s->reference));
+    if (reward == NULL) {
+        return PX_OK;
+    }
+    reward->max_tokens = s->reward.max_sequence;
+    return px_engine_create(&reward->engine, &reward->model.config, &s->reward);
 }
 
 px_status px_ppo_create(px_trainer *trainer, const px_ppo_config *config, px_ppo_parts *parts)
@@ -225,11 +298,8 @@ px_status px_ppo_create(px_trainer *trainer, const px_ppo_config *config, px_ppo
     ppo->permute = px_rng_make(trainer->seed, trainer->stage, PX_RNG_PERMUTE);
     ppo->kl_coeff = config->kl_coeff;
 
-    int64_t held_out = parts->evaluation.data != NULL ? px_dataset_count(parts->evaluation.data) : 0;
-    if (ppo->parts.evaluation_prompts > held_out) {
-        ppo->parts.evaluation_prompts = (int)held_out;
-    }
-    sizes s = derive_sizes(config, ppo->parts.evaluation_prompts, parts->evaluation_samples);
+    ppo->parts.evaluation_prompts = evaluation_prompts(&ppo->parts);
+    sizes s = derive_sizes(config, &ppo->parts);
     PX_TRY(px_order_init(&ppo->order, px_dataset_count(parts->train.data), config->shuffle,
                          px_rng_make(trainer->seed, trainer->stage, PX_RNG_ORDER)));
     PX_TRY(alloc_scratch(ppo, &s));
@@ -239,8 +309,7 @@ px_status px_ppo_create(px_trainer *trainer, const px_ppo_config *config, px_ppo
         PX_TRY(px_rollout_alloc(&ppo->evaluation, s.evaluation, config->max_prompt_tokens, config->sampling.max_new_tokens,
                                 px_rewards_count(parts->evaluation.rewards)));
     }
-    PX_TRY(px_generator_create(&ppo->generator, &parts->policy.config, &s.generator));
-    PX_TRY(px_engine_create(&ppo->reference, &ppo->parts.reference.config, &s.inference));
+    PX_TRY(create_engines(ppo, &parts->policy.config, &s));
     trainer->learners[0].name = "policy";
     trainer->learners[1].name = "critic";
     trainer->learner_count = 2;

@@ -24,6 +24,11 @@ typedef struct px_ppo {
     px_completion *completions;
     px_request *requests;
     double *wide;             /* [4][max tokens of a rollout] */
+    px_reward_sample *texts;  /* [local samples] what the rewards see */
+    size_t *places;           /* [2][local samples] of the texts in text */
+    double *raw;              /* [rewards][local samples] */
+    px_buf text;              /* these two keep their largest size */
+    px_ids ids;
     /* update */
     int32_t *visited;         /* [num_epochs * samples] sample indices in the order of visiting */
     int64_t visited_count;

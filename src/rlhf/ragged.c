@@ -15,6 +15,11 @@ px_status px_ragged_alloc(px_ragged *ragged, int max_tokens)
     return good ? PX_OK : px_error_code();
 }
 
+size_t px_ragged_bytes(int max_tokens)
+{
+    return ((size_t)max_tokens + 1) * (4 * sizeof(int32_t) + sizeof(int64_t));
+}
+
 void px_ragged_free(px_ragged *ragged)
 {
     px_free(ragged->ids);

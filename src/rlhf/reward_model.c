@@ -136,7 +136,7 @@ static px_status score_rows(px_engine *engine, const px_model *model, const px_d
             px_row row;
             px_dataset_row(data, r, &row);
             int need = row.length + (pairs ? row.rejected_length : 0);
-            if (ragged.tokens > 0 && ragged.tokens + need > max_tokens) {
+            if (ragged.tokens > 0 && !px_engine_fits(engine, ragged.sequences + 2, ragged.tokens + need)) {
                 break;
             }
             if (pairs) {
@@ -235,6 +235,14 @@ static void destroy(px_trainer *trainer)
     px_free(self->values);
     px_free(self->dvalues);
     px_free(self);
+}
+
+size_t px_rm_bytes(const px_rm_config *config)
+{
+    int most = px_learner_tokens(&config->learner);
+    return (size_t)px_dataset_count(config->train) * sizeof(int64_t) + px_ragged_bytes(most) +
+           (size_t)most * 2 * sizeof(double) +
+           (size_t)config->batch_size * (sizeof(int64_t) + sizeof(int32_t) + STATS * sizeof(double));
 }
 
 px_status px_rm_create(px_trainer *trainer, const px_rm_config *config, px_model *model)

@@ -124,21 +124,18 @@ px_status px_prompts_take(px_ppo *ppo, px_rollout *rollout, const px_prompt_set 
     return PX_OK;
 }
 
-typedef struct stopper { /* stop strings: looked for in the decoded completion */
-    const px_ppo *ppo;
-    px_buf text;
-} stopper;
-
+/* Stop strings are looked for in the decoded completion. */
 static bool hits_stop_string(void *arg, int completion, const px_completion *so_far)
 {
-    stopper *s = arg;
+    px_ppo *ppo = arg;
+    px_buf *text = &ppo->text;
     (void)completion;
-    px_buf_clear(&s->text);
-    if (px_tokenizer_decode(s->ppo->parts.tokenizer, so_far->ids, so_far->length, true, &s->text) != PX_OK) {
+    px_buf_clear(text);
+    if (px_tokenizer_decode(ppo->parts.tokenizer, so_far->ids, so_far->length, true, text) != PX_OK) {
         return false;
     }
-    for (int i = 0; i < s->ppo->config.stop_string_count; i++) {
-        if (s->text.data != NULL && strstr(s->text.data, s->ppo->config.stop_strings[i]) != NULL) {
+    for (int i = 0; i < ppo->config.stop_string_count; i++) {
+        if (text->data != NULL && strstr(text->data, ppo->config.stop_strings[i]) != NULL) {
             return true;
         }
     }
@@ -160,11 +157,8 @@ static px_status sample_mine(px_trainer *trainer, px_rollout *rollout, const px_
         size_t at = (size_t)i * (size_t)room;
         ppo->completions[i] = (px_completion){.ids = ppo->sampled_ids + at, .logprobs = ppo->sampled_logprobs + at};
     }
-    stopper stop = {.ppo = ppo};
-    px_status status = px_generator_run(ppo->generator, &trainer->learners[0].learner.model, sampling, ppo->requests, requests,
-                                        ppo->completions, ppo->config.stop_string_count > 0 ? hits_stop_string : NULL, &stop);
-    px_buf_free(&stop.text);
-    return status;
+    return px_generator_run(ppo->generator, &trainer->learners[0].learner.model, sampling, ppo->requests, requests,
+                            ppo->completions, ppo->config.stop_string_count > 0 ? hits_stop_string : NULL, ppo);
 }
 
 px_status px_rollout_generate(px_trainer *trainer, px_rollout *rollout, const px_prompt_set *set, const px_sampling *sampling)

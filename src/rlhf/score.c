@@ -20,12 +20,11 @@ static px_status render(px_reward_model *model, const px_reward_sample *sample, 
 }
 
 /* Scores of samples [from, to): the scalar at the last token, less the mean that the model was centred on. */
-static px_status score_model(px_ppo *ppo, px_reward_model *model, const px_rollout *rollout, const px_reward_sample *samples,
-                             int from, int to, double *raw)
+static px_status score_model(px_ppo *ppo, px_reward_model *model, const px_rollout *rollout, int from, int to,
+                             double *raw)
 {
-    px_ids ids = {0};
+    px_ids *ids = &ppo->ids;
     px_status status = PX_OK;
-    int limit = model->model.config.max_positions, most = ppo->config.inference_tokens;
     for (int i = from; status == PX_OK && i < to;) {
         px_ragged_clear(&ppo->ragged);
         int begin = i;
@@ -33,19 +32,19 @@ static px_status score_model(px_ppo *ppo, px_reward_model *model, const px_rollo
             const int32_t *sequence = rollout->ids + rollout->start[i];
             int length = rollout->prompt_length[i] + rollout->length[i];
             if (model->tokenizer != NULL) {
-                status = render(model, &samples[i - from], &ids);
+                status = render(model, &ppo->texts[i - from], ids);
                 if (status != PX_OK) {
                     break;
                 }
-                sequence = ids.data;
-                length = (int)ids.length;
+                sequence = ids->data;
+                length = (int)ids->length;
             }
-            if (length > limit || length > most) { /* the end is what is scored */
-                int keep = limit < most ? limit : most;
-                sequence += length - keep;
-                length = keep;
+            if (length > model->max_tokens) { /* the end is what is scored */
+                sequence += length - model->max_tokens;
+                length = model->max_tokens;
             }
-            if (ppo->ragged.tokens > 0 && ppo->ragged.tokens + length > most) {
+            if (ppo->ragged.tokens > 0 &&
+                !px_engine_fits(model->engine, ppo->ragged.sequences + 1, ppo->ragged.tokens + length)) {
                 break;
             }
             int at = px_ragged_add(&ppo->ragged, sequence, length);
@@ -61,16 +60,16 @@ static px_status score_model(px_ppo *ppo, px_reward_model *model, const px_rollo
             status = px_stop_level() > 0 ? PX_STOPPED : PX_OK;
         }
     }
-    px_ids_free(&ids);
     return status;
 }
 
 /* Decoded prompt and completion of samples [from, to); the texts live in one buffer, addressed once it is complete. */
-static px_status decode(px_ppo *ppo, const px_rollout *rollout, const px_prompt_set *set, int from, int to, px_buf *text,
-                        px_reward_sample *samples)
+static px_status decode(px_ppo *ppo, const px_rollout *rollout, const px_prompt_set *set, int from, int to)
 {
-    size_t *places = px_alloc_array((size_t)(to - from) * 2 + 1, sizeof *places, "text places");
-    px_status status = places != NULL ? PX_OK : px_error_code();
+    size_t *places = ppo->places;
+    px_buf *text = &ppo->text;
+    px_status status = PX_OK;
+    px_buf_clear(text);
     for (int i = from; status == PX_OK && i < to; i++) {
         const int32_t *ids = rollout->ids + rollout->start[i];
         int p = rollout->prompt_length[i], n = rollout->length[i];
@@ -87,12 +86,11 @@ static px_status decode(px_ppo *ppo, const px_rollout *rollout, const px_prompt_
     for (int i = from; status == PX_OK && i < to; i++) {
         px_row row;
         px_dataset_row(set->data, rollout->prompt[i], &row);
-        samples[i - from] = (px_reward_sample){.prompt = text->data + places[2 * (i - from)],
-                                               .completion = text->data + places[2 * (i - from) + 1],
-                                               .completion_tokens = rollout->length[i],
-                                               .record = row.json != NULL ? row.json : "{}"};
+        ppo->texts[i - from] = (px_reward_sample){.prompt = text->data + places[2 * (i - from)],
+                                                  .completion = text->data + places[2 * (i - from) + 1],
+                                                  .completion_tokens = rollout->length[i],
+                                                  .record = row.json != NULL ? row.json : "{}"};
     }
-    px_free(places);
     return status;
 }
 
@@ -104,25 +102,18 @@ static px_status score_mine(px_ppo *ppo, px_rollout *rollout, const px_prompt_se
     if (count == 0) {
         return PX_OK;
     }
-    px_buf text = {0};
-    px_reward_sample *samples = px_alloc_array((size_t)count, sizeof *samples, "texts to score");
-    double *raw = px_alloc_array((size_t)count * (size_t)rewards, sizeof *raw, "scores");
-    px_status status = samples != NULL && raw != NULL ? decode(ppo, rollout, set, from, to, &text, samples) : px_error_code();
-    if (status == PX_OK) {
-        status = px_rewards_score(set->rewards, samples, count, raw, events);
-    }
-    for (int k = 0; status == PX_OK && k < rewards; k++) {
+    double *raw = ppo->raw;
+    PX_TRY(decode(ppo, rollout, set, from, to));
+    PX_TRY(px_rewards_score(set->rewards, ppo->texts, count, raw, events));
+    for (int k = 0; k < rewards; k++) {
         double *row = rollout->raw + (size_t)k * (size_t)rollout->samples;
         if (px_rewards_spec(set->rewards, k)->kind == PX_REWARD_MODEL) {
-            status = score_model(ppo, ppo->parts.reward_model, rollout, samples, from, to, row);
+            PX_TRY(score_model(ppo, ppo->parts.reward_model, rollout, from, to, row));
         } else {
             memcpy(row + from, raw + (size_t)k * (size_t)count, (size_t)count * sizeof *row);
         }
     }
-    px_free(samples);
-    px_free(raw);
-    px_buf_free(&text);
-    return status;
+    return PX_OK;
 }
 
 px_status px_score(px_trainer *trainer, px_rollout *rollout, const px_prompt_set *set, int64_t iteration)

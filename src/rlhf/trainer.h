@@ -19,6 +19,7 @@ typedef struct px_ragged {
     int tokens, sequences, row_count;
 } px_ragged;
 px_status px_ragged_alloc(px_ragged *ragged, int max_tokens);
+size_t px_ragged_bytes(int max_tokens);
 void px_ragged_free(px_ragged *ragged);
 void px_ragged_clear(px_ragged *ragged);
 /* Appends a sequence, returns the token index of its first id. */

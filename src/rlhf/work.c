@@ -10,7 +10,7 @@ static int next_power_of_two(int n)
     return p;
 }
 
-static int leaf_count(bool exact, int size)
+int px_work_leaves(bool exact, int size)
 {
     if (!exact) {
         return size;
@@ -21,7 +21,7 @@ static int leaf_count(bool exact, int size)
 
 int px_work_depth(bool exact, int size)
 {
-    int each = (leaf_count(exact, size) + size - 1) / size, depth = 1;
+    int each = (px_work_leaves(exact, size) + size - 1) / size, depth = 1;
     while (each > 1) {
         each = (each + 1) / 2;
         depth++;
@@ -31,7 +31,7 @@ int px_work_depth(bool exact, int size)
 
 void px_work_plan(px_work *work, const int32_t *tokens, int64_t items, bool exact, int rank, int size)
 {
-    int leaves = leaf_count(exact, size);
+    int leaves = px_work_leaves(exact, size);
     PX_CHECK(leaves <= PX_MAX_LEAVES);
     int64_t total = 0;
     for (int64_t i = 0; i < items; i++) {

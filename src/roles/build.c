@@ -4,10 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A learner's model: from directory `name` of the checkpoint when there is one, else from what `module` names. */
-static px_status load_learner_as(const px_session *session, const char *module, const char *name, px_head head,
-                                 const char *from, px_model *model, bool *had_score)
+/* A learner's model comes from directory `name` of the checkpoint when there is one, else from what `module` names. */
+static px_status load_learner(const px_session *session, const char *module, const char *name, px_head head, const char *from,
+                              px_model *model, bool *had_score)
 {
+    px_model_free(model);
     if (from[0] == '\0') {
         return px_module_load(session, module, head, model, had_score);
     }
@@ -16,10 +17,18 @@ static px_status load_learner_as(const px_session *session, const char *module, 
     return px_model_load(model, dir, head, had_score);
 }
 
-static px_status load_learner(const px_session *session, const char *module, px_head head, const char *from, px_model *model,
-                              bool *had_score)
+static px_status plan_learner(const px_session *session, const char *module, const char *name, px_head head, const char *from,
+                              px_model *model)
 {
-    return load_learner_as(session, module, module, head, from, model, had_score);
+    if (from[0] == '\0') {
+        return px_module_plan(session, module, head, model);
+    }
+    char dir[PX_PATH_MAX];
+    px_model_config config;
+    PX_TRY(px_path_join(dir, sizeof dir, from, name));
+    PX_TRY(px_model_config_read(dir, &config));
+    config.head = head;
+    return px_model_plan(model, &config);
 }
 
 static int longest(const px_dataset *data, bool pairs, int *largest_item)
@@ -64,87 +73,95 @@ static int limit_tokens(const px_session *session, const px_model *model)
     return limit < model->config.max_positions ? limit : model->config.max_positions;
 }
 
-static px_status build_lm(px_session *session, const char *from)
+static px_status prepare_lm(px_session *session, const char *from)
 {
     const px_stage *stage = session->stage;
-    px_model model = {0};
-    bool had_score;
-    PX_TRY(load_learner(session, "policy", PX_HEAD_LM, from, &model, &had_score));
-    px_status status = px_session_data(session, &model.config);
-    px_lm_config config = {.train = session->train,
-                           .validation = session->validation,
-                           .max_tokens = limit_tokens(session, &model),
-                           .pieces = session->algorithm == &px_algorithm_pretrain,
-                           .shuffle = px_stage_bool(stage, "data.shuffle"),
-                           .max_skipped_steps = (int)px_stage_int(stage, "fault_tolerance.max_skipped_steps")};
+    px_lm_config *config = &session->lm;
+    PX_TRY(plan_learner(session, "policy", "policy", PX_HEAD_LM, from, &session->model));
+    PX_TRY(px_session_data(session, &session->model.config));
+    *config = (px_lm_config){.train = session->train,
+                             .validation = session->validation,
+                             .max_tokens = limit_tokens(session, &session->model),
+                             .pieces = session->algorithm == &px_algorithm_pretrain,
+                             .shuffle = px_stage_bool(stage, "data.shuffle"),
+                             .max_skipped_steps = (int)px_stage_int(stage, "fault_tolerance.max_skipped_steps")};
     if (px_stage_is_set(stage, "training.batch_size")) {
-        config.batch_size = px_stage_int(stage, "training.batch_size");
+        config->batch_size = px_stage_int(stage, "training.batch_size");
     } else {
-        config.batch_tokens = px_stage_int(stage, "training.batch_tokens");
+        config->batch_tokens = px_stage_int(stage, "training.batch_tokens");
     }
-    if (status == PX_OK) {
-        double epochs = px_stage_is_set(stage, "stop.epochs") ? px_stage_float(stage, "stop.epochs") : 1.0;
-        status = derive_steps(session, px_lm_steps(&config, epochs));
+    double epochs = px_stage_is_set(stage, "stop.epochs") ? px_stage_float(stage, "stop.epochs") : 1.0;
+    PX_TRY(derive_steps(session, px_lm_steps(config, epochs)));
+    px_learner_config *learner = &config->learner;
+    *learner = px_settings_learner(session, session->total, px_stage_float(stage, "training.lr"));
+    fit(learner, session, false, config->max_tokens);
+    int shortest = config->pieces ? 2 : px_dataset_summary(session->train)->min_length; /* a piece predicts a token */
+    if (config->batch_size > 0) {
+        learner->batch_sequences = config->batch_size;
+        learner->batch_tokens = config->batch_size * learner->max_item;
+    } else {
+        learner->batch_sequences = config->batch_tokens / (shortest > 2 ? shortest : 2) + 1;
+        learner->batch_tokens = config->batch_tokens;
     }
-    if (status == PX_OK) {
-        config.learner = px_settings_learner(session, session->total, px_stage_float(stage, "training.lr"));
-        fit(&config.learner, session, false, config.max_tokens);
-        status = px_lm_create(&session->trainer, session->algorithm, &config, &model);
-    }
-    px_model_free(&model);
-    return status;
+    return PX_OK;
+}
+
+static px_status build_lm(px_session *session, const char *from)
+{
+    bool unused;
+    PX_TRY(load_learner(session, "policy", "policy", PX_HEAD_LM, from, &session->model, &unused));
+    return px_lm_create(&session->trainer, session->algorithm, &session->lm, &session->model);
+}
+
+static px_status prepare_reward(px_session *session, const char *from)
+{
+    const px_stage *stage = session->stage;
+    px_rm_config *config = &session->rm;
+    PX_TRY(plan_learner(session, "reward", "reward", PX_HEAD_SCALAR, from, &session->model));
+    PX_TRY(px_session_data(session, &session->model.config));
+    *config = (px_rm_config){.train = session->train,
+                             .validation = session->validation,
+                             .demonstrations = session->demonstrations,
+                             .batch_size = px_stage_int(stage, "training.batch_size"),
+                             .shuffle = px_stage_bool(stage, "data.shuffle"),
+                             .center_coeff = px_stage_float(stage, "training.center_rewards_coefficient"),
+                             .max_skipped_steps = (int)px_stage_int(stage, "fault_tolerance.max_skipped_steps")};
+    double epochs = px_stage_is_set(stage, "stop.epochs") ? px_stage_float(stage, "stop.epochs") : 1.0;
+    double rows = (double)px_dataset_count(session->train);
+    PX_TRY(derive_steps(session, (int64_t)(epochs * rows / (double)config->batch_size + 0.999999)));
+    px_learner_config *learner = &config->learner;
+    *learner = px_settings_learner(session, session->total, px_stage_float(stage, "training.lr"));
+    fit(learner, session, true, limit_tokens(session, &session->model));
+    learner->batch_sequences = 2 * config->batch_size;
+    learner->batch_tokens = config->batch_size * learner->max_item;
+    return PX_OK;
 }
 
 static px_status build_reward(px_session *session, const char *from)
 {
-    const px_stage *stage = session->stage;
-    px_model model = {0};
+    px_model *model = &session->model;
     bool had_score;
-    PX_TRY(load_learner(session, "reward", PX_HEAD_SCALAR, from, &model, &had_score));
+    PX_TRY(load_learner(session, "reward", "reward", PX_HEAD_SCALAR, from, model, &had_score));
     if (!had_score) {
-        px_model_init_score(&model, session->trainer.seed);
+        px_model_init_score(model, session->trainer.seed);
     }
     if (from[0] == '\0') { /* a checkpoint's belong to its weights: after the last step they are the result's */
-        model.config.reward_mean = 0.0;
-        model.config.reward_std = 1.0;
+        model->config.reward_mean = 0.0;
+        model->config.reward_std = 1.0;
     }
-    px_status status = px_session_data(session, &model.config);
-    px_rm_config config = {.train = session->train,
-                           .validation = session->validation,
-                           .demonstrations = session->demonstrations,
-                           .batch_size = px_stage_int(stage, "training.batch_size"),
-                           .shuffle = px_stage_bool(stage, "data.shuffle"),
-                           .center_coeff = px_stage_float(stage, "training.center_rewards_coefficient"),
-                           .max_skipped_steps = (int)px_stage_int(stage, "fault_tolerance.max_skipped_steps")};
-    if (status == PX_OK) {
-        double epochs = px_stage_is_set(stage, "stop.epochs") ? px_stage_float(stage, "stop.epochs") : 1.0;
-        double rows = (double)px_dataset_count(session->train);
-        status = derive_steps(session, (int64_t)(epochs * rows / (double)config.batch_size + 0.999999));
-    }
-    if (status == PX_OK) {
-        config.learner = px_settings_learner(session, session->total, px_stage_float(stage, "training.lr"));
-        fit(&config.learner, session, true, limit_tokens(session, &model));
-        status = px_rm_create(&session->trainer, &config, &model);
-    }
-    px_model_free(&model);
-    return status;
+    return px_rm_create(&session->trainer, &session->rm, model);
 }
 
 /* The scorer of sources of kind model; it keeps its own tokenizer only where that differs from the policy's. */
-static px_status load_reward_model(px_session *session, const px_ppo_config *config, px_reward_model **out)
+static px_status prepare_reward_model(px_session *session, px_reward_model **out)
 {
     char dir[PX_PATH_MAX], file[PX_PATH_MAX];
-    bool had_score;
     px_reward_model *reward = px_alloc(sizeof *reward, "the reward model");
     if (reward == NULL) {
         return px_error_code();
     }
     *out = reward;
-    PX_TRY(px_module_load(session, "reward", PX_HEAD_SCALAR, &reward->model, &had_score));
-    if (!had_score) {
-        return px_stage_fail(session->stage, "rl_module.reward", "rl_module.reward: the model has no score head; valid is the "
-                             "result of a reward stage or a ...ForSequenceClassification directory with num_labels 1");
-    }
+    PX_TRY(px_module_plan(session, "reward", PX_HEAD_SCALAR, &reward->model));
     PX_TRY(px_module_dir(session, "reward", dir, sizeof dir));
     PX_TRY(px_path_join(file, sizeof file, dir, "tokenizer.json"));
     if (session->tokenizer != NULL && px_file_exists(file)) {
@@ -161,10 +178,19 @@ static px_status load_reward_model(px_session *session, const px_ppo_config *con
                              "policy's (%d) and it brings no tokenizer of its own", reward->model.config.vocab_size,
                              session->parts.policy.config.vocab_size);
     }
-    int most = config->inference_tokens, positions = reward->model.config.max_positions; /* longer texts lose their front */
-    px_engine_plan plan = {.max_tokens = most, .max_sequences = most, .max_sequence = most < positions ? most : positions,
-                           .threads = session->threads};
-    return px_engine_create(&reward->engine, &reward->model.config, &plan);
+    return PX_OK;
+}
+
+static px_status load_reward_model(const px_session *session, px_model *model)
+{
+    bool had_score;
+    px_model_free(model);
+    PX_TRY(px_module_load(session, "reward", PX_HEAD_SCALAR, model, &had_score));
+    if (!had_score) {
+        return px_stage_fail(session->stage, "rl_module.reward", "rl_module.reward: the model has no score head; valid is the "
+                             "result of a reward stage or a ...ForSequenceClassification directory with num_labels 1");
+    }
+    return PX_OK;
 }
 
 static bool scores_with_model(const px_rewards *rewards)
@@ -195,31 +221,35 @@ static px_status other_tokenizer(const px_session *session, const char *module, 
 }
 
 /* A critic reads the policy's ids, so a body that was trained on other ids cannot be one. */
-static px_status load_critic(px_session *session, const char *from, px_model *critic)
+static px_status choose_critic(px_session *session, const char *from)
 {
-    bool other, had_score;
-    const char *module = "critic";
-    PX_TRY(other_tokenizer(session, module, &other));
+    bool other;
+    session->critic_module = "critic";
+    PX_TRY(other_tokenizer(session, "critic", &other));
     if (other && strcmp(px_stage_origin(session->stage, "rl_module.critic"), "default") != 0) {
         return px_stage_fail(session->stage, "rl_module.critic", "rl_module.critic: its tokenizer is not the policy's; valid is a "
                              "model that reads the policy's ids, such as {same_as: policy}");
     }
     if (other && from[0] == '\0') {
         px_log(PX_NOTE, "the reward model has another tokenizer than the policy: the critic starts as the policy instead");
-        module = "policy";
+        session->critic_module = "policy";
     }
-    return load_learner_as(session, module, "critic", PX_HEAD_SCALAR, from, critic, &had_score);
+    return PX_OK;
 }
 
-static px_status load_parts(px_session *session, const char *from, px_ppo_config *config)
+static const char *reference_module(const px_stage *stage)
+{
+    return px_stage_is_set(stage, "rl_module.reference") ? "reference" : "policy";
+}
+
+static px_status prepare_models(px_session *session, const char *from)
 {
     px_ppo_parts *parts = &session->parts;
     const px_stage *stage = session->stage;
-    bool unused;
-    PX_TRY(load_learner(session, "policy", PX_HEAD_LM, from, &parts->policy, &unused));
-    PX_TRY(load_critic(session, from, &parts->critic));
-    PX_TRY(px_module_load(session, px_stage_is_set(stage, "rl_module.reference") ? "reference" : "policy", PX_HEAD_LM,
-                          &parts->reference, &unused));
+    PX_TRY(plan_learner(session, "policy", "policy", PX_HEAD_LM, from, &parts->policy));
+    PX_TRY(choose_critic(session, from));
+    PX_TRY(plan_learner(session, session->critic_module, "critic", PX_HEAD_SCALAR, from, &parts->critic));
+    PX_TRY(px_module_plan(session, reference_module(stage), PX_HEAD_LM, &parts->reference));
     if (parts->reference.config.vocab_size != parts->policy.config.vocab_size) {
         return px_stage_fail(stage, "rl_module.reference", "rl_module.reference: its vocabulary (%d) is not the policy's (%d)",
                              parts->reference.config.vocab_size, parts->policy.config.vocab_size);
@@ -228,6 +258,15 @@ static px_status load_parts(px_session *session, const char *from, px_ppo_config
         return px_stage_fail(stage, "rl_module.critic", "rl_module.critic: its vocabulary (%d) is smaller than the policy's (%d)",
                              parts->critic.config.vocab_size, parts->policy.config.vocab_size);
     }
+    return PX_OK;
+}
+
+static px_status prepare_ppo(px_session *session, const char *from)
+{
+    px_ppo_parts *parts = &session->parts;
+    const px_stage *stage = session->stage;
+    session->total = px_stage_int(stage, "stop.iterations");
+    PX_TRY(prepare_models(session, from));
     PX_TRY(px_session_data(session, &parts->policy.config));
     parts->tokenizer = session->tokenizer;
     parts->train = (px_prompt_set){session->train, session->rewards->train};
@@ -236,9 +275,9 @@ static px_status load_parts(px_session *session, const char *from, px_ppo_config
                                     ? (int)px_stage_int(stage, "evaluation.num_prompts") : 1 << 20;
     parts->evaluation_samples = (int)px_stage_int(stage, "evaluation.samples");
     parts->evaluation_temperature = px_stage_float(stage, "evaluation.temperature");
-    PX_TRY(px_settings_ppo(session, config, &parts->policy.config));
+    PX_TRY(px_settings_ppo(session, &session->ppo, &parts->policy.config));
     if (scores_with_model(parts->train.rewards) || scores_with_model(parts->evaluation.rewards)) {
-        PX_TRY(load_reward_model(session, config, &parts->reward_model));
+        return prepare_reward_model(session, &parts->reward_model);
     }
     return PX_OK;
 }
@@ -246,18 +285,34 @@ static px_status load_parts(px_session *session, const char *from, px_ppo_config
 static px_status build_ppo(px_session *session, const char *from)
 {
     px_ppo_parts *parts = &session->parts;
-    px_ppo_config config;
-    session->total = px_stage_int(session->stage, "stop.iterations");
-    PX_TRY(load_parts(session, from, &config));
-    return px_ppo_create(&session->trainer, &config, parts);
+    bool unused;
+    PX_TRY(load_learner(session, "policy", "policy", PX_HEAD_LM, from, &parts->policy, &unused));
+    PX_TRY(load_learner(session, session->critic_module, "critic", PX_HEAD_SCALAR, from, &parts->critic, &unused));
+    px_model_free(&parts->reference);
+    PX_TRY(px_module_load(session, reference_module(session->stage), PX_HEAD_LM, &parts->reference, &unused));
+    if (parts->reward_model != NULL) {
+        PX_TRY(load_reward_model(session, &parts->reward_model->model));
+    }
+    return px_ppo_create(&session->trainer, &session->ppo, parts);
 }
 
-px_status px_session_build(px_session *session, const char *from)
+px_status px_session_prepare(px_session *session, const char *from)
 {
     session->trainer.seed = (uint64_t)px_stage_int(session->stage, "run.seed");
     session->trainer.stage = px_stage_name(session->stage);
     session->trainer.threads = session->threads;
     PX_TRY(px_session_tokenizer(session));
+    if (session->algorithm == &px_algorithm_ppo) {
+        PX_TRY(prepare_ppo(session, from));
+    } else {
+        PX_TRY(session->algorithm == &px_algorithm_reward ? prepare_reward(session, from) : prepare_lm(session, from));
+    }
+    px_plan_fill(session);
+    return PX_OK;
+}
+
+px_status px_session_build(px_session *session, const char *from)
+{
     if (session->algorithm == &px_algorithm_ppo) {
         return build_ppo(session, from);
     }

@@ -131,7 +131,9 @@ static px_status write_status(const px_session *session, const char *state, int6
 static px_status iterate(px_session *session, int64_t *finished, bool *done)
 {
     int64_t iteration = *finished + 1;
+    size_t allocations = px_alloc_count();
     PX_TRY(session->algorithm->iterate(&session->trainer, iteration));
+    px_log(PX_DEBUG, "iteration %lld: %zu allocations", (long long)iteration, px_alloc_count() - allocations);
     session->trainer.dirty = true;
     double start = px_now();
     PX_TRY(px_session_write_samples(session, iteration));
@@ -300,6 +302,12 @@ static void free_session(px_session *session)
     px_model_free(&session->parts.policy);
     px_model_free(&session->parts.critic);
     px_model_free(&session->parts.reference);
+    px_model_free(&session->model);
+    if (session->parts.reward_model != NULL) { /* not taken over by a trainer */
+        px_model_free(&session->parts.reward_model->model);
+        px_tokenizer_destroy(session->parts.reward_model->tokenizer);
+        px_free(session->parts.reward_model);
+    }
     px_dataset_destroy(session->train);
     px_dataset_destroy(session->validation);
     px_dataset_destroy(session->demonstrations);
@@ -322,12 +330,17 @@ static px_status prepare_stage(px_session *session)
     px_bcast(from, sizeof from, 0);
     bool resume = from[0] != '\0';
     PX_TRY(px_agree(settle_config(session, resume)));
-    PX_TRY(px_agree(px_session_build(session, from)));
+    PX_TRY(px_agree(px_session_prepare(session, from)));
+    px_plan_print(session);
+    PX_TRY(px_agree(px_plan_check(session))); /* all have looked before one allocates */
+    px_alloc_eager(true);
+    px_status status = px_agree(px_session_build(session, from));
+    px_alloc_eager(false);
+    PX_TRY(status);
     if (resume) {
         PX_TRY(px_agree(px_session_restore(session, from, session->start)));
         px_log(PX_INFO, "continues after iteration %lld from %s", (long long)session->start, from);
     }
-    px_plan_print(session);
     PX_TRY(px_session_open_file(session, resume));
     if (resume) {
         PX_TRY(px_agree(recall(session)));

@@ -66,7 +66,7 @@ static double number_or(const px_stage *stage, const char *module, const char *n
     return otherwise;
 }
 
-static px_status new_model(const px_session *session, const char *module, px_head head, px_model *model)
+static px_status new_config(const px_session *session, const char *module, px_head head, px_model_config *config)
 {
     const px_stage *stage = session->stage;
     char key[160];
@@ -109,24 +109,48 @@ static px_status new_model(const px_session *session, const char *module, px_hea
     if (status != PX_OK) {
         return px_stage_fail(stage, field(key, module, "new.hidden_size"), "rl_module.%s.new: %s", module, px_error_text());
     }
-    PX_TRY(px_model_plan(model, &c));
-    PX_TRY(px_model_alloc(model));
-    px_model_init(model, (uint64_t)px_stage_int(stage, "run.seed"));
+    *config = c;
     return PX_OK;
+}
+
+/* The module whose own entry says where it comes from. */
+static const char *origin(const px_session *session, const char *module)
+{
+    char key[160];
+    while (is_source(session, module, "same_as")) {
+        module = px_stage_text(session->stage, field(key, module, "same_as"));
+    }
+    return module;
+}
+
+px_status px_module_plan(const px_session *session, const char *module, px_head head, px_model *model)
+{
+    char dir[PX_PATH_MAX];
+    px_model_config config;
+    PX_TRY(px_module_dir(session, module, dir, sizeof dir));
+    if (dir[0] == '\0') {
+        PX_TRY(new_config(session, origin(session, module), head, &config));
+    } else {
+        PX_TRY(px_model_config_read(dir, &config));
+        config.head = head;
+    }
+    return px_model_plan(model, &config);
 }
 
 px_status px_module_load(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score)
 {
-    char dir[PX_PATH_MAX], key[160];
+    char dir[PX_PATH_MAX];
+    px_model_config config;
     PX_TRY(px_module_dir(session, module, dir, sizeof dir));
     *had_score = false;
     if (dir[0] != '\0') {
         return px_model_load(model, dir, head, had_score);
     }
-    while (is_source(session, module, "same_as")) {
-        module = px_stage_text(session->stage, field(key, module, "same_as"));
-    }
-    return new_model(session, module, head, model);
+    PX_TRY(new_config(session, origin(session, module), head, &config));
+    PX_TRY(px_model_plan(model, &config));
+    PX_TRY(px_model_alloc(model));
+    px_model_init(model, (uint64_t)px_stage_int(session->stage, "run.seed"));
+    return PX_OK;
 }
 
 px_status px_session_tokenizer(px_session *session)

@@ -2,6 +2,7 @@
 #include "run.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,16 +11,102 @@ static double mib(size_t bytes)
     return (double)bytes / 1048576.0;
 }
 
-static void plan_learners(const px_session *session)
+static void add(px_plan *plan, const char *role, size_t bytes, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+static void add(px_plan *plan, const char *role, size_t bytes, const char *format, ...)
 {
-    for (int l = 0; l < session->trainer.learner_count; l++) {
-        const px_named_learner *named = &session->trainer.learners[l];
-        const px_learner *learner = &named->learner;
-        px_log(PX_INFO, "  %-10s %s, %lld parameters: %.1f MiB a rank (weights, %d x gradients, 2 x moments, activations of %d tokens)",
-               named->name, learner->model.config.family == PX_GPT2 ? "gpt2" : "llama",
-               (long long)px_model_parameters(&learner->model), mib(px_learner_bytes(&learner->model, &learner->config)),
-               learner->depth, px_learner_tokens(&learner->config));
+    PX_CHECK(plan->count < PX_PLAN_ROWS);
+    va_list args;
+    va_start(args, format);
+    snprintf(plan->rows[plan->count].role, sizeof plan->rows->role, "%s", role);
+    vsnprintf(plan->rows[plan->count].parts, sizeof plan->rows->parts, format, args);
+    va_end(args);
+    plan->rows[plan->count++].bytes = bytes;
+    plan->total += bytes;
+}
+
+static void add_learner(px_plan *plan, const char *role, const px_model *model, const px_learner_config *config)
+{
+    px_learner_memory m = px_learner_plan(model, config);
+    double block = mib(m.weights);
+    add(plan, role, m.weights + m.gradients + m.moments + m.engine,
+        "weights %.1f, gradients %d x %.1f, moments 2 x %.1f, activations %.1f (%d tokens)", block, m.gradient_blocks, block,
+        block, mib(m.engine), px_learner_tokens(config));
+}
+
+static void add_frozen(px_plan *plan, const char *role, const px_model *model, size_t engine)
+{
+    size_t weights = model->block * sizeof(px_real);
+    add(plan, role, weights + engine, "weights %.1f, activations %.1f", mib(weights), mib(engine));
+}
+
+static size_t add_ppo(px_plan *plan, const px_session *session)
+{
+    const px_ppo_parts *parts = &session->parts;
+    const px_ppo_config *config = &session->ppo;
+    px_ppo_memory m = px_ppo_plan(config, parts);
+    add_learner(plan, "policy", &parts->policy, &config->policy_learner);
+    add_learner(plan, "critic", &parts->critic, &config->critic_learner);
+    add_frozen(plan, "reference", &parts->reference, m.reference);
+    if (parts->reward_model != NULL) {
+        add_frozen(plan, "reward model", &parts->reward_model->model, m.reward);
     }
+    add(plan, "sampler", m.cache + m.generator, "keys and values %.1f, the rest %.1f", mib(m.cache), mib(m.generator));
+    add(plan, "rollout", m.rollout, "samples, log-probabilities, values, advantages");
+    return m.scratch;
+}
+
+void px_plan_fill(px_session *session)
+{
+    px_plan *plan = &session->plan;
+    size_t buffers = px_sum_f32_tree_bytes();
+    *plan = (px_plan){0};
+    if (session->algorithm == &px_algorithm_ppo) {
+        buffers += add_ppo(plan, session);
+    } else if (session->algorithm == &px_algorithm_reward) {
+        add_learner(plan, "reward", &session->model, &session->rm.learner);
+        buffers += px_rm_bytes(&session->rm);
+    } else {
+        add_learner(plan, "policy", &session->model, &session->lm.learner);
+        buffers += px_lm_bytes(&session->lm);
+    }
+    add(plan, "buffers", buffers, "batches, sums over ranks");
+    add(plan, "data", px_alloc_live(), "token ids, tokenizer, configuration: already there");
+}
+
+/* What the ranks of this node still have to allocate. */
+static size_t wanted(const px_plan *plan)
+{
+    return (plan->total - plan->rows[plan->count - 1].bytes) * (size_t)px_dist_local_size();
+}
+
+static void print_memory(const px_plan *plan)
+{
+    for (int i = 0; i < plan->count; i++) {
+        px_log(PX_INFO, "  %-13s%9.1f MiB  %s", plan->rows[i].role, mib(plan->rows[i].bytes), plan->rows[i].parts);
+    }
+    px_log(PX_INFO, "  %-13s%9.1f MiB  %d rank%s on this node: %.1f MiB, of them %.1f to be taken; %.1f MiB are free", "a rank",
+           mib(plan->total), px_dist_local_size(), px_dist_local_size() == 1 ? "" : "s",
+           mib(plan->total * (size_t)px_dist_local_size()), mib(wanted(plan)), mib(px_memory_available()));
+}
+
+px_status px_plan_check(const px_session *session)
+{
+    const px_plan *plan = &session->plan;
+    size_t want = wanted(plan), have = px_memory_available();
+    int largest = 0;
+    if (want <= have) {
+        return PX_OK;
+    }
+    for (int i = 1; i < plan->count; i++) {
+        largest = plan->rows[i].bytes > plan->rows[largest].bytes ? i : largest;
+    }
+    return px_fail(PX_CONFIG, "out of memory: the plan wants %.1f MiB (%zu bytes) for %d rank%s of node %s, %.1f MiB (%zu bytes) "
+                   "are free; most of it is for %s: %.1f MiB a rank (%s). Fewer ranks a node, smaller models, fewer tokens "
+                   "(learners.gradient_leaf_tokens, env_runners.max_slots) or debugging.deterministic: false take less",
+                   mib(want), want, px_dist_local_size(), px_dist_local_size() == 1 ? "" : "s", px_dist_host(), mib(have), have,
+                   plan->rows[largest].role, mib(plan->rows[largest].bytes), plan->rows[largest].parts);
 }
 
 static void plan_ppo(const px_session *session)
@@ -29,10 +116,10 @@ static void plan_ppo(const px_session *session)
     int64_t each = px_stage_int(stage, "env_runners.samples_per_prompt"), samples = prompts * each;
     int64_t minibatch = px_stage_int(stage, "training.minibatch_size"), epochs = px_stage_int(stage, "training.num_epochs");
     int64_t steps = epochs * ((samples + minibatch - 1) / minibatch);
-    px_log(PX_INFO, "  iteration  %lld prompts x %lld samples = %lld samples; %lld epochs x %lld minibatches of %lld = %lld "
+    px_log(PX_INFO, "  iteration    %lld prompts x %lld samples = %lld samples; %lld epochs x %lld minibatches of %lld = %lld "
                     "optimizer steps; %lld iterations", (long long)prompts, (long long)each, (long long)samples,
            (long long)epochs, (long long)(steps / epochs), (long long)minibatch, (long long)steps, (long long)session->total);
-    px_log(PX_INFO, "  a rank     samples %lld prompts an iteration, scores its own samples, learns %s of each minibatch",
+    px_log(PX_INFO, "  each rank    samples %lld prompts an iteration, scores its own samples, learns %s of each minibatch",
            (long long)((prompts + px_dist_size() - 1) / px_dist_size()), px_dist_size() > 1 ? "its share" : "all");
 }
 
@@ -45,10 +132,9 @@ void px_plan_print(const px_session *session)
     if (session->algorithm == &px_algorithm_ppo) {
         plan_ppo(session);
     } else {
-        px_log(PX_INFO, "  steps      %lld optimizer steps", (long long)session->total);
+        px_log(PX_INFO, "  steps        %lld optimizer steps", (long long)session->total);
     }
-    plan_learners(session);
-    px_log(PX_INFO, "  memory     %.1f MiB allocated on this rank", mib(px_alloc_live()));
+    print_memory(&session->plan);
     if (!px_compute_row_invariant()) {
         px_log(PX_NOTE, "the forward is not batch-invariant on this processor: old log-probabilities are recomputed by the learner");
     }

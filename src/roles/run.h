@@ -37,6 +37,16 @@ struct px_run {
     double started, time_limit; /* seconds; limit 0: none */
 };
 
+enum { PX_PLAN_ROWS = 16 };
+typedef struct px_plan { /* bytes that a rank takes, by role */
+    struct {
+        char role[16], parts[160];
+        size_t bytes;
+    } rows[PX_PLAN_ROWS];
+    int count;
+    size_t total;
+} px_plan;
+
 /* Everything of one stage while it runs. */
 typedef struct px_session {
     px_run *run;
@@ -51,7 +61,13 @@ typedef struct px_session {
     px_tokenizer *tokenizer;
     px_dataset *train, *validation, *demonstrations;
     uint64_t data_hash;
+    px_lm_config lm;            /* what the trainer is made from: one of lm; rm; ppo and parts */
+    px_rm_config rm;
+    px_ppo_config ppo;
     px_ppo_parts parts;
+    px_model model;             /* of lm and rm */
+    const char *critic_module;  /* whose weights the critic starts from */
+    px_plan plan;
     char **stop_strings;
     px_trainer trainer;
     /* outputs, rank 0 */
@@ -73,6 +89,8 @@ typedef struct px_session {
 
 /* models.c: what rl_module names. head: what the caller needs. */
 px_status px_module_load(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score);
+/* Its table without weights, from the same place. */
+px_status px_module_plan(const px_session *session, const char *module, px_head head, px_model *model);
 /* The directory that a module's weights come from ("" for new ones). */
 px_status px_module_dir(const px_session *session, const char *module, char *out, size_t size);
 px_status px_stage_dir(const px_run *run, const px_stage *stage, char *out, size_t size);
@@ -86,7 +104,9 @@ px_status px_settings_rewards(const px_stage *stage, const char *list, px_reward
 px_learner_config px_settings_learner(const px_session *session, int64_t schedule_steps, double lr);
 px_status px_settings_ppo(px_session *session, px_ppo_config *config, const px_model_config *policy);
 
-/* build.c: trainer of the stage, from scratch or from the checkpoint `from` ("" for scratch). */
+/* build.c: trainer of the stage, from scratch or from the checkpoint `from` ("" for scratch). Everything small first: data,
+ * tables of the models, sizes of all buffers; then the weights and the rest of the plan. Local, both. */
+px_status px_session_prepare(px_session *session, const char *from);
 px_status px_session_build(px_session *session, const char *from);
 
 /* checkpoint.c */
@@ -110,6 +130,10 @@ void px_monitor_stop(void);
 
 /* plan.c, table.c: what a person reads. */
 void px_plan_print(const px_session *session);
+/* Fills session->plan; local. */
+void px_plan_fill(px_session *session);
+/* PX_CONFIG when the ranks of this node want more than it has. Local; no rank may have begun to allocate. */
+px_status px_plan_check(const px_session *session);
 void px_progress_line(const px_session *session, int64_t iteration);
 void px_phases_print(const px_session *session); /* share of wall time per phase */
 px_status px_table_print(px_run *run);

@@ -233,6 +233,11 @@ px_status px_settings_ppo(px_session *session, px_ppo_config *config, const px_m
     config->critic_learner = px_settings_learner(session, session->total * steps, px_stage_float(stage, "training.critic_lr"));
     config->policy_learner.max_item = config->policy_learner.max_sequence = length;
     config->critic_learner.max_item = config->critic_learner.max_sequence = length;
+    px_learner_config *learners[] = {&config->policy_learner, &config->critic_learner};
+    for (int i = 0; i < 2; i++) {
+        learners[i]->batch_sequences = config->minibatch_size < samples ? config->minibatch_size : samples;
+        learners[i]->batch_tokens = learners[i]->batch_sequences * length;
+    }
     double slots = 64.0;
     px_stage_number(stage, "env_runners.max_slots", &slots);
     config->max_slots = (int)slots;
