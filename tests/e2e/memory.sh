@@ -88,21 +88,33 @@ training: {prompts_per_iteration: 4, minibatch_size: 4, num_epochs: 1, lr: 1.0e-
 stop: {iterations: 1}
 END
 
-field() { awk -v f="$1:" '$1 == f {print $2}' "/proc/$2/status" 2>/dev/null; }
+# anonymous PID: sets `now` to its resident anonymous KiB; no process is started, as this runs often
+anonymous() {
+    local name value unit
+    now=
+    while read -r name value unit; do
+        [ "$name" = RssAnon: ] && { now=$value; return; }
+    done 2>/dev/null < "/proc/$1/status"
+}
 
 # measure NAME RANKS LOG: peak of anonymous bytes of every rank less what it had before the first allocation, MiB
 measure() {
     local name=$1 ranks=$2 log=$dir/$1.$2.log launcher=() before=() peak=() pid
     [ "$ranks" -gt 1 ] && launcher=(mpirun -n "$ranks")
     ${launcher[@]+"${launcher[@]}"} "$program" train "$dir/$name.yaml" \
-        --run-dir "$dir/run.$name.$ranks" --set run.threads_per_rank=1 > "$log" 2>&1 &
-    local job=$! planned
+        --run-dir "$dir/run.$name.$ranks" --set run.threads_per_rank=$((ranks > 1 ? 1 : 2)) > "$log" 2>&1 &
+    local job=$! planned= now=
     while kill -0 $job 2>/dev/null; do
-        for pid in $job $(pgrep -P $job); do
-            [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = phalanx ] || continue
-            local now=$(field RssAnon "$pid")
+        local children=
+        [ "$ranks" -gt 1 ] && read -r children 2>/dev/null < "/proc/$job/task/$job/children"
+        for pid in ${children:-$job}; do
+            [ "/proc/$pid/exe" -ef "$program" ] || continue
+            anonymous "$pid"
             [ -n "$now" ] || continue
-            grep -q "a rank .* are free" "$log" || before[$pid]=$now
+            if [ -z "$planned" ]; then
+                planned=$(awk '$1 == "a" && $2 == "rank" {print $3}' "$log")
+                [ -z "$planned" ] && before[$pid]=$now
+            fi
             [ "$now" -gt "${peak[$pid]:-0}" ] && peak[$pid]=$now
         done
         sleep 0.05
@@ -112,7 +124,9 @@ measure() {
     if [ $code -ne 0 ]; then
         echo "FAILED: $name on $ranks ranks ends with $code"; tail -5 "$log"; failed=1; return
     fi
-    planned=$(awk '$1 == "a" && $2 == "rank" {print $3}' "$log")
+    if [ "${#peak[@]}" -ne "$ranks" ]; then
+        echo "FAILED: $name on $ranks ranks: ${#peak[@]} processes were seen"; failed=1
+    fi
     for pid in "${!peak[@]}"; do
         awk -v name="$name" -v ranks="$ranks" -v plan="$planned" -v peak="${peak[$pid]}" -v before="${before[$pid]:-0}" 'BEGIN {
             used = (peak - before) / 1024; share = used / plan
