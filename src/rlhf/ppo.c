@@ -117,7 +117,8 @@ static void destroy(px_trainer *trainer)
     px_order_free(&ppo->order);
     px_buf_free(&ppo->text);
     px_ids_free(&ppo->ids);
-    void *const scratch[] = {ppo->texts, ppo->places, ppo->raw, ppo->place, ppo->stats, ppo->values, ppo->dvalues, ppo->sampled_ids, ppo->sampled_logprobs,
+    void *const scratch[] = {ppo->texts, ppo->places, ppo->raw,
+                             ppo->place, ppo->stats, ppo->values, ppo->dvalues, ppo->sampled_ids, ppo->sampled_logprobs,
                              ppo->completions, ppo->requests, ppo->wide, ppo->visited, ppo->permutation,
                              ppo->batch_tokens, ppo->sums, ppo->updates};
     for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++) {
