@@ -259,7 +259,9 @@ if command -v mpirun > /dev/null; then
     program 65 "exit status 3" 'exit 3'
     program 65 "answered none" 'sleep 100'
     cp good-score score
-    PHALANX_FAULT=memory:30:1 train 78 "out of memory" sft.yaml
+    for n in 3 15; do
+        PHALANX_FAULT=memory:$n:1 train 78 "out of memory" sft.yaml
+    done
     export PHALANX_FAULT=learner.nan:1:1
     rm -rf run; mpirun -n 2 "$phalanx" train sft.yaml > out 2> err || fail "a skipped step of rank 1: $(cat err)"
     "$phalanx" inspect run events 2>&1 | grep -q step_skipped || fail "no event of rank 1's step"
