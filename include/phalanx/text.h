@@ -96,6 +96,11 @@ typedef struct px_data_options {
 } px_data_options;
 
 typedef struct px_dataset px_dataset;
+typedef struct px_part { /* rows that follow each other and are visited `weight` times in an epoch */
+    int64_t count;
+    double weight;
+} px_part;
+int64_t px_parts_epoch(const px_part *parts, int count); /* positions of an epoch */
 typedef struct px_data_summary {
     char shape[64];                  /* "prompt+completion", "chosen+rejected (implicit prompt)", ... */
     int64_t records, rows, cut, dropped;
@@ -107,13 +112,25 @@ typedef struct px_data_summary {
     int64_t duplicate_prompts;
     int64_t histogram[24];           /* rows of length in [2^i, 2^(i+1)) */
 } px_data_summary;
-/* Reads and tokenises a file (.jsonl, .json array, .txt one text per blank-line-separated paragraph; .gz, .zst of each).
- * PX_DATA: "FILE:LINE: what is wrong; what is valid". Deterministic: no rank, no thread in it. */
-px_status px_dataset_load(px_dataset **dataset, const char *path, const px_data_options *options);
+/* A file of a data set. weight: how many times an epoch goes through it; 0.5 takes the other half in the next epoch. */
+typedef struct px_source {
+    const char *path;
+    double weight;
+} px_source;
+/* Reads and tokenises files (.jsonl, .json array, .txt one text per blank-line-separated paragraph; .gz, .zst of each),
+ * one after another; each may have a shape of its own. PX_DATA: "FILE:LINE: what is wrong; what is valid".
+ * Deterministic: no rank, no thread in it. */
+px_status px_dataset_load_files(px_dataset **dataset, const px_source *sources, int count,
+                                const px_data_options *options);
+px_status px_dataset_load(px_dataset **dataset, const char *path, const px_data_options *options); /* one file */
 void px_dataset_destroy(px_dataset *dataset);
 int64_t px_dataset_count(const px_dataset *dataset);
 void px_dataset_row(const px_dataset *dataset, int64_t index, px_row *row); /* views: valid until destroy */
-const px_data_summary *px_dataset_summary(const px_dataset *dataset);
+const px_data_summary *px_dataset_summary(const px_dataset *dataset); /* of all files */
+const px_data_summary *px_dataset_file_summary(const px_dataset *dataset, int file); /* duplicates: of the whole alone */
+const px_part *px_dataset_parts(const px_dataset *dataset, int *count); /* one a file, in order; rows of a file follow
+                                                                           each other */
+double px_dataset_epoch_tokens(const px_dataset *dataset); /* that an epoch takes, by weight */
 /* Over all ids, masks and margins, of prompts over their records too: what a resumed run must find unchanged. */
 uint64_t px_dataset_hash(const px_dataset *dataset);
 
@@ -125,15 +142,21 @@ px_status px_records_each(const char *path, px_record_fn fn, void *arg);
 
 /* ---- order ------------------------------------------------------------------------------------------------------------
  * Which rows make optimizer step or iteration k: a function of (seed, epoch) alone. Positions run over epochs without
- * end: position p is row permutation(epoch = p / rows)[p % rows]; shuffle false: p % rows. */
+ * end: position p is place permutation(epoch = p / length)[p % length] of its epoch; shuffle false: place p % length.
+ * The places of an epoch are `weight` passes over the first part's rows, then over the second's, and so on: an epoch
+ * takes weight * rows of them (rounded, at least one) and the next goes on where it ended. A pass that epochs share is
+ * in strides with shuffle (each epoch sees rows from all over the file), from first to last without. */
 typedef struct px_order {
-    int64_t rows;
+    const px_part *parts;
+    int part_count;
+    int64_t length;   /* positions of an epoch */
     bool shuffle;
     px_rng rng;
     int64_t epoch;    /* of the cached permutation; -1: none */
     int64_t *permutation;
 } px_order;
-px_status px_order_init(px_order *order, int64_t rows, bool shuffle, px_rng rng);
+/* parts: borrowed until px_order_free. */
+px_status px_order_init(px_order *order, const px_part *parts, int part_count, bool shuffle, px_rng rng);
 void px_order_free(px_order *order);
 int64_t px_order_row(px_order *order, int64_t position);
 

@@ -102,7 +102,8 @@ const int px_reward_key_count = sizeof px_reward_keys / sizeof px_reward_keys[0]
 const px_key px_source_keys[] = {
     {"file", PATH, NULL, NULL, NULL, "", DATA, PX_NEEDED, NULL,
      "JSONL, JSON array or text, also .gz and .zst."},
-    {"weight", FLOAT, "1.0", NULL, "(0,1000]", "1", DATA, 0, NULL, "How often its rows count in an epoch."},
+    {"weight", FLOAT, "1.0", NULL, "(0,1000]", "1", DATA, 0, NULL,
+     "How many times an epoch goes through it; 0.5 takes one half in the first epoch, the other in the second."},
 };
 const int px_source_key_count = sizeof px_source_keys / sizeof px_source_keys[0];
 
@@ -131,7 +132,7 @@ const px_key px_keys[] = {
      "tokenizer.json or its directory. null: the directory of the first model."},
 
     {"data.train", PX_KEY_SOURCES, NULL, NULL, NULL, "", DATA, PX_NEEDED, NULL,
-     "A file, or a list of files and maps {file, weight}."},
+     "A file, or a list of files and maps {file, weight}. Each may have a shape of its own."},
     {"data.validation", PATH, NULL, NULL, "null", "", DATA, 0, NULL, "Held-out rows of the same shape."},
     {"data.demonstrations", PATH, NULL, NULL, "null", "", PX_ON_REWARD, 0, NULL,
      "Rows {prompt, completion} whose mean score becomes 0 at the end. null: the chosen sides of the pairs."},

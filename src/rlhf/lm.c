@@ -15,6 +15,7 @@ typedef struct lm {
     px_lm_config config;
     piece *pieces;
     int64_t piece_count;
+    px_part *parts;       /* pieces of each file, with its weight */
     px_order order;
     double cursor;        /* pieces taken so far, over all epochs */
     double tokens_lifetime;
@@ -50,41 +51,56 @@ static void add_sequence(px_ragged *ragged, const px_row *row, const piece *p, i
     }
 }
 
-/* Texts longer than max_tokens become pieces of max_tokens; a last piece of one token has nothing to predict. */
-static px_status make_pieces(lm *self)
+/* Texts longer than max_tokens become pieces of max_tokens; a last piece of one token has nothing to predict. Returns how
+ * many a row gives, and fills them in unless out is NULL. */
+static int64_t cut_row(const px_lm_config *config, int64_t r, piece *out)
 {
-    const px_lm_config *config = &self->config;
-    int64_t rows = px_dataset_count(config->train), capacity = 0;
-    for (int pass = 0; pass < 2; pass++) {
-        int64_t n = 0;
-        for (int64_t r = 0; r < rows; r++) {
-            px_row row;
-            px_dataset_row(config->train, r, &row);
-            int limit = config->max_tokens;
-            for (int at = 0; at < row.length; at += limit) {
-                int length = row.length - at < limit ? row.length - at : limit;
-                piece p = {r, at, length};
-                if (length >= 2 && target_count(&row, &p) > 0) {
-                    if (pass == 1) {
-                        self->pieces[n] = p;
-                    }
-                    n++;
-                }
-                if (!config->pieces) {
-                    break;
-                }
+    px_row row;
+    int64_t n = 0;
+    px_dataset_row(config->train, r, &row);
+    for (int at = 0, limit = config->max_tokens; at < row.length; at += limit) {
+        piece p = {r, at, row.length - at < limit ? row.length - at : limit};
+        if (p.length >= 2 && target_count(&row, &p) > 0) {
+            if (out != NULL) {
+                out[n] = p;
             }
+            n++;
         }
-        capacity = n;
-        if (pass == 0) {
-            self->pieces = px_alloc_array((size_t)n, sizeof(piece), "the pieces of the training texts");
-            if (self->pieces == NULL) {
-                return px_error_code();
-            }
+        if (!config->pieces) {
+            break;
         }
     }
-    self->piece_count = capacity;
-    return capacity > 0 ? PX_OK : px_fail(PX_DATA, "the training data has no row with a token to predict");
+    return n;
+}
+
+static px_status make_pieces(lm *self, px_rng rng)
+{
+    const px_lm_config *config = &self->config;
+    int files;
+    const px_part *rows = px_dataset_parts(config->train, &files);
+    self->parts = px_alloc_array((size_t)files, sizeof *self->parts, "the files of the training texts");
+    if (self->parts == NULL) {
+        return px_error_code();
+    }
+    for (int64_t f = 0, r = 0; f < files; f++) {
+        self->parts[f].weight = rows[f].weight;
+        for (int64_t end = r + rows[f].count; r < end; r++) {
+            self->parts[f].count += cut_row(config, r, NULL);
+        }
+        self->piece_count += self->parts[f].count;
+    }
+    if (self->piece_count == 0) {
+        return px_fail(PX_DATA, "the training data has no row with a token to predict");
+    }
+    self->pieces = px_alloc_array((size_t)self->piece_count, sizeof(piece), "the pieces of the training texts");
+    if (self->pieces == NULL) {
+        return px_error_code();
+    }
+    for (int64_t r = 0, n = 0; r < px_dataset_count(config->train); r++) {
+        n += cut_row(config, r, self->pieces + n);
+    }
+    return px_order_init(&self->order, self->parts, files, config->shuffle,
+                         rng);
 }
 
 static int64_t most_items(const lm *self)
@@ -185,7 +201,7 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     px_trainer_set(trainer, "grad_norm", step.grad_norm);
     px_trainer_set(trainer, "lr", step.lr);
     px_trainer_set(trainer, "num_tokens", self->tokens_lifetime);
-    px_trainer_set(trainer, "epoch", self->cursor / (double)self->piece_count);
+    px_trainer_set(trainer, "epoch", self->cursor / (double)self->order.length);
     px_trainer_set(trainer, "tokens_per_s", tokens / seconds);
     px_trainer_set(trainer, "timers/learn", seconds);
     return px_trainer_skipped(trainer, iteration, trainer->learners[0].name, step.skipped, self->config.max_skipped_steps);
@@ -299,6 +315,7 @@ static void destroy(px_trainer *trainer)
     px_order_free(&self->order);
     px_ragged_free(&self->ragged);
     px_free(self->pieces);
+    px_free(self->parts);
     px_free(self->batch);
     px_free(self->tokens);
     px_free(self->sums);
@@ -307,28 +324,32 @@ static void destroy(px_trainer *trainer)
 
 int64_t px_lm_steps(const px_lm_config *config, double epochs)
 {
-    int64_t rows = px_dataset_count(config->train);
+    int files;
+    const px_part *parts = px_dataset_parts(config->train, &files);
     double steps;
     if (config->batch_size > 0) {
-        steps = epochs * (double)rows / (double)config->batch_size;
+        steps = epochs * (double)px_parts_epoch(parts, files) / (double)config->batch_size;
     } else {
-        steps = epochs * (double)px_dataset_summary(config->train)->tokens / (double)config->batch_tokens;
+        steps = epochs * px_dataset_epoch_tokens(config->train) / (double)config->batch_tokens;
     }
     return (int64_t)ceil(steps - 1e-9);
 }
 
 size_t px_lm_bytes(const px_lm_config *config)
 {
-    int64_t pieces = px_dataset_count(config->train), tokens = px_dataset_summary(config->train)->tokens;
+    int files;
+    const px_part *parts = px_dataset_parts(config->train, &files);
+    int64_t pieces = px_dataset_count(config->train), places = px_parts_epoch(parts, files);
     int64_t items = config->batch_size;
     if (config->pieces && config->max_tokens > 0) {
-        pieces += tokens / config->max_tokens;
+        pieces += px_dataset_summary(config->train)->tokens / config->max_tokens;
+        places += (int64_t)px_dataset_epoch_tokens(config->train) / config->max_tokens;
     }
     if (items == 0) {
         int shortest = px_dataset_summary(config->train)->min_length;
         items = config->batch_tokens / (shortest > 2 ? shortest : 2) + 1;
     }
-    return (size_t)pieces * (sizeof(piece) + sizeof(int64_t)) + px_ragged_bytes(px_learner_tokens(&config->learner)) +
+    return (size_t)pieces * sizeof(piece) + (size_t)places * sizeof(int64_t) + px_ragged_bytes(px_learner_tokens(&config->learner)) +
            (size_t)items * (sizeof(piece) + sizeof(int32_t) + STATS * sizeof(double));
 }
 
@@ -341,10 +362,8 @@ px_status px_lm_create(px_trainer *trainer, const px_algorithm *algorithm, const
     }
     trainer->self = self;
     self->config = *config;
-    PX_TRY(make_pieces(self));
+    PX_TRY(make_pieces(self, px_rng_make(trainer->seed, trainer->stage, PX_RNG_ORDER)));
     self->max_items = most_items(self);
-    PX_TRY(px_order_init(&self->order, self->piece_count, config->shuffle,
-                         px_rng_make(trainer->seed, trainer->stage, PX_RNG_ORDER)));
     self->batch = px_alloc_array((size_t)self->max_items, sizeof(piece), "a minibatch");
     self->tokens = px_alloc_array((size_t)self->max_items, sizeof(int32_t), "minibatch lengths");
     self->sums = px_alloc_array((size_t)self->max_items * STATS, sizeof(double), "minibatch sums");

@@ -301,7 +301,9 @@ px_status px_ppo_create(px_trainer *trainer, const px_ppo_config *config, px_ppo
 
     ppo->parts.evaluation_prompts = evaluation_prompts(&ppo->parts);
     sizes s = derive_sizes(config, &ppo->parts);
-    PX_TRY(px_order_init(&ppo->order, px_dataset_count(parts->train.data), config->shuffle,
+    int part_count;
+    const px_part *prompts = px_dataset_parts(parts->train.data, &part_count);
+    PX_TRY(px_order_init(&ppo->order, prompts, part_count, config->shuffle,
                          px_rng_make(trainer->seed, trainer->stage, PX_RNG_ORDER)));
     PX_TRY(alloc_scratch(ppo, &s));
     PX_TRY(px_rollout_alloc(&ppo->rollout, s.samples, config->max_prompt_tokens, config->sampling.max_new_tokens,

@@ -110,7 +110,7 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     px_trainer_set(trainer, "grad_norm", step.grad_norm);
     px_trainer_set(trainer, "lr", step.lr);
     px_trainer_set(trainer, "num_tokens", self->tokens_lifetime);
-    px_trainer_set(trainer, "epoch", self->cursor / (double)px_dataset_count(self->config.train));
+    px_trainer_set(trainer, "epoch", self->cursor / (double)self->order.length);
     px_trainer_set(trainer, "tokens_per_s", tokens / seconds);
     px_trainer_set(trainer, "timers/learn", seconds);
     return px_trainer_skipped(trainer, iteration, trainer->learners[0].name, step.skipped, self->config.max_skipped_steps);
@@ -239,8 +239,9 @@ static void destroy(px_trainer *trainer)
 
 size_t px_rm_bytes(const px_rm_config *config)
 {
-    int most = px_learner_tokens(&config->learner);
-    return (size_t)px_dataset_count(config->train) * sizeof(int64_t) + px_ragged_bytes(most) +
+    int most = px_learner_tokens(&config->learner), part_count;
+    const px_part *parts = px_dataset_parts(config->train, &part_count);
+    return (size_t)px_parts_epoch(parts, part_count) * sizeof(int64_t) + px_ragged_bytes(most) +
            (size_t)most * 2 * sizeof(double) +
            (size_t)config->batch_size * (sizeof(int64_t) + sizeof(int32_t) + STATS * sizeof(double));
 }
@@ -254,8 +255,9 @@ px_status px_rm_create(px_trainer *trainer, const px_rm_config *config, px_model
     }
     trainer->self = self;
     self->config = *config;
-    int most = px_learner_tokens(&config->learner);
-    PX_TRY(px_order_init(&self->order, px_dataset_count(config->train), config->shuffle,
+    int most = px_learner_tokens(&config->learner), part_count;
+    const px_part *parts = px_dataset_parts(config->train, &part_count);
+    PX_TRY(px_order_init(&self->order, parts, part_count, config->shuffle,
                          px_rng_make(trainer->seed, trainer->stage, PX_RNG_ORDER)));
     PX_TRY(px_ragged_alloc(&self->ragged, most));
     size_t items = (size_t)config->batch_size;

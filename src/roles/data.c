@@ -4,17 +4,48 @@
 #include <stdio.h>
 #include <string.h>
 
+static void describe(const char *what, const char *path, const px_data_summary *s)
+{
+    px_log(PX_INFO, "%-12s %s: %lld rows (%s), %lld tokens, length %d to %d, mean %.1f; %lld cut, %lld dropped", what, path,
+           (long long)s->rows, s->shape, (long long)s->tokens, s->min_length, s->max_length, s->mean_length, (long long)s->cut,
+           (long long)s->dropped);
+}
+
+static px_status load_files(px_session *session, const px_source *sources, int count, px_data_options *options,
+                            px_dataset **data, const char *what)
+{
+    PX_TRY(px_dataset_load_files(data, sources, count, options));
+    for (int i = 0; i < count; i++) {
+        char name[64];
+        snprintf(name, sizeof name, sources[i].weight == 1.0 ? "%s" : "%s x %g", what, sources[i].weight);
+        describe(name, sources[i].path, px_dataset_file_summary(*data, i));
+    }
+    session->data_hash = px_hash(&(uint64_t){px_dataset_hash(*data)}, sizeof(uint64_t), session->data_hash);
+    return PX_OK;
+}
+
 static px_status load_one(px_session *session, const char *key, px_data_options *options, px_dataset **data, const char *what)
 {
     char path[PX_PATH_MAX];
     PX_TRY(px_stage_path(session->stage, key, path, sizeof path));
-    PX_TRY(px_dataset_load(data, path, options));
-    const px_data_summary *s = px_dataset_summary(*data);
-    px_log(PX_INFO, "%-12s %s: %lld rows (%s), %lld tokens, length %d to %d, mean %.1f; %lld cut, %lld dropped%s", what, path,
-           (long long)s->rows, s->shape, (long long)s->tokens, s->min_length, s->max_length, s->mean_length, (long long)s->cut,
-           (long long)s->dropped, "");
-    session->data_hash = px_hash(&(uint64_t){px_dataset_hash(*data)}, sizeof(uint64_t), session->data_hash);
-    return PX_OK;
+    return load_files(session, &(px_source){path, 1.0}, 1, options, data, what);
+}
+
+static px_status load_list(px_session *session, const char *key, px_data_options *options, px_dataset **data, const char *what)
+{
+    const px_stage *stage = session->stage;
+    int count = px_stage_list_count(stage, key);
+    px_source *sources = px_alloc_array((size_t)count, sizeof *sources, "files of a data set");
+    for (int i = 0; sources != NULL && i < count; i++) {
+        char entry[160];
+        snprintf(entry, sizeof entry, "%s.%d.file", key, i);
+        sources[i].path = px_stage_text(stage, entry);
+        snprintf(entry, sizeof entry, "%s.%d.weight", key, i);
+        sources[i].weight = px_stage_float(stage, entry);
+    }
+    px_status status = sources != NULL ? load_files(session, sources, count, options, data, what) : px_error_code();
+    px_free(sources);
+    return status;
 }
 
 static px_status choose_renderer(const px_session *session, px_data_options *options)
@@ -34,10 +65,7 @@ static px_status choose_renderer(const px_session *session, px_data_options *opt
 static px_status load_training(px_session *session, px_data_options *options, bool reward)
 {
     const px_stage *stage = session->stage;
-    if (px_stage_list_count(stage, "data.train") > 1) {
-        return px_stage_fail(stage, "data.train", "a list of several files is not built yet; valid is one file");
-    }
-    PX_TRY(load_one(session, "data.train", options, &session->train, "train"));
+    PX_TRY(load_list(session, "data.train", options, &session->train, "train"));
     if (px_stage_is_set(stage, "data.validation")) {
         PX_TRY(load_one(session, "data.validation", options, &session->validation, "validation"));
     }

@@ -1,6 +1,7 @@
 /* A data set in memory: all ids in one array, a small entry per row, the records' own JSON behind each other. */
 #include "rows.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +11,15 @@ typedef struct px_entry {
     double margin;
 } px_entry;
 
+typedef struct px_data_file {
+    int64_t first_record; /* number of its first record in the whole */
+    px_data_summary summary;
+} px_data_file;
+
 struct px_dataset {
+    px_data_file *files;
+    px_part *parts;     /* [file_count] */
+    int file_count;
     px_ids ids;         /* row by row: the row, then its rejected side */
     px_buf masks, json; /* a byte per id of masked rows; NUL-terminated records */
     px_entry *entries;
@@ -21,6 +30,7 @@ struct px_dataset {
 
 typedef struct px_loader {
     px_dataset *dataset;
+    px_data_file *file;
     const char *path;
     px_row_maker maker;
     int64_t equal_line; /* of the first pair with equal sides; 0: none */
@@ -70,8 +80,9 @@ static void count_row(px_data_summary *summary, const px_entry *entry) {
     summary->rows++;
 }
 
-static px_status store(px_dataset *dataset, const px_row_maker *maker, int64_t record, const char *json,
-                       size_t length) {
+static px_status store(px_loader *loader, int64_t record, const char *json, size_t length) {
+    px_dataset *dataset = loader->dataset;
+    const px_row_maker *maker = &loader->maker;
     PX_TRY(grow(dataset));
     px_entry entry = {.record = record, .start = dataset->ids.length, .mask_start = -1,
                       .json_start = (int64_t)dataset->json.length, .length = (int)maker->ids.length,
@@ -87,13 +98,13 @@ static px_status store(px_dataset *dataset, const px_row_maker *maker, int64_t r
     PX_TRY(px_buf_add(&dataset->json, "", 1));
     dataset->entries[dataset->count++] = entry;
     hash_row(dataset, maker, json, length);
-    count_row(&dataset->summary, &entry);
+    count_row(&loader->file->summary, &entry);
     return PX_OK;
 }
 
 static px_status add_record(px_loader *loader, const json_t *record, int64_t number, int64_t line, const char *json,
                             size_t length) {
-    px_data_summary *summary = &loader->dataset->summary;
+    px_data_summary *summary = &loader->file->summary;
     px_kind kind = loader->maker.options->kind;
     if (!loader->maker.shape) PX_TRY(px_shape_find(&loader->maker.shape, record, kind));
     else PX_TRY(px_shape_check(loader->maker.shape, record, kind));
@@ -107,7 +118,7 @@ static px_status add_record(px_loader *loader, const json_t *record, int64_t num
         if (!loader->equal_line) loader->equal_line = line;
         break;
     case PX_ROW_CUT: summary->cut++; /* fall through */
-    case PX_ROW_KEPT: return store(loader->dataset, &loader->maker, number, json, length);
+    case PX_ROW_KEPT: return store(loader, loader->file->first_record + number, json, length);
     }
     summary->dropped++;
     return PX_OK;
@@ -145,7 +156,7 @@ static px_status count_duplicates(px_dataset *dataset) {
 
 /* A stray pair with equal sides is left out and counted; many of them mean that the file is not what it should be. */
 static px_status check_usable(const px_loader *loader) {
-    const px_data_summary *summary = &loader->dataset->summary;
+    const px_data_summary *summary = &loader->file->summary;
     if (summary->dropped_equal * 50 > summary->records)
         return px_fail(PX_DATA, "%s:%lld: field \"%s\" equals field \"%s\" (in %lld of %lld pairs; up to 2 %% are left "
                                 "out); valid is two different answers", loader->path, (long long)loader->equal_line,
@@ -158,25 +169,66 @@ static px_status check_usable(const px_loader *loader) {
                    (long long)summary->dropped_empty);
 }
 
-static px_status load(px_loader *loader) {
-    px_dataset *dataset = loader->dataset;
-    PX_TRY(px_records_each(loader->path, on_record, loader));
-    PX_TRY(check_usable(loader));
-    strncpy(dataset->summary.shape, loader->maker.shape->name, sizeof dataset->summary.shape - 1);
+static px_status load_file(px_dataset *dataset, int at, const px_source *source, const px_data_options *options) {
+    px_loader loader = {.dataset = dataset, .file = &dataset->files[at], .path = source->path,
+                        .maker = {.options = options}};
+    px_data_summary *summary = &loader.file->summary;
+    loader.file->first_record = dataset->summary.records;
+    px_status status = px_records_each(source->path, on_record, &loader);
+    if (status == PX_OK) status = check_usable(&loader);
+    if (status == PX_OK) snprintf(summary->shape, sizeof summary->shape, "%s", loader.maker.shape->name);
+    px_row_maker_free(&loader.maker);
+    return status;
+}
+
+/* sum: mean_length still a sum of lengths, in both. */
+static void add_summary(px_data_summary *sum, const px_data_summary *file) {
+    size_t used = strlen(sum->shape);
+    bool named = used > 0 && strstr(sum->shape, file->shape);
+    if (!named)
+        snprintf(sum->shape + used, sizeof sum->shape - used, "%s%s", used ? "; " : "", file->shape);
+    if (sum->rows == 0 || file->min_length < sum->min_length) sum->min_length = file->min_length;
+    if (file->max_length > sum->max_length) sum->max_length = file->max_length;
+    sum->records += file->records;
+    sum->rows += file->rows;
+    sum->cut += file->cut;
+    sum->dropped += file->dropped;
+    sum->dropped_long += file->dropped_long;
+    sum->dropped_equal += file->dropped_equal;
+    sum->dropped_empty += file->dropped_empty;
+    sum->tokens += file->tokens;
+    sum->mean_length += file->mean_length;
+    for (int i = 0; i < 24; i++) sum->histogram[i] += file->histogram[i];
+}
+
+static px_status load(px_dataset *dataset, const px_source *sources, const px_data_options *options) {
+    for (int i = 0; i < dataset->file_count; i++) {
+        px_data_summary *summary = &dataset->files[i].summary;
+        PX_TRY(load_file(dataset, i, &sources[i], options));
+        add_summary(&dataset->summary, summary);
+        summary->mean_length /= (double)summary->rows;
+        dataset->parts[i] = (px_part){summary->rows, sources[i].weight};
+    }
     dataset->summary.mean_length /= (double)dataset->summary.rows;
     return count_duplicates(dataset);
 }
 
-px_status px_dataset_load(px_dataset **out, const char *path, const px_data_options *options) {
-    px_loader loader = {.path = path, .maker = {.options = options}};
+px_status px_dataset_load_files(px_dataset **out, const px_source *sources, int count, const px_data_options *options) {
     *out = NULL;
-    loader.dataset = px_alloc(sizeof *loader.dataset, "a data set");
-    if (!loader.dataset) return px_error_code();
-    px_status status = load(&loader);
-    px_row_maker_free(&loader.maker);
-    if (status != PX_OK) px_dataset_destroy(loader.dataset);
-    else *out = loader.dataset;
+    PX_CHECK(count > 0);
+    px_dataset *dataset = px_alloc(sizeof *dataset, "a data set");
+    if (!dataset) return px_error_code();
+    dataset->files = px_alloc_array((size_t)count, sizeof *dataset->files, "files of a data set");
+    dataset->parts = px_alloc_array((size_t)count, sizeof *dataset->parts, "files of a data set");
+    dataset->file_count = count;
+    px_status status = dataset->files && dataset->parts ? load(dataset, sources, options) : px_error_code();
+    if (status != PX_OK) px_dataset_destroy(dataset);
+    else *out = dataset;
     return status;
+}
+
+px_status px_dataset_load(px_dataset **dataset, const char *path, const px_data_options *options) {
+    return px_dataset_load_files(dataset, &(px_source){path, 1.0}, 1, options);
 }
 
 void px_dataset_destroy(px_dataset *dataset) {
@@ -185,6 +237,8 @@ void px_dataset_destroy(px_dataset *dataset) {
     px_buf_free(&dataset->masks);
     px_buf_free(&dataset->json);
     px_free(dataset->entries);
+    px_free(dataset->files);
+    px_free(dataset->parts);
     px_free(dataset);
 }
 
@@ -205,6 +259,25 @@ void px_dataset_row(const px_dataset *dataset, int64_t index, px_row *row) {
 
 const px_data_summary *px_dataset_summary(const px_dataset *dataset) {
     return &dataset->summary;
+}
+
+const px_data_summary *px_dataset_file_summary(const px_dataset *dataset, int file) {
+    PX_CHECK(file >= 0 && file < dataset->file_count);
+    return &dataset->files[file].summary;
+}
+
+const px_part *px_dataset_parts(const px_dataset *dataset, int *count) {
+    *count = dataset->file_count;
+    return dataset->parts;
+}
+
+double px_dataset_epoch_tokens(const px_dataset *dataset) {
+    double tokens = 0.0;
+    for (int i = 0; i < dataset->file_count; i++) {
+        double passes = (double)px_parts_epoch(&dataset->parts[i], 1) / (double)dataset->parts[i].count;
+        tokens += passes * (double)dataset->files[i].summary.tokens;
+    }
+    return tokens;
 }
 
 uint64_t px_dataset_hash(const px_dataset *dataset) {

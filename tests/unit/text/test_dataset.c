@@ -401,6 +401,50 @@ static void the_hash_sees_what_learning_sees(void **state) {
                 hash_of("{\"prompt\":\"x\",\"answer\":2}", PX_ROWS_PROMPTS)); /* rewards read it */
 }
 
+/* ---- several files ------------------------------------------------------------------------------------------------ */
+
+static void several_files(void **state) {
+    (void)state;
+    px_data_options with = options(PX_ROWS_LM);
+    with.max_tokens = 4;
+    char paths[3][128];
+    const char *texts[] = {"{\"text\":\"x\"}\n{\"text\":\"xxxxxxxx\"}\n", "[{\"prompt\":\"p\",\"completion\":\"q\"}]",
+                           "{\"text\":\"x\"}\n"};
+    const char *names[] = {"one.jsonl", "two.json", "three.jsonl"};
+    px_source sources[3];
+    for (int i = 0; i < 3; i++) {
+        snprintf(paths[i], sizeof paths[i], "%s", put(names[i], texts[i]));
+        sources[i] = (px_source){paths[i], i == 1 ? 2.0 : 1.0};
+    }
+    px_dataset *d;
+    assert_int_equal(px_dataset_load_files(&d, sources, 3, &with), PX_OK);
+    const px_data_summary *all = px_dataset_summary(d), *second = px_dataset_file_summary(d, 1);
+    assert_string_equal(all->shape, "text; prompt+completion");
+    assert_string_equal(second->shape, "prompt+completion");
+    assert_int_equal(all->rows, 4);
+    assert_int_equal(all->cut, 1);
+    assert_int_equal(all->tokens, 2 + 4 + 3 + 2);
+    assert_int_equal(all->min_length, 2);
+    assert_int_equal(all->max_length, 4);
+    assert_true(all->mean_length == 11.0 / 4.0 && second->mean_length == 3.0);
+    assert_int_equal(all->duplicate_prompts, 1); /* in another file */
+    int count;
+    const px_part *parts = px_dataset_parts(d, &count);
+    assert_int_equal(count, 3);
+    assert_int_equal(parts[0].count, 2);
+    assert_true(parts[1].weight == 2.0);
+    assert_int_equal(px_parts_epoch(parts, count), 5);
+    assert_true(px_dataset_epoch_tokens(d) == 14.0);
+    expect_row(d, 2, "p", "q[256]", NULL);
+    px_row row;
+    px_dataset_row(d, 3, &row);
+    assert_int_equal(row.record, 3);
+    px_dataset_destroy(d);
+    put("three.jsonl", "{\"text\":3}\n");
+    assert_int_equal(px_dataset_load_files(&d, sources, 3, &with), PX_DATA);
+    assert_non_null(strstr(px_error_text(), "three.jsonl:1: field \"text\""));
+}
+
 /* ---- bad inputs -------------------------------------------------------------------------------------------------- */
 
 static void bad_records(void **state) {
@@ -571,6 +615,7 @@ int main(void) {
         cmocka_unit_test(prompts),
         cmocka_unit_test(summary_counts),
         cmocka_unit_test(the_hash_sees_what_learning_sees),
+        cmocka_unit_test(several_files),
         cmocka_unit_test(bad_records),
         cmocka_unit_test(one_space_before_a_completion),
         cmocka_unit_test(shared_data_loads),

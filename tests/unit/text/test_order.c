@@ -12,7 +12,7 @@ static void each_epoch_visits_every_row_once(void **state) {
     (void)state;
     for (int64_t rows = 1; rows <= 257; rows = 2 * rows + 3) {
         px_order order;
-        assert_int_equal(px_order_init(&order, rows, true, px_rng_make(7, "sft", PX_RNG_ORDER)), PX_OK);
+        assert_int_equal(px_order_init(&order, &(px_part){rows, 1.0}, 1, true, px_rng_make(7, "sft", PX_RNG_ORDER)), PX_OK);
         for (int64_t epoch = 0; epoch < 4; epoch++) {
             int seen[600] = {0};
             for (int64_t i = 0; i < rows; i++) {
@@ -31,10 +31,10 @@ static void a_position_is_a_function_of_seed_and_epoch_alone(void **state) {
     px_order forward, backward, other_seed, other_stage;
     int64_t row[POSITIONS];
     int same_epoch = 0, same_seed = 0, same_stage = 0;
-    assert_int_equal(px_order_init(&forward, ROWS, true, px_rng_make(7, "sft", PX_RNG_ORDER)), PX_OK);
-    assert_int_equal(px_order_init(&backward, ROWS, true, px_rng_make(7, "sft", PX_RNG_ORDER)), PX_OK);
-    assert_int_equal(px_order_init(&other_seed, ROWS, true, px_rng_make(8, "sft", PX_RNG_ORDER)), PX_OK);
-    assert_int_equal(px_order_init(&other_stage, ROWS, true, px_rng_make(7, "ppo", PX_RNG_ORDER)), PX_OK);
+    assert_int_equal(px_order_init(&forward, &(px_part){ROWS, 1.0}, 1, true, px_rng_make(7, "sft", PX_RNG_ORDER)), PX_OK);
+    assert_int_equal(px_order_init(&backward, &(px_part){ROWS, 1.0}, 1, true, px_rng_make(7, "sft", PX_RNG_ORDER)), PX_OK);
+    assert_int_equal(px_order_init(&other_seed, &(px_part){ROWS, 1.0}, 1, true, px_rng_make(8, "sft", PX_RNG_ORDER)), PX_OK);
+    assert_int_equal(px_order_init(&other_stage, &(px_part){ROWS, 1.0}, 1, true, px_rng_make(7, "ppo", PX_RNG_ORDER)), PX_OK);
     for (int p = 0; p < POSITIONS; p++) row[p] = px_order_row(&forward, p);
     for (int p = POSITIONS - 1; p >= 0; p -= 7) assert_int_equal(px_order_row(&backward, p), row[p]);
     for (int p = 0; p < POSITIONS; p++) {
@@ -53,9 +53,39 @@ static void a_position_is_a_function_of_seed_and_epoch_alone(void **state) {
 static void without_shuffle_rows_come_in_file_order(void **state) {
     (void)state;
     px_order order;
-    assert_int_equal(px_order_init(&order, 5, false, px_rng_make(1, "", PX_RNG_ORDER)), PX_OK);
+    assert_int_equal(px_order_init(&order, &(px_part){5, 1.0}, 1, false, px_rng_make(1, "", PX_RNG_ORDER)), PX_OK);
     for (int64_t p = 0; p < 23; p++) assert_int_equal(px_order_row(&order, p), p % 5);
     px_order_free(&order);
+}
+
+/* Weights 2, 1, 1/4 and 0.001 (never less than a row): what an epoch takes of each part, and that epochs which share a
+ * pass take it in turns, each from all over the part. */
+static void weights_are_passes(void **state) {
+    (void)state;
+    const px_part parts[] = {{3, 2.0}, {5, 1.0}, {16, 0.25}, {2, 0.001}};
+    enum { ROWS = 26, LENGTH = 6 + 5 + 4 + 1, EPOCHS = 4 };
+    for (int shuffle = 0; shuffle < 2; shuffle++) {
+        px_order order;
+        int seen[ROWS] = {0};
+        assert_int_equal(px_order_init(&order, parts, 4, shuffle, px_rng_make(7, "sft", PX_RNG_ORDER)), PX_OK);
+        assert_int_equal(order.length, LENGTH);
+        for (int64_t epoch = 0; epoch < EPOCHS; epoch++) {
+            int64_t low = ROWS, high = 0;
+            for (int64_t i = 0; i < LENGTH; i++) {
+                int64_t row = px_order_row(&order, epoch * LENGTH + i);
+                assert_in_range(row, 0, ROWS - 1);
+                seen[row]++;
+                if (row >= 8 && row < 24) low = row < low ? row : low, high = row > high ? row : high;
+            }
+            for (int row = 0; row < 8; row++) assert_int_equal(seen[row], (epoch + 1) * (row < 3 ? 2 : 1));
+            if (shuffle) assert_true(high - low >= 8);
+            else assert_true(low == 8 + 4 * epoch && high == low + 3);
+        }
+        for (int row = 8; row < 24; row++) assert_int_equal(seen[row], 1);
+        assert_int_equal(seen[24], 2);
+        assert_int_equal(seen[25], 2);
+        px_order_free(&order);
+    }
 }
 
 static void far_epochs_are_orders_too(void **state) {
@@ -63,7 +93,7 @@ static void far_epochs_are_orders_too(void **state) {
     px_order order;
     int seen[9] = {0};
     int64_t far = (INT64_C(1) << 40) * 9;
-    assert_int_equal(px_order_init(&order, 9, true, px_rng_make(1, "", PX_RNG_ORDER)), PX_OK);
+    assert_int_equal(px_order_init(&order, &(px_part){9, 1.0}, 1, true, px_rng_make(1, "", PX_RNG_ORDER)), PX_OK);
     for (int i = 0; i < 9; i++) seen[px_order_row(&order, far + i)]++;
     for (int i = 0; i < 9; i++) assert_int_equal(seen[i], 1);
     px_order_free(&order);
@@ -72,7 +102,7 @@ static void far_epochs_are_orders_too(void **state) {
 static void no_rows_is_an_error(void **state) {
     (void)state;
     px_order order;
-    assert_int_equal(px_order_init(&order, 0, true, px_rng_make(1, "", PX_RNG_ORDER)), PX_DATA);
+    assert_int_equal(px_order_init(&order, &(px_part){0, 1.0}, 1, true, px_rng_make(1, "", PX_RNG_ORDER)), PX_DATA);
     assert_non_null(strstr(px_error_text(), "one row or more"));
     px_order_free(&order);
 }
@@ -82,7 +112,7 @@ static void places_are_uniform(void **state) {
     enum { ROWS = 6, EPOCHS = 6000 };
     px_order order;
     int at[ROWS][ROWS] = {{0}};
-    assert_int_equal(px_order_init(&order, ROWS, true, px_rng_make(3, "", PX_RNG_ORDER)), PX_OK);
+    assert_int_equal(px_order_init(&order, &(px_part){ROWS, 1.0}, 1, true, px_rng_make(3, "", PX_RNG_ORDER)), PX_OK);
     for (int64_t p = 0; p < (int64_t)ROWS * EPOCHS; p++) at[p % ROWS][px_order_row(&order, p)]++;
     double chi2 = 0.0, expected = (double)EPOCHS / ROWS;
     for (int i = 0; i < ROWS; i++)
@@ -96,6 +126,7 @@ int main(void) {
         cmocka_unit_test(each_epoch_visits_every_row_once),
         cmocka_unit_test(a_position_is_a_function_of_seed_and_epoch_alone),
         cmocka_unit_test(without_shuffle_rows_come_in_file_order),
+        cmocka_unit_test(weights_are_passes),
         cmocka_unit_test(far_epochs_are_orders_too),
         cmocka_unit_test(no_rows_is_an_error),
         cmocka_unit_test(places_are_uniform),

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Data sets from outside, on rows of token ids: several files with weights, compressed and not. $1: the program.
+set -u
+phalanx=$(realpath "$1")
+work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-data-XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
+       OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+failed=0 step=start
+mpi=$(command -v mpirun || true)
+fail() { echo "FAILED: $step: $*" >&2; failed=1; }
+
+# ---- data and configuration ----
+rows() { # SEED COUNT: texts of 3 to 12 ids
+    awk -v seed="$1" -v count="$2" 'BEGIN { srand(seed); for (r = 0; r < count; r++) { n = 3 + int(rand() * 10); printf "{\"ids\": ["
+        for (i = 0; i < n; i++) printf "%s%d", i ? ", " : "", 2 + int(rand() * 14); print "]}" } }'
+}
+rows 1 20 > a.jsonl
+rows 2 14 | gzip > b.jsonl.gz
+echo '[{"prompt_ids": [3, 4], "completion_ids": [5, 6, 1]}, {"prompt_ids": [7], "completion_ids": [8, 1]}]' > c.json
+rows 3 8 > heldout.jsonl
+cat > mix.yaml <<'Y'
+run: {seed: 5, threads_per_rank: 1}
+algorithm: sft
+rl_module:
+  policy: {new: {architecture: llama, hidden_size: 8, num_hidden_layers: 1, num_attention_heads: 2, vocab_size: 16,
+                 max_position_embeddings: 16}}
+data: {train: [{file: a.jsonl, weight: 0.5}, b.jsonl.gz, {file: c.json, weight: 3}], validation: heldout.jsonl, max_tokens: 10}
+training: {batch_size: 6, lr: 1.0e-2}
+checkpointing: {recovery_interval: 1}
+stop: {epochs: 3}
+Y
+train() { # RANKS DIR [options]
+    local ranks=$1 dir=$2; shift 2
+    ${launch:-} $([ "$ranks" = 1 ] || echo "$mpi -n $ranks") "$phalanx" train mix.yaml --run-dir "$dir" "$@" > "$dir.out" 2> "$dir.err"
+}
+weights() { sha256sum < "$1/policy/model.safetensors"; }
+metrics() { "$phalanx" inspect "$1" metrics --csv | cut -d, -f1,5-12; }
+
+# ---- several files ----
+step="files with weights"
+train 1 one || fail "exit $?: $(tail -3 one.err)"
+# 10 rows of the first, 14 of the second, 2 x 3 of the third: 30 an epoch, 3 epochs of 5 steps of 6.
+grep -q 'optimizer step' one.err && grep -q '15 optimizer steps' one.err || fail "not 15 steps: $(grep optimizer one.err)"
+grep -q 'train x 0.5.*a.jsonl: 20 rows' one.err || fail "no line for a.jsonl"
+grep -q 'train x 3.*c.json: 2 rows (prompt_ids+completion_ids)' one.err || fail "no line for c.json"
+
+if [ -n "$mpi" ]; then
+    step="files with weights, 2 ranks"
+    train 2 two || fail "exit $?"
+    [ "$(weights one)" = "$(weights two)" ] || fail "other weights than on one rank"
+fi
+
+step="files with weights, stopped and continued"
+train 1 part --set stop.epochs=null --set stop.steps=7 --set training.lr_schedule=constant || fail "exit $?"
+train 1 part --set stop.epochs=null --set stop.steps=15 --set training.lr_schedule=constant || fail "exit $?: $(tail -2 part.err)"
+train 1 whole --set stop.epochs=null --set stop.steps=15 --set training.lr_schedule=constant || fail "exit $?"
+[ "$(weights part)" = "$(weights whole)" ] || fail "other weights than without the stop"
+
+step="another weight is another run"
+train 1 part --set stop.epochs=null --set stop.steps=15 --set training.lr_schedule=constant \
+    --set 'data.train=[a.jsonl,b.jsonl.gz]'
+[ $? = 78 ] || fail "accepted"
+
+[ $failed = 0 ] && echo "data: all passed"
+exit $failed
