@@ -1,5 +1,6 @@
-/* dist: the only room that calls MPI. Typed collectives over the ranks of a run, sums in a fixed order, agreement on
- * errors. Everything works as one process without MPI being started. Functions are collective unless they say "local". */
+/* dist: the only room that calls MPI. Typed collectives over a group of ranks, sums in a fixed order, agreement on errors,
+ * messages between two ranks that never block, memory that a node's ranks share. Everything works as one process without
+ * MPI being started. Functions are collective over the group unless they say "local" or "of the job". */
 #ifndef PHALANX_DIST_H
 #define PHALANX_DIST_H
 
@@ -10,13 +11,25 @@ px_status px_dist_start(int *argc, char ***argv);
 /* Ends the job with the status all ranks agree on; prints the error once, from the rank that has it. Returns the code. */
 int px_dist_finish(px_status status);
 bool px_dist_launched(void); /* local: MPI runs */
-int px_dist_rank(void);      /* local */
-int px_dist_size(void);      /* local */
-int px_dist_local_rank(void); /* local: rank among those on this node */
+int px_dist_rank(void);      /* local: in the group; -1 where this rank is in none */
+int px_dist_size(void);      /* local: of the group */
+int px_world_rank(void);     /* local: among all ranks of the job */
+int px_world_size(void);     /* local */
+int px_world_node(int rank); /* local: number of the node that a rank of the job is on, from 0 */
+int px_dist_local_rank(void); /* local: rank among all ranks of the job on this node */
 int px_dist_local_size(void); /* local */
 const char *px_dist_version(void); /* local: the library's name and version */
 const char *px_dist_host(void);    /* local */
 
+/* ---- groups: the ranks that collectives span, at first all of the job ------------------------------------------------- */
+void px_group_all(void);   /* local: all ranks of the job again */
+void px_group_leave(void); /* local: none; collectives of this rank are of it alone */
+/* ranks[count] of the job, ascending, this rank among them. Collective over those ranks alone. */
+px_status px_group_enter(const int *ranks, int count);
+/* Local: a rank of the job was given up. The job then ends without waiting for it. */
+void px_rank_lost(void);
+
+/* ---- collectives --------------------------------------------------------------------------------------------------------- */
 /* Every rank passes its status; all get the worst one with its message (first of the highest code). What every stage that
  * can fail on one rank ends with, before the next collective. */
 px_status px_agree(px_status status);
@@ -24,7 +37,13 @@ void px_barrier(void);
 /* Seconds that a collective may wait for the others before the job is ended with a post-mortem (0: for ever). The
  * watchdog's text names the phase, set by the caller: what this rank is doing. */
 void px_deadline_set(double seconds);                /* local */
-void px_phase_set(const char *phase, int64_t iteration); /* local; phase outlives the call */
+void px_phase_set(const char *phase, int64_t iteration); /* local */
+/* One sleep between two polls of a wait that began at *start (0: not yet), `poll` counting from 0: a waiting rank gives its
+ * core away. Ends the job with a post-mortem past the deadline. Local. */
+void px_wait_nap(long poll, double *start);
+/* What a rank does while it waits, and where it calls px_poll: between two pieces of long work. Local; NULL: nothing. */
+void px_poll_set(void (*run)(void *arg), void *arg);
+void px_poll(void);
 
 void px_bcast(void *data, size_t bytes, int root);
 void px_sum_f64(double *values, int count);   /* in rank order: same bits on every rank, run after run */
@@ -49,5 +68,36 @@ void px_share(int64_t total, int rank, int size, int64_t *first, int64_t *count)
 
 /* A stop asked for on any rank, seen by all at the same place: returns the highest stop level. */
 int px_stop_agreed(void);
+
+/* ---- the ranks of a node look after each other (local) --------------------------------------------------------------- */
+void px_role_set(const char *role, bool expendable); /* expendable: the job goes on without this rank */
+void px_event_note(const char *text);                /* the last thing that happened to this rank */
+/* Looks whether the other ranks of this node live; one of them reports a death. From any thread, several times a second. */
+void px_neighbours_check(void);
+bool px_rank_died(int rank);                         /* of the job; known only on its own node */
+void px_rank_describe(int rank, px_buf *text);       /* role, phase, since when: as far as it is known on this node */
+
+/* ---- memory that the ranks of a node share ----------------------------------------------------------------------------- */
+typedef struct px_shared {
+    void *data; /* zero at first; pages are taken when they are touched */
+    size_t bytes;
+    int fd;
+} px_shared;
+/* Collective over all ranks of the job; the status is this rank's own. */
+px_status px_shared_open(px_shared *shared, size_t bytes);
+px_status px_shared_reserve(const px_shared *shared); /* local: takes all pages now, so that none is missing later */
+void px_shared_close(px_shared *shared);              /* local */
+
+/* ---- messages: between two ranks of the job, never collective, never blocking (local) --------------------------------- */
+typedef struct px_post px_post;
+/* Messages to and from ranks[count] of the job, of at most `largest` bytes; up to `outbox` to each may be under way. */
+px_status px_post_open(px_post **post, const int *ranks, int count, size_t largest, int outbox);
+size_t px_post_bytes(int count, size_t largest, int outbox); /* what it will allocate */
+/* head and body as one message, copied; false: as many as may be are still under way to that peer (an index of ranks). */
+bool px_post_send(px_post *post, int peer, const void *head, size_t head_bytes, const void *body, size_t body_bytes);
+/* A message that has come, *peer says from whom; NULL: none. Valid until the next call. */
+const void *px_post_take(px_post *post, int *peer, size_t *bytes);
+/* Buffers that a silent rank may still write to or read from stay. NULL is fine. */
+void px_post_close(px_post *post);
 
 #endif

@@ -198,6 +198,17 @@ typedef bool (*px_on_token)(void *arg, int completion, const px_completion *so_f
 px_status px_generator_run(px_generator *generator, const px_model *model, const px_sampling *sampling,
                            const px_request *requests, int count, px_completion *completions, px_on_token on_token,
                            void *arg);
+/* The same while requests still come in: step is called before each decode step and returns how many requests there are by
+ * now, in the arrays of the call (never fewer), or -1 to end at once with PX_STOPPED; done is called when a sample has
+ * ended. Both may be NULL. */
+typedef struct px_feed {
+    int (*step)(void *arg);
+    void (*done)(void *arg, int completion);
+    px_on_token on_token;
+    void *arg;
+} px_feed;
+px_status px_generator_feed(px_generator *generator, const px_model *model, const px_sampling *sampling,
+                              const px_request *requests, int count, px_completion *completions, const px_feed *feed);
 /* Work done by the last run, for tokens per second and FLOP/s. */
 typedef struct px_generator_stats {
     int64_t prefill_tokens, decode_tokens, decode_steps;

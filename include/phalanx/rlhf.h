@@ -192,7 +192,8 @@ typedef struct px_rollout {
     int64_t *prompt_id;   /* [samples] record number */
     int32_t *group;       /* [samples] prompt slot */
     int32_t *sample_index; /* [samples] 0 .. samples_per_prompt-1 */
-    int32_t *rank;        /* [samples] which rank sampled it */
+    int32_t *rank;        /* [samples] which rank of the job sampled it */
+    int64_t *weights_seq_no; /* [samples] version of the weights that sampled it */
     /* written by rollout */
     int64_t *start;       /* [samples+1] first id of prompt + completion in ids */
     int32_t *prompt_length, *length; /* [samples] tokens of prompt, of completion */
@@ -276,6 +277,51 @@ typedef struct px_ppo_config {
     int max_skipped_steps;
 } px_ppo_config;
 
+/* ---- sampler: what a rank samples with. Local ---------------------------------------------------------------------------
+ * Every sample is a function of weights, prompt and place (iteration, slot, sample): any rank draws the same. */
+typedef struct px_sampler_plan {
+    int samples;          /* most completions of one run */
+    int max_prompt, slots, prefill; /* prompt tokens; sequences decoded together; prompt tokens in one forward */
+    int threads;
+} px_sampler_plan;
+typedef struct px_sampler {
+    px_sampler_plan plan;
+    px_generator *generator;
+    px_tokenizer *tokenizer;          /* of stop strings, borrowed */
+    const char *const *stop_strings;
+    int stop_string_count, room;      /* room: max_new_tokens */
+    px_request *requests;             /* [plan.samples], `count` of them in use */
+    px_completion *completions;       /* [plan.samples], `used` of them: requests in order, samples in order */
+    int32_t *ids;                     /* [plan.samples][room] */
+    float *logprobs;                  /* the same */
+    int count, used;
+    px_buf text;
+} px_sampler;
+size_t px_sampler_bytes(const px_sampler_plan *plan, const px_ppo_config *config, const px_model *policy, size_t *cache);
+px_status px_sampler_create(px_sampler *sampler, const px_sampler_plan *plan, const px_ppo_config *config,
+                            const px_model_config *policy, px_tokenizer *tokenizer);
+void px_sampler_free(px_sampler *sampler);
+void px_sampler_clear(px_sampler *sampler);
+/* Adds a prompt; its completions are `samples` from the returned index on. */
+int px_sampler_add(px_sampler *sampler, const px_row *prompt, uint32_t slot, int samples);
+/* step, done: as in px_feed; px_sampler_add may be called from step. Both NULL: what was added before is all. */
+px_status px_sampler_run(px_sampler *sampler, const px_model *policy, const px_sampling *sampling, int (*step)(void *arg),
+                         void (*done)(void *arg, int completion), void *arg);
+
+/* Where completions come from when other ranks sample. Called on rank 0 of the group alone, with prompt, group and
+ * sample_index of the rollout filled in; fills rank, weights_seq_no and `report`, and completions[samples] (borrowed until
+ * the next call). seq_no: version of trainer->learners[0]'s weights. */
+typedef struct px_source_report {
+    double healthy;  /* env runners that answer */
+    double restored; /* so far: taken back after they had been left out */
+    double synch_s;  /* publishing weights */
+} px_source_report;
+typedef struct px_source {
+    px_status (*collect)(void *self, px_trainer *trainer, px_rollout *rollout, int64_t iteration, bool evaluation,
+                         int64_t seq_no, const px_completion **completions, px_source_report *report);
+    void *self;           /* NULL on the other ranks */
+} px_source;
+
 typedef struct px_reward_model { /* what sources of kind model score with */
     px_model model;
     px_engine *engine;            /* made by px_ppo_create */
@@ -297,6 +343,7 @@ typedef struct px_ppo_parts { /* everything a PPO trainer is put together from; 
     int evaluation_prompts;             /* at most */
     int evaluation_samples;             /* of each prompt */
     double evaluation_temperature;      /* 0: greedy */
+    const px_source *source;            /* borrowed; NULL: every rank samples its share */
 } px_ppo_parts;
 px_status px_ppo_create(px_trainer *trainer, const px_ppo_config *config, px_ppo_parts *parts);
 typedef struct px_update_row { /* one optimizer step of policy and critic, for /updates */
@@ -304,6 +351,11 @@ typedef struct px_update_row { /* one optimizer step of policy and critic, for /
     int64_t first, last; /* places in order */
     double policy_loss, value_loss, policy_norm, critic_norm, policy_lr, critic_lr;
 } px_update_row;
+/* How an iteration (or an evaluation) samples: everything but the prompt and its place. Local. */
+px_sampling px_ppo_sampling(const px_ppo_config *config, uint64_t seed, const char *stage, int64_t iteration, bool evaluation,
+                            double evaluation_temperature);
+/* The sampler of a rank that samples `samples` completions at once. Local. */
+px_sampler_plan px_ppo_sampler(const px_ppo_config *config, int samples);
 /* What the last iteration did, for the sample file. Local; borrowed until the next iteration. */
 typedef struct px_ppo_view {
     const px_rollout *rollout, *evaluation; /* evaluation: samples of the last evaluate; samples 0: none yet */

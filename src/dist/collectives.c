@@ -13,9 +13,9 @@ static void wait_one(MPI_Request request)
 
 void px_barrier(void)
 {
-    if (px_dist_launched()) {
+    if (px_dist_size() > 1) {
         MPI_Request request;
-        MPI_Ibarrier(MPI_COMM_WORLD, &request);
+        MPI_Ibarrier(px_group_comm(), &request);
         wait_one(request);
     }
 }
@@ -28,7 +28,7 @@ void px_bcast(void *data, size_t bytes, int root)
     for (size_t at = 0; at < bytes; at += CHUNK_BYTES) {
         size_t count = bytes - at < CHUNK_BYTES ? bytes - at : CHUNK_BYTES;
         MPI_Request request;
-        MPI_Ibcast((char *)data + at, (int)count, MPI_BYTE, root, MPI_COMM_WORLD, &request);
+        MPI_Ibcast((char *)data + at, (int)count, MPI_BYTE, root, px_group_comm(), &request);
         wait_one(request);
     }
 }
@@ -42,7 +42,7 @@ px_status px_agree(px_status status)
         int code, rank;
     } mine = {(int)status, px_dist_rank()}, worst;
     MPI_Request request;
-    MPI_Iallreduce(&mine, &worst, 1, MPI_2INT, MPI_MAXLOC, MPI_COMM_WORLD, &request);
+    MPI_Iallreduce(&mine, &worst, 1, MPI_2INT, MPI_MAXLOC, px_group_comm(), &request);
     wait_one(request);
     if (worst.code == PX_OK) {
         return PX_OK;
@@ -68,7 +68,7 @@ void px_gather_i64(int64_t mine, int64_t *counts)
         return;
     }
     MPI_Request request;
-    MPI_Iallgather(&mine, 1, MPI_INT64_T, counts, 1, MPI_INT64_T, MPI_COMM_WORLD, &request);
+    MPI_Iallgather(&mine, 1, MPI_INT64_T, counts, 1, MPI_INT64_T, px_group_comm(), &request);
     wait_one(request);
 }
 
@@ -103,7 +103,7 @@ static void reduce(void *values, int count, MPI_Datatype type, MPI_Op op)
 {
     if (px_dist_size() > 1) {
         MPI_Request request;
-        MPI_Iallreduce(MPI_IN_PLACE, values, count, type, op, MPI_COMM_WORLD, &request);
+        MPI_Iallreduce(MPI_IN_PLACE, values, count, type, op, px_group_comm(), &request);
         wait_one(request);
     }
 }
@@ -135,7 +135,7 @@ void px_sum_f64(double *values, int count)
         double all[AT_ONCE * MAX_RANKS_ON_STACK];
         int n = count - at < AT_ONCE ? count - at : AT_ONCE;
         MPI_Request request;
-        MPI_Iallgather(values + at, n, MPI_DOUBLE, all, n, MPI_DOUBLE, MPI_COMM_WORLD, &request);
+        MPI_Iallgather(values + at, n, MPI_DOUBLE, all, n, MPI_DOUBLE, px_group_comm(), &request);
         wait_one(request);
         for (int i = 0; i < n; i++) {
             values[at + i] = all[i];

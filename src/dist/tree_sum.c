@@ -10,8 +10,8 @@ static float *inbox; /* [SEGMENT], kept for the life of the process */
 static void exchange(const float *out, int out_count, float *in, int in_count, int partner)
 {
     MPI_Request requests[2];
-    MPI_Irecv(in, in_count, MPI_FLOAT, partner, TAG, MPI_COMM_WORLD, &requests[0]);
-    MPI_Isend(out, out_count, MPI_FLOAT, partner, TAG, MPI_COMM_WORLD, &requests[1]);
+    MPI_Irecv(in, in_count, MPI_FLOAT, partner, TAG, px_group_comm(), &requests[0]);
+    MPI_Isend(out, out_count, MPI_FLOAT, partner, TAG, px_group_comm(), &requests[1]);
     px_wait_all(requests, 2);
 }
 
@@ -54,12 +54,12 @@ static void sum_any(float *values, int count, int rank, int size)
     for (int distance = 1; distance < size; distance *= 2) {
         MPI_Request request;
         if (rank & distance) {
-            MPI_Isend(values, count, MPI_FLOAT, rank - distance, TAG, MPI_COMM_WORLD, &request);
+            MPI_Isend(values, count, MPI_FLOAT, rank - distance, TAG, px_group_comm(), &request);
             px_wait_all(&request, 1);
             break;
         }
         if (rank + distance < size) {
-            MPI_Irecv(inbox, count, MPI_FLOAT, rank + distance, TAG, MPI_COMM_WORLD, &request);
+            MPI_Irecv(inbox, count, MPI_FLOAT, rank + distance, TAG, px_group_comm(), &request);
             px_wait_all(&request, 1);
             add(values, inbox, count);
         }

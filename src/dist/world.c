@@ -1,21 +1,23 @@
+/* The ranks of the job: who they are, which of them take part in collectives, and how the job ends. */
 #include "phalanx/dist.h"
+#include "board.h"
 #include "world.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 static struct {
     bool launched;
     int rank, size, local_rank, local_size;
-    double deadline; /* seconds */
-    const char *phase;
-    int64_t iteration;
+    int *nodes;      /* [size] number of each rank's node */
+    MPI_Comm node;   /* the ranks of this node */
+    MPI_Comm group;  /* MPI_COMM_WORLD, or a communicator of our own */
+    int group_rank, group_size;
+    bool lost;       /* a rank was left behind: the job cannot end by itself */
     char host[128];
-} world = {.size = 1, .local_size = 1, .deadline = 1800.0, .phase = "start"};
+} world = {.size = 1, .local_size = 1, .group_size = 1};
 
 /* What launchers leave in the environment of each rank: Open MPI's mpirun, PMIx and PMI under srun, MPICH's hydra. */
 static bool launcher_seen(void)
@@ -34,6 +36,38 @@ static void abort_job(int exit_code)
     MPI_Abort(MPI_COMM_WORLD, exit_code);
 }
 
+/* PHALANX_RANKS_PER_NODE makes several nodes of one, so that what travels between nodes can be tested on one. */
+static void find_node(void)
+{
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &world.node);
+    MPI_Comm_rank(world.node, &world.local_rank);
+    const char *text = getenv("PHALANX_RANKS_PER_NODE");
+    int each = text != NULL ? atoi(text) : 0;
+    if (each > 0) {
+        MPI_Comm whole = world.node;
+        MPI_Comm_split(whole, world.local_rank / each, world.rank, &world.node);
+        MPI_Comm_free(&whole);
+        MPI_Comm_rank(world.node, &world.local_rank);
+    }
+    MPI_Comm_size(world.node, &world.local_size);
+}
+
+/* A node's number is the place of its first rank among the first ranks of all nodes. */
+static px_status number_nodes(void)
+{
+    int leader = world.rank, count = 0;
+    world.nodes = px_alloc_array((size_t)world.size, sizeof *world.nodes, "the nodes of the ranks");
+    if (world.nodes == NULL) {
+        return px_error_code();
+    }
+    MPI_Bcast(&leader, 1, MPI_INT, 0, world.node);
+    MPI_Allgather(&leader, 1, MPI_INT, world.nodes, 1, MPI_INT, MPI_COMM_WORLD);
+    for (int r = 0; r < world.size; r++) {
+        world.nodes[r] = world.nodes[r] == r ? count++ : world.nodes[world.nodes[r]];
+    }
+    return PX_OK;
+}
+
 px_status px_dist_start(int *argc, char ***argv)
 {
     gethostname(world.host, sizeof world.host - 1);
@@ -44,22 +78,23 @@ px_status px_dist_start(int *argc, char ***argv)
     if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
         return px_fail(PX_IO, "MPI does not start");
     }
-    MPI_Comm node;
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &world.rank);
     MPI_Comm_size(MPI_COMM_WORLD, &world.size);
-    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &node);
-    MPI_Comm_rank(node, &world.local_rank);
-    MPI_Comm_size(node, &world.local_size);
-    MPI_Comm_free(&node);
+    find_node();
     world.launched = true;
+    px_group_all();
     px_log_identity(world.rank, world.size);
     px_bug_hook_set(abort_job);
-    return PX_OK;
+    PX_TRY(px_agree(number_nodes()));
+    return px_agree(px_board_open());
 }
 
 int px_dist_finish(px_status status)
 {
+    if (world.launched && world.group_size < world.size && !world.lost) {
+        px_group_all();
+    }
     status = px_agree(status);
     if (status != PX_OK && world.rank == 0 && px_error_text()[0] != '\0') {
         px_progress(NULL);
@@ -68,11 +103,80 @@ int px_dist_finish(px_status status)
     if (world.launched) {
         fflush(NULL);
         px_barrier();
+        px_board_leave();
+        if (world.lost && world.rank == 0) { /* MPI_Finalize would wait for a rank that does not answer */
+            MPI_Abort(MPI_COMM_WORLD, (int)status);
+        }
         MPI_Finalize();
         world.launched = false;
     }
     return (int)status;
 }
+
+/* ---- groups --------------------------------------------------------------------------------------------------------------- */
+
+static void drop_group(void)
+{
+    if (world.group != MPI_COMM_WORLD && world.group != MPI_COMM_NULL && !world.lost) {
+        MPI_Comm_free(&world.group);
+    }
+    world.group = MPI_COMM_NULL;
+}
+
+void px_group_all(void)
+{
+    if (!world.launched) {
+        return;
+    }
+    drop_group();
+    world.group = MPI_COMM_WORLD;
+    world.group_rank = world.rank;
+    world.group_size = world.size;
+}
+
+void px_group_leave(void)
+{
+    drop_group();
+    world.group_rank = -1;
+    world.group_size = 1;
+}
+
+px_status px_group_enter(const int *ranks, int count)
+{
+    static int entered; /* keeps the makings of two groups apart */
+    MPI_Group all, some;
+    drop_group();
+    MPI_Comm_group(MPI_COMM_WORLD, &all);
+    MPI_Group_incl(all, count, ranks, &some);
+    int code = MPI_Comm_create_group(MPI_COMM_WORLD, some, entered++ % 1000, &world.group);
+    MPI_Group_free(&some);
+    MPI_Group_free(&all);
+    if (code != MPI_SUCCESS || world.group == MPI_COMM_NULL) {
+        px_group_leave();
+        return px_fail(PX_IO, "MPI cannot make a communicator of %d ranks", count);
+    }
+    MPI_Comm_set_errhandler(world.group, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(world.group, &world.group_rank);
+    world.group_size = count;
+    return PX_OK;
+}
+
+void px_rank_lost(void)
+{
+    world.lost = true;
+}
+
+MPI_Comm px_group_comm(void)
+{
+    return world.group;
+}
+
+MPI_Comm px_node_comm(void)
+{
+    return world.node;
+}
+
+/* ---- who is where --------------------------------------------------------------------------------------------------------- */
 
 bool px_dist_launched(void)
 {
@@ -81,12 +185,27 @@ bool px_dist_launched(void)
 
 int px_dist_rank(void)
 {
-    return world.rank;
+    return world.group_rank;
 }
 
 int px_dist_size(void)
 {
+    return world.group_size;
+}
+
+int px_world_rank(void)
+{
+    return world.rank;
+}
+
+int px_world_size(void)
+{
     return world.size;
+}
+
+int px_world_node(int rank)
+{
+    return world.nodes != NULL ? world.nodes[rank] : 0;
 }
 
 int px_dist_local_rank(void)
@@ -111,60 +230,6 @@ const char *px_dist_version(void)
     MPI_Get_library_version(text, &length);
     text[strcspn(text, "\n,")] = '\0';
     return text;
-}
-
-void px_deadline_set(double seconds)
-{
-    world.deadline = seconds;
-}
-
-void px_phase_set(const char *phase, int64_t iteration)
-{
-    world.phase = phase;
-    world.iteration = iteration;
-}
-
-static _Noreturn void post_mortem(double waited, const char *reason)
-{
-    fprintf(stderr,
-            "phalanx: [rank %d/%d on %s, pid %d] %s: waited %.0f s for the other ranks in phase '%s' of iteration %lld; "
-            "ending the job, the same command continues from the last checkpoint\n",
-            world.rank, world.size, world.host, (int)getpid(), reason, waited, world.phase, (long long)world.iteration);
-    fflush(NULL);
-    MPI_Abort(MPI_COMM_WORLD, PX_UNHEALTHY);
-    abort();
-}
-
-/* A waiting rank gives its core away: first by yielding, then by naps of up to half a millisecond, because ranks on one
- * node share cores with the ranks they wait for. */
-void px_wait_all(MPI_Request *requests, int count)
-{
-    double start = 0.0;
-    for (long poll = 0;; poll++) {
-        int done = 0;
-        int code = MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE);
-        if (code != MPI_SUCCESS) {
-            post_mortem(0.0, "MPI reports an error");
-        }
-        if (done) {
-            return;
-        }
-        if (poll < 200) {
-            if (poll > 20) {
-                sched_yield();
-            }
-            continue;
-        }
-        if (start == 0.0) {
-            start = px_now();
-        }
-        double waited = px_now() - start;
-        if (world.deadline > 0.0 && waited > world.deadline) {
-            post_mortem(waited, "deadline");
-        }
-        long nap_ns = waited < 0.002 ? 20000 : waited < 0.05 ? 100000 : 500000;
-        nanosleep(&(struct timespec){0, nap_ns}, NULL);
-    }
 }
 
 void px_share(int64_t total, int rank, int size, int64_t *first, int64_t *count)

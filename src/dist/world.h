@@ -1,8 +1,14 @@
-/* Inside dist: how a rank waits. */
+/* Inside dist: the communicator of collectives, and how a rank waits. */
 #ifndef PHALANX_DIST_WORLD_H
 #define PHALANX_DIST_WORLD_H
 
 #include <mpi.h>
+#include <stdbool.h>
+
+/* Of the ranks that collectives span; MPI_COMM_NULL where this rank is in none. */
+MPI_Comm px_group_comm(void);
+/* The ranks of this node. */
+MPI_Comm px_node_comm(void);
 
 /* Completes all requests, sleeping between polls; past the deadline it prints a post-mortem and ends the job. */
 void px_wait_all(MPI_Request *requests, int count);

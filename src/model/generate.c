@@ -24,6 +24,7 @@ typedef struct slot {
 typedef struct queue { /* next sample to start */
     const px_request *requests;
     int count, request, sample, completion;
+    px_completion *completions;
 } queue;
 
 struct px_generator {
@@ -206,9 +207,7 @@ static bool queue_empty(const queue *q) {
     return q->request >= q->count;
 }
 
-static void queue_advance(queue *q) {
-    q->sample++;
-    q->completion++;
+static void skip_empty(queue *q) {
     while (q->request < q->count && q->sample >= q->requests[q->request].samples) {
         q->request++;
         q->sample = 0;
@@ -239,11 +238,15 @@ static void assign(px_generator *g, int index, queue *q) {
     s->request = request;
     s->sample = request->first_sample + (uint32_t)q->sample;
     s->completion = q->completion;
+    q->completions[q->completion].length = 0;
+    q->completions[q->completion].finish = PX_FINISH_LENGTH;
     s->length = request->prompt_length;
     s->live = true;
     memcpy(g->history + (size_t)index * (size_t)g->plan.max_length, request->prompt,
            (size_t)request->prompt_length * sizeof(int32_t));
-    queue_advance(q);
+    q->sample++;
+    q->completion++;
+    skip_empty(q);
 }
 
 static void prefill(px_generator *g, const px_model *model) {
@@ -309,7 +312,7 @@ static bool is_stop(const px_sampling *sampling, int32_t id) {
 }
 
 static void append(px_generator *g, const px_sampling *sampling, int row, px_completion *completions,
-                   px_on_token on_token, void *arg) {
+                   const px_feed *feed) {
     int index = g->live[row];
     slot *s = &g->slots[index];
     px_completion *c = &completions[s->completion];
@@ -318,10 +321,11 @@ static void append(px_generator *g, const px_sampling *sampling, int row, px_com
     c->logprobs[c->length] = (float)g->stats[row].logprob;
     c->length++;
     bool stop = is_stop(sampling, id);
-    if (on_token && on_token(arg, s->completion, c)) stop = true;
+    if (feed->on_token && feed->on_token(feed->arg, s->completion, c)) stop = true;
     c->finish = stop ? PX_FINISH_STOP : PX_FINISH_LENGTH;
     if (stop || c->length >= sampling->max_new_tokens) {
         s->live = false;
+        if (feed->done) feed->done(feed->arg, s->completion);
         return;
     }
     g->history[(size_t)index * (size_t)g->plan.max_length + (size_t)s->length] = id;
@@ -330,7 +334,7 @@ static void append(px_generator *g, const px_sampling *sampling, int row, px_com
 
 /* One token for every live slot; false when there is none. */
 static bool decode(px_generator *g, const px_model *model, const px_sampling *sampling, px_completion *completions,
-                   px_on_token on_token, void *arg) {
+                   const px_feed *feed) {
     int spans = 0, rows = 0;
     size_t C = (size_t)g->shape.config.hidden_size;
     for (int i = 0; i < g->plan.max_slots; i++) {
@@ -347,16 +351,16 @@ static bool decode(px_generator *g, const px_model *model, const px_sampling *sa
         px_head_logits(&g->compute, &g->shape, model, g->logits, g->hidden + (size_t)first * C, count);
         choose_rows(g, sampling, first, count);
     }
-    for (int row = 0; row < rows; row++) append(g, sampling, row, completions, on_token, arg);
+    for (int row = 0; row < rows; row++) append(g, sampling, row, completions, feed);
     g->last.decode_tokens += rows;
     g->last.decode_steps++;
     return true;
 }
 
 static px_status check_requests(const px_generator *g, const px_sampling *sampling, const px_request *requests,
-                                int count) {
+                                int first, int count) {
     int V = g->shape.config.vocab_size;
-    for (int r = 0; r < count; r++) {
+    for (int r = first; r < count; r++) {
         int length = requests[r].prompt_length;
         if (length < 1 || length > g->plan.max_length - sampling->max_new_tokens) {
             return px_fail(PX_DATA, "prompt %d has %d tokens; valid is 1 to %d (length %d less %d new tokens)", r,
@@ -373,33 +377,54 @@ static px_status check_requests(const px_generator *g, const px_sampling *sampli
     return PX_OK;
 }
 
-px_status px_generator_run(px_generator *g, const px_model *model, const px_sampling *sampling,
-                           const px_request *requests, int count, px_completion *completions, px_on_token on_token,
-                           void *arg) {
-    PX_TRY(check_requests(g, sampling, requests, count));
+/* Takes what has come in since the last step. */
+static px_status extend(const px_generator *g, const px_sampling *sampling, queue *q, const px_feed *feed) {
+    int count = feed->step ? feed->step(feed->arg) : q->count;
+    if (count < 0 || px_stop_level() > 0) return px_fail(PX_STOPPED, "stopped while generating");
+    if (count == q->count) return PX_OK;
+    PX_TRY(check_requests(g, sampling, q->requests, q->count, count));
+    q->count = count;
+    skip_empty(q);
+    return PX_OK;
+}
+
+px_status px_generator_feed(px_generator *g, const px_model *model, const px_sampling *sampling,
+                              const px_request *requests, int count, px_completion *completions,
+                              const px_feed *feed) {
+    PX_TRY(check_requests(g, sampling, requests, 0, count));
     memset(&g->last, 0, sizeof g->last);
     memset(g->slots, 0, (size_t)g->plan.max_slots * sizeof(slot));
     for (int i = 0; i < g->plan.max_slots; i++) g->slots[i].copy_from = -1;
-    queue q = {.requests = requests, .count = count, .sample = -1, .completion = -1};
-    queue_advance(&q);
-    int total = 0;
-    for (int r = 0; r < count; r++) total += requests[r].samples > 0 ? requests[r].samples : 0;
-    for (int i = 0; i < total; i++) {
-        completions[i].length = 0;
-        completions[i].finish = PX_FINISH_LENGTH;
-    }
-    if (sampling->max_new_tokens < 1) return PX_OK;
+    queue q = {.requests = requests, .count = count, .completions = completions};
+    skip_empty(&q);
     px_packed_refresh(&g->shape, &g->compute, model);
     for (bool more = true; more;) {
-        if (px_stop_level() > 0) return px_fail(PX_STOPPED, "stopped while generating");
+        PX_TRY(extend(g, sampling, &q, feed));
         double start = px_now();
         refill(g, model, &q);
         double middle = px_now();
         g->last.prefill_s += middle - start;
-        more = decode(g, model, sampling, completions, on_token, arg);
+        more = decode(g, model, sampling, completions, feed);
         g->last.decode_s += px_now() - middle;
     }
     return PX_OK;
+}
+
+px_status px_generator_run(px_generator *g, const px_model *model, const px_sampling *sampling,
+                           const px_request *requests, int count, px_completion *completions, px_on_token on_token,
+                           void *arg) {
+    if (sampling->max_new_tokens < 1) {
+        PX_TRY(check_requests(g, sampling, requests, 0, count));
+        for (int r = 0, i = 0; r < count; r++) {
+            for (int sample = 0; sample < requests[r].samples; sample++, i++) {
+                completions[i].length = 0;
+                completions[i].finish = PX_FINISH_LENGTH;
+            }
+        }
+        return PX_OK;
+    }
+    const px_feed feed = {.on_token = on_token, .arg = arg};
+    return px_generator_feed(g, model, sampling, requests, count, completions, &feed);
 }
 
 void px_generator_last(const px_generator *g, px_generator_stats *stats) {

@@ -14,17 +14,15 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     double started = px_now(), mark = started;
     px_trainer_clear(trainer);
     trainer->dirty = false;
-    px_sampling sampling = config->sampling;
-    sampling.iteration = (uint32_t)iteration;
 
     PX_TRY(px_prompts_take(ppo, rollout, &ppo->parts.train, (iteration - 1) * config->prompts_per_iteration,
                            config->prompts_per_iteration, config->samples_per_prompt, false));
     px_phase_set("generate", iteration);
-    PX_TRY(px_rollout_generate(trainer, rollout, &ppo->parts.train, &sampling));
+    PX_TRY(px_rollout_generate(trainer, rollout, iteration, false));
     times.generate = px_now() - mark, mark += times.generate;
 
     px_phase_set("logprobs", iteration);
-    PX_TRY(px_logprobs(trainer, rollout, px_softmax_temperature(sampling.temperature), !px_compute_row_invariant(), true));
+    PX_TRY(px_logprobs(trainer, rollout, px_softmax_temperature(config->sampling.temperature), !px_compute_row_invariant(), true));
     times.reference = px_now() - mark, mark += times.reference;
 
     px_phase_set("score", iteration);
@@ -52,12 +50,10 @@ static px_status evaluate(px_trainer *trainer, int64_t iteration)
         return PX_OK;
     }
     px_phase_set("evaluate", iteration);
-    px_sampling sampling = ppo->config.sampling;
-    sampling.rng = px_rng_make(trainer->seed, trainer->stage, PX_RNG_EVALUATE);
-    sampling.temperature = ppo->parts.evaluation_temperature;
+    double temperature = px_softmax_temperature(ppo->parts.evaluation_temperature);
     PX_TRY(px_prompts_take(ppo, rollout, set, 0, ppo->parts.evaluation_prompts, ppo->parts.evaluation_samples, true));
-    PX_TRY(px_rollout_generate(trainer, rollout, set, &sampling));
-    PX_TRY(px_logprobs(trainer, rollout, px_softmax_temperature(sampling.temperature), !px_compute_row_invariant(), false));
+    PX_TRY(px_rollout_generate(trainer, rollout, iteration, true));
+    PX_TRY(px_logprobs(trainer, rollout, temperature, !px_compute_row_invariant(), false));
     PX_TRY(px_score(trainer, rollout, set, iteration));
 
     double n = 0.0, score = 0.0, kl = 0.0, length = 0.0, stopped = 0.0;
@@ -107,7 +103,7 @@ static void destroy_reward_model(px_reward_model *model)
 static void destroy(px_trainer *trainer)
 {
     px_ppo *ppo = trainer->self;
-    px_generator_destroy(ppo->generator);
+    px_sampler_free(&ppo->sampler);
     px_engine_destroy(ppo->reference);
     px_model_free(&ppo->parts.reference);
     destroy_reward_model(ppo->parts.reward_model);
@@ -118,8 +114,7 @@ static void destroy(px_trainer *trainer)
     px_buf_free(&ppo->text);
     px_ids_free(&ppo->ids);
     void *const scratch[] = {ppo->texts, ppo->places, ppo->raw,
-                             ppo->place, ppo->stats, ppo->values, ppo->dvalues, ppo->sampled_ids, ppo->sampled_logprobs,
-                             ppo->completions, ppo->requests, ppo->wide, ppo->visited, ppo->permutation,
+                             ppo->place, ppo->stats, ppo->values, ppo->dvalues, ppo->wide, ppo->visited, ppo->permutation,
                              ppo->batch_tokens, ppo->sums, ppo->updates};
     for (size_t i = 0; i < sizeof scratch / sizeof *scratch; i++) {
         px_free(scratch[i]);
@@ -136,7 +131,7 @@ static int most_local(int prompts, int each)
 typedef struct sizes {
     int samples, evaluation, local, tokens; /* tokens: most in one forward */
     int rewards;                            /* more of training's and evaluation's */
-    px_generator_plan generator;
+    px_sampler_plan sampler;                /* samples 0: others sample */
     px_engine_plan reference, reward;
 } sizes;
 
@@ -171,12 +166,7 @@ static sizes derive_sizes(const px_ppo_config *config, const px_ppo_parts *parts
     int held_out = most_local(held_out_prompts, parts->evaluation_samples);
     int length = config->max_prompt_tokens + config->sampling.max_new_tokens;
     s.local = train > held_out ? train : held_out;
-    int slots = smaller(config->max_slots, s.local);
-    s.generator = (px_generator_plan){.max_slots = slots,
-                                      .max_length = length,
-                                      .max_prefill = smaller(config->inference_tokens,
-                                                             (int64_t)slots * config->max_prompt_tokens),
-                                      .threads = config->policy_learner.threads};
+    s.sampler = parts->source == NULL ? px_ppo_sampler(config, s.local) : (px_sampler_plan){0};
     int tokens = smaller(config->inference_tokens, (int64_t)s.local * length);
     s.reference = (px_engine_plan){.max_tokens = tokens,
                                    .max_sequences = smaller(tokens, s.local),
@@ -203,7 +193,7 @@ typedef struct buffer {
     size_t count, size;
 } buffer;
 
-enum { BUFFERS = 17 };
+enum { BUFFERS = 13 };
 
 static void list_buffers(px_ppo *ppo, const px_ppo_config *config, const sizes *s, buffer out[BUFFERS])
 {
@@ -215,10 +205,6 @@ static void list_buffers(px_ppo *ppo, const px_ppo_config *config, const sizes *
         {(void **)&ppo->stats, tokens, sizeof(px_row_stats)},
         {(void **)&ppo->values, tokens, sizeof(double)},
         {(void **)&ppo->dvalues, tokens, sizeof(double)},
-        {(void **)&ppo->sampled_ids, local * room, sizeof(int32_t)},
-        {(void **)&ppo->sampled_logprobs, local * room, sizeof(float)},
-        {(void **)&ppo->completions, local, sizeof(px_completion)},
-        {(void **)&ppo->requests, local, sizeof(px_request)},
         {(void **)&ppo->wide, samples * room * 4, sizeof(double)},
         {(void **)&ppo->texts, local, sizeof(px_reward_sample)},
         {(void **)&ppo->places, local * 2, sizeof(size_t)},
@@ -232,10 +218,33 @@ static void list_buffers(px_ppo *ppo, const px_ppo_config *config, const sizes *
     memcpy(out, all, sizeof all);
 }
 
+px_sampler_plan px_ppo_sampler(const px_ppo_config *config, int samples)
+{
+    int slots = smaller(config->max_slots, samples);
+    return (px_sampler_plan){.samples = samples,
+                             .max_prompt = config->max_prompt_tokens,
+                             .slots = slots,
+                             .prefill = smaller(config->inference_tokens, (int64_t)slots * config->max_prompt_tokens),
+                             .threads = config->policy_learner.threads};
+}
+
+px_sampling px_ppo_sampling(const px_ppo_config *config, uint64_t seed, const char *stage, int64_t iteration, bool evaluation,
+                            double evaluation_temperature)
+{
+    px_sampling sampling = config->sampling;
+    sampling.rng = px_rng_make(seed, stage, evaluation ? PX_RNG_EVALUATE : PX_RNG_SAMPLE);
+    if (evaluation) { /* the same random numbers each time */
+        sampling.iteration = 0;
+        sampling.temperature = evaluation_temperature;
+    } else {
+        sampling.iteration = (uint32_t)iteration;
+    }
+    return sampling;
+}
+
 px_ppo_memory px_ppo_plan(const px_ppo_config *config, const px_ppo_parts *parts)
 {
     sizes s = derive_sizes(config, parts);
-    const px_model_config *policy = &parts->policy.config;
     px_ppo none = {0};
     buffer buffers[BUFFERS];
     px_ppo_memory memory = {.scratch = px_ragged_bytes(s.tokens)};
@@ -243,9 +252,9 @@ px_ppo_memory px_ppo_plan(const px_ppo_config *config, const px_ppo_parts *parts
     for (int i = 0; i < BUFFERS; i++) {
         memory.scratch += buffers[i].count * buffers[i].size;
     }
-    memory.cache = 2 * sizeof(px_real) * (size_t)s.generator.max_slots * (size_t)policy->layers *
-                   px_kv_elements(policy->kv_heads, policy->head_dim, s.generator.max_length);
-    memory.generator = px_generator_bytes(&parts->policy, &s.generator) - memory.cache;
+    if (s.sampler.samples > 0) {
+        memory.generator = px_sampler_bytes(&s.sampler, config, &parts->policy, &memory.cache);
+    }
     memory.reference = px_engine_bytes(&parts->reference, &s.reference);
     memory.reward = parts->reward_model != NULL ? px_engine_bytes(&parts->reward_model->model, &s.reward) : 0;
     memory.rollout = px_rollout_bytes(s.samples, config->max_prompt_tokens, config->sampling.max_new_tokens,
@@ -274,7 +283,9 @@ static px_status alloc_scratch(px_ppo *ppo, const sizes *s)
 static px_status create_engines(px_ppo *ppo, const px_model_config *policy, const sizes *s)
 {
     px_reward_model *reward = ppo->parts.reward_model;
-    PX_TRY(px_generator_create(&ppo->generator, policy, &s->generator));
+    if (s->sampler.samples > 0) {
+        PX_TRY(px_sampler_create(&ppo->sampler, &s->sampler, &ppo->config, policy, ppo->parts.tokenizer));
+    }
     PX_TRY(px_engine_create(&ppo->reference, &ppo->parts.reference.config, &s->reference));
     if (reward == NULL) {
         return PX_OK;
@@ -295,7 +306,6 @@ px_status px_ppo_create(px_trainer *trainer, const px_ppo_config *config, px_ppo
     ppo->parts = *parts;
     parts->reference = (px_model){0};
     parts->reward_model = NULL;
-    ppo->config.sampling.rng = px_rng_make(trainer->seed, trainer->stage, PX_RNG_SAMPLE);
     ppo->permute = px_rng_make(trainer->seed, trainer->stage, PX_RNG_PERMUTE);
     ppo->kl_coeff = config->kl_coeff;
 

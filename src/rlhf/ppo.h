@@ -9,9 +9,10 @@ typedef struct px_ppo {
     px_ppo_parts parts;
     px_order order;
     px_rng permute;
-    px_generator *generator;
+    px_sampler sampler;       /* not where others sample */
     px_engine *reference;     /* inference engine of parts.reference */
     px_rollout rollout, evaluation;
+    px_source_report report;  /* of the last rollout, where others sample */
     double kl_coeff;          /* adapted */
     double lifetime_tokens, lifetime_samples, lifetime_updates, weights_seq_no;
     /* scratch, sized once */
@@ -19,10 +20,6 @@ typedef struct px_ppo {
     int32_t *place;           /* [ragged tokens] minibatch place of each head row */
     px_row_stats *stats;      /* [ragged tokens] */
     double *values, *dvalues; /* [ragged tokens] */
-    int32_t *sampled_ids;     /* [local samples][max_new_tokens] */
-    float *sampled_logprobs;  /* the same */
-    px_completion *completions;
-    px_request *requests;
     double *wide;             /* [4][max tokens of a rollout] */
     px_reward_sample *texts;  /* [local samples] what the rewards see */
     size_t *places;           /* [2][local samples] of the texts in text */
@@ -60,7 +57,7 @@ typedef struct px_phase_times {
 /* The stages. Collective; each ends in agreement. `set` is the training or the evaluation prompts. */
 px_status px_prompts_take(px_ppo *ppo, px_rollout *rollout, const px_prompt_set *set, int64_t first_position, int prompts,
                           int samples_per_prompt, bool in_order);
-px_status px_rollout_generate(px_trainer *trainer, px_rollout *rollout, const px_prompt_set *set, const px_sampling *sampling);
+px_status px_rollout_generate(px_trainer *trainer, px_rollout *rollout, int64_t iteration, bool evaluation);
 px_status px_logprobs(px_trainer *trainer, px_rollout *rollout, double temperature, bool recompute_old, bool values);
 px_status px_score(px_trainer *trainer, px_rollout *rollout, const px_prompt_set *set, int64_t iteration);
 /* The next three are local: every rank holds the whole rollout. */

@@ -23,6 +23,7 @@ static int list_fields(px_rollout *r, int max_samples, int64_t max_ids, int64_t 
         {(void **)&r->last_value, s, 4},    {(void **)&r->raw, s * (size_t)(rewards > 0 ? rewards : 1), 8},
         {(void **)&r->score, s, 8},         {(void **)&r->valid, s, 1},          {(void **)&r->kl, s, 8},
         {(void **)&r->reward, t, 4},        {(void **)&r->advantage, t, 4},      {(void **)&r->returns, t, 4},
+        {(void **)&r->weights_seq_no, s, 8},
     };
     memcpy(f, all, sizeof all);
     return (int)(sizeof all / sizeof *all);
@@ -119,76 +120,99 @@ px_status px_prompts_take(px_ppo *ppo, px_rollout *rollout, const px_prompt_set 
         px_share(prompts, r, px_dist_size(), &first, &count);
         for (int64_t i = first * each; i < (first + count) * each; i++) {
             rollout->rank[i] = r;
+            rollout->weights_seq_no[i] = (int64_t)ppo->weights_seq_no;
         }
     }
     return PX_OK;
 }
 
-/* Stop strings are looked for in the decoded completion. */
-static bool hits_stop_string(void *arg, int completion, const px_completion *so_far)
-{
-    px_ppo *ppo = arg;
-    px_buf *text = &ppo->text;
-    (void)completion;
-    px_buf_clear(text);
-    if (px_tokenizer_decode(ppo->parts.tokenizer, so_far->ids, so_far->length, true, text) != PX_OK) {
-        return false;
-    }
-    for (int i = 0; i < ppo->config.stop_string_count; i++) {
-        if (text->data != NULL && strstr(text->data, ppo->config.stop_strings[i]) != NULL) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Samples this rank's prompts into its own buffers. */
-static px_status sample_mine(px_trainer *trainer, px_rollout *rollout, const px_prompt_set *set, const px_sampling *sampling,
-                             int from, int to)
+/* This rank's prompts with its own sampler; completions of samples from `from` on. */
+static px_status sample_mine(px_trainer *trainer, const px_rollout *rollout, const px_prompt_set *set,
+                             const px_sampling *sampling, int from, int to, const px_completion **completions)
 {
     px_ppo *ppo = trainer->self;
-    int each = rollout->samples / prompts_of(rollout), requests = 0, room = ppo->config.sampling.max_new_tokens;
+    int each = rollout->samples / prompts_of(rollout);
+    px_sampler_clear(&ppo->sampler);
     for (int i = from; i < to; i += each) {
         px_row row;
         px_dataset_row(set->data, rollout->prompt[i], &row);
-        ppo->requests[requests++] = (px_request){row.ids, row.length, (uint32_t)rollout->group[i], 0, each};
+        px_sampler_add(&ppo->sampler, &row, (uint32_t)rollout->group[i], each);
     }
-    for (int i = 0; i < to - from; i++) {
-        size_t at = (size_t)i * (size_t)room;
-        ppo->completions[i] = (px_completion){.ids = ppo->sampled_ids + at, .logprobs = ppo->sampled_logprobs + at};
-    }
-    return px_generator_run(ppo->generator, &trainer->learners[0].learner.model, sampling, ppo->requests, requests,
-                            ppo->completions, ppo->config.stop_string_count > 0 ? hits_stop_string : NULL, ppo);
+    *completions = ppo->sampler.completions;
+    return px_sampler_run(&ppo->sampler, &trainer->learners[0].learner.model, sampling, NULL, NULL, NULL);
 }
 
-px_status px_rollout_generate(px_trainer *trainer, px_rollout *rollout, const px_prompt_set *set, const px_sampling *sampling)
+/* Rank 0 has all completions when others sample, each rank those of its prompts when every rank does. */
+static void spread(const px_rollout *rollout, bool from_first, void *flat, size_t size, const int64_t *offsets)
 {
-    px_ppo *ppo = trainer->self;
-    int from, to, prompts = prompts_of(rollout), each = rollout->samples / prompts;
-    px_rollout_mine(rollout, &from, &to);
-    PX_TRY(px_agree(sample_mine(trainer, rollout, set, sampling, from, to)));
-    for (int i = from; i < to; i++) {
-        rollout->length[i] = ppo->completions[i - from].length;
-        rollout->finish[i] = (uint8_t)ppo->completions[i - from].finish;
+    if (from_first) {
+        px_bcast(flat, (size_t)offsets[rollout->samples] * size, 0);
+    } else {
+        px_rollout_gather(rollout, flat, size, offsets);
     }
-    px_gather_shares(rollout->length, (size_t)each * sizeof *rollout->length, prompts);
-    px_gather_shares(rollout->finish, (size_t)each * sizeof *rollout->finish, prompts);
+}
+
+static void spread_rows(const px_rollout *rollout, bool from_first, void *rows, size_t size)
+{
+    int prompts = prompts_of(rollout);
+    if (from_first) {
+        px_bcast(rows, (size_t)rollout->samples * size, 0);
+    } else {
+        px_gather_shares(rows, size * (size_t)(rollout->samples / prompts), prompts);
+    }
+}
+
+/* Lengths are there on all ranks: where each sample's ids and columns begin, and its prompt. */
+static void lay_out(px_rollout *rollout, const px_prompt_set *set)
+{
     rollout->start[0] = rollout->first[0] = 0;
     for (int i = 0; i < rollout->samples; i++) {
+        px_row row;
+        px_dataset_row(set->data, rollout->prompt[i], &row);
+        memcpy(rollout->ids + rollout->start[i], row.ids, (size_t)row.length * sizeof *rollout->ids);
         rollout->first[i + 1] = rollout->first[i] + rollout->length[i];
         rollout->start[i + 1] = rollout->start[i] + rollout->prompt_length[i] + rollout->length[i];
     }
     rollout->tokens = rollout->first[rollout->samples];
+}
+
+px_status px_rollout_generate(px_trainer *trainer, px_rollout *rollout, int64_t iteration, bool evaluation)
+{
+    px_ppo *ppo = trainer->self;
+    const px_prompt_set *set = evaluation ? &ppo->parts.evaluation : &ppo->parts.train;
+    const px_source *source = ppo->parts.source;
+    const px_completion *completions = NULL;
+    px_status status = PX_OK;
+    int from = 0, to = px_dist_rank() == 0 ? rollout->samples : 0;
+    if (source == NULL) {
+        px_sampling sampling = px_ppo_sampling(&ppo->config, trainer->seed, trainer->stage, iteration, evaluation,
+                                               ppo->parts.evaluation_temperature);
+        px_rollout_mine(rollout, &from, &to);
+        status = sample_mine(trainer, rollout, set, &sampling, from, to, &completions);
+    } else if (px_dist_rank() == 0) {
+        status = source->collect(source->self, trainer, rollout, iteration, evaluation, (int64_t)ppo->weights_seq_no,
+                                 &completions, &ppo->report);
+    }
+    PX_TRY(px_agree(status));
+    bool from_first = source != NULL;
+    if (from_first) {
+        px_bcast(&ppo->report, sizeof ppo->report, 0);
+        spread_rows(rollout, true, rollout->rank, sizeof *rollout->rank);
+        spread_rows(rollout, true, rollout->weights_seq_no, sizeof *rollout->weights_seq_no);
+    }
     for (int i = from; i < to; i++) {
-        const px_completion *c = &ppo->completions[i - from];
-        px_row row;
-        px_dataset_row(set->data, rollout->prompt[i], &row);
-        int32_t *ids = rollout->ids + rollout->start[i];
-        memcpy(ids, row.ids, (size_t)row.length * sizeof *ids);
-        memcpy(ids + row.length, c->ids, (size_t)c->length * sizeof *ids);
+        rollout->length[i] = completions[i - from].length;
+        rollout->finish[i] = (uint8_t)completions[i - from].finish;
+    }
+    spread_rows(rollout, from_first, rollout->length, sizeof *rollout->length);
+    spread_rows(rollout, from_first, rollout->finish, sizeof *rollout->finish);
+    lay_out(rollout, set);
+    for (int i = from; i < to; i++) {
+        const px_completion *c = &completions[i - from];
+        memcpy(rollout->ids + rollout->start[i] + rollout->prompt_length[i], c->ids, (size_t)c->length * sizeof(int32_t));
         memcpy(rollout->sampler_logprob + rollout->first[i], c->logprobs, (size_t)c->length * sizeof(float));
     }
-    px_rollout_gather(rollout, rollout->ids, sizeof *rollout->ids, rollout->start);
-    px_rollout_gather(rollout, rollout->sampler_logprob, sizeof(float), rollout->first);
+    spread(rollout, from_first, rollout->ids, sizeof *rollout->ids, rollout->start);
+    spread(rollout, from_first, rollout->sampler_logprob, sizeof(float), rollout->first);
     return PX_OK;
 }

@@ -147,7 +147,7 @@ static void fill_samples(const px_session *session, builder *b, const px_ppo_vie
         iterations[i] = iteration;
         prompt_id[i] = r->prompt_id[i];
         group[i] = (iteration - 1) * r->max_samples + r->group[i];
-        weights[i] = view->weights_seq_no - 1;
+        weights[i] = r->weights_seq_no[i];
         index[i] = r->sample_index[i];
         rank[i] = r->rank[i];
         prompt_start[i] = prompt_at;

@@ -1,0 +1,162 @@
+/* A board in memory that the ranks of a node share: each writes what it does, so that whoever finds one dead or late can
+ * say what it was doing. A text that is read while it is written may be mixed: it is for people. */
+#include "board.h"
+#include "phalanx/dist.h"
+#include "world.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef enum row_state { ROW_NONE, ROW_ALIVE, ROW_DEAD, ROW_LEFT } row_state;
+
+typedef struct row {
+    atomic_int state;
+    int rank, pid;
+    bool expendable;
+    char role[24], phase[32], event[128];
+    int64_t iteration;
+    double since; /* px_now() when the phase began: one clock for a node */
+} row;
+
+static struct {
+    px_shared shared;
+    row *rows; /* [local size]; NULL: alone */
+    row *mine;
+    int count;
+    atomic_bool core_died;
+} board;
+
+px_status px_board_open(void)
+{
+    int count = px_dist_local_size();
+    PX_TRY(px_shared_open(&board.shared, sizeof(row) * (size_t)count));
+    board.rows = board.shared.data;
+    board.count = count;
+    board.mine = &board.rows[px_dist_local_rank()];
+    board.mine->rank = px_world_rank();
+    board.mine->pid = (int)getpid();
+    px_role_set("learner", false);
+    px_phase_set("start", 0);
+    atomic_store(&board.mine->state, ROW_ALIVE);
+    return PX_OK;
+}
+
+void px_board_leave(void)
+{
+    if (board.mine != NULL) {
+        atomic_store(&board.mine->state, ROW_LEFT);
+    }
+}
+
+void px_role_set(const char *role, bool expendable)
+{
+    if (board.mine != NULL) {
+        snprintf(board.mine->role, sizeof board.mine->role, "%s", role);
+        board.mine->expendable = expendable;
+    }
+}
+
+void px_phase_set(const char *phase, int64_t iteration)
+{
+    if (board.mine != NULL) {
+        snprintf(board.mine->phase, sizeof board.mine->phase, "%s", phase);
+        board.mine->iteration = iteration;
+        board.mine->since = px_now();
+    }
+}
+
+void px_event_note(const char *text)
+{
+    if (board.mine != NULL) {
+        snprintf(board.mine->event, sizeof board.mine->event, "%s", text);
+    }
+}
+
+/* Gone, or a zombie that its launcher has not collected yet. */
+static bool is_gone(int pid)
+{
+    char path[64], line[256];
+    if (kill(pid, 0) != 0) {
+        return errno == ESRCH;
+    }
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL) {
+        return false;
+    }
+    size_t length = fread(line, 1, sizeof line - 1, file);
+    fclose(file);
+    line[length] = '\0';
+    const char *after = strrchr(line, ')'); /* the name before it may hold anything */
+    return after != NULL && (strncmp(after, ") Z", 3) == 0 || strncmp(after, ") X", 3) == 0);
+}
+
+static void describe(const row *r, px_buf *text)
+{
+    px_buf_printf(text, "rank %d (%s, pid %d on %s) in phase '%s' of iteration %lld for %.1f s%s%s", r->rank, r->role, r->pid,
+                  px_dist_host(), r->phase, (long long)r->iteration, px_now() - r->since, r->event[0] != '\0' ? "; last event: "
+                  : "", r->event);
+}
+
+void px_board_describe(px_buf *text)
+{
+    static const char *const states[] = {"has not started", "", "died: ", "left: "};
+    for (int i = 0; i < board.count; i++) {
+        px_buf_printf(text, "  %s", states[atomic_load(&board.rows[i].state)]);
+        describe(&board.rows[i], text);
+        px_buf_text(text, "\n");
+    }
+}
+
+void px_rank_describe(int rank, px_buf *text)
+{
+    for (int i = 0; i < board.count; i++) {
+        if (board.rows[i].rank == rank) {
+            describe(&board.rows[i], text);
+            return;
+        }
+    }
+    px_buf_printf(text, "rank %d", rank);
+}
+
+void px_neighbours_check(void)
+{
+    for (int i = 0; i < board.count; i++) {
+        row *r = &board.rows[i];
+        int alive = ROW_ALIVE;
+        if (r == board.mine || atomic_load(&r->state) == ROW_LEFT) {
+            continue;
+        }
+        if (atomic_load(&r->state) == ROW_ALIVE && is_gone(r->pid) &&
+            atomic_compare_exchange_strong(&r->state, &alive, ROW_DEAD)) { /* one rank of the node tells it */
+            px_buf text = {0};
+            describe(r, &text);
+            px_log_rank(PX_ERROR, "post-mortem: a rank died: %s; %s", text.data != NULL ? text.data : "",
+                        r->expendable ? "it only sampled, the others go on" :
+                        "the job ends, the same command continues from the last checkpoint");
+            px_buf_free(&text);
+        }
+        if (atomic_load(&r->state) == ROW_DEAD && !r->expendable) {
+            atomic_store(&board.core_died, true);
+        }
+    }
+}
+
+bool px_rank_died(int rank)
+{
+    for (int i = 0; i < board.count; i++) {
+        if (board.rows[i].rank == rank) {
+            return atomic_load(&board.rows[i].state) == ROW_DEAD;
+        }
+    }
+    return false;
+}
+
+bool px_board_core_died(void)
+{
+    return atomic_load(&board.core_died);
+}

@@ -1,0 +1,90 @@
+/* How a rank waits: it gives its core away, keeps a deadline, and says where it stood when the wait failed. */
+#include "phalanx/dist.h"
+#include "board.h"
+#include "world.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static double deadline = 1800.0; /* seconds */
+
+static struct {
+    void (*run)(void *arg);
+    void *arg;
+    bool running;
+} hook;
+
+void px_deadline_set(double seconds)
+{
+    deadline = seconds;
+}
+
+void px_poll_set(void (*run)(void *arg), void *arg)
+{
+    hook.run = run;
+    hook.arg = arg;
+}
+
+void px_poll(void)
+{
+    if (hook.run != NULL && !hook.running) {
+        hook.running = true;
+        hook.run(hook.arg);
+        hook.running = false;
+    }
+}
+
+static _Noreturn void post_mortem(double waited, const char *reason)
+{
+    px_buf text = {0};
+    px_board_describe(&text);
+    fprintf(stderr,
+            "phalanx: [rank %d/%d on %s] %s after a wait of %.0f s; ending the job, the same command continues from the last "
+            "checkpoint\n%s", px_world_rank(), px_world_size(), px_dist_host(), reason, waited,
+            text.data != NULL ? text.data : "");
+    fflush(NULL);
+    MPI_Abort(MPI_COMM_WORLD, PX_UNHEALTHY);
+    abort();
+}
+
+/* A waiting rank gives its core away: first by yielding, then by naps of up to half a millisecond, because ranks on one
+ * node share cores with the ranks they wait for. */
+void px_wait_nap(long poll, double *start)
+{
+    if (poll < 200) {
+        if (poll > 20) {
+            sched_yield();
+        }
+        return;
+    }
+    if (*start == 0.0) {
+        *start = px_now();
+    }
+    px_poll();
+    double waited = px_now() - *start;
+    if (px_board_core_died()) {
+        post_mortem(waited, "a rank that the others need has died");
+    }
+    if (deadline > 0.0 && waited > deadline) {
+        post_mortem(waited, "no answer from the other ranks");
+    }
+    long nap_ns = waited < 0.002 ? 20000 : waited < 0.05 ? 100000 : 500000;
+    nanosleep(&(struct timespec){0, nap_ns}, NULL);
+}
+
+void px_wait_all(MPI_Request *requests, int count)
+{
+    double start = 0.0;
+    for (long poll = 0;; poll++) {
+        int done = 0;
+        if (MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE) != MPI_SUCCESS) {
+            post_mortem(0.0, "MPI reports an error");
+        }
+        if (done) {
+            return;
+        }
+        px_wait_nap(poll, &start);
+    }
+}
