@@ -311,16 +311,16 @@ px_status px_sampler_run(px_sampler *sampler, const px_model *policy, const px_s
 /* Where completions come from when other ranks sample. Called on rank 0 of the group alone, with prompt, group and
  * sample_index of the rollout filled in; fills rank, weights_seq_no and `report`, and completions[samples] (borrowed until
  * the next call). seq_no: version of trainer->learners[0]'s weights. */
-typedef struct px_source_report {
+typedef struct px_collect_report {
     double healthy;  /* env runners that answer */
     double restored; /* so far: taken back after they had been left out */
     double synch_s;  /* publishing weights */
-} px_source_report;
-typedef struct px_source {
-    px_status (*collect)(void *self, px_trainer *trainer, px_rollout *rollout, int64_t iteration, bool evaluation,
-                         int64_t seq_no, const px_completion **completions, px_source_report *report);
+} px_collect_report;
+typedef struct px_collect {
+    px_status (*run)(void *self, px_trainer *trainer, px_rollout *rollout, int64_t iteration, bool evaluation,
+                         int64_t seq_no, const px_completion **completions, px_collect_report *report);
     void *self;           /* NULL on the other ranks */
-} px_source;
+} px_collect;
 
 typedef struct px_reward_model { /* what sources of kind model score with */
     px_model model;
@@ -343,7 +343,7 @@ typedef struct px_ppo_parts { /* everything a PPO trainer is put together from; 
     int evaluation_prompts;             /* at most */
     int evaluation_samples;             /* of each prompt */
     double evaluation_temperature;      /* 0: greedy */
-    const px_source *source;            /* borrowed; NULL: every rank samples its share */
+    const px_collect *collect;          /* borrowed; NULL: every rank samples its share */
 } px_ppo_parts;
 px_status px_ppo_create(px_trainer *trainer, const px_ppo_config *config, px_ppo_parts *parts);
 typedef struct px_update_row { /* one optimizer step of policy and critic, for /updates */

@@ -166,7 +166,7 @@ static sizes derive_sizes(const px_ppo_config *config, const px_ppo_parts *parts
     int held_out = most_local(held_out_prompts, parts->evaluation_samples);
     int length = config->max_prompt_tokens + config->sampling.max_new_tokens;
     s.local = train > held_out ? train : held_out;
-    s.sampler = parts->source == NULL ? px_ppo_sampler(config, s.local) : (px_sampler_plan){0};
+    s.sampler = parts->collect == NULL ? px_ppo_sampler(config, s.local) : (px_sampler_plan){0};
     int tokens = smaller(config->inference_tokens, (int64_t)s.local * length);
     s.reference = (px_engine_plan){.max_tokens = tokens,
                                    .max_sequences = smaller(tokens, s.local),

@@ -12,7 +12,7 @@ typedef struct px_ppo {
     px_sampler sampler;       /* not where others sample */
     px_engine *reference;     /* inference engine of parts.reference */
     px_rollout rollout, evaluation;
-    px_source_report report;  /* of the last rollout, where others sample */
+    px_collect_report report;  /* of the last rollout, where others sample */
     double kl_coeff;          /* adapted */
     double lifetime_tokens, lifetime_samples, lifetime_updates, weights_seq_no;
     /* scratch, sized once */

@@ -180,21 +180,21 @@ px_status px_rollout_generate(px_trainer *trainer, px_rollout *rollout, int64_t 
 {
     px_ppo *ppo = trainer->self;
     const px_prompt_set *set = evaluation ? &ppo->parts.evaluation : &ppo->parts.train;
-    const px_source *source = ppo->parts.source;
+    const px_collect *collect = ppo->parts.collect;
     const px_completion *completions = NULL;
     px_status status = PX_OK;
     int from = 0, to = px_dist_rank() == 0 ? rollout->samples : 0;
-    if (source == NULL) {
+    if (collect == NULL) {
         px_sampling sampling = px_ppo_sampling(&ppo->config, trainer->seed, trainer->stage, iteration, evaluation,
                                                ppo->parts.evaluation_temperature);
         px_rollout_mine(rollout, &from, &to);
         status = sample_mine(trainer, rollout, set, &sampling, from, to, &completions);
     } else if (px_dist_rank() == 0) {
-        status = source->collect(source->self, trainer, rollout, iteration, evaluation, (int64_t)ppo->weights_seq_no,
+        status = collect->run(collect->self, trainer, rollout, iteration, evaluation, (int64_t)ppo->weights_seq_no,
                                  &completions, &ppo->report);
     }
     PX_TRY(px_agree(status));
-    bool from_first = source != NULL;
+    bool from_first = collect != NULL;
     if (from_first) {
         px_bcast(&ppo->report, sizeof ppo->report, 0);
         spread_rows(rollout, true, rollout->rank, sizeof *rollout->rank);
