@@ -64,6 +64,14 @@ void px_rmsnorm_forward(px_compute *ctx, px_real *y, px_real *rstd, const px_rea
                         double eps, double w_offset);
 void px_rmsnorm_backward(px_compute *ctx, px_real *dx, px_real *dw, const px_real *dy, const px_real *x,
                          const px_real *rstd, const px_real *w, int M, int C, double w_offset, bool accumulate);
+/* RMSNorm in place of each of `heads` heads of D that start at x in every row (row stride ldx), with one weight [D].
+ * rstd[M, heads], row stride ldrstd; NULL in inference. backward: x are the heads as they were (row stride ldx), dy
+ * becomes dx in place (row stride lddy), dw[D] +=. */
+void px_rmsnorm_heads(px_compute *ctx, px_real *x, int ldx, px_real *rstd, int ldrstd, const px_real *w, int M,
+                      int heads, int D, double eps, double w_offset);
+void px_rmsnorm_heads_backward(px_compute *ctx, px_real *dy, int lddy, px_real *dw, const px_real *x, int ldx,
+                               const px_real *rstd, int ldrstd, const px_real *w, int M, int heads, int D,
+                               double w_offset);
 /* x[M,C] += y[M,C] */
 void px_add(px_compute *ctx, px_real *x, const px_real *y, size_t count);
 

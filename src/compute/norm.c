@@ -63,6 +63,46 @@ void px_rmsnorm_backward(px_compute *ctx, px_real *dx, px_real *dw, const px_rea
     }
 }
 
+void px_rmsnorm_heads(px_compute *ctx, px_real *x, int ldx, px_real *rstd, int ldrstd, const px_real *w, int M,
+                      int heads, int D, double eps, double w_offset) {
+    const px_kernels *kernels = px_kernels_get();
+    int threads = px_threads_for(ctx, (size_t)M * (size_t)(heads * D), 1 << 14);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int m = 0; m < M; m++) {
+        px_real *row = x + (size_t)m * (size_t)ldx;
+        kernels->rmsnorm(row, rstd ? rstd + (size_t)m * (size_t)ldrstd : NULL, row, w, heads, D, eps, w_offset);
+    }
+}
+
+/* dw is summed in row order by whoever owns its columns. */
+static void sum_head_columns(px_compute *ctx, px_real *dw, const px_real *dy, size_t lddy, const px_real *x, size_t ldx,
+                             const px_real *rstd, size_t ldrstd, int M, int heads, int D) {
+    const px_kernels *kernels = px_kernels_get();
+    int threads = px_threads_for(ctx, (size_t)M * (size_t)(heads * D), 1 << 14);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int share = 0; share < threads; share++) {
+        int begin = (int)px_share((size_t)D, threads, share, 16);
+        int end = (int)px_share((size_t)D, threads, share + 1, 16);
+        for (size_t m = 0; m < (size_t)M; m++)
+            kernels->column_sums(dw, NULL, dy + m * lddy, (size_t)D, x + m * ldx, NULL, rstd + m * ldrstd, heads, D, begin,
+                                 end);
+    }
+}
+
+void px_rmsnorm_heads_backward(px_compute *ctx, px_real *dy, int lddy, px_real *dw, const px_real *x, int ldx,
+                               const px_real *rstd, int ldrstd, const px_real *w, int M, int heads, int D,
+                               double w_offset) {
+    const px_kernels *kernels = px_kernels_get();
+    int threads = px_threads_for(ctx, (size_t)M * (size_t)(heads * D), 1 << 14);
+    sum_head_columns(ctx, dw, dy, (size_t)lddy, x, (size_t)ldx, rstd, (size_t)ldrstd, M, heads, D);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int m = 0; m < M; m++) {
+        px_real *row = dy + (size_t)m * (size_t)lddy;
+        kernels->rmsnorm_backward(row, row, x + (size_t)m * (size_t)ldx, rstd + (size_t)m * (size_t)ldrstd, w, heads, D,
+                                  w_offset, false);
+    }
+}
+
 void px_add(px_compute *ctx, px_real *x, const px_real *y, size_t count) {
     const px_kernels *kernels = px_kernels_get();
     int threads = px_threads_for(ctx, count, 1 << 15);
