@@ -8,7 +8,12 @@
 #include "phalanx/compute.h"
 
 /* ---- configuration ------------------------------------------------------------------------------------------------ */
-typedef enum px_family { PX_GPT2, PX_LLAMA } px_family;
+typedef enum px_family { PX_GPT2, PX_LLAMA, PX_MISTRAL, PX_QWEN2, PX_QWEN3, PX_GEMMA, PX_GPT_NEOX, PX_OPT } px_family;
+#define PX_FAMILIES 8
+/* The family's model_type in config.json, and back; PX_DATA lists the valid ones. */
+const char *px_family_name(px_family family);
+px_status px_family_parse(const char *name, px_family *family);
+
 typedef enum px_head { PX_HEAD_NONE, PX_HEAD_LM, PX_HEAD_SCALAR } px_head; /* scalar: score.weight [1, C], no bias */
 typedef enum px_rope_type { PX_ROPE_NONE, PX_ROPE_DEFAULT, PX_ROPE_LINEAR, PX_ROPE_LLAMA3, PX_ROPE_YARN } px_rope_type;
 
@@ -32,7 +37,9 @@ typedef struct px_model_config {
     int intermediate_size; /* I */
     int max_positions;
     double norm_eps;
+    int window;             /* keys that a query sees, its own included; 0: all before it */
     bool attention_bias, output_bias, mlp_bias;
+    bool parallel_residual; /* attention and MLP read the same input, x + attention(x) + mlp(x) */
     px_activation activation;
     px_rope rope;
     int bos_id, pad_id; /* -1: none */
@@ -46,6 +53,10 @@ px_status px_model_config_read(const char *dir, px_model_config *config);
 /* A preset shape with random weights for benchmarks: gpt2-124m, nano10m, smollm2-135m, stories15m. */
 px_status px_model_config_shape(const char *name, px_model_config *config);
 px_status px_model_config_check(const px_model_config *config); /* divisibility, limits, what is not supported */
+/* A family's defaults, no sizes, no token ids; then, when the sizes are set, what follows from them where it is 0:
+ * kv_heads, head_dim, intermediate_size (4 C), rotated dims. */
+void px_model_config_defaults(px_model_config *config, px_family family);
+void px_model_config_complete(px_model_config *config);
 
 /* ---- parameters ------------------------------------------------------------------------------------------------------
  * One row per tensor, in the order of the flat block. Tensors whose rows form one matrix product (q, k, v; gate, up) lie
@@ -56,6 +67,8 @@ typedef struct px_param {
     int64_t shape[2];         /* as in memory: linear weights are [out, in] */
     size_t offset, count;
     bool transposed;          /* GPT-2 Conv1D: the file holds [in, out] */
+    int by_head;              /* over 0: rows per part; the file has q, k, v of head 0, then of head 1, ... (GPT-NeoX),
+                                 memory all of q, then k, then v */
     bool decay;               /* weight decay applies (2-D tensors but the score head) */
     bool trainable;
     int split;                /* dimension that tensor parallelism would cut, -1: replicated */
@@ -63,7 +76,8 @@ typedef struct px_param {
 } px_param;
 
 typedef struct px_layer_view { /* offsets of a block's tensors in the flat block; SIZE_MAX: absent */
-    size_t norm1_w, norm1_b, qkv_w, qkv_b, out_w, out_b, norm2_w, norm2_b, up_w, up_b, down_w, down_b;
+    size_t norm1_w, norm1_b, qkv_w, qkv_b, q_norm_w, k_norm_w, out_w, out_b;
+    size_t norm2_w, norm2_b, up_w, up_b, down_w, down_b;
 } px_layer_view; /* up_w: gate then up ([2I, C]) in gated families, else the one input matrix */
 
 typedef struct px_model {

@@ -77,10 +77,23 @@ static const px_real *tensor(const px_model *model, size_t offset) {
     return offset == SIZE_MAX ? NULL : model->weights + offset;
 }
 
+static double embedding_scale(const px_model *model) {
+    return px_family_traits(model->config.family).scaled_embedding ? sqrt(model->config.hidden_size) : 1;
+}
+
 void px_embed_forward(px_compute *compute, const px_model *model, px_real *x, const int32_t *ids,
                       const int32_t *positions, int M) {
-    px_embedding_forward(compute, x, ids, model->weights + model->embed, positions, tensor(model, model->position), 0,
-                         M, model->config.hidden_size, 1);
+    px_embedding_forward(compute, x, ids, model->weights + model->embed, positions, tensor(model, model->position),
+                         px_family_traits(model->config.family).position_offset, M, model->config.hidden_size,
+                         embedding_scale(model));
+}
+
+void px_embed_backward(px_compute *compute, const px_model *model, px_real *grads, const int32_t *ids,
+                       const int32_t *positions, const px_real *dx, int M) {
+    px_embedding_backward(compute, grads + model->embed, ids,
+                          model->position == SIZE_MAX ? NULL : grads + model->position, positions,
+                          px_family_traits(model->config.family).position_offset, dx, M, model->config.hidden_size,
+                          embedding_scale(model));
 }
 
 void px_norm_forward(px_compute *compute, const px_shape *shape, px_real *y, px_real *mean, px_real *rstd,
@@ -89,8 +102,24 @@ void px_norm_forward(px_compute *compute, const px_shape *shape, px_real *y, px_
     if (shape->traits.layernorm) {
         px_layernorm_forward(compute, y, mean, rstd, x, w, b, M, config->hidden_size, config->norm_eps);
     } else {
-        px_rmsnorm_forward(compute, y, rstd, x, w, M, config->hidden_size, config->norm_eps, 0);
+        px_rmsnorm_forward(compute, y, rstd, x, w, M, config->hidden_size, config->norm_eps,
+                           shape->traits.norm_offset);
     }
+}
+
+/* In place, each head of q and k by itself; training keeps what they were. */
+static void norm_heads(px_compute *compute, const px_shape *shape, const px_model *model, const px_layer_view *view,
+                       const px_activations *a, int M) {
+    const px_model_config *c = &shape->config;
+    int D = c->head_dim, all = c->heads + c->kv_heads, width = shape->q + shape->kv;
+    for (size_t m = 0; a->qk && m < (size_t)M; m++) {
+        memcpy(a->qk + m * (size_t)width, a->qkv + m * (size_t)shape->qkv, (size_t)width * sizeof(px_real));
+    }
+    px_real *k_rstd = a->qk_rstd ? a->qk_rstd + c->heads : NULL, *k = a->qkv + shape->q;
+    px_rmsnorm_heads(compute, a->qkv, shape->qkv, a->qk_rstd, all, model->weights + view->q_norm_w, M, c->heads, D,
+                     c->norm_eps, shape->traits.norm_offset);
+    px_rmsnorm_heads(compute, k, shape->qkv, k_rstd, all, model->weights + view->k_norm_w, M, c->kv_heads, D,
+                     c->norm_eps, shape->traits.norm_offset);
 }
 
 static void attention_branch(px_compute *compute, const px_shape *shape, const px_model *model,
@@ -103,13 +132,14 @@ static void attention_branch(px_compute *compute, const px_shape *shape, const p
                     tensor(model, view->norm1_b), M);
     px_weight qkv = px_shape_weight(shape, model, layer, PX_QKV);
     px_linear_forward(compute, a->qkv, shape->qkv, a->norm, C, &qkv, tensor(model, view->qkv_b), M);
+    if (shape->traits.head_norm) norm_heads(compute, shape, model, view, a, M);
     if (shape->cosine) { /* the heads of q and k lie side by side */
         px_rope_apply(compute, a->qkv, shape->qkv, positions, shape->cosine, shape->sine, M,
                       config->heads + config->kv_heads, D, config->rope.rotary_dim, false);
     }
     px_kv_store(compute, spans, span_count, a->qkv + shape->q, a->qkv + shape->q + shape->kv, shape->qkv);
     px_attention_forward(compute, a->attention, shape->q, a->lse, a->qkv, shape->qkv, spans, span_count, config->heads,
-                         1 / sqrt(D), 0);
+                         1 / sqrt(D), config->window);
     px_weight out = px_shape_weight(shape, model, layer, PX_OUT);
     px_linear_forward(compute, a->mid, C, a->attention, shape->q, &out, tensor(model, view->out_b), M);
     px_add(compute, a->mid, a->x, (size_t)M * (size_t)C);
@@ -123,12 +153,13 @@ static void mlp_branch(px_compute *compute, const px_shape *shape, const px_mode
     int C = config->hidden_size, I = config->intermediate_size;
     px_weight first = px_shape_weight(shape, model, layer, PX_UP);
     px_weight second = px_shape_weight(shape, model, layer, PX_DOWN);
+    const px_real *input = config->parallel_residual ? a->x : a->mid;
     for (int row = 0; row < M; row += shape->mlp_rows) {
         int rows = M - row < shape->mlp_rows ? M - row : shape->mlp_rows;
         size_t at = (size_t)row * (size_t)C, kept = a->keep ? (size_t)row : 0;
         px_real *up = a->up + kept * (size_t)shape->up, *act = a->act + kept * (size_t)I;
         px_norm_forward(compute, shape, a->norm, a->mean2 ? a->mean2 + row : NULL, a->rstd2 ? a->rstd2 + row : NULL,
-                        a->mid + at, tensor(model, view->norm2_w), tensor(model, view->norm2_b), rows);
+                        input + at, tensor(model, view->norm2_w), tensor(model, view->norm2_b), rows);
         px_linear_forward(compute, up, shape->up, a->norm, C, &first, tensor(model, view->up_b), rows);
         if (shape->traits.gated) {
             px_gated_forward(compute, config->activation, act, up, rows, I);

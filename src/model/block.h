@@ -3,15 +3,7 @@
 #ifndef PHALANX_MODEL_BLOCK_H
 #define PHALANX_MODEL_BLOCK_H
 
-#include "phalanx/model.h"
-
-/* What distinguishes the blocks of the families; everything else follows from which tensors the table has. */
-typedef struct px_traits {
-    bool layernorm;         /* LayerNorm with bias, else RMSNorm */
-    bool learned_positions; /* a table added to the embedding, else rotary */
-    bool gated;             /* act(gate) * up, else act(up) */
-} px_traits;
-px_traits px_family_traits(px_family family);
+#include "family.h"
 
 /* Frequencies [rotary_dim / 2] and the factor on cosine and sine. */
 void px_rope_frequencies(const px_rope *rope, double *frequency, double *magnitude);
@@ -57,7 +49,8 @@ typedef struct px_activations {
     px_real *x;             /* [M, C] input */
     px_real *norm;          /* [M, C] output of either norm, shared by all layers */
     px_real *mean1, *rstd1; /* [M], NULL in inference */
-    px_real *qkv;           /* [M, qkv], q and k rotated */
+    px_real *qkv;           /* [M, qkv], q and k normed and rotated */
+    px_real *qk, *qk_rstd;  /* [M, q + kv] q and k before their norm, [M, heads + kv_heads]; NULL: none, or not kept */
     px_real *lse;           /* [M, heads], NULL in inference */
     px_real *attention;     /* [M, q] */
     px_real *mid;           /* [M, C] x + attention branch */
@@ -74,10 +67,14 @@ typedef struct px_gradients {
     px_real *dqkv;       /* [M, qkv] */
     px_real *dattention; /* [M, q] */
     px_real *dup, *dact; /* [M, up], [M, I]; the same memory when not gated */
+    px_real *dside;      /* [M, C] of the MLP branch's input when it is the block's; NULL: it is mid */
 } px_gradients;
 
+/* Embedding of tokens and positions; backward adds into grads. */
 void px_embed_forward(px_compute *compute, const px_model *model, px_real *x, const int32_t *ids,
                       const int32_t *positions, int M);
+void px_embed_backward(px_compute *compute, const px_model *model, px_real *grads, const int32_t *ids,
+                       const int32_t *positions, const px_real *dx, int M);
 void px_norm_forward(px_compute *compute, const px_shape *shape, px_real *y, px_real *mean, px_real *rstd,
                      const px_real *x, const px_real *w, const px_real *b, int M);
 void px_norm_backward(px_compute *compute, const px_shape *shape, px_real *dx, px_real *dw, px_real *db,

@@ -18,11 +18,12 @@ void px_norm_backward(px_compute *compute, const px_shape *shape, px_real *dx, p
     if (shape->traits.layernorm) {
         px_layernorm_backward(compute, dx, dw, db, dy, x, mean, rstd, w, M, C, accumulate);
     } else {
-        px_rmsnorm_backward(compute, dx, dw, dy, x, rstd, w, M, C, 0, accumulate);
+        px_rmsnorm_backward(compute, dx, dw, dy, x, rstd, w, M, C, shape->traits.norm_offset, accumulate);
     }
 }
 
-/* In: d->dx of the block's output. Out: d->dx of mid. */
+/* In: d->dx of the block's output. Out: d->dx of mid; where the branch reads the block's input, its part of that
+ * input's gradient in d->dside. */
 static void mlp_backward(px_compute *compute, const px_shape *shape, const px_model *model, const px_layer_view *view,
                          const px_activations *a, const px_gradients *d, px_real *grads, int M) {
     const px_model_config *config = &shape->config;
@@ -35,13 +36,24 @@ static void mlp_backward(px_compute *compute, const px_shape *shape, const px_mo
     } else {
         px_activation_backward(compute, config->activation, d->dup, d->dact, a->up, (size_t)M * (size_t)I);
     }
-    px_norm_forward(compute, shape, a->norm, NULL, NULL, a->mid, model->weights + view->norm2_w,
+    const px_real *input = d->dside ? a->x : a->mid;
+    px_norm_forward(compute, shape, a->norm, NULL, NULL, input, model->weights + view->norm2_w,
                     at(model->weights, view->norm2_b), M);
     px_linear_backward_weight(compute, grads + view->up_w, at(grads, view->up_b), d->dup, shape->up, a->norm, C, M,
                               shape->up, C);
     px_linear_backward_input(compute, d->dnorm, C, d->dup, shape->up, &first, M, false);
-    px_norm_backward(compute, shape, d->dx, grads + view->norm2_w, at(grads, view->norm2_b), d->dnorm, a->mid, a->mean2,
-                     a->rstd2, model->weights + view->norm2_w, M, true);
+    px_norm_backward(compute, shape, d->dside ? d->dside : d->dx, grads + view->norm2_w, at(grads, view->norm2_b),
+                     d->dnorm, input, a->mean2, a->rstd2, model->weights + view->norm2_w, M, !d->dside);
+}
+
+static void heads_backward(px_compute *compute, const px_shape *shape, const px_model *model, const px_layer_view *view,
+                           const px_activations *a, const px_gradients *d, px_real *grads, int M) {
+    const px_model_config *c = &shape->config;
+    int D = c->head_dim, all = c->heads + c->kv_heads, width = shape->q + shape->kv, offset = shape->traits.norm_offset;
+    px_rmsnorm_heads_backward(compute, d->dqkv, shape->qkv, grads + view->q_norm_w, a->qk, width, a->qk_rstd, all,
+                              model->weights + view->q_norm_w, M, c->heads, D, offset);
+    px_rmsnorm_heads_backward(compute, d->dqkv + shape->q, shape->qkv, grads + view->k_norm_w, a->qk + shape->q, width,
+                              a->qk_rstd + c->heads, all, model->weights + view->k_norm_w, M, c->kv_heads, D, offset);
 }
 
 /* In: d->dx of mid. Out: d->dx of the block's input. The keys and values are laid out for attention once more. */
@@ -55,11 +67,12 @@ static void attention_backward(px_compute *compute, const px_shape *shape, const
     px_linear_backward_input(compute, d->dattention, q, d->dx, C, &out, M, false);
     px_kv_store(compute, spans, span_count, a->qkv + q, a->qkv + q + kv, qkv);
     px_attention_backward(compute, d->dqkv, d->dqkv + q, d->dqkv + q + kv, qkv, d->dattention, a->attention, q, a->lse,
-                          a->qkv, qkv, spans, span_count, config->heads, 1 / sqrt(D), 0);
+                          a->qkv, qkv, spans, span_count, config->heads, 1 / sqrt(D), config->window);
     if (shape->cosine) {
         px_rope_apply(compute, d->dqkv, qkv, positions, shape->cosine, shape->sine, M, config->heads + config->kv_heads,
                       D, config->rope.rotary_dim, true);
     }
+    if (shape->traits.head_norm) heads_backward(compute, shape, model, view, a, d, grads, M);
     px_norm_forward(compute, shape, a->norm, NULL, NULL, a->x, model->weights + view->norm1_w,
                     at(model->weights, view->norm1_b), M);
     px_linear_backward_weight(compute, grads + view->qkv_w, at(grads, view->qkv_b), d->dqkv, qkv, a->norm, C, M,
@@ -75,4 +88,5 @@ void px_block_backward(px_compute *compute, const px_shape *shape, const px_mode
     const px_layer_view *view = &model->layers[layer];
     mlp_backward(compute, shape, model, view, a, d, grads, M);
     attention_backward(compute, shape, model, view, a, d, grads, spans, span_count, positions, M);
+    if (d->dside) px_add(compute, d->dx, d->dside, (size_t)M * (size_t)shape->config.hidden_size);
 }

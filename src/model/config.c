@@ -1,61 +1,88 @@
 /* Reading of Hugging Face configurations: config.json in its older flat form and in that of transformers 5, and the
  * stop ids of generation_config.json. Whatever would make our arithmetic differ from the model's is refused by name. */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "config_keys.h"
-#include "phalanx/model.h"
+#include "config_rope.h"
+#include "family.h"
 
-#define MAX_VOCABULARY (1 << 24)
-#define MAX_WIDTH (1 << 17)
-#define MAX_LAYERS 1024
-#define MAX_POSITIONS (1 << 24)
-
-/* What the JSON says that is not a field of the configuration. */
-typedef enum source_type { SOURCE_GPT2, SOURCE_LLAMA, SOURCE_MISTRAL, SOURCE_QWEN2 } source_type;
-static const char *const source_names[] = {"gpt2", "llama", "mistral", "qwen2"};
-static const char supported_types[] = "\"gpt2\", \"llama\", \"mistral\" or \"qwen2\"";
-
-/* ---- switches that must be off --------------------------------------------------------------------- */
-static px_status require_bool(const px_keys *keys, const char *key, bool wanted, const char *why) {
-    bool value = wanted;
-    PX_TRY(px_keys_bool(keys, key, &value));
+/* ---- a family's entries --------------------------------------------------------------------- */
+static px_status read_needs(const px_keys *keys, const px_entry *entry) {
+    bool wanted = entry->low != 0, value = wanted;
+    PX_TRY(px_keys_bool(keys, entry->key, &value));
     if (value == wanted) return PX_OK;
     char valid[160];
-    snprintf(valid, sizeof valid, "%s (%s)", wanted ? "true" : "false", why);
-    return px_keys_refuse(keys, key, valid);
+    snprintf(valid, sizeof valid, "%s (%s)", wanted ? "true" : "false", entry->why);
+    return px_keys_refuse(keys, entry->key, valid);
 }
 
-static px_status read_activation(const px_keys *keys, const char *key, const char *absent, px_activation *activation) {
+static px_status read_same(const px_keys *keys, const px_entry *entry, int wanted) {
+    int value = wanted;
+    PX_TRY(px_keys_int(keys, entry->key, false, 1, INT32_MAX, &value));
+    return value == wanted ? PX_OK : px_keys_refuse(keys, entry->key, entry->why);
+}
+
+static px_status read_activation(const px_keys *keys, const char *key, px_activation *activation) {
     static const struct {
         const char *name;
         px_activation kind;
-    } table[] = {{"gelu_new", PX_GELU_TANH}, {"gelu_pytorch_tanh", PX_GELU_TANH},
-                 {"gelu", PX_GELU_ERF},      {"silu", PX_SILU},
-                 {"swish", PX_SILU},         {"relu", PX_RELU}};
-    const char *name = absent;
+    } table[] = {{"gelu_new", PX_GELU_TANH},  {"gelu_pytorch_tanh", PX_GELU_TANH}, {"gelu_fast", PX_GELU_TANH},
+                 {"gelu", PX_GELU_ERF},       {"silu", PX_SILU},                   {"swish", PX_SILU},
+                 {"relu", PX_RELU}};
+    const char *name = NULL;
     PX_TRY(px_keys_text(keys, key, false, &name));
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+    for (size_t i = 0; name && i < sizeof table / sizeof table[0]; i++) {
         if (strcmp(name, table[i].name) != 0) continue;
         *activation = table[i].kind;
         return PX_OK;
     }
-    return px_keys_refuse(keys, key, "one of gelu_new, gelu_pytorch_tanh, gelu, silu, swish, relu");
+    return name ? px_keys_refuse(keys, key, "one of gelu_new, gelu_pytorch_tanh, gelu_fast, gelu, silu, swish, relu")
+                : PX_OK;
 }
 
-/* Attention to the last `window` positions only: refused unless the window covers every position. */
-static px_status refuse_sliding_window(const px_keys *keys, source_type source, int max_positions) {
-    bool used = source != SOURCE_QWEN2; /* Qwen2 has a switch beside the width, off by default */
-    PX_TRY(px_keys_bool(keys, "use_sliding_window", &used));
-    int window = MAX_POSITIONS;
-    if (source == SOURCE_MISTRAL && !json_object_get(keys->object, "sliding_window")) window = 4096; /* its default */
-    PX_TRY(px_keys_int(keys, "sliding_window", false, 1, INT32_MAX, &window));
+static px_status read_entry(const px_keys *keys, const px_entry *entry, px_model_config *config) {
+    void *field = (char *)config + entry->field;
+    switch (entry->kind) {
+    case ENTRY_INT:
+        if (json_is_null(json_object_get(keys->object, entry->key))) *(int *)field = 0;
+        return px_keys_int(keys, entry->key, entry->required, (int)entry->low, (int)entry->high, field);
+    case ENTRY_REAL: return px_keys_real(keys, entry->key, entry->required, entry->low, entry->high, field);
+    case ENTRY_BOOL: return px_keys_bool(keys, entry->key, field);
+    case ENTRY_ACTIVATION: return read_activation(keys, entry->key, field);
+    case ENTRY_SAME: return read_same(keys, entry, *(const int *)field);
+    case ENTRY_NEEDS: return read_needs(keys, entry);
+    case ENTRY_ZERO: break;
+    }
+    return PX_OK;
+}
+
+static bool has_entry(const px_family_info *family, const char *key) {
+    for (const px_entry *e = family->entries; e->key; e++) {
+        if (strcmp(e->key, key) == 0) return true;
+    }
+    return false;
+}
+
+static const char *key_of(const px_family_info *family, size_t field) {
+    const px_entry *e = family->entries;
+    while (e->key && (e->kind != ENTRY_INT || e->field != field)) e++;
+    return e->key;
+}
+
+/* A window in a family that knows none is refused unless it covers every position. */
+static px_status refuse_window(const px_keys *keys, const px_family_info *family, int max_positions) {
+    bool used = true;
+    int window = PX_MAX_POSITIONS;
+    if (!has_entry(family, "sliding_window") && !has_entry(family, "use_sliding_window")) {
+        PX_TRY(px_keys_bool(keys, "use_sliding_window", &used));
+        PX_TRY(px_keys_int(keys, "sliding_window", false, 1, INT32_MAX, &window));
+    }
     if (used && window < max_positions) {
         return px_fail(PX_DATA,
                        "%s: key \"sliding_window\" is %d and max_position_embeddings is %d; valid is null, or a window "
-                       "that covers all positions (sliding windows are not supported)",
-                       keys->path, window, max_positions);
+                       "that covers all positions (a %s model has no sliding window)",
+                       keys->path, window, max_positions, family->type);
     }
     json_t *types = px_keys_get(keys, "layer_types");
     if (types && !json_is_array(types)) return px_keys_refuse(keys, "layer_types", "a list");
@@ -63,149 +90,22 @@ static px_status refuse_sliding_window(const px_keys *keys, source_type source, 
         const char *type = json_string_value(json_array_get(types, i));
         if (!type || strcmp(type, "full_attention") != 0) {
             return px_keys_refuse(keys, "layer_types",
-                                  "a list of \"full_attention\" (sliding windows are not supported)");
+                                  "a list of \"full_attention\" (windows of some layers are not supported)");
         }
     }
     return PX_OK;
 }
 
-/* ---- rotary positions --------------------------------------------------------------------- */
-/* How strongly YaRN sharpens attention at a given stretch (Peng et al. 2023, section 3.4). */
-static double yarn_magnitude(double factor, double weight) {
-    return factor <= 1 ? 1 : 0.1 * weight * log(factor) + 1;
-}
-
-static px_status read_yarn(const px_keys *keys, px_rope *rope) {
-    rope->beta_fast = 32;
-    rope->beta_slow = 1;
-    double mscale = 0, mscale_all = 0;
-    PX_TRY(px_keys_real(keys, "beta_fast", false, 1e-6, 1e6, &rope->beta_fast));
-    PX_TRY(px_keys_real(keys, "beta_slow", false, 1e-6, 1e6, &rope->beta_slow));
-    PX_TRY(px_keys_real(keys, "mscale", false, 0, 1e6, &mscale));
-    PX_TRY(px_keys_real(keys, "mscale_all_dim", false, 0, 1e6, &mscale_all));
-    PX_TRY(require_bool(keys, "truncate", true, "other ramps are not supported"));
-    rope->attention_factor = mscale > 0 && mscale_all > 0
-                                 ? yarn_magnitude(rope->factor, mscale) / yarn_magnitude(rope->factor, mscale_all)
-                                 : yarn_magnitude(rope->factor, 1);
-    return px_keys_real(keys, "attention_factor", false, 1e-6, 1e6, &rope->attention_factor);
-}
-
-static px_status read_rope_type(const px_keys *keys, px_rope_type *type) {
-    static const char valid[] = "one of default, linear, llama3, yarn (dynamic and longrope change the rotation of "
-                                "earlier positions as a sequence grows, so cached keys would not be those of training)";
-    const char *name = "default";
-    const char *key = px_keys_get(keys, "rope_type") ? "rope_type" : "type";
-    PX_TRY(px_keys_text(keys, key, false, &name));
-    if (strcmp(name, "default") == 0) *type = PX_ROPE_DEFAULT;
-    else if (strcmp(name, "linear") == 0) *type = PX_ROPE_LINEAR;
-    else if (strcmp(name, "llama3") == 0) *type = PX_ROPE_LLAMA3;
-    else if (strcmp(name, "yarn") == 0) *type = PX_ROPE_YARN;
-    else return px_keys_refuse(keys, key, valid);
-    return PX_OK;
-}
-
-/* rope_theta and rope_scaling lie flat in older files; rope_parameters holds both since transformers 5. Where both
- * objects are given, rope_scaling counts, as in transformers. */
-static px_status read_rope(const px_keys *keys, px_model_config *config) {
-    px_rope *rope = &config->rope;
-    *rope = (px_rope){.type = PX_ROPE_DEFAULT, .theta = 10000, .factor = 1, .attention_factor = 1};
-    rope->original_positions = config->max_positions;
-    rope->rotary_dim = config->head_dim;
-    PX_TRY(px_keys_real(keys, "rope_theta", false, 1, 1e12, &rope->theta));
-    PX_TRY(px_keys_real(keys, "original_max_position_embeddings", false, 1, MAX_POSITIONS, &rope->original_positions));
-    double part = 1;
-    PX_TRY(px_keys_real(keys, "partial_rotary_factor", false, 0, 1, &part));
-
-    const char *names[] = {"rope_scaling", "rope_parameters"};
-    px_keys inner = {keys->path, "", NULL};
-    for (int i = 0; i < 2 && !inner.object; i++) {
-        json_t *found = px_keys_get(keys, names[i]);
-        if (found && !json_is_object(found)) return px_keys_refuse(keys, names[i], "an object or null");
-        if (json_object_size(found) == 0) continue;
-        inner.group = i == 0 ? "rope_scaling." : "rope_parameters.";
-        inner.object = found;
+static px_status read_family(const px_keys *keys, const px_family_info *family, px_model_config *config) {
+    for (const px_entry *e = family->entries; e->key; e++) PX_TRY(read_entry(keys, e, config));
+    if (config->head_dim == 0 && config->hidden_size % config->heads != 0) {
+        return px_keys_refuse(keys, key_of(family, FIELD(heads)), "a divisor of the width");
     }
-    if (inner.object) {
-        PX_TRY(read_rope_type(&inner, &rope->type));
-        PX_TRY(px_keys_real(&inner, "rope_theta", false, 1, 1e12, &rope->theta));
-        PX_TRY(px_keys_real(&inner, "partial_rotary_factor", false, 0, 1, &part));
-        if (rope->type != PX_ROPE_DEFAULT) {
-            PX_TRY(px_keys_real(&inner, "factor", true, 1, 1e6, &rope->factor));
-        }
-        if (!px_keys_get(keys, "original_max_position_embeddings")) {
-            PX_TRY(px_keys_real(&inner, "original_max_position_embeddings", false, 1, MAX_POSITIONS,
-                                &rope->original_positions));
-        }
-        if (rope->type == PX_ROPE_YARN) PX_TRY(read_yarn(&inner, rope));
-        if (rope->type == PX_ROPE_LLAMA3) {
-            PX_TRY(px_keys_real(&inner, "low_freq_factor", true, 1e-6, 1e6, &rope->low_freq));
-            PX_TRY(px_keys_real(&inner, "high_freq_factor", true, 1e-6, 1e6, &rope->high_freq));
-        }
-    }
-    if (part != 1) {
-        return px_fail(PX_DATA,
-                       "%s: key \"partial_rotary_factor\" is %g; valid is 1 (a partial rotation is not supported)",
-                       keys->path, part);
-    }
-    return PX_OK;
-}
-
-/* ---- families --------------------------------------------------------------------- */
-static px_status read_gpt2(const px_keys *keys, px_model_config *config) {
-    config->family = PX_GPT2;
-    config->tied = true;
-    config->max_positions = 1024;
-    config->norm_eps = 1e-5;
-    config->attention_bias = config->output_bias = config->mlp_bias = true;
-    PX_TRY(px_keys_int(keys, "n_embd", true, 1, MAX_WIDTH, &config->hidden_size));
-    PX_TRY(px_keys_int(keys, "n_layer", true, 1, MAX_LAYERS, &config->layers));
-    PX_TRY(px_keys_int(keys, "n_head", true, 1, config->hidden_size, &config->heads));
-    PX_TRY(px_keys_int(keys, "n_positions", false, 1, MAX_POSITIONS, &config->max_positions));
-    if (config->hidden_size % config->heads != 0) {
-        return px_keys_refuse(keys, "n_head", "a divisor of n_embd");
-    }
-    config->kv_heads = config->heads;
-    config->head_dim = config->hidden_size / config->heads;
-    config->intermediate_size = 4 * config->hidden_size;
-    PX_TRY(px_keys_int(keys, "n_inner", false, 1, 4 * MAX_WIDTH, &config->intermediate_size));
-    PX_TRY(px_keys_real(keys, "layer_norm_epsilon", false, 1e-12, 1, &config->norm_eps));
-    PX_TRY(read_activation(keys, "activation_function", "gelu_new", &config->activation));
-    PX_TRY(require_bool(keys, "scale_attn_weights", true, "unscaled attention is not supported"));
-    PX_TRY(require_bool(keys, "scale_attn_by_inverse_layer_idx", false, "scaling by layer is not supported"));
-    PX_TRY(require_bool(keys, "reorder_and_upcast_attn", false, "reordered attention is not supported"));
-    return require_bool(keys, "add_cross_attention", false, "encoder-decoder models are not supported");
-}
-
-static px_status read_llama(const px_keys *keys, source_type source, px_model_config *config) {
-    config->family = PX_LLAMA;
-    config->max_positions = 2048;
-    config->norm_eps = 1e-6;
-    PX_TRY(px_keys_int(keys, "hidden_size", true, 1, MAX_WIDTH, &config->hidden_size));
-    PX_TRY(px_keys_int(keys, "intermediate_size", true, 1, 4 * MAX_WIDTH, &config->intermediate_size));
-    PX_TRY(px_keys_int(keys, "num_hidden_layers", true, 1, MAX_LAYERS, &config->layers));
-    PX_TRY(px_keys_int(keys, "num_attention_heads", true, 1, config->hidden_size, &config->heads));
-    if (config->hidden_size % config->heads != 0) {
-        return px_keys_refuse(keys, "num_attention_heads", "a divisor of hidden_size");
-    }
-    config->kv_heads = config->heads;
-    PX_TRY(px_keys_int(keys, "num_key_value_heads", false, 1, config->heads, &config->kv_heads));
-    if (config->heads % config->kv_heads != 0) {
-        return px_keys_refuse(keys, "num_key_value_heads", "a divisor of num_attention_heads");
-    }
-    config->head_dim = config->hidden_size / config->heads;
-    PX_TRY(px_keys_int(keys, "head_dim", false, 2, 4096, &config->head_dim));
-    PX_TRY(px_keys_int(keys, "max_position_embeddings", false, 1, MAX_POSITIONS, &config->max_positions));
-    PX_TRY(px_keys_real(keys, "rms_norm_eps", false, 1e-12, 1, &config->norm_eps));
-    PX_TRY(read_activation(keys, "hidden_act", "silu", &config->activation));
-    PX_TRY(refuse_sliding_window(keys, source, config->max_positions));
-    if (source == SOURCE_LLAMA) {
-        PX_TRY(px_keys_bool(keys, "attention_bias", &config->attention_bias));
-        PX_TRY(px_keys_bool(keys, "mlp_bias", &config->mlp_bias));
-        config->output_bias = config->attention_bias;
-    } else if (source == SOURCE_QWEN2) {
-        config->attention_bias = true; /* wired into the architecture: queries, keys, values and nothing else */
-    }
-    return read_rope(keys, config);
+    px_model_config_complete(config);
+    PX_TRY(refuse_window(keys, family, config->max_positions));
+    /* Gemma's first files say "gelu" and mean its approximation, as transformers has it */
+    if (config->family == PX_GEMMA && config->activation == PX_GELU_ERF) config->activation = PX_GELU_TANH;
+    return family->traits.learned_positions ? PX_OK : px_rope_read(keys, family, config);
 }
 
 /* ---- token ids --------------------------------------------------------------------- */
@@ -256,11 +156,10 @@ static px_status read_eos(const px_keys *keys, int absent, px_model_config *conf
     return PX_OK;
 }
 
-static px_status read_token_ids(const px_keys *keys, source_type source, px_model_config *config) {
-    static const int bos[] = {50256, 1, 1, -1}, eos[] = {50256, 2, 2, -1}; /* by source_type, transformers' defaults */
-    PX_TRY(read_id(keys, "bos_token_id", bos[source], config->vocab_size, &config->bos_id));
-    PX_TRY(read_id(keys, "pad_token_id", -1, config->vocab_size, &config->pad_id));
-    return read_eos(keys, eos[source], config);
+static px_status read_token_ids(const px_keys *keys, const px_model_config *defaults, px_model_config *config) {
+    PX_TRY(read_id(keys, "bos_token_id", defaults->bos_id, config->vocab_size, &config->bos_id));
+    PX_TRY(read_id(keys, "pad_token_id", defaults->pad_id, config->vocab_size, &config->pad_id));
+    return read_eos(keys, defaults->eos_count > 0 ? defaults->eos_ids[0] : -1, config);
 }
 
 /* ---- the file --------------------------------------------------------------------- */
@@ -292,19 +191,6 @@ static px_status read_head(const px_keys *keys, px_model_config *config) {
     return PX_OK;
 }
 
-static px_status read_source(const px_keys *keys, source_type *source) {
-    char valid[160];
-    snprintf(valid, sizeof valid, "a supported type: %s", supported_types);
-    const char *type = NULL;
-    PX_TRY(px_keys_text(keys, "model_type", true, &type));
-    for (int i = 0; i < 4; i++) {
-        if (strcmp(type, source_names[i]) != 0) continue;
-        *source = (source_type)i;
-        return PX_OK;
-    }
-    return px_keys_refuse(keys, "model_type", valid);
-}
-
 static px_status read_dtype(const px_keys *keys) {
     const char *names[] = {"dtype", "torch_dtype"};
     for (int i = 0; i < 2; i++) {
@@ -321,13 +207,16 @@ static px_status read_dtype(const px_keys *keys) {
 static px_status read_root(const px_keys *keys, px_model_config *config) {
     if (!json_is_object(keys->object))
         return px_fail(PX_DATA, "%s: not a JSON object; valid is a model's config", keys->path);
-    source_type source = SOURCE_GPT2;
-    PX_TRY(read_source(keys, &source));
+    const char *type = NULL;
+    px_family which;
+    PX_TRY(px_keys_text(keys, "model_type", true, &type));
+    if (px_family_parse(type, &which) != PX_OK) return px_fail_within("%s: key \"model_type\"", keys->path);
+    const px_family_info *family = px_family_get(which);
+    px_model_config_defaults(config, which);
     PX_TRY(read_head(keys, config));
-    PX_TRY(px_keys_int(keys, "vocab_size", true, 1, MAX_VOCABULARY, &config->vocab_size));
-    PX_TRY(source == SOURCE_GPT2 ? read_gpt2(keys, config) : read_llama(keys, source, config));
+    PX_TRY(px_keys_int(keys, "vocab_size", true, 1, PX_MAX_VOCABULARY, &config->vocab_size));
+    PX_TRY(read_family(keys, family, config));
     PX_TRY(px_keys_bool(keys, "tie_word_embeddings", &config->tied));
-    PX_TRY(px_keys_real(keys, "initializer_range", false, 0, 1, &config->initializer_range));
     PX_TRY(px_keys_real(keys, "reward_mean", false, -1e30, 1e30, &config->reward_mean));
     PX_TRY(px_keys_real(keys, "reward_std", false, 1e-30, 1e30, &config->reward_std));
     if (px_keys_get(keys, "quantization_config")) {
@@ -335,7 +224,7 @@ static px_status read_root(const px_keys *keys, px_model_config *config) {
                        keys->path);
     }
     PX_TRY(read_dtype(keys));
-    return read_token_ids(keys, source, config);
+    return read_token_ids(keys, &family->defaults, config);
 }
 
 static px_status read_generation_config(const char *dir, px_model_config *config) {
@@ -358,9 +247,6 @@ px_status px_model_config_read(const char *dir, px_model_config *config) {
         return px_fail(PX_DATA, "%s: no config.json in this directory; valid is a Hugging Face model directory", dir);
     }
     memset(config, 0, sizeof *config);
-    config->bos_id = config->pad_id = -1;
-    config->initializer_range = 0.02;
-    config->reward_std = 1;
     json_t *json = NULL;
     PX_TRY(px_json_read(path, &json));
     px_keys keys = {path, "", json};

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "phalanx/model.h"
+#include "family.h"
 
 static px_status check_range(const char *key, int64_t value, int64_t low, int64_t high) {
     if (value >= low && value <= high) return PX_OK;
@@ -20,11 +20,8 @@ static px_status check_sizes(const px_model_config *c) {
     PX_TRY(check_range("head_dim", c->head_dim, 1, 4096));
     PX_TRY(check_range("intermediate_size", c->intermediate_size, 1, 1 << 19));
     PX_TRY(check_range("max_position_embeddings", c->max_positions, 1, 1 << 24));
+    PX_TRY(check_range("sliding_window", c->window, 0, 1 << 24));
     PX_TRY(check_range("num_attention_heads * head_dim", (int64_t)c->heads * c->head_dim, 1, 1 << 18));
-    if (c->hidden_size % c->heads != 0) {
-        return px_fail(PX_DATA, "hidden_size %d is not a multiple of num_attention_heads %d; valid is a multiple",
-                       c->hidden_size, c->heads);
-    }
     if (c->heads % c->kv_heads != 0) {
         return px_fail(PX_DATA,
                        "num_attention_heads %d is not a multiple of num_key_value_heads %d; valid is a multiple",
@@ -44,9 +41,11 @@ static px_status check_rope(const px_model_config *c) {
     if (r->type < PX_ROPE_DEFAULT || r->type > PX_ROPE_YARN) {
         return px_fail(PX_DATA, "rope_type is missing; valid is default, linear, llama3 or yarn");
     }
-    if (c->head_dim % 2 != 0 || r->rotary_dim != c->head_dim) {
-        return px_fail(PX_DATA, "head_dim is %d and %d of it rotate; valid is an even head_dim that rotates as a whole",
-                       c->head_dim, r->rotary_dim);
+    bool whole = px_family_get(c->family)->rotary_part == 1;
+    bool fits = r->rotary_dim >= 2 && r->rotary_dim % 2 == 0 && r->rotary_dim <= c->head_dim;
+    if (!fits || (whole && r->rotary_dim != c->head_dim)) {
+        return px_fail(PX_DATA, "head_dim is %d and %d of it rotate; valid is an even %s", c->head_dim, r->rotary_dim,
+                       whole ? "head_dim that rotates as a whole" : "number from 2 to head_dim");
     }
     if (!(r->theta >= 1 && r->theta <= 1e12)) {
         return px_fail(PX_DATA, "rope_theta is %g; valid is a number from 1 to 1e12", r->theta);
@@ -75,29 +74,30 @@ static px_status check_rope(const px_model_config *c) {
 
 static px_status check_family(const px_model_config *c) {
     if (c->activation < PX_GELU_TANH || c->activation > PX_RELU) return px_fail(PX_DATA, "unknown activation");
-    if (c->family == PX_GPT2) {
-        if (c->kv_heads != c->heads || c->heads * c->head_dim != c->hidden_size) {
-            return px_fail(PX_DATA,
-                           "gpt2 with %d heads of %d and %d key/value heads at width %d; valid is as many "
-                           "key/value heads as heads, and heads * head_dim = hidden_size",
-                           c->heads, c->head_dim, c->kv_heads, c->hidden_size);
-        }
-        if (!c->attention_bias || !c->output_bias || !c->mlp_bias || c->rope.type != PX_ROPE_NONE) {
-            return px_fail(PX_DATA, "gpt2 without biases or with rotary positions; valid is biases everywhere and "
-                                    "learned positions");
-        }
-        return PX_OK;
-    }
-    if (c->family != PX_LLAMA) return px_fail(PX_DATA, "unknown family; valid is gpt2 or llama");
-    /* llama has biases on all four attention matrices or none, qwen2 on all but the output's */
-    if (c->output_bias && !c->attention_bias) {
-        return px_fail(PX_DATA, "a bias on the attention's output alone; valid is attention_bias too");
-    }
-    if (c->attention_bias && !c->output_bias && c->mlp_bias) {
+    if ((int)c->family < 0 || (int)c->family >= PX_FAMILIES) return px_fail(PX_DATA, "unknown family");
+    const px_family_info *family = px_family_get(c->family);
+    if (family->square && (c->kv_heads != c->heads || c->heads * c->head_dim != c->hidden_size)) {
         return px_fail(PX_DATA,
-                       "biases on queries, keys, values and MLP, none on the attention's output; valid is one too");
+                       "%s with %d heads of %d and %d key/value heads at width %d; valid is as many key/value heads as "
+                       "heads, and heads * head_dim = hidden_size",
+                       family->type, c->heads, c->head_dim, c->kv_heads, c->hidden_size);
     }
-    return check_rope(c);
+    if (!(family->biases & BIASES(c->attention_bias, c->output_bias, c->mlp_bias))) {
+        return px_fail(PX_DATA,
+                       "%s with%s biases on queries, keys and values, with%s one on the attention's output, with%s ones "
+                       "in the MLP; valid are the biases that such models have",
+                       family->type, c->attention_bias ? "" : "out", c->output_bias ? "" : "out",
+                       c->mlp_bias ? "" : "out");
+    }
+    if (c->parallel_residual && c->family != PX_GPT_NEOX) {
+        return px_fail(PX_DATA, "%s with attention and MLP side by side; valid is one after the other", family->type);
+    }
+    if (c->window > 0 && family->defaults.window == 0) {
+        return px_fail(PX_DATA, "%s with a sliding window; valid is none", family->type);
+    }
+    if (!family->traits.learned_positions) return check_rope(c);
+    if (c->rope.type == PX_ROPE_NONE) return PX_OK;
+    return px_fail(PX_DATA, "%s with rotary positions; valid are learned ones", family->type);
 }
 
 static px_status check_ids(const px_model_config *c) {
@@ -122,32 +122,26 @@ px_status px_model_config_check(const px_model_config *config) {
 
 /* ---- shapes --------------------------------------------------------------------- */
 static void shape_gpt2(px_model_config *c, int vocab_size, int positions, int width, int layers, int heads) {
-    *c = (px_model_config){.family = PX_GPT2, .tied = true, .vocab_size = vocab_size, .max_positions = positions};
+    px_model_config_defaults(c, PX_GPT2);
+    c->vocab_size = vocab_size;
+    c->max_positions = positions;
     c->hidden_size = width;
     c->layers = layers;
-    c->heads = c->kv_heads = heads;
-    c->intermediate_size = 4 * width;
-    c->norm_eps = 1e-5;
-    c->attention_bias = c->output_bias = c->mlp_bias = true;
-    c->activation = PX_GELU_TANH;
+    c->heads = heads;
 }
 
 static void shape_llama(px_model_config *c, int vocab_size, int positions, int width, int inner, int layers, int heads,
                         int kv_heads, double theta) {
-    *c = (px_model_config){.family = PX_LLAMA, .tied = true, .vocab_size = vocab_size, .max_positions = positions};
+    px_model_config_defaults(c, PX_LLAMA);
+    c->tied = true;
+    c->vocab_size = vocab_size;
+    c->max_positions = positions;
     c->hidden_size = width;
     c->layers = layers;
     c->heads = heads;
     c->kv_heads = kv_heads;
     c->intermediate_size = inner;
-    c->norm_eps = 1e-6;
-    c->activation = PX_SILU;
-    c->rope = (px_rope){.type = PX_ROPE_DEFAULT,
-                        .theta = theta,
-                        .factor = 1,
-                        .attention_factor = 1,
-                        .original_positions = positions,
-                        .rotary_dim = width / heads};
+    c->rope.theta = theta;
 }
 
 px_status px_model_config_shape(const char *name, px_model_config *config) {
@@ -159,10 +153,7 @@ px_status px_model_config_shape(const char *name, px_model_config *config) {
         return px_fail(PX_USAGE, "unknown shape \"%s\"; valid is gpt2-124m, nano10m, smollm2-135m or stories15m", name);
     }
     config->head = PX_HEAD_LM;
-    config->head_dim = config->hidden_size / config->heads;
-    config->bos_id = config->pad_id = -1;
-    config->initializer_range = 0.02;
-    config->reward_std = 1;
+    px_model_config_complete(config);
     int eos = config->family == PX_GPT2 ? 50256 : 2; /* transformers' defaults, where the vocabulary has them */
     if (eos < config->vocab_size) {
         config->bos_id = config->family == PX_GPT2 ? eos : 1;

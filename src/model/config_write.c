@@ -2,12 +2,16 @@
 #include "config_write.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char *activation_name(px_activation activation) {
-    switch (activation) {
-    case PX_GELU_TANH: return "gelu_new";
+#include "family.h"
+
+/* transformers knows one function by two names; GPT-2's comes first. */
+static const char *activation_name(const px_model_config *c) {
+    switch (c->activation) {
+    case PX_GELU_TANH: return c->family == PX_GPT2 ? "gelu_new" : "gelu_pytorch_tanh";
     case PX_GELU_ERF: return "gelu";
     case PX_SILU: return "silu";
     case PX_RELU: return "relu";
@@ -15,18 +19,12 @@ static const char *activation_name(px_activation activation) {
     return "";
 }
 
-/* qwen2 is llama with biases on queries, keys and values alone. */
-static bool is_qwen2(const px_model_config *c) {
-    return c->family == PX_LLAMA && c->attention_bias && !c->output_bias;
-}
-
 static json_t *architecture(const px_model_config *c) {
-    const char *family = c->family == PX_GPT2 ? "GPT2" : is_qwen2(c) ? "Qwen2" : "Llama";
+    const px_family_info *family = px_family_get(c->family);
     const char *head = c->head == PX_HEAD_SCALAR ? "ForSequenceClassification"
                        : c->head == PX_HEAD_NONE ? "Model"
-                       : c->family == PX_GPT2    ? "LMHeadModel"
-                                                 : "ForCausalLM";
-    return json_pack("[o]", json_sprintf("%s%s", family, head));
+                                                 : family->lm_suffix;
+    return json_pack("[o]", json_sprintf("%s%s", family->model_class, head));
 }
 
 static bool is_eos(const px_model_config *c, int id) {
@@ -58,18 +56,18 @@ static json_t *eos_value(const px_model_config *c) {
     return list;
 }
 
-static void put_gpt2(json_t *json, const px_model_config *c) {
-    json_object_set_new(json, "n_embd", json_integer(c->hidden_size));
-    json_object_set_new(json, "n_layer", json_integer(c->layers));
-    json_object_set_new(json, "n_head", json_integer(c->heads));
-    json_object_set_new(json, "n_inner", json_integer(c->intermediate_size));
-    json_object_set_new(json, "n_positions", json_integer(c->max_positions));
-    json_object_set_new(json, "n_ctx", json_integer(c->max_positions));
-    json_object_set_new(json, "layer_norm_epsilon", json_real(c->norm_eps));
-    json_object_set_new(json, "activation_function", json_string(activation_name(c->activation)));
-    json_object_set_new(json, "attn_pdrop", json_real(0));
-    json_object_set_new(json, "embd_pdrop", json_real(0));
-    json_object_set_new(json, "resid_pdrop", json_real(0));
+static json_t *entry_value(const px_entry *entry, const px_model_config *c) {
+    const void *field = (const char *)c + entry->field;
+    switch (entry->kind) {
+    case ENTRY_INT:
+    case ENTRY_SAME: return *(const int *)field > 0 ? json_integer(*(const int *)field) : json_null();
+    case ENTRY_REAL: return json_real(*(const double *)field);
+    case ENTRY_BOOL: return json_boolean(*(const bool *)field);
+    case ENTRY_ACTIVATION: return json_string(activation_name(c));
+    case ENTRY_NEEDS: return json_boolean(entry->low != 0);
+    case ENTRY_ZERO: return json_real(0);
+    }
+    return NULL;
 }
 
 static json_t *rope_scaling(const px_rope *rope) {
@@ -90,25 +88,17 @@ static json_t *rope_scaling(const px_rope *rope) {
     return json;
 }
 
-static void put_llama(json_t *json, const px_model_config *c) {
-    json_object_set_new(json, "hidden_size", json_integer(c->hidden_size));
-    json_object_set_new(json, "intermediate_size", json_integer(c->intermediate_size));
-    json_object_set_new(json, "num_hidden_layers", json_integer(c->layers));
-    json_object_set_new(json, "num_attention_heads", json_integer(c->heads));
-    json_object_set_new(json, "num_key_value_heads", json_integer(c->kv_heads));
-    json_object_set_new(json, "head_dim", json_integer(c->head_dim));
-    json_object_set_new(json, "max_position_embeddings", json_integer(c->max_positions));
-    json_object_set_new(json, "rms_norm_eps", json_real(c->norm_eps));
-    json_object_set_new(json, "hidden_act", json_string(activation_name(c->activation)));
-    json_object_set_new(json, "rope_theta", json_real(c->rope.theta));
+/* The part of a head that rotates; readers truncate D * part. */
+static double rotary_part(const px_model_config *c) {
+    double part = (double)c->rope.rotary_dim / c->head_dim;
+    return (int)(c->head_dim * part) < c->rope.rotary_dim ? nextafter(part, 1) : part;
+}
+
+static void put_rope(json_t *json, const px_model_config *c) {
+    const px_family_info *family = px_family_get(c->family);
+    json_object_set_new(json, family->theta_key ? family->theta_key : "rope_theta", json_real(c->rope.theta));
+    if (family->part_key) json_object_set_new(json, family->part_key, json_real(rotary_part(c)));
     json_object_set_new(json, "rope_scaling", rope_scaling(&c->rope));
-    json_object_set_new(json, "attention_dropout", json_real(0));
-    if (is_qwen2(c)) {
-        json_object_set_new(json, "use_sliding_window", json_false());
-        return;
-    }
-    json_object_set_new(json, "attention_bias", json_boolean(c->attention_bias));
-    json_object_set_new(json, "mlp_bias", json_boolean(c->mlp_bias));
 }
 
 static void put_ids(json_t *json, const px_model_config *c) {
@@ -121,14 +111,12 @@ static json_t *config_json(const px_model_config *c, px_dtype dtype) {
     const char *type = dtype == PX_F32 ? "float32" : dtype == PX_F16 ? "float16" : "bfloat16";
     json_t *json = json_object();
     json_object_set_new(json, "architectures", architecture(c));
-    json_object_set_new(json, "model_type",
-                        json_string(c->family == PX_GPT2 ? "gpt2"
-                                    : is_qwen2(c)        ? "qwen2"
-                                                         : "llama"));
+    json_object_set_new(json, "model_type", json_string(px_family_name(c->family)));
     json_object_set_new(json, "vocab_size", json_integer(c->vocab_size));
-    if (c->family == PX_GPT2) put_gpt2(json, c);
-    else put_llama(json, c);
-    json_object_set_new(json, "initializer_range", json_real(c->initializer_range));
+    for (const px_entry *e = px_family_get(c->family)->entries; e->key; e++) {
+        json_object_set_new(json, e->key, entry_value(e, c));
+    }
+    if (!px_family_traits(c->family).learned_positions) put_rope(json, c);
     json_object_set_new(json, "tie_word_embeddings", json_boolean(c->tied));
     put_ids(json, c);
     json_object_set_new(json, "torch_dtype", json_string(type));

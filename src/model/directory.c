@@ -4,15 +4,19 @@
 #include <string.h>
 
 #include "config_write.h"
-#include "phalanx/model.h"
+#include "family.h"
 #include "safetensors.h"
 
 /* ---- names --------------------------------------------------------------------- */
 /* Files of bare bodies (and GPT-2's own on the hub) drop the name of the body. */
-static const char *without_prefix(const char *name) {
-    if (strncmp(name, "transformer.", 12) == 0) return name + 12;
-    if (strncmp(name, "model.", 6) == 0) return name + 6;
-    return name;
+static const char *without_base(const px_family_info *family, const char *name) {
+    size_t length = strlen(family->base);
+    return strncmp(name, family->base, length) == 0 ? name + length : name;
+}
+
+/* GPT-NeoX's has had both names. */
+static bool is_lm_head(const char *name) {
+    return strcmp(name, "lm_head.weight") == 0 || strcmp(name, "embed_out.weight") == 0;
 }
 
 static bool ends_with(const char *text, const char *end) {
@@ -22,15 +26,23 @@ static bool ends_with(const char *text, const char *end) {
 
 /* Causal masks and rotary frequencies that older files carry along. */
 static bool is_buffer(const char *name) {
-    return ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") ||
-           ends_with(name, "rotary_emb.inv_freq");
+    static const char *const ends[] = {".attn.bias",      ".attn.masked_bias",      ".attention.bias",
+                                       ".attention.masked_bias", "rotary_emb.inv_freq"};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        if (ends_with(name, ends[i])) return true;
+    }
+    return false;
 }
 
 /* Index of the parameter, -1: none. Files mostly come in the table's order, so the search begins at `hint`. */
 static int find_param(const px_model *model, const char *name, int hint) {
+    const px_family_info *family = px_family_get(model->config.family);
+    const char *wanted = without_base(family, name);
     for (int i = 0; i < model->param_count; i++) {
         int at = (hint + i) % model->param_count;
-        if (strcmp(without_prefix(model->params[at].name), without_prefix(name)) == 0) return at;
+        const px_param *param = &model->params[at];
+        if (strcmp(without_base(family, param->name), wanted) == 0) return at;
+        if (is_lm_head(name) && is_lm_head(param->name)) return at;
     }
     return -1;
 }
@@ -57,7 +69,7 @@ static px_status read_param(px_model *model, const px_param *param, const px_ten
         return px_fail(PX_DATA, "%s: tensor \"%s\" has shape %s; valid by config.json is %s", tensor->path,
                        tensor->name, found, wanted);
     }
-    return px_tensor_read(tensor, param->transposed, model->weights + param->offset);
+    return px_tensor_read_param(tensor, param, model->weights + param->offset);
 }
 
 /* A tied model may carry its LM head all the same; another head than the embedding would be lost silently. */
@@ -85,7 +97,7 @@ static px_status check_tied_head(const px_model *model, const px_tensor *tensor)
 /* Tensors without a row in the table: buffers and heads that this load has no use for are fine. */
 static px_status pass_over(const px_model *model, const px_tensor *tensor, const px_tensor **tied_head) {
     if (is_buffer(tensor->name)) return PX_OK;
-    if (strcmp(tensor->name, "lm_head.weight") == 0) {
+    if (is_lm_head(tensor->name)) {
         if (model->config.head == PX_HEAD_LM) *tied_head = tensor;
         return PX_OK;
     }
@@ -198,6 +210,7 @@ static px_status save_weights(const px_model *model, const char *dir, px_dtype d
                                         .dims = param->dims,
                                         .shape = {param->shape[0], param->shape[1]},
                                         .transposed = param->transposed,
+                                        .by_head = param->by_head,
                                         .data = model->weights + param->offset};
     }
     px_status status = px_safetensors_write(path, sources, model->param_count, dtype);

@@ -27,6 +27,10 @@ static void lay_out_layer(const px_engine *engine, px_layout *layout, px_activat
     a->up = px_layout_take(layout, (size_t)mlp_rows * (size_t)shape->up, real);
     a->act = px_layout_take(layout, (size_t)mlp_rows * (size_t)shape->config.intermediate_size, real);
     if (!train) return;
+    if (shape->traits.head_norm) {
+        a->qk = px_layout_take(layout, M * (size_t)(shape->q + shape->kv), real);
+        a->qk_rstd = px_layout_take(layout, M * (size_t)(shape->config.heads + shape->config.kv_heads), real);
+    }
     a->lse = px_layout_take(layout, M * (size_t)shape->config.heads, real);
     if (shape->traits.layernorm) {
         a->mean1 = px_layout_take(layout, M, real);
@@ -65,6 +69,7 @@ static void lay_out_gradients(px_engine *engine, px_layout *layout) {
     size_t I = (size_t)shape->config.intermediate_size;
     d->dx = px_layout_take(layout, M * C, real);
     d->dnorm = px_layout_take(layout, M * C, real);
+    if (shape->config.parallel_residual) d->dside = px_layout_take(layout, M * C, real);
     /* attention and MLP take turns at one region */
     px_layout attention = *layout, mlp = *layout;
     d->dqkv = px_layout_take(&attention, M * (size_t)shape->qkv, real);

@@ -21,14 +21,13 @@ void px_engine_blocks_backward(px_engine *engine, const px_model *model, px_real
 
 void px_engine_backward(px_engine *engine, const px_model *model, px_real *grads, px_grad_ready on_ready, void *arg) {
     PX_CHECK(engine->plan.train);
-    int L = model->config.layers, C = model->config.hidden_size;
+    int L = model->config.layers;
     px_norm_backward(&engine->compute, &engine->shape, engine->gradients.dx, grads + model->norm_w,
                      model->norm_b == SIZE_MAX ? NULL : grads + model->norm_b, engine->gradients.dnorm, engine->last,
                      engine->mean, engine->rstd, model->weights + model->norm_w, engine->tokens, false);
     ready(on_ready, arg, layer_begin(model, L), model->block);
     px_engine_blocks_backward(engine, model, grads, 0, L, on_ready, arg);
-    px_embedding_backward(&engine->compute, grads + model->embed, engine->ids,
-                          model->position == SIZE_MAX ? NULL : grads + model->position, engine->positions, 0,
-                          engine->gradients.dx, engine->tokens, C, 1);
+    px_embed_backward(&engine->compute, model, grads, engine->ids, engine->positions, engine->gradients.dx,
+                      engine->tokens);
     ready(on_ready, arg, 0, layer_begin(model, 0));
 }

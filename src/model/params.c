@@ -1,110 +1,22 @@
-/* The parameter table: names as in Hugging Face files, shapes as in memory, offsets in one flat block. A family is
- * three lists of rows (before the blocks, of a block, after the blocks) and nothing else. */
+/* The parameter table: names as in Hugging Face files, shapes as in memory, offsets in one flat block, from a family's
+ * three lists of rows (before the blocks, of a block, after the blocks). */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "block.h"
+#include "family.h"
 
 #define ALIGN_ELEMENTS 16 /* 64 bytes in float */
 
-typedef enum row_size { SIZE_NONE, SIZE_ONE, SIZE_V, SIZE_C, SIZE_P, SIZE_Q, SIZE_KV, SIZE_QKV, SIZE_I } row_size;
-typedef enum row_when { ALWAYS, IF_QKV_BIAS, IF_OUT_BIAS, IF_MLP_BIAS, IF_UNTIED, IF_SCALAR } row_when;
-
-typedef struct row {
-    const char *name;
-    size_t view;       /* where the offset goes in px_model or px_layer_view; JOINED: right after the row before */
-    row_size out, in;  /* in SIZE_NONE: a vector */
-    int split;
-    row_when when;
-    bool transposed;
-} row;
-
-#define JOINED SIZE_MAX
-#define OUTER(field) offsetof(px_model, field)
-#define BLOCK(field) offsetof(px_layer_view, field)
-
-static const row gpt2_before[] = {
-    {"transformer.wte.weight", OUTER(embed), SIZE_V, SIZE_C, 0, ALWAYS, false},
-    {"transformer.wpe.weight", OUTER(position), SIZE_P, SIZE_C, -1, ALWAYS, false},
-    {NULL, 0, 0, 0, 0, 0, false},
-};
-static const row gpt2_block[] = {
-    {"ln_1.weight", BLOCK(norm1_w), SIZE_C, SIZE_NONE, -1, ALWAYS, false},
-    {"ln_1.bias", BLOCK(norm1_b), SIZE_C, SIZE_NONE, -1, ALWAYS, false},
-    {"attn.c_attn.weight", BLOCK(qkv_w), SIZE_QKV, SIZE_C, 0, ALWAYS, true},
-    {"attn.c_attn.bias", BLOCK(qkv_b), SIZE_QKV, SIZE_NONE, 0, ALWAYS, false},
-    {"attn.c_proj.weight", BLOCK(out_w), SIZE_C, SIZE_Q, 1, ALWAYS, true},
-    {"attn.c_proj.bias", BLOCK(out_b), SIZE_C, SIZE_NONE, -1, ALWAYS, false},
-    {"ln_2.weight", BLOCK(norm2_w), SIZE_C, SIZE_NONE, -1, ALWAYS, false},
-    {"ln_2.bias", BLOCK(norm2_b), SIZE_C, SIZE_NONE, -1, ALWAYS, false},
-    {"mlp.c_fc.weight", BLOCK(up_w), SIZE_I, SIZE_C, 0, ALWAYS, true},
-    {"mlp.c_fc.bias", BLOCK(up_b), SIZE_I, SIZE_NONE, 0, ALWAYS, false},
-    {"mlp.c_proj.weight", BLOCK(down_w), SIZE_C, SIZE_I, 1, ALWAYS, true},
-    {"mlp.c_proj.bias", BLOCK(down_b), SIZE_C, SIZE_NONE, -1, ALWAYS, false},
-    {NULL, 0, 0, 0, 0, 0, false},
-};
-static const row gpt2_after[] = {
-    {"transformer.ln_f.weight", OUTER(norm_w), SIZE_C, SIZE_NONE, -1, ALWAYS, false},
-    {"transformer.ln_f.bias", OUTER(norm_b), SIZE_C, SIZE_NONE, -1, ALWAYS, false},
-    {"lm_head.weight", OUTER(lm_head), SIZE_V, SIZE_C, 0, IF_UNTIED, false},
-    {"score.weight", OUTER(score), SIZE_ONE, SIZE_C, -1, IF_SCALAR, false},
-    {NULL, 0, 0, 0, 0, 0, false},
-};
-
-static const row llama_before[] = {
-    {"model.embed_tokens.weight", OUTER(embed), SIZE_V, SIZE_C, 0, ALWAYS, false},
-    {NULL, 0, 0, 0, 0, 0, false},
-};
-static const row llama_block[] = {
-    {"input_layernorm.weight", BLOCK(norm1_w), SIZE_C, SIZE_NONE, -1, ALWAYS, false},
-    {"self_attn.q_proj.weight", BLOCK(qkv_w), SIZE_Q, SIZE_C, 0, ALWAYS, false},
-    {"self_attn.k_proj.weight", JOINED, SIZE_KV, SIZE_C, 0, ALWAYS, false},
-    {"self_attn.v_proj.weight", JOINED, SIZE_KV, SIZE_C, 0, ALWAYS, false},
-    {"self_attn.q_proj.bias", BLOCK(qkv_b), SIZE_Q, SIZE_NONE, 0, IF_QKV_BIAS, false},
-    {"self_attn.k_proj.bias", JOINED, SIZE_KV, SIZE_NONE, 0, IF_QKV_BIAS, false},
-    {"self_attn.v_proj.bias", JOINED, SIZE_KV, SIZE_NONE, 0, IF_QKV_BIAS, false},
-    {"self_attn.o_proj.weight", BLOCK(out_w), SIZE_C, SIZE_Q, 1, ALWAYS, false},
-    {"self_attn.o_proj.bias", BLOCK(out_b), SIZE_C, SIZE_NONE, -1, IF_OUT_BIAS, false},
-    {"post_attention_layernorm.weight", BLOCK(norm2_w), SIZE_C, SIZE_NONE, -1, ALWAYS, false},
-    {"mlp.gate_proj.weight", BLOCK(up_w), SIZE_I, SIZE_C, 0, ALWAYS, false},
-    {"mlp.up_proj.weight", JOINED, SIZE_I, SIZE_C, 0, ALWAYS, false},
-    {"mlp.gate_proj.bias", BLOCK(up_b), SIZE_I, SIZE_NONE, 0, IF_MLP_BIAS, false},
-    {"mlp.up_proj.bias", JOINED, SIZE_I, SIZE_NONE, 0, IF_MLP_BIAS, false},
-    {"mlp.down_proj.weight", BLOCK(down_w), SIZE_C, SIZE_I, 1, ALWAYS, false},
-    {"mlp.down_proj.bias", BLOCK(down_b), SIZE_C, SIZE_NONE, -1, IF_MLP_BIAS, false},
-    {NULL, 0, 0, 0, 0, 0, false},
-};
-static const row llama_after[] = {
-    {"model.norm.weight", OUTER(norm_w), SIZE_C, SIZE_NONE, -1, ALWAYS, false},
-    {"lm_head.weight", OUTER(lm_head), SIZE_V, SIZE_C, 0, IF_UNTIED, false},
-    {"score.weight", OUTER(score), SIZE_ONE, SIZE_C, -1, IF_SCALAR, false},
-    {NULL, 0, 0, 0, 0, 0, false},
-};
-
-typedef struct family {
-    const char *block_prefix; /* before the layer's number */
-    const row *before, *block, *after;
-    px_traits traits;
-} family;
-
-static const family families[] = {
-    [PX_GPT2] = {"transformer.h.", gpt2_before, gpt2_block, gpt2_after, {true, true, false}},
-    [PX_LLAMA] = {"model.layers.", llama_before, llama_block, llama_after, {false, false, true}},
-};
-
-px_traits px_family_traits(px_family which) {
-    return families[which].traits;
-}
-
-static int64_t size_of(const px_model_config *config, row_size size) {
+static int64_t size_of(const px_model_config *config, px_row_size size) {
     int64_t q = (int64_t)config->heads * config->head_dim, kv = (int64_t)config->kv_heads * config->head_dim;
     switch (size) {
     case SIZE_NONE:
     case SIZE_ONE: return 1;
     case SIZE_V: return config->vocab_size;
     case SIZE_C: return config->hidden_size;
-    case SIZE_P: return config->max_positions;
+    case SIZE_P: return (int64_t)config->max_positions + px_family_traits(config->family).position_offset;
+    case SIZE_D: return config->head_dim;
     case SIZE_Q: return q;
     case SIZE_KV: return kv;
     case SIZE_QKV: return q + 2 * kv;
@@ -113,34 +25,36 @@ static int64_t size_of(const px_model_config *config, row_size size) {
     return 0;
 }
 
-static bool row_applies(const px_model_config *config, row_when when) {
+static bool row_applies(const px_model_config *config, px_row_when when) {
     switch (when) {
     case ALWAYS: return true;
     case IF_QKV_BIAS: return config->attention_bias;
     case IF_OUT_BIAS: return config->output_bias;
     case IF_MLP_BIAS: return config->mlp_bias;
+    case IF_HEAD_NORM: return px_family_traits(config->family).head_norm;
     case IF_UNTIED: return config->head == PX_HEAD_LM && !config->tied;
     case IF_SCALAR: return config->head == PX_HEAD_SCALAR;
     }
     return false;
 }
 
-static int count_rows(const px_model_config *config, const row *rows) {
+static int count_rows(const px_model_config *config, const px_row *rows) {
     int count = 0;
-    for (const row *r = rows; r->name; r++) count += row_applies(config, r->when);
+    for (const px_row *r = rows; r->name; r++) count += row_applies(config, r->when);
     return count;
 }
 
 /* Appends a list of rows to the table; view is the struct that takes the offsets. */
-static void add_rows(px_model *model, const row *rows, void *view, int layer) {
+static void add_rows(px_model *model, const px_row *rows, void *view, int layer) {
     const px_model_config *config = &model->config;
-    for (const row *r = rows; r->name; r++) {
+    for (const px_row *r = rows; r->name; r++) {
         if (!row_applies(config, r->when)) continue;
         px_param *param = &model->params[model->param_count++];
         if (layer < 0) {
             snprintf(param->name, sizeof param->name, "%s", r->name);
         } else {
-            snprintf(param->name, sizeof param->name, "%s%d.%s", families[config->family].block_prefix, layer, r->name);
+            snprintf(param->name, sizeof param->name, "%s%d.%s", px_family_get(config->family)->block_base, layer,
+                     r->name);
         }
         param->dims = r->in == SIZE_NONE ? 1 : 2;
         param->shape[0] = size_of(config, r->out);
@@ -152,7 +66,8 @@ static void add_rows(px_model *model, const row *rows, void *view, int layer) {
         }
         param->offset = model->block;
         model->block += param->count;
-        param->transposed = r->transposed;
+        param->transposed = r->order == TRANSPOSED;
+        param->by_head = r->order == BY_HEAD ? config->head_dim : 0;
         param->decay = param->dims == 2 && r->when != IF_SCALAR;
         param->trainable = true;
         param->split = r->split;
@@ -161,7 +76,7 @@ static void add_rows(px_model *model, const row *rows, void *view, int layer) {
 }
 
 px_status px_model_plan(px_model *model, const px_model_config *config) {
-    const family *f = &families[config->family];
+    const px_family_info *f = px_family_get(config->family);
     memset(model, 0, sizeof *model);
     model->config = *config;
     size_t rows = (size_t)count_rows(config, f->before) + (size_t)count_rows(config, f->after) +
@@ -223,7 +138,8 @@ static void fill_normal(px_real *w, size_t count, const px_rng *rng, uint32_t te
 static bool is_norm_weight(const px_model *model, const px_param *param) {
     if (param->layer < 0) return param->offset == model->norm_w;
     const px_layer_view *view = &model->layers[param->layer];
-    return param->offset == view->norm1_w || param->offset == view->norm2_w;
+    return param->offset == view->norm1_w || param->offset == view->norm2_w || param->offset == view->q_norm_w ||
+           param->offset == view->k_norm_w;
 }
 
 static double init_std(const px_model *model, const px_param *param) {
@@ -246,7 +162,8 @@ static void init_param(px_model *model, uint64_t seed, int index) {
         fill_normal(w, param->count, &rng, (uint32_t)index, init_std(model, param));
         return;
     }
-    px_real value = is_norm_weight(model, param) ? 1 : 0;
+    int one = 1 - px_family_traits(model->config.family).norm_offset;
+    px_real value = is_norm_weight(model, param) ? (px_real)one : 0;
     for (size_t i = 0; i < param->count; i++) w[i] = value;
 }
 
@@ -286,13 +203,19 @@ void px_model_arrays(const px_model *model, px_real *block, px_array *arrays) {
     }
 }
 
-/* A product of [M, in] and [out, in] is 2 M in out. Causal attention at mean length n reads (n + 1) / 2 keys a row, in
- * two products. */
+/* Keys that a row of a sequence of length n reads on average: (n + 1) / 2, less what a window of w leaves out,
+ * (n - w)(n - w + 1) / 2 in all. */
+static double mean_keys(const px_model_config *config, double n) {
+    double w = config->window, keys = (n + 1) / 2;
+    return w > 0 && n > w ? keys - (n - w) * (n - w + 1) / (2 * n) : keys;
+}
+
+/* A product of [M, in] and [out, in] is 2 M in out. Attention makes two of them a key. */
 double px_model_flops(const px_model_config *config, int64_t tokens, double length, int64_t head_rows) {
     double C = config->hidden_size, q = (double)config->heads * config->head_dim;
     double kv = (double)config->kv_heads * config->head_dim, I = config->intermediate_size;
     double products = C * (q + 2 * kv) + q * C + (px_family_traits(config->family).gated ? 3 : 2) * C * I;
-    double attention = 2 * q * (length + 1) / 2;
+    double attention = 2 * q * mean_keys(config, length);
     double head = config->head == PX_HEAD_LM ? C * config->vocab_size : config->head == PX_HEAD_SCALAR ? C : 0;
     return 2.0 * (double)tokens * config->layers * (products + attention) + 2.0 * (double)head_rows * head;
 }

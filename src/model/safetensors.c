@@ -316,3 +316,17 @@ px_status px_tensor_read(const px_tensor *tensor, bool transposed, px_real *out)
     }
     return PX_OK;
 }
+
+/* The file's groups of by_head rows go q, k, v, q, k, v, ...; those of memory all q, all k, all v. */
+px_status px_tensor_read_param(const px_tensor *tensor, const px_param *param, px_real *out) {
+    if (param->by_head == 0) return px_tensor_read(tensor, param->transposed, out);
+    size_t groups = (size_t)param->shape[0] / (size_t)param->by_head, heads = groups / 3;
+    px_tensor group = *tensor;
+    group.count = tensor->count / groups;
+    group.bytes = tensor->bytes / groups;
+    for (size_t i = 0; i < groups; i++) {
+        group.data = tensor->data + i * group.bytes;
+        PX_TRY(px_tensor_read(&group, false, out + (i % 3 * heads + i / 3) * group.count));
+    }
+    return PX_OK;
+}

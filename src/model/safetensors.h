@@ -4,7 +4,7 @@
 #define PX_MODEL_SAFETENSORS_H
 
 #include "phalanx/base.h"
-#include "phalanx/compute.h"
+#include "phalanx/model.h"
 
 #define PX_TENSOR_DIMS 8
 
@@ -35,13 +35,18 @@ void px_tensors_close(px_tensors *tensors);
  * of another type or with a value that is not finite is refused. */
 px_status px_tensor_read(const px_tensor *tensor, bool transposed, px_real *out);
 
-/* What a file is written from; a transposed one is written as [shape[1], shape[0]]. */
+/* As px_tensor_read, into the order that the parameter has in memory; the shapes agree. */
+px_status px_tensor_read_param(const px_tensor *tensor, const px_param *param, px_real *out);
+
+/* What a file is written from; a transposed one is written as [shape[1], shape[0]], one by head (see px_param) in
+ * groups of by_head rows. */
 typedef struct px_tensor_source {
     const char *name;
     int dims; /* 1 or 2 */
     int64_t shape[2];
     bool transposed;
     const px_real *data;
+    int by_head;
 } px_tensor_source;
 /* dtype: PX_F32, PX_F16 or PX_BF16. The file appears under its name when it is whole and on disk. */
 px_status px_safetensors_write(const char *path, const px_tensor_source *sources, int count, px_dtype dtype);

@@ -67,6 +67,14 @@ static px_status put(output *out, const char *name, double value) {
 
 static px_status write_tensor(output *out, const px_tensor_source *source) {
     size_t rows = (size_t)source->shape[0], columns = source->dims == 2 ? (size_t)source->shape[1] : 1;
+    if (source->by_head > 0) {
+        size_t group = (size_t)source->by_head * columns, groups = rows / (size_t)source->by_head, heads = groups / 3;
+        for (size_t i = 0; i < groups; i++) {
+            const px_real *data = source->data + (i % 3 * heads + i / 3) * group;
+            for (size_t j = 0; j < group; j++) PX_TRY(put(out, source->name, data[j]));
+        }
+        return PX_OK;
+    }
     if (!source->transposed) {
         for (size_t i = 0; i < rows * columns; i++) PX_TRY(put(out, source->name, source->data[i]));
         return PX_OK;

@@ -70,6 +70,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     golden_models, saved = map(pathlib.Path, sys.argv[1:])
     folders = sorted(saved.iterdir())
-    assert len(folders) == 22, f"{len(folders)} directories in {saved}"
+    assert len(folders) == 52, f"{len(folders)} directories in {saved}"
     for one in folders:
         compare(one, golden_models)

@@ -39,16 +39,18 @@ static void save_again(const char *name, px_head head, px_dtype dtype, const cha
 
 static void test_saved(void **state) {
     (void)state;
-    static const char *const language[] = {"gpt2_tied", "gpt2_untied", "llama_tied_llama3", "llama_untied_bias",
-                                           "qwen2_yarn"};
-    for (int i = 0; i < 5; i++) {
+    static const char *const language[] = {
+        "gpt2_tied",  "gpt2_untied", "llama_tied_llama3", "llama_untied_bias", "mistral_window", "qwen2_yarn",
+        "qwen3_tied", "gemma_tied",  "neox_parallel",     "neox_sequential",   "opt_tied"};
+    static const char *const scores[] = {"gpt2_score",  "llama_score", "mistral_score", "qwen2_score",
+                                         "qwen3_score", "gemma_score", "neox_score",    "opt_score"};
+    for (size_t i = 0; i < sizeof language / sizeof language[0]; i++) {
         save_again(language[i], PX_HEAD_LM, PX_F32, "");
         save_again(language[i], PX_HEAD_LM, PX_BF16, ".bf16");
         save_again(language[i], PX_HEAD_LM, PX_F16, ".f16");
         save_again(language[i], PX_HEAD_SCALAR, PX_F32, ".score");
     }
-    save_again("gpt2_score", PX_HEAD_SCALAR, PX_F32, "");
-    save_again("llama_score", PX_HEAD_SCALAR, PX_F32, "");
+    for (size_t i = 0; i < sizeof scores / sizeof scores[0]; i++) save_again(scores[i], PX_HEAD_SCALAR, PX_F32, "");
 }
 
 int main(void) {

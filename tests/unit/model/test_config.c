@@ -17,6 +17,13 @@
     "\"model_type\":\"llama\",\"vocab_size\":100,\"hidden_size\":16,\"intermediate_size\":24,\"num_hidden_layers\":2," \
     "\"num_attention_heads\":4,\"max_position_embeddings\":64"
 
+#define NEOX                                                                                                           \
+    "\"model_type\":\"gpt_neox\",\"vocab_size\":100,\"hidden_size\":16,\"intermediate_size\":24,"                         \
+    "\"num_hidden_layers\":2,\"num_attention_heads\":2,\"max_position_embeddings\":64"
+#define OPT                                                                                                            \
+    "\"model_type\":\"opt\",\"vocab_size\":100,\"hidden_size\":16,\"ffn_dim\":24,\"num_hidden_layers\":2,"              \
+    "\"num_attention_heads\":4,\"max_position_embeddings\":64"
+
 /* config.json = base with one key set to a value (JSON text). */
 static px_status read_with(const char *base, const char *key, const char *value, px_model_config *config) {
     char text[2048];
@@ -54,10 +61,42 @@ static void test_defaults(void **state) {
     assert_int_equal(c.pad_id, -1);
     assert_true(c.norm_eps == 1e-6 && c.rope.theta == 10000 && c.rope.rotary_dim == 4);
 
-    assert_done(read_with(LLAMA, "model_type", "\"qwen2\"", &c));
+    assert_done(read_with(LLAMA ",\"num_key_value_heads\":4", "model_type", "\"qwen2\"", &c));
     assert_true(c.attention_bias && !c.output_bias && !c.mlp_bias);
     assert_int_equal(c.bos_id, -1);
-    assert_done(read_with(LLAMA, "model_type", "\"mistral\"", &c)); /* its window of 4096 covers 64 positions */
+    assert_done(read_with(LLAMA ",\"num_key_value_heads\":null", "model_type", "\"mistral\"", &c));
+    assert_int_equal(c.kv_heads, 4);
+    assert_int_equal(c.window, 4096);
+}
+
+static void test_families(void **state) {
+    (void)state;
+    px_model_config c;
+    assert_done(read_with(LLAMA ",\"num_key_value_heads\":2,\"sliding_window\":null", "model_type", "\"mistral\"", &c));
+    assert_int_equal(c.window, 0);
+    assert_done(read_with(LLAMA ",\"num_key_value_heads\":2,\"sliding_window\":9", "model_type", "\"mistral\"", &c));
+    assert_int_equal(c.window, 9);
+
+    assert_done(read_with(LLAMA ",\"num_key_value_heads\":2,\"sliding_window\":9", "model_type", "\"qwen3\"", &c));
+    assert_true(c.head_dim == 128 && c.window == 0 && !c.attention_bias && !c.tied); /* the window's switch is off */
+
+    assert_done(read_with(LLAMA ",\"model_type\":\"gemma\",\"num_key_value_heads\":1", "hidden_act", "\"gelu\"", &c));
+    assert_true(c.head_dim == 256 && c.tied && c.activation == PX_GELU_TANH);
+    assert_true(c.bos_id == 2 && c.pad_id == 0 && c.eos_count == 1 && c.eos_ids[0] == 1);
+
+    assert_done(read_with(NEOX, "rotary_emb_base", "500", &c));
+    assert_true(c.parallel_residual && c.attention_bias && c.output_bias && c.mlp_bias && !c.tied);
+    assert_true(c.head_dim == 8 && c.rope.rotary_dim == 2 && c.rope.theta == 500 && c.activation == PX_GELU_ERF);
+    assert_done(read_with(NEOX ",\"rotary_pct\":0.5", "attention_bias", "false", &c));
+    assert_true(c.rope.rotary_dim == 4 && !c.attention_bias && !c.output_bias && c.mlp_bias);
+    assert_done(read_with(NEOX ",\"rotary_pct\":0.5", "rope_parameters",
+                          "{\"rope_theta\":70.0,\"partial_rotary_factor\":1.0,\"rope_type\":\"default\"}", &c));
+    assert_true(c.rope.rotary_dim == 8 && c.rope.theta == 70);
+
+    assert_done(read_with(OPT, "word_embed_proj_dim", "16", &c));
+    assert_true(c.activation == PX_RELU && c.tied && c.mlp_bias && c.rope.type == PX_ROPE_NONE && c.pad_id == 1);
+    assert_done(read_with(OPT, "enable_bias", "false", &c));
+    assert_false(c.attention_bias || c.output_bias || c.mlp_bias);
 }
 
 static void test_rope(void **state) {
@@ -120,8 +159,8 @@ static void test_refusals(void **state) {
     static const struct {
         const char *base, *key, *value, *part;
     } cases[] = {
-        {GPT2, "model_type", "\"gpt_neox\"",
-         "\"model_type\" is \"gpt_neox\"; valid is a supported type: \"gpt2\", \"llama\""},
+        {GPT2, "model_type", "\"bloom\"",
+         "config.json: key \"model_type\": \"bloom\" is not a known family of models; valid is \"gpt2\", \"llama\""},
         {GPT2, "model_type", "null", "model_type"},
         {GPT2, "model_type", "7", "model_type"},
         {GPT2, "vocab_size", "null", "vocab_size"},
@@ -135,7 +174,7 @@ static void test_refusals(void **state) {
         {GPT2, "n_inner", "0", "n_inner"},
         {GPT2, "layer_norm_epsilon", "0", "layer_norm_epsilon"},
         {GPT2, "layer_norm_epsilon", "true", "layer_norm_epsilon"},
-        {GPT2, "activation_function", "\"gelu_fast\"", "activation_function"},
+        {GPT2, "activation_function", "\"quick_gelu\"", "activation_function"},
         {GPT2, "scale_attn_weights", "false", "scale_attn_weights"},
         {GPT2, "scale_attn_by_inverse_layer_idx", "true", "scale_attn_by_inverse_layer_idx"},
         {GPT2, "reorder_and_upcast_attn", "true", "reorder_and_upcast_attn"},
@@ -170,6 +209,18 @@ static void test_refusals(void **state) {
         {LLAMA, "sliding_window", "16", "sliding_window"},
         {LLAMA, "layer_types", "[\"full_attention\",\"sliding_attention\"]", "layer_types"},
         {LLAMA ",\"model_type\":\"mistral\",\"sliding_window\":8", "rope_theta", "10", "duplicate"},
+        {LLAMA ",\"num_key_value_heads\":4,\"use_sliding_window\":true", "model_type", "\"qwen2\"", "use_sliding_window"},
+        {LLAMA ",\"model_type\":\"mistral\",\"num_key_value_heads\":4", "sliding_window", "0", "sliding_window"},
+        {LLAMA ",\"model_type\":\"mistral\",\"num_key_value_heads\":4", "layer_types", "[\"sliding_attention\"]",
+         "layer_types"},
+        {LLAMA ",\"model_type\":\"gemma\"", "use_bidirectional_attention", "true", "use_bidirectional_attention"},
+        {NEOX, "rotary_pct", "0.2", "number from 2 to head_dim"},
+        {NEOX, "num_attention_heads", "3", "\"num_attention_heads\" is 3; valid is a divisor"},
+        {NEOX, "rope_scaling", "{\"type\":\"dynamic\",\"factor\":2}", "dynamic and longrope change"},
+        {OPT, "word_embed_proj_dim", "8", "\"word_embed_proj_dim\" is 8; valid is hidden_size (projections"},
+        {OPT, "do_layer_norm_before", "false", "do_layer_norm_before\" is false; valid is true (norms after the residual"},
+        {OPT, "_remove_final_layer_norm", "true", "_remove_final_layer_norm"},
+        {OPT, "layer_norm_elementwise_affine", "false", "layer_norm_elementwise_affine"},
         {classifier, "num_labels", "3", "num_labels"},
         {classifier, "id2label", "{\"0\":\"A\",\"1\":\"B\"}", "id2label"},
     };
@@ -223,10 +274,12 @@ static void assert_same(const px_model_config *a, const px_model_config *b) {
     assert_int_equal(a->output_bias, b->output_bias);
     assert_int_equal(a->mlp_bias, b->mlp_bias);
     assert_int_equal(a->activation, b->activation);
+    assert_int_equal(a->window, b->window);
+    assert_int_equal(a->parallel_residual, b->parallel_residual);
     assert_true(a->norm_eps == b->norm_eps && a->initializer_range == b->initializer_range);
     assert_true(a->reward_mean == b->reward_mean && a->reward_std == b->reward_std);
     assert_int_equal(a->rope.type, b->rope.type);
-    if (a->family == PX_GPT2) return;
+    if (a->rope.type == PX_ROPE_NONE) return;
     assert_true(a->rope.theta == b->rope.theta && a->rope.factor == b->rope.factor);
     assert_true(a->rope.attention_factor == b->rope.attention_factor && a->rope.low_freq == b->rope.low_freq);
     assert_true(a->rope.original_positions == b->rope.original_positions && a->rope.beta_fast == b->rope.beta_fast);
@@ -246,8 +299,16 @@ static void test_round_trip(void **state) {
         {LLAMA ",\"attention_bias\":true,\"eos_token_id\":[5,6]", "rope_scaling", llama3},
         {LLAMA ",\"num_key_value_heads\":2,\"head_dim\":6", "rope_scaling", yarn},
         {LLAMA ",\"mlp_bias\":true", "rope_scaling", "{\"rope_type\":\"linear\",\"factor\":3}"},
-        {LLAMA ",\"tie_word_embeddings\":true,\"rope_theta\":1234.5", "model_type", "\"qwen2\""},
-        {LLAMA, "model_type", "\"mistral\""},
+        {LLAMA ",\"num_key_value_heads\":2,\"rope_theta\":1234.5", "model_type", "\"qwen2\""},
+        {LLAMA ",\"num_key_value_heads\":2", "model_type", "\"mistral\""},
+        {LLAMA ",\"num_key_value_heads\":2,\"model_type\":\"mistral\"", "sliding_window", "null"},
+        {LLAMA ",\"num_key_value_heads\":2,\"sliding_window\":5", "model_type", "\"mistral\""},
+        {LLAMA ",\"num_key_value_heads\":2,\"attention_bias\":true", "model_type", "\"qwen3\""},
+        {LLAMA ",\"num_key_value_heads\":2", "model_type", "\"gemma\""},
+        {NEOX, "rotary_pct", "1"},
+        {NEOX ",\"use_parallel_residual\":false", "rope_scaling", yarn},
+        {NEOX ",\"hidden_size\":98", "rotary_pct", "0.041"}, /* 2 of 49 */
+        {OPT ",\"init_std\":0.006", "enable_bias", "false"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         px_model_config a, b;
@@ -282,7 +343,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),   cmocka_unit_test(test_rope),     cmocka_unit_test(test_stop_ids),
         cmocka_unit_test(test_heads),      cmocka_unit_test(test_refusals), cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_shapes),   cmocka_unit_test(test_families),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

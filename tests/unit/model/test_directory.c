@@ -92,7 +92,7 @@ static int sources_of(const px_model *model, px_tensor_source *sources) {
     for (int i = 0; i < model->param_count; i++) {
         const px_param *p = &model->params[i];
         sources[i] = (px_tensor_source){
-            p->name, p->dims, {p->shape[0], p->shape[1]}, p->transposed, model->weights + p->offset};
+            p->name, p->dims, {p->shape[0], p->shape[1]}, p->transposed, model->weights + p->offset, p->by_head};
     }
     return model->param_count;
 }
@@ -116,12 +116,12 @@ static void test_tensors(void **state) {
 
     assert_refused(load_sources(s, n - 1, PX_HEAD_LM), "missing", "lack tensor \"transformer.ln_f.bias\"");
     assert_refused(load_sources(s, n - 3, PX_HEAD_LM), "missing", " and 2 more");
-    s[n] = (px_tensor_source){"h.7.attn.c_attn.bias", 1, {4, 1}, false, zeros};
+    s[n] = (px_tensor_source){"h.7.attn.c_attn.bias", 1, {4, 1}, false, zeros, 0};
     assert_refused(load_sources(s, n + 1, PX_HEAD_LM), "extra", "unexpected tensor \"h.7.attn.c_attn.bias\"");
     s[n].name = "h.0.ln_1.bias";
     s[n].shape[0] = 8;
     assert_refused(load_sources(s, n + 1, PX_HEAD_LM), "twice", "twice");
-    s[n] = (px_tensor_source){"h.0.attn.bias", 2, {4, 4}, false, zeros};
+    s[n] = (px_tensor_source){"h.0.attn.bias", 2, {4, 4}, false, zeros, 0};
     assert_done(load_sources(s, n + 1, PX_HEAD_LM));
     s[n].name = "transformer.h.1.attn.masked_bias";
     assert_done(load_sources(s, n + 1, PX_HEAD_LM));
@@ -133,7 +133,7 @@ static void test_tensors(void **state) {
                    "c_attn.weight\" has shape [24, 8]; valid by config.json is [8, 24]");
     s[4] = one;
 
-    s[n] = (px_tensor_source){"lm_head.weight", 2, {11, 8}, false, model.weights + model.embed};
+    s[n] = (px_tensor_source){"lm_head.weight", 2, {11, 8}, false, model.weights + model.embed, 0};
     assert_done(load_sources(s, n + 1, PX_HEAD_LM)); /* tied, and there all the same */
     s[n].data = model.weights + model.position;
     assert_refused(load_sources(s, n + 1, PX_HEAD_LM), "another head", "differs from the embedding");

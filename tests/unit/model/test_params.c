@@ -51,6 +51,39 @@ static void counts_of_released_models(void **state) {
     assert_int_equal(count_of(qwen), 494032768);
 }
 
+/* As transformers counts them. */
+static void counts_of_other_families(void **state) {
+    (void)state;
+    static const struct {
+        px_family family;
+        int V, C, L, heads, kv_heads, D, I;
+        bool tied;
+        int64_t parameters;
+    } models[] = {
+        {PX_MISTRAL, 32000, 4096, 32, 32, 8, 128, 14336, false, 7241732096},    /* Mistral-7B-v0.1 */
+        {PX_QWEN3, 151936, 1024, 28, 16, 8, 128, 3072, true, 596049920},        /* Qwen3-0.6B */
+        {PX_GEMMA, 256000, 2048, 18, 8, 1, 256, 16384, true, 2506172416},       /* gemma-2b */
+        {PX_GPT_NEOX, 50304, 512, 6, 8, 8, 64, 2048, false, 70426624},          /* pythia-70m */
+        {PX_OPT, 50272, 768, 12, 12, 12, 64, 3072, true, 125239296},            /* opt-125m */
+    };
+    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
+        px_model_config c;
+        px_model_config_defaults(&c, models[i].family);
+        c.head = PX_HEAD_LM;
+        c.vocab_size = models[i].V;
+        c.hidden_size = models[i].C;
+        c.layers = models[i].L;
+        c.heads = models[i].heads;
+        c.kv_heads = models[i].kv_heads;
+        c.head_dim = models[i].D;
+        c.intermediate_size = models[i].I;
+        c.tied = models[i].tied;
+        px_model_config_complete(&c);
+        assert_int_equal(px_model_config_check(&c), PX_OK);
+        assert_int_equal(count_of(c), models[i].parameters);
+    }
+}
+
 static void check_table(const px_model_config *config) {
     px_model model;
     assert_int_equal(px_model_plan(&model, config), PX_OK);
@@ -82,6 +115,11 @@ static void offsets_are_ordered_and_aligned(void **state) {
             check_table(&l);
             l.attention_bias = l.output_bias = l.mlp_bias = true;
             check_table(&l);
+        }
+        for (int family = 0; family < PX_FAMILIES; family++) {
+            px_model_config c = tiny_family((px_family)family, (px_head)head);
+            assert_int_equal(px_model_config_check(&c), PX_OK);
+            check_table(&c);
         }
     }
 }
@@ -183,6 +221,13 @@ static void initial_values(void **state) {
     assert_memory_equal(a.weights, b.weights, a.norm_w * sizeof(px_real));
     px_model_free(&a);
     px_model_free(&b);
+
+    c = tiny_family(PX_GEMMA, PX_HEAD_LM); /* its norms multiply by 1 + w */
+    assert_int_equal(px_model_plan(&a, &c), PX_OK);
+    assert_int_equal(px_model_alloc(&a), PX_OK);
+    px_model_init(&a, 7);
+    assert_true(a.weights[a.norm_w] == 0 && a.weights[a.layers[0].norm1_w + 1] == 0 && a.weights[a.embed] != 0);
+    px_model_free(&a);
 }
 
 static void arrays_view_the_block(void **state) {
@@ -210,13 +255,18 @@ static void flops_by_hand(void **state) {
     double layer = 12 * (24 + 12 + 12) + 24 * 12 + 3 * 12 * 20, keys = (9 + 1) / 2.0;
     double expected = 2 * 100.0 * 2 * (layer + 2 * 24 * keys) + 2 * 30.0 * 12 * 41;
     assert_true(fabs(px_model_flops(&c, 100, 9, 30) - expected) < 1e-6 * expected);
+    c.family = PX_MISTRAL;
+    c.window = 4; /* 1 + 2 + 3 + 6 * 4 keys for 9 rows instead of 45 */
+    expected -= 2 * 100.0 * 2 * 2 * 24 * (45 - 30) / 9.0;
+    assert_true(fabs(px_model_flops(&c, 100, 9, 30) - expected) < 1e-6 * expected);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(counts_of_released_models), cmocka_unit_test(offsets_are_ordered_and_aligned),
-        cmocka_unit_test(names_and_adjacency),       cmocka_unit_test(initial_values),
-        cmocka_unit_test(arrays_view_the_block),     cmocka_unit_test(flops_by_hand),
+        cmocka_unit_test(counts_of_released_models),         cmocka_unit_test(counts_of_other_families),
+        cmocka_unit_test(offsets_are_ordered_and_aligned),   cmocka_unit_test(names_and_adjacency),
+        cmocka_unit_test(initial_values),                    cmocka_unit_test(arrays_view_the_block),
+        cmocka_unit_test(flops_by_hand),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

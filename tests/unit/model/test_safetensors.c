@@ -177,8 +177,8 @@ static void test_round_trip(void **state) {
         fill(matrix, ROWS * COLUMNS, dtypes[d]);
         fill(vector, 5, dtypes[d]);
         for (int transposed = 0; transposed < 2; transposed++) {
-            px_tensor_source sources[] = {{"m", 2, {ROWS, COLUMNS}, transposed, matrix},
-                                          {"v", 1, {5, 1}, false, vector}};
+            px_tensor_source sources[] = {{"m", 2, {ROWS, COLUMNS}, transposed, matrix, 0},
+                                          {"v", 1, {5, 1}, false, vector, 0}};
             px_tensors tensors;
             assert_done(px_safetensors_write(scratch_path("r.safetensors"), sources, 2, dtypes[d]));
             assert_false(px_file_exists(scratch_path("r.safetensors.tmp")));
@@ -198,7 +198,7 @@ static void test_round_trip(void **state) {
         }
     }
     vector[2] = 70000; /* over the range of F16: the old file stays */
-    px_tensor_source source = {"v", 1, {5, 1}, false, vector};
+    px_tensor_source source = {"v", 1, {5, 1}, false, vector, 0};
     assert_refused(px_safetensors_write(scratch_path("r.safetensors"), &source, 1, PX_F16), "range", "f16 cannot hold");
     assert_true(px_file_exists(scratch_path("r.safetensors")));
     assert_false(px_file_exists(scratch_path("r.safetensors.tmp")));

@@ -51,6 +51,28 @@ static inline px_model_config tiny_llama(px_head head, bool tied) {
                              .reward_std = 1};
 }
 
+/* One of each family, with what distinguishes its block. */
+static inline px_model_config tiny_family(px_family family, px_head head) {
+    if (family == PX_GPT2) return tiny_gpt2(head, true);
+    px_model_config c;
+    px_model_config_defaults(&c, family);
+    c.head = head;
+    c.vocab_size = 41;
+    c.hidden_size = 16;
+    c.layers = 2;
+    c.heads = 4;
+    c.kv_heads = family == PX_GPT_NEOX || family == PX_OPT ? 4 : 2;
+    c.head_dim = c.kv_heads == 4 ? 4 : 6;
+    c.intermediate_size = 20;
+    c.max_positions = 160;
+    c.window = family == PX_MISTRAL ? 7 : 0;
+    c.norm_eps = 1e-5;
+    c.initializer_range = 0.3;
+    if (family == PX_GPT_NEOX) c.rope.rotary_dim = 2;
+    px_model_config_complete(&c);
+    return c;
+}
+
 /* Weights that leave nothing at its neutral value: norms and biases too are random. */
 static inline void tiny_fill(px_model *model, uint64_t seed) {
     px_rng rng = px_rng_make(seed, "test", PX_RNG_NOISE);
