@@ -284,13 +284,14 @@ static px_status take_json(px_exec *exec, batch *b, json_t *reply)
     if (!json_is_integer(id) || score == NULL) {
         return garbage(exec, "a line without an integer id and a score");
     }
-    int64_t at = json_integer_value(id) - b->first;
-    if (at < 0 && json_integer_value(id) >= 0) {
+    int64_t number = json_integer_value(id);
+    if (number >= 0 && number < b->first) {
         return PX_OK; /* a late reply to a batch that is over */
     }
-    if (at < 0 || at >= b->count) {
+    if (number < 0 || number - b->first >= b->count) {
         return garbage(exec, "an id that nobody asked for");
     }
+    int64_t at = number - b->first;
     if (b->state[at] != 0) {
         return garbage(exec, "a second reply to one request");
     }

@@ -1,23 +1,29 @@
+/* The input is what a reward program prints, in reads of any length: the first byte says how long. The source is taken in
+ * whole, as replies come from a process otherwise, and a process costs more than everything that is tried here. */
+#include "rlhf/rewards_exec.c"
+
 #include "fuzz.h"
-#include "rlhf/rewards_sources.h"
 
-#include <math.h>
-
-/* The input is what the reward program prints. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    char command[160];
-    snprintf(command, sizeof command, "%s", fuzz_file("replies", data, size));
-    const char *words[] = {"/bin/cat", command, NULL};
+    const char *words[] = {"program", NULL};
     px_reward_spec spec = {.name = "fuzz", .kind = PX_REWARD_EXEC, .weight = 1.0, .command = words, .timeout_s = 1.0};
-    px_reward_sample samples[2] = {{"a", "b", 1, "{}"}, {"c", "d", 1, "{}"}};
-    double scores[2];
-    px_exec *exec = NULL;
-    if (px_exec_open(&exec, &spec) == PX_OK) {
-        if (px_exec_score(exec, samples, 2, scores, NULL) == PX_OK) {
-            PX_CHECK(!isinf(scores[0]) && !isinf(scores[1]));
-        }
-        px_exec_close(exec);
+    px_exec exec = {.spec = &spec, .to = -1, .from = -1};
+    double scores[3] = {NAN, NAN, NAN};
+    char state[3] = {0};
+    batch b = {.first = 2, .count = 3, .scores = scores, .state = state};
+    size_t each = size > 0 ? (size_t)data[0] + 1 : 1;
+    px_status status = PX_OK;
+    for (size_t at = 1; at < size && status == PX_OK; at += each) {
+        size_t n = size - at < each ? size - at : each;
+        PX_CHECK(px_buf_reserve(&exec.replies, exec.replies.length + n + 1) == PX_OK);
+        memcpy(exec.replies.data + exec.replies.length, data + at, n);
+        exec.replies.length += n;
+        status = take_lines(&exec, &b);
     }
+    for (int i = 0; i < b.count; i++) {
+        PX_CHECK((state[i] == 1) == (isfinite(scores[i]) != 0));
+    }
+    px_buf_free(&exec.replies);
     return 0;
 }
