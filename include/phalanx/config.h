@@ -84,4 +84,29 @@ void px_stage_leaf(const px_stage *stage, int index, px_leaf *leaf);
  * `changed`, if not NULL, gets the allowed differences, one "key: old -> new" a line. */
 px_status px_stage_compare(const px_stage *stage, const char *earlier_yaml_path, px_buf *changed);
 
+/* ---- the site: what batch scripts need to know of a cluster -------------------------------------------------------------- */
+enum { PX_SITE_LINES = 32 };
+typedef struct px_site_list {
+    const char *line[PX_SITE_LINES];
+    int count;
+} px_site_list;
+typedef struct px_site {
+    const char *account, *partition, *qos, *constraint; /* NULL: none */
+    px_site_list modules, setup, sbatch; /* to load; shell lines before the program; further options of sbatch */
+    const char *launcher;                /* srun, mpirun */
+    const char *mpi;                     /* srun --mpi= */
+    int64_t nodes, ntasks_per_node, cpus_per_task; /* 0: not said */
+    double memory_gib;                   /* of a node; 0: not known */
+    double network_gbit_s;               /* out of a node */
+    const char *time, *max_time;         /* D-HH:MM:SS; NULL: from the estimate; no limit known */
+    int64_t signal_s;                    /* seconds before the end that a job is asked to stop */
+    bool requeue;                        /* the site lets a job put itself back into the queue */
+    void *memory;
+} px_site;
+/* path NULL: $PHALANX_SITE, else phalanx/site.yaml under $XDG_CONFIG_HOME or ~/.config; defaults where there is no file. */
+px_status px_site_load(px_site *site, const char *path);
+void px_site_free(px_site *site);
+/* "90", "1:30:00", "2-00:00:00" in seconds, as Slurm reads them (a number alone: minutes); negative: not a time. */
+double px_site_seconds(const char *time);
+
 #endif

@@ -26,6 +26,37 @@ px_status px_run_prepare(px_run **run, const px_run_options *options);
 px_status px_run_execute(px_run *run);
 void px_run_destroy(px_run *run);
 
+/* ---- before a run: what it will take ------------------------------------------------------------------------------------
+ * Data sets and tokenizers are read as the run will read them; no model is allocated. Stages need not have run: the model of
+ * one that has not is taken to be as large as what that stage starts from. */
+typedef struct px_layout {
+    int nodes, ranks_per_node, threads; /* threads of a rank */
+    size_t node_memory;                 /* bytes; 0: what this machine has free */
+    double network;                     /* bytes/s out of a node */
+} px_layout;
+enum { PX_OUTLOOK_PARTS = 16 };
+typedef struct px_outlook_part {
+    char name[16], text[160];
+    double value;
+} px_outlook_part;
+typedef struct px_outlook { /* of one stage */
+    char stage[64];
+    const char *algorithm;
+    int64_t iterations;
+    char schedule[256], shares[160];     /* of the stage; what a rank does of an iteration */
+    px_outlook_part memory[PX_OUTLOOK_PARTS], time[PX_OUTLOOK_PARTS];
+    int memory_count, time_count;        /* bytes of a rank by role; seconds of the stage by phase */
+    double memory_bytes, seconds;        /* of a rank; of the stage */
+    double disk_bytes, disk_files;       /* at most */
+    double completion_tokens;            /* ppo: assumed mean length, 0 elsewhere */
+    bool completion_known;               /* from the demonstrations of an earlier stage, not the limit */
+} px_outlook;
+/* outlooks[px_config_stage_count]. PX_CONFIG with the line of the file for what cannot run. Local, without MPI. */
+px_status px_run_outlook(px_run *run, const px_layout *layout, px_outlook *outlooks, int *count);
+/* The run's directory and the configuration as it was loaded, for a batch script. Borrowed. */
+const char *px_run_directory(const px_run *run);
+const px_config *px_run_config(const px_run *run);
+
 /* docs/metrics.md: every metric with units and meaning, from the tables that name the columns. */
 px_status px_metrics_markdown(px_buf *text);
 

@@ -9,6 +9,9 @@
 
 /* ---- commands: argv[0] is the command's name --------------------------------------------------------------------- */
 px_status px_command_train(int argc, char **argv);
+px_status px_command_plan(int argc, char **argv);
+px_status px_command_submit(int argc, char **argv);
+px_status px_command_supervise(int argc, char **argv);
 px_status px_command_config(int argc, char **argv);
 px_status px_command_generate(int argc, char **argv);
 px_status px_command_chat(int argc, char **argv);

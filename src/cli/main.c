@@ -14,8 +14,9 @@ typedef struct command {
 
 static const command commands[] = {
     {"train", "run the stages of an experiment, or continue it", px_command_train},
-    {"plan", "schedule, memory, disk use and time of an experiment before it runs", NULL},
-    {"submit", "plan, write the batch script and hand it to Slurm", NULL},
+    {"plan", "schedule, memory, disk use and time of an experiment before it runs", px_command_plan},
+    {"submit", "plan, write the batch script and hand it to Slurm", px_command_submit},
+    {"supervise", "run a command again until it is done, inside an allocation", px_command_supervise},
     {"config", "the resolved configuration, its differences to the defaults, its schema", px_command_config},
     {"generate", "completions of prompts", px_command_generate},
     {"chat", "talk with a model in the terminal", px_command_chat},

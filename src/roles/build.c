@@ -163,8 +163,8 @@ static px_status prepare_reward_model(px_session *session, px_reward_model **out
     *out = reward;
     PX_TRY(px_module_plan(session, "reward", PX_HEAD_SCALAR, &reward->model));
     PX_TRY(px_module_dir(session, "reward", dir, sizeof dir));
-    PX_TRY(px_path_join(file, sizeof file, dir, "tokenizer.json"));
-    if (session->tokenizer != NULL && px_file_exists(file)) {
+    PX_TRY(px_path_join(file, sizeof file, dir[0] != '\0' ? dir : "/", "tokenizer.json"));
+    if (session->tokenizer != NULL && dir[0] != '\0' && px_file_exists(file)) {
         PX_TRY(px_tokenizer_load(&reward->tokenizer, dir));
         if (px_tokenizer_hash(reward->tokenizer) == px_tokenizer_hash(session->tokenizer)) {
             px_tokenizer_destroy(reward->tokenizer);

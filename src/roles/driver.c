@@ -24,7 +24,7 @@ static int choose_threads(const px_stage *stage)
     return share > 0 ? share : 1;
 }
 
-static px_status check_strategy(const px_stage *stage)
+px_status px_session_check(const px_stage *stage)
 {
     if (strcmp(px_stage_text(stage, "placement.strategy"), "split") == 0) {
         return px_stage_fail(stage, "env_runners.num_env_runners", "split placement is not built yet; valid is "
@@ -296,7 +296,7 @@ static px_status finish_stage(px_session *session, int64_t iteration)
     return px_agree(write_status(session, "done", iteration, PX_OK, "done"));
 }
 
-static void free_session(px_session *session)
+void px_session_free(px_session *session)
 {
     px_trainer_free(&session->trainer);
     px_model_free(&session->parts.policy);
@@ -332,7 +332,7 @@ static px_status prepare_stage(px_session *session)
     PX_TRY(px_agree(settle_config(session, resume)));
     PX_TRY(px_agree(px_session_prepare(session, from)));
     px_plan_print(session);
-    PX_TRY(px_agree(px_plan_check(session))); /* all have looked before one allocates */
+    PX_TRY(px_agree(px_plan_check(session, px_memory_available()))); /* all have looked before one allocates */
     px_alloc_eager(true);
     px_status status = px_agree(px_session_build(session, from));
     px_alloc_eager(false);
@@ -388,7 +388,7 @@ px_status px_session_run(px_session *session)
     session->algorithm = px_algorithm_find(px_stage_algorithm(stage));
     session->best = NAN;
     session->saved = session->evaluated = -1;
-    PX_TRY(px_agree(check_strategy(stage)));
+    PX_TRY(px_agree(px_session_check(stage)));
     PX_TRY(px_stage_dir(session->run, stage, session->dir, sizeof session->dir));
     double limit = session->run->time_limit;
     PX_TRY(px_agree(px_monitor_start(session->run->dir, session->dir, limit > 0.0 ? session->run->started + limit : 0.0)));
@@ -396,6 +396,6 @@ px_status px_session_run(px_session *session)
            px_stage_name(stage)[0] != '\0' ? px_stage_name(stage) : session->algorithm->name, " ==");
     px_status status = run_stage(session);
     px_monitor_stop();
-    free_session(session);
+    px_session_free(session);
     return status;
 }

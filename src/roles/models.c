@@ -20,43 +20,66 @@ px_status px_stage_dir(const px_run *run, const px_stage *stage, char *out, size
     return px_path_join(out, size, run->dir, px_stage_name(stage));
 }
 
-static bool is_source(const px_session *session, const char *module, const char *kind)
+static bool is_source(const px_stage *stage, const char *module, const char *kind)
 {
     char key[160];
-    return px_stage_is_set(session->stage, field(key, module, kind));
+    return px_stage_is_set(stage, field(key, module, kind));
 }
 
-static px_status stage_result(const px_session *session, const char *module, char *out, size_t size)
+/* The entry that says where a module's weights come from: of this stage, or (in a plan) of an earlier one. */
+typedef struct source {
+    const px_stage *stage;
+    const char *module;
+} source;
+
+static const px_stage *earlier_stage(const px_session *session, const source *from, char *result, size_t size, px_status *status)
 {
     char key[160], dir[PX_PATH_MAX];
-    const char *name = px_stage_text(session->stage, field(key, module, "stage"));
+    const char *name = px_stage_text(from->stage, field(key, from->module, "stage"));
     const px_stage *earlier = px_config_stage_named(session->run->config, name);
     PX_CHECK(earlier != NULL);
-    PX_TRY(px_stage_dir(session->run, earlier, dir, sizeof dir));
-    PX_TRY(px_path_join(out, size, dir, strcmp(px_stage_algorithm(earlier), "reward") == 0 ? "reward" : "policy"));
-    if (!px_dir_exists(out)) {
-        return px_stage_fail(session->stage, key, "stage '%s' has no result yet (%s); run it first", name, out);
+    const char *module = strcmp(px_stage_algorithm(earlier), "reward") == 0 ? "reward" : "policy";
+    *status = px_stage_dir(session->run, earlier, dir, sizeof dir);
+    *status = *status == PX_OK ? px_path_join(result, size, dir, module) : *status;
+    return earlier;
+}
+
+/* dir "": new weights. A plan is made before the stages have run: there a result that is not there yet stands for what its
+ * stage starts from, which has the same shape. */
+static px_status find_source(const px_session *session, const char *module, source *from, char *dir, size_t size)
+{
+    char key[160];
+    *from = (source){session->stage, module};
+    dir[0] = '\0';
+    for (int hop = 0; hop < 4 * PX_MAX_STAGES; hop++) {
+        if (is_source(from->stage, from->module, "path")) {
+            return px_stage_path(from->stage, field(key, from->module, "path"), dir, size);
+        }
+        if (is_source(from->stage, from->module, "stage")) {
+            px_status status;
+            const px_stage *earlier = earlier_stage(session, from, dir, size, &status);
+            if (status != PX_OK || px_dir_exists(dir)) {
+                return status;
+            }
+            if (!session->run->planning) {
+                return px_stage_fail(from->stage, field(key, from->module, "stage"), "stage '%s' has no result yet (%s); run it "
+                                     "first", px_stage_name(earlier), dir);
+            }
+            dir[0] = '\0';
+            *from = (source){earlier, strcmp(px_stage_algorithm(earlier), "reward") == 0 ? "reward" : "policy"};
+        } else if (is_source(from->stage, from->module, "same_as")) {
+            from->module = px_stage_text(from->stage, field(key, from->module, "same_as"));
+        } else {
+            return PX_OK;
+        }
     }
     return PX_OK;
 }
 
 px_status px_module_dir(const px_session *session, const char *module, char *out, size_t size)
 {
-    char key[160];
-    out[0] = '\0';
-    for (int hop = 0; hop < 4; hop++) {
-        if (is_source(session, module, "path")) {
-            return px_stage_path(session->stage, field(key, module, "path"), out, size);
-        }
-        if (is_source(session, module, "stage")) {
-            return stage_result(session, module, out, size);
-        }
-        if (!is_source(session, module, "same_as")) {
-            return PX_OK;
-        }
-        module = px_stage_text(session->stage, field(key, module, "same_as"));
-    }
-    return PX_OK;
+    source from;
+    return find_source(session, module, &from, out, size);
 }
 
 static double number_or(const px_stage *stage, const char *module, const char *name, double otherwise)
@@ -66,9 +89,10 @@ static double number_or(const px_stage *stage, const char *module, const char *n
     return otherwise;
 }
 
-static px_status new_config(const px_session *session, const char *module, px_head head, px_model_config *config)
+static px_status new_config(const px_session *session, const source *from, px_head head, px_model_config *config)
 {
-    const px_stage *stage = session->stage;
+    const px_stage *stage = from->stage;
+    const char *module = from->module;
     char key[160];
     px_model_config c = {.head = head, .bos_id = -1, .pad_id = -1, .reward_std = 1.0};
     bool gpt2 = strcmp(px_stage_text(stage, field(key, module, "new.architecture")), "gpt2") == 0;
@@ -113,23 +137,14 @@ static px_status new_config(const px_session *session, const char *module, px_he
     return PX_OK;
 }
 
-/* The module whose own entry says where it comes from. */
-static const char *origin(const px_session *session, const char *module)
-{
-    char key[160];
-    while (is_source(session, module, "same_as")) {
-        module = px_stage_text(session->stage, field(key, module, "same_as"));
-    }
-    return module;
-}
-
 px_status px_module_plan(const px_session *session, const char *module, px_head head, px_model *model)
 {
     char dir[PX_PATH_MAX];
     px_model_config config;
-    PX_TRY(px_module_dir(session, module, dir, sizeof dir));
+    source from;
+    PX_TRY(find_source(session, module, &from, dir, sizeof dir));
     if (dir[0] == '\0') {
-        PX_TRY(new_config(session, origin(session, module), head, &config));
+        PX_TRY(new_config(session, &from, head, &config));
     } else {
         PX_TRY(px_model_config_read(dir, &config));
         config.head = head;
@@ -141,12 +156,13 @@ px_status px_module_load(const px_session *session, const char *module, px_head 
 {
     char dir[PX_PATH_MAX];
     px_model_config config;
-    PX_TRY(px_module_dir(session, module, dir, sizeof dir));
+    source from;
+    PX_TRY(find_source(session, module, &from, dir, sizeof dir));
     *had_score = false;
     if (dir[0] != '\0') {
         return px_model_load(model, dir, head, had_score);
     }
-    PX_TRY(new_config(session, origin(session, module), head, &config));
+    PX_TRY(new_config(session, &from, head, &config));
     PX_TRY(px_model_plan(model, &config));
     PX_TRY(px_model_alloc(model));
     px_model_init(model, (uint64_t)px_stage_int(session->stage, "run.seed"));
@@ -160,10 +176,14 @@ px_status px_session_tokenizer(px_session *session)
     const char *module = modules[strcmp(px_stage_algorithm(stage), "reward") == 0];
     char dir[PX_PATH_MAX], file[PX_PATH_MAX];
     bool given = px_stage_is_set(stage, "rl_module.tokenizer");
+    if (!given) {
+        source from;
+        PX_TRY(find_source(session, module, &from, dir, sizeof dir));
+        given = from.stage != stage && px_stage_is_set(from.stage, "rl_module.tokenizer");
+        stage = from.stage;
+    }
     if (given) {
         PX_TRY(px_stage_path(stage, "rl_module.tokenizer", dir, sizeof dir));
-    } else {
-        PX_TRY(px_module_dir(session, module, dir, sizeof dir));
     }
     session->tokenizer_dir[0] = '\0';
     if (dir[0] == '\0') {

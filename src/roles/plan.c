@@ -91,10 +91,25 @@ static void print_memory(const px_plan *plan)
            mib(plan->total * (size_t)px_dist_local_size()), mib(wanted(plan)), mib(px_memory_available()));
 }
 
-px_status px_plan_check(const px_session *session)
+/* The key that decides what a row of the plan takes. */
+static const char *key_of(const px_session *session, const char *role)
+{
+    static const char *const keys[][2] = {
+        {"policy", "rl_module.policy"}, {"critic", "rl_module.critic"},     {"reference", "rl_module.reference"},
+        {"reward", "rl_module.reward"}, {"reward model", "rl_module.reward"}, {"sampler", "env_runners.max_slots"},
+    };
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        if (strcmp(role, keys[i][0]) == 0) {
+            return keys[i][1];
+        }
+    }
+    return session->algorithm == &px_algorithm_ppo ? "training.prompts_per_iteration" : "data.train";
+}
+
+px_status px_plan_check(const px_session *session, size_t have)
 {
     const px_plan *plan = &session->plan;
-    size_t want = wanted(plan), have = px_memory_available();
+    size_t want = wanted(plan);
     int largest = 0;
     if (want <= have) {
         return PX_OK;
@@ -102,25 +117,44 @@ px_status px_plan_check(const px_session *session)
     for (int i = 1; i < plan->count; i++) {
         largest = plan->rows[i].bytes > plan->rows[largest].bytes ? i : largest;
     }
-    return px_fail(PX_CONFIG, "out of memory: the plan wants %.1f MiB (%zu bytes) for %d rank%s of node %s, %.1f MiB (%zu bytes) "
-                   "are free; most of it is for %s: %.1f MiB a rank (%s). Fewer ranks a node, smaller models, fewer tokens "
-                   "(learners.gradient_leaf_tokens, env_runners.max_slots) or debugging.deterministic: false take less",
-                   mib(want), want, px_dist_local_size(), px_dist_local_size() == 1 ? "" : "s", px_dist_host(), mib(have), have,
-                   plan->rows[largest].role, mib(plan->rows[largest].bytes), plan->rows[largest].parts);
+    char node[160] = "a node";
+    if (!session->run->planning) {
+        snprintf(node, sizeof node, "node %s", px_dist_host());
+    }
+    return px_stage_fail(session->stage, key_of(session, plan->rows[largest].role),
+                         "out of memory: the plan wants %.1f MiB (%zu bytes) for %d rank%s of %s, %.1f MiB (%zu bytes) "
+                         "are free; most of it is for %s: %.1f MiB a rank (%s). Fewer ranks a node, smaller models, fewer tokens "
+                         "(learners.gradient_leaf_tokens, env_runners.max_slots) or debugging.deterministic: false take less",
+                         mib(want), want, px_dist_local_size(), px_dist_local_size() == 1 ? "" : "s", node, mib(have), have, plan->rows[largest].role,
+                         mib(plan->rows[largest].bytes), plan->rows[largest].parts);
 }
 
-static void plan_ppo(const px_session *session)
+void px_plan_schedule(const px_session *session, char *text, size_t size)
 {
     const px_stage *stage = session->stage;
+    if (session->algorithm != &px_algorithm_ppo) {
+        snprintf(text, size, "%lld optimizer steps", (long long)session->total);
+        return;
+    }
     int64_t prompts = px_stage_int(stage, "training.prompts_per_iteration");
     int64_t each = px_stage_int(stage, "env_runners.samples_per_prompt"), samples = prompts * each;
     int64_t minibatch = px_stage_int(stage, "training.minibatch_size"), epochs = px_stage_int(stage, "training.num_epochs");
     int64_t steps = epochs * ((samples + minibatch - 1) / minibatch);
-    px_log(PX_INFO, "  iteration    %lld prompts x %lld samples = %lld samples; %lld epochs x %lld minibatches of %lld = %lld "
-                    "optimizer steps; %lld iterations", (long long)prompts, (long long)each, (long long)samples,
-           (long long)epochs, (long long)(steps / epochs), (long long)minibatch, (long long)steps, (long long)session->total);
-    px_log(PX_INFO, "  each rank    samples %lld prompts an iteration, scores its own samples, learns %s of each minibatch",
-           (long long)((prompts + px_dist_size() - 1) / px_dist_size()), px_dist_size() > 1 ? "its share" : "all");
+    snprintf(text, size, "%lld prompts x %lld samples = %lld samples; %lld epochs x %lld minibatches of %lld = %lld optimizer "
+             "steps; %lld iterations", (long long)prompts, (long long)each, (long long)samples, (long long)epochs,
+             (long long)(steps / epochs), (long long)minibatch, (long long)steps, (long long)session->total);
+}
+
+void px_plan_shares(const px_session *session, char *text, size_t size)
+{
+    int64_t prompts = session->algorithm == &px_algorithm_ppo ? px_stage_int(session->stage, "training.prompts_per_iteration") : 0;
+    const char *share = px_dist_size() > 1 ? "its share" : "all";
+    if (session->algorithm != &px_algorithm_ppo) {
+        snprintf(text, size, "learns %s of each batch", share);
+        return;
+    }
+    snprintf(text, size, "samples %lld prompts an iteration, scores its own samples, learns %s of each minibatch",
+             (long long)((prompts + px_dist_size() - 1) / px_dist_size()), share);
 }
 
 void px_plan_print(const px_session *session)
@@ -129,11 +163,11 @@ void px_plan_print(const px_session *session)
     px_log(PX_INFO, "plan: %s, %d rank%s x %d thread%s, %s", session->algorithm->name, px_dist_size(),
            px_dist_size() == 1 ? "" : "s", session->threads, session->threads == 1 ? "" : "s",
            px_stage_bool(stage, "debugging.deterministic") ? "the same bits on 1, 2, 4, 8 ranks" : "not bit-exact across ranks");
-    if (session->algorithm == &px_algorithm_ppo) {
-        plan_ppo(session);
-    } else {
-        px_log(PX_INFO, "  steps        %lld optimizer steps", (long long)session->total);
-    }
+    char schedule[256], shares[160];
+    px_plan_schedule(session, schedule, sizeof schedule);
+    px_plan_shares(session, shares, sizeof shares);
+    px_log(PX_INFO, "  %-12s %s", session->algorithm == &px_algorithm_ppo ? "iteration" : "steps", schedule);
+    px_log(PX_INFO, "  each rank    %s", shares);
     print_memory(&session->plan);
     if (!px_compute_row_invariant()) {
         px_log(PX_NOTE, "the forward is not batch-invariant on this processor: old log-probabilities are recomputed by the learner");

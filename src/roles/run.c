@@ -139,15 +139,30 @@ static px_status run_stages(px_run *run)
     return PX_OK;
 }
 
+px_status px_run_locate(px_run *run)
+{
+    if (run->options.run_dir == NULL) {
+        return px_stage_path(px_config_stage(run->config, 0), "run.dir", run->dir, sizeof run->dir);
+    }
+    snprintf(run->dir, sizeof run->dir, "%s", run->options.run_dir);
+    return PX_OK;
+}
+
+const char *px_run_directory(const px_run *run)
+{
+    return run->dir;
+}
+
+const px_config *px_run_config(const px_run *run)
+{
+    return run->config;
+}
+
 px_status px_run_execute(px_run *run)
 {
     const px_stage *first = px_config_stage(run->config, 0);
     px_log_level(log_level(px_stage_text(first, "debugging.log_level")));
-    if (run->options.run_dir != NULL) {
-        snprintf(run->dir, sizeof run->dir, "%s", run->options.run_dir);
-    } else {
-        PX_TRY(px_stage_path(first, "run.dir", run->dir, sizeof run->dir));
-    }
+    PX_TRY(px_run_locate(run));
     run->time_limit = find_time_limit(first);
     px_stop_install();
     px_status status = px_agree(open_directory(run));

@@ -35,6 +35,7 @@ struct px_run {
     char dir[PX_PATH_MAX];
     px_lock *lock;          /* rank 0 */
     double started, time_limit; /* seconds; limit 0: none */
+    bool planning;          /* nothing will run: results of earlier stages need not be there */
 };
 
 enum { PX_PLAN_ROWS = 16 };
@@ -87,6 +88,9 @@ typedef struct px_session {
     char old_best[64];          /* checkpoint that was best before the newest one */
 } px_session;
 
+/* run.c: fills run->dir. Local. */
+px_status px_run_locate(px_run *run);
+
 /* models.c: what rl_module names. head: what the caller needs. */
 px_status px_module_load(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score);
 /* Its table without weights, from the same place. */
@@ -130,15 +134,20 @@ void px_monitor_stop(void);
 
 /* plan.c, table.c: what a person reads. */
 void px_plan_print(const px_session *session);
+void px_plan_schedule(const px_session *session, char *text, size_t size);
+void px_plan_shares(const px_session *session, char *text, size_t size); /* what a rank does of it */
 /* Fills session->plan; local. */
 void px_plan_fill(px_session *session);
-/* PX_CONFIG when the ranks of this node want more than it has. Local; no rank may have begun to allocate. */
-px_status px_plan_check(const px_session *session);
+/* PX_CONFIG when the ranks of this node want more than the `have` bytes it has. Local; no rank may have begun to allocate. */
+px_status px_plan_check(const px_session *session, size_t have);
 void px_progress_line(const px_session *session, int64_t iteration);
 void px_phases_print(const px_session *session); /* share of wall time per phase */
 px_status px_table_print(px_run *run);
 
 /* driver.c */
 px_status px_session_run(px_session *session);
+/* Refuses what this build cannot run. Local. */
+px_status px_session_check(const px_stage *stage);
+void px_session_free(px_session *session);
 
 #endif

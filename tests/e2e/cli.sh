@@ -21,7 +21,7 @@ same() { [ "$1" = "$2" ] || fail "$3: got '$1', want '$2'"; }
 
 # ---- help, usage ----
 code 0 "commands:" "$phalanx" --help
-for command in train config generate chat evaluate tokens tokenizer export inspect watch report bench version; do
+for command in train plan submit supervise config generate chat evaluate tokens tokenizer export inspect watch report bench version; do
     code 0 "options:" "$phalanx" "$command" --help
     cp "$work/out" "$work/help"
     grep -q '^examples:' "$work/help" && grep -q '^exit codes: 0 done' "$work/help" || fail "help of $command lacks a part"
@@ -31,7 +31,9 @@ for command in train config generate chat evaluate tokens tokenizer export inspe
 done
 code 64 "no command" "$phalanx"
 code 64 "did you mean 'generate'" "$phalanx" genrate
-code 64 "not built yet" "$phalanx" submit
+code 64 "one configuration file" "$phalanx" submit
+code 64 "which command?" "$phalanx" supervise --restarts 3
+code 64 "valid is exit, requeue or succeed" "$phalanx" supervise --on-stop retry -- true
 code 64 "not built yet" "$phalanx" bench train --precision bf16
 code 64 "did you mean --model" "$phalanx" generate --modle x
 code 64 "--model is missing" "$phalanx" generate

@@ -1,0 +1,251 @@
+#include "batch.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- arrays ------------------------------------------------------------------------------------------------------ */
+
+enum { MAX_AXES = 8 };
+typedef struct axis { /* a key and the values it takes */
+    char key[160];
+    const char *leaf; /* the key's last part */
+    char (*values)[64];
+    int count;
+} axis;
+
+static px_status add_value(axis *a, const char *option, const char *text, size_t length)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-";
+    if (length == 0 || length >= sizeof *a->values || strspn(text, allowed) < length) {
+        return px_fail(PX_USAGE, "submit: --array %s: '%.*s' cannot be a value here; valid are letters, digits and ._+-", option,
+                       (int)length, text);
+    }
+    if (a->count == PX_MAX_CELLS) {
+        return px_fail(PX_USAGE, "submit: --array %s has more than %d values", option, PX_MAX_CELLS);
+    }
+    snprintf(a->values[a->count++], sizeof *a->values, "%.*s", (int)length, text);
+    return PX_OK;
+}
+
+static px_status read_range(axis *a, const char *option, const char *text, bool *is_range)
+{
+    long long first, last, step = 1;
+    int used = 0;
+    *is_range = sscanf(text, "%lld:%lld%n:%lld%n", &first, &last, &used, &step, &used) >= 2 && text[used] == '\0';
+    if (!*is_range) {
+        return PX_OK;
+    }
+    if (step < 1 || last < first || (last - first) / step >= PX_MAX_CELLS) {
+        return px_fail(PX_USAGE, "submit: --array %s: valid is FIRST:LAST[:STEP], rising, at most %d values", option, PX_MAX_CELLS);
+    }
+    for (long long v = first; v <= last; v += step) {
+        snprintf(a->values[a->count++], sizeof *a->values, "%lld", v);
+    }
+    return PX_OK;
+}
+
+static px_status read_axis(axis *a, const char *option)
+{
+    const char *equals = strchr(option, '=');
+    size_t length = equals != NULL ? (size_t)(equals - option) : 0;
+    if (length == 0 || length >= sizeof a->key || equals[1] == '\0') {
+        return px_fail(PX_USAGE, "submit: --array %s: valid is KEY=FIRST:LAST[:STEP] or KEY=VALUE,VALUE,...", option);
+    }
+    snprintf(a->key, sizeof a->key, "%.*s", (int)length, option);
+    a->leaf = strrchr(a->key, '.') != NULL ? strrchr(a->key, '.') + 1 : a->key;
+    a->values = px_alloc_array(PX_MAX_CELLS, sizeof *a->values, "an array of jobs");
+    if (a->values == NULL) {
+        return px_error_code();
+    }
+    bool range;
+    PX_TRY(read_range(a, option, equals + 1, &range));
+    for (const char *at = equals + 1; !range;) {
+        size_t n = strcspn(at, ",");
+        PX_TRY(add_value(a, option, at, n));
+        if (at[n] == '\0') {
+            break;
+        }
+        at += n + 1;
+    }
+    return PX_OK;
+}
+
+/* ---- script ------------------------------------------------------------------------------------------------------ */
+
+/* One word for a shell. */
+static px_status quote(px_buf *out, const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-/=:,@%";
+    if (*word != '\0' && strspn(word, plain) == strlen(word)) {
+        return px_buf_text(out, word);
+    }
+    PX_TRY(px_buf_text(out, "'"));
+    for (; *word != '\0'; word++) {
+        PX_TRY(*word == '\'' ? px_buf_text(out, "'\\''") : px_buf_add(out, word, 1));
+    }
+    return px_buf_text(out, "'");
+}
+
+static px_status header_text(px_buf *out, const char *option, const char *value)
+{
+    return value != NULL ? px_buf_printf(out, "#SBATCH --%s=%s\n", option, value) : PX_OK;
+}
+
+static px_status header(const px_planned *plan, int cells, px_on_stop on_stop, px_buf *out)
+{
+    const px_site *site = &plan->site;
+    const px_stage *first = px_config_stage(px_run_config(plan->run), 0);
+    char cwd[PX_PATH_MAX], name[128];
+    if (getcwd(cwd, sizeof cwd) == NULL) {
+        return px_fail(PX_IO, "the working directory cannot be found");
+    }
+    snprintf(name, sizeof name, "%s", px_stage_text(first, "run.name"));
+    for (char *c = name; *c != '\0'; c++) {
+        *c = strchr(" \t\n'\"/%", *c) != NULL ? '_' : *c;
+    }
+    PX_TRY(px_buf_text(out, "#!/bin/bash\n"));
+    PX_TRY(header_text(out, "job-name", name));
+    PX_TRY(header_text(out, "chdir", cwd));
+    PX_TRY(px_buf_printf(out, "#SBATCH --output=%s\n#SBATCH --open-mode=append\n", cells > 0 ? "%x-%A_%a.out" : "%x-%j.out"));
+    PX_TRY(px_buf_printf(out, "#SBATCH --nodes=%lld\n#SBATCH --ntasks-per-node=%lld\n#SBATCH --cpus-per-task=%lld\n",
+                         (long long)plan->nodes, (long long)plan->ntasks_per_node, (long long)plan->cpus_per_task));
+    PX_TRY(header_text(out, "time", plan->limit));
+    PX_TRY(px_buf_printf(out, "#SBATCH --signal=B:USR1@%lld\n#SBATCH --%srequeue\n", (long long)site->signal_s,
+                         on_stop == PX_STOP_REQUEUE ? "" : "no-"));
+    PX_TRY(header_text(out, "account", site->account));
+    PX_TRY(header_text(out, "partition", site->partition));
+    PX_TRY(header_text(out, "qos", site->qos));
+    PX_TRY(header_text(out, "constraint", site->constraint));
+    for (int i = 0; i < site->sbatch.count; i++) {
+        PX_TRY(px_buf_printf(out, "#SBATCH %s\n", site->sbatch.line[i]));
+    }
+    return cells > 0 ? px_buf_printf(out, "#SBATCH --array=0-%d\n", cells - 1) : PX_OK;
+}
+
+static px_status environment(const px_site *site, px_buf *out)
+{
+    if (site->modules.count > 0) {
+        PX_TRY(px_buf_text(out, "module load"));
+        for (int i = 0; i < site->modules.count; i++) {
+            PX_TRY(px_buf_text(out, " "));
+            PX_TRY(quote(out, site->modules.line[i]));
+        }
+        PX_TRY(px_buf_text(out, "\n"));
+    }
+    for (int i = 0; i < site->setup.count; i++) {
+        PX_TRY(px_buf_printf(out, "%s\n", site->setup.line[i]));
+    }
+    return PX_OK;
+}
+
+/* Every cell of the product of the axes: its keys, and a run directory of its own. */
+static px_status cells(const px_planned *plan, const axis *axes, int count, int total, px_buf *out)
+{
+    PX_TRY(px_buf_text(out, "case $SLURM_ARRAY_TASK_ID in\n"));
+    for (int cell = 0; cell < total; cell++) {
+        px_buf dir = {0};
+        px_status status = px_buf_text(&dir, px_run_directory(plan->run));
+        int rest = cell;
+        if (status == PX_OK) {
+            status = px_buf_printf(out, "%d) cell=(", cell);
+        }
+        for (int a = 0; status == PX_OK && a < count; a++) {
+            const char *value = axes[a].values[rest % axes[a].count];
+            rest /= axes[a].count;
+            status = px_buf_printf(out, "--set %s=%s ", axes[a].key, value);
+            status = status == PX_OK ? px_buf_printf(&dir, "-%s%s", axes[a].leaf, value) : status;
+        }
+        status = status == PX_OK ? px_buf_text(out, "); dir=") : status;
+        status = status == PX_OK ? quote(out, dir.data) : status;
+        status = status == PX_OK ? px_buf_text(out, " ;;\n") : status;
+        px_buf_free(&dir);
+        PX_TRY(status);
+    }
+    return px_buf_text(out, "esac\n");
+}
+
+static px_status launch(const px_planned *plan, const char *program, px_buf *out)
+{
+    const px_site *site = &plan->site;
+    long long ranks = plan->nodes * plan->ntasks_per_node;
+    if (strcmp(site->launcher, "mpirun") == 0) {
+        PX_TRY(px_buf_printf(out, "    mpirun -n %lld ", ranks));
+    } else { /* -K: a dead rank ends the step; the number of cores is not inherited from the job */
+        PX_TRY(px_buf_printf(out, "    srun -K --mpi=%s --nodes=%lld --ntasks=%lld --cpus-per-task=%lld ", site->mpi,
+                             (long long)plan->nodes, ranks, (long long)plan->cpus_per_task));
+    }
+    return quote(out, program);
+}
+
+static px_status command(const px_planned *plan, bool array, px_on_stop on_stop, px_buf *out)
+{
+    static const char *const names[] = {"exit", "requeue", "succeed"};
+    char program[PX_PATH_MAX], config[PX_PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (length < 0 || realpath(plan->words.word[0], config) == NULL) {
+        return px_fail(PX_IO, "%s: its full path cannot be found", plan->words.word[0]);
+    }
+    program[length] = '\0';
+    if (strcmp(plan->site.launcher, "mpirun") == 0) { /* threads of a rank must not share one core */
+        PX_TRY(px_buf_text(out, "export OMPI_MCA_hwloc_base_binding_policy=none PRTE_MCA_hwloc_default_binding_policy=none\n"));
+    }
+    if (!array) {
+        PX_TRY(px_buf_text(out, "dir="));
+        PX_TRY(quote(out, px_run_directory(plan->run)));
+        PX_TRY(px_buf_text(out, "\n"));
+    }
+    PX_TRY(px_buf_text(out, "exec "));
+    PX_TRY(quote(out, program));
+    PX_TRY(px_buf_printf(out, " supervise --run-dir \"$dir\" --on-stop %s -- \\\n", names[on_stop]));
+    PX_TRY(launch(plan, program, out));
+    PX_TRY(px_buf_text(out, " train "));
+    PX_TRY(quote(out, config));
+    PX_TRY(px_buf_text(out, " --run-dir \"$dir\""));
+    if (plan->stage != NULL) {
+        PX_TRY(px_buf_text(out, " --stage "));
+        PX_TRY(quote(out, plan->stage));
+    }
+    for (int i = 0; i < plan->sets.count; i++) {
+        PX_TRY(px_buf_text(out, " --set "));
+        PX_TRY(quote(out, plan->sets.word[i]));
+    }
+    return px_buf_text(out, array ? " \"${cell[@]}\"\n" : "\n");
+}
+
+static px_status write_script(const px_planned *plan, const axis *axes, int count, px_on_stop on_stop, px_buf *script)
+{
+    int total = count > 0 ? 1 : 0;
+    for (int a = 0; a < count; a++) {
+        if (total > PX_MAX_CELLS / axes[a].count) {
+            return px_fail(PX_USAGE, "submit: the --array options have more than %d combinations", PX_MAX_CELLS);
+        }
+        total *= axes[a].count;
+    }
+    PX_TRY(header(plan, total, on_stop, script));
+    PX_TRY(px_buf_printf(script, "# %.2f h and %.1f core-hours were reckoned\n", plan->seconds / 3600.0, px_planned_core_hours(plan)));
+    PX_TRY(environment(&plan->site, script));
+    if (total > 0) {
+        PX_TRY(cells(plan, axes, count, total, script));
+    }
+    return command(plan, total > 0, on_stop, script);
+}
+
+px_status px_batch_script(const px_planned *plan, const px_words *arrays, px_on_stop on_stop, px_buf *script)
+{
+    axis axes[MAX_AXES] = {{.count = 0}};
+    px_status status = arrays->count <= MAX_AXES ? PX_OK
+                                                 : px_fail(PX_USAGE, "submit: more than %d times --array", MAX_AXES);
+    for (int i = 0; status == PX_OK && i < arrays->count; i++) {
+        status = read_axis(&axes[i], arrays->word[i]);
+    }
+    if (status == PX_OK) {
+        status = write_script(plan, axes, arrays->count, on_stop, script);
+    }
+    for (int i = 0; i < MAX_AXES; i++) {
+        px_free(axes[i].values);
+    }
+    return status;
+}

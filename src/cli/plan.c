@@ -1,0 +1,98 @@
+#include "batch.h"
+
+#include <jansson.h>
+
+static const px_usage usage = {
+    .synopsis = "plan CONFIG [--nodes N --ntasks-per-node P --cpus-per-task T] [--sbatch FILE] [options]",
+    .what = "What a run will take, before it takes it: the schedule of every stage, which rank does what, memory of a\n"
+            "rank by role, disk, number of files, and time. Nothing is trained: data sets are read, kernels of the\n"
+            "models' shapes are measured here for some seconds, by as many processes as a node will have ranks (cores\n"
+            "that this machine lacks are taken to be as fast as those it has). What cannot run is refused with the line\n"
+            "of the file. --sbatch writes the script that 'phalanx submit' would hand to Slurm.",
+    .examples = "  phalanx plan configs/quickstart.yaml --ntasks-per-node 2 --cpus-per-task 1\n"
+                "  phalanx plan my-ppo.yaml --nodes 4 --ntasks-per-node 2 --cpus-per-task 32 --sbatch my-ppo.sbatch",
+    .exits = "0 done, 64 usage, 65 bad data, 74 input/output, 78 configuration that cannot run",
+};
+
+static json_t *parts_json(const px_outlook_part *parts, int count)
+{
+    json_t *object = json_object();
+    for (int i = 0; i < count; i++) {
+        json_object_set_new(object, parts[i].name, json_real(parts[i].value));
+    }
+    return object;
+}
+
+static json_t *stages_json(const px_planned *plan)
+{
+    json_t *array = json_array();
+    for (int i = 0; i < plan->stage_count; i++) {
+        const px_outlook *s = &plan->stages[i];
+        json_array_append_new(array,
+                              json_pack("{s:s, s:s, s:I, s:s, s:s, s:o, s:f, s:o, s:f, s:f, s:f, s:o}", "stage", s->stage,
+                                        "algorithm", s->algorithm, "iterations", (json_int_t)s->iterations, "schedule",
+                                        s->schedule, "rank", s->shares, "memory", parts_json(s->memory, s->memory_count),
+                                        "memory_bytes", s->memory_bytes, "time", parts_json(s->time, s->time_count), "seconds",
+                                        s->seconds, "disk_bytes", s->disk_bytes, "files", s->disk_files, "completion_tokens",
+                                        s->completion_tokens > 0.0 ? json_real(s->completion_tokens) : json_null()));
+    }
+    return array;
+}
+
+static json_t *ranks_json(const px_planned *plan)
+{
+    json_t *array = json_array();
+    for (int64_t r = 0; r < plan->nodes * plan->ntasks_per_node; r++) {
+        json_array_append_new(array, json_pack("{s:I, s:I, s:s}", "rank", (json_int_t)r, "node",
+                                               (json_int_t)(r / plan->ntasks_per_node), "role", r == 0 ? "driver" : "learner"));
+    }
+    return array;
+}
+
+static px_status print_json(const px_planned *plan)
+{
+    return px_print_json(json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:s}", "run_dir",
+                                   px_run_directory(plan->run), "nodes", (json_int_t)plan->nodes, "ntasks_per_node",
+                                   (json_int_t)plan->ntasks_per_node, "cpus_per_task", (json_int_t)plan->cpus_per_task, "stages",
+                                   stages_json(plan), "ranks", ranks_json(plan), "seconds", plan->seconds, "core_hours",
+                                   px_planned_core_hours(plan), "node_memory_bytes",
+                                   plan->memory_bytes * (double)plan->ntasks_per_node, "disk_bytes", plan->disk_bytes, "files",
+                                   plan->disk_files + 3.0, "time_limit", plan->limit));
+}
+
+static px_status write_script(const px_planned *plan, const char *path)
+{
+    px_words none = {.count = 0};
+    px_buf script = {0};
+    px_status status = px_batch_script(plan, &none, plan->site.requeue ? PX_STOP_REQUEUE : PX_STOP_EXIT, &script);
+    if (status == PX_OK) {
+        status = px_file_write(path, script.data, script.length);
+    }
+    px_buf_free(&script);
+    return status;
+}
+
+px_status px_command_plan(int argc, char **argv)
+{
+    px_planned plan = {.nodes = 0};
+    const char *sbatch = NULL;
+    bool json = false, helped;
+    px_option options[PX_PLAN_OPTIONS + 2];
+    px_planned_options(&plan, options);
+    options[PX_PLAN_OPTIONS] = (px_option){"sbatch", PX_OPTION_TEXT, &sbatch, "FILE", "write the batch script", 0, 0};
+    options[PX_PLAN_OPTIONS + 1] = (px_option){"json", PX_OPTION_FLAG, &json, NULL, "one JSON object", 0, 0};
+    PX_TRY(px_options_parse(&usage, options, PX_COUNT(options), argc, argv, &plan.words, &helped));
+    if (helped) {
+        return PX_OK;
+    }
+    px_status status = px_planned_make(&plan, "plan");
+    if (status == PX_OK && sbatch != NULL) {
+        status = write_script(&plan, sbatch);
+    }
+    if (status == PX_OK) {
+        status = json ? print_json(&plan) : px_planned_print(&plan, stdout);
+    }
+    status = status == PX_OK ? px_output_done() : status;
+    px_planned_free(&plan);
+    return status;
+}

@@ -1,0 +1,157 @@
+#include "batch.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const px_usage usage = {
+    .synopsis = "submit CONFIG [--array KEY=1:5]... [--chain N] [--dry-run] [options]",
+    .what = "Plans a run as 'phalanx plan' does, writes its batch script, hands it to sbatch and prints the job's id.\n"
+            "Account, partition, modules and the like come from ~/.config/phalanx/site.yaml (docs/hpc.md). Slurm sends a\n"
+            "signal before the time limit: the run saves its state, and the job puts itself back into the queue until\n"
+            "the run is done. --chain N is for sites that forbid this: N jobs, each of which goes on where the one\n"
+            "before stopped. --array runs the product of all its values, each in a run directory of its own.",
+    .examples = "  phalanx submit my-ppo.yaml --nodes 4 --ntasks-per-node 2 --cpus-per-task 32\n"
+                "  phalanx submit my-ppo.yaml --array run.seed=1:5 --array training.lr=1e-6,3e-6\n"
+                "  phalanx submit my-ppo.yaml --chain 4 --time 12:00:00 --dry-run",
+    .exits = "0 done: submitted, 64 usage, 65 bad data, 74 sbatch failed, 78 configuration that cannot run",
+};
+
+static px_status read_all(int fd, px_buf *out)
+{
+    char bytes[512];
+    for (;;) {
+        ssize_t n = read(fd, bytes, sizeof bytes);
+        if (n == 0 || (n < 0 && errno != EINTR)) {
+            return PX_OK;
+        }
+        if (n > 0) {
+            PX_TRY(px_buf_add(out, bytes, (size_t)n));
+        }
+    }
+}
+
+/* argv with the script in its standard input; what it prints. Its own messages go to stderr. */
+static px_status run_sbatch(char *const *argv, const px_buf *script, px_buf *answer)
+{
+    extern char **environ;
+    int pipes[2], code;
+    pid_t pid;
+    FILE *file = tmpfile();
+    if (file == NULL || fwrite(script->data, 1, script->length, file) != script->length || fflush(file) != 0 ||
+        lseek(fileno(file), 0, SEEK_SET) != 0 || pipe(pipes) != 0) {
+        return px_fail(PX_IO, "the batch script cannot be handed over: %s", strerror(errno));
+    }
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, fileno(file), STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, pipes[1], STDOUT_FILENO);
+    posix_spawn_file_actions_addclose(&actions, pipes[0]);
+    int failed = posix_spawnp(&pid, argv[0], &actions, NULL, argv, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    fclose(file);
+    close(pipes[1]);
+    px_status status = failed == 0 ? read_all(pipes[0], answer) : PX_OK;
+    close(pipes[0]);
+    if (failed != 0) {
+        return px_fail(PX_IO, "%s cannot be started: %s; submit where Slurm's commands are, or take the script of --dry-run",
+                       argv[0], strerror(failed));
+    }
+    while (waitpid(pid, &code, 0) < 0 && errno == EINTR) {
+    }
+    PX_TRY(status);
+    if (!WIFEXITED(code) || WEXITSTATUS(code) != 0 || answer->length == 0) {
+        return px_fail(PX_IO, "sbatch did not take the job; its message is above, the script is what --dry-run prints");
+    }
+    return PX_OK;
+}
+
+/* One job; after: the id it waits for, NULL: none. id: "123". */
+static px_status submit_one(const px_buf *script, const char *after, bool array, char id[64])
+{
+    char dependency[128];
+    char sbatch[] = "sbatch", parsable[] = "--parsable", kill[] = "--kill-on-invalid-dep=yes";
+    snprintf(dependency, sizeof dependency, "--dependency=%s:%s", array ? "aftercorr" : "afterok", after != NULL ? after : "");
+    char *argv[] = {sbatch, parsable, after != NULL ? dependency : NULL, kill, NULL};
+    px_buf answer = {0};
+    px_status status = run_sbatch(argv, script, &answer);
+    if (status == PX_OK) { /* "123" or "123;cluster" */
+        snprintf(id, 64, "%.*s", (int)strcspn(answer.data, ";\n"), answer.data);
+    }
+    px_buf_free(&answer);
+    return status;
+}
+
+static px_status submit_all(const px_planned *plan, const px_words *arrays, int64_t chain, bool json)
+{
+    char before[64] = "", id[64];
+    json_t *ids = json_array();
+    px_status status = PX_OK;
+    for (int64_t link = 0; status == PX_OK && link < chain; link++) {
+        px_on_stop on_stop = link + 1 < chain ? PX_STOP_SUCCEED
+                             : chain == 1 && plan->site.requeue ? PX_STOP_REQUEUE : PX_STOP_EXIT;
+        px_buf script = {0};
+        status = px_batch_script(plan, arrays, on_stop, &script);
+        status = status == PX_OK ? submit_one(&script, link > 0 ? before : NULL, arrays->count > 0, id) : status;
+        px_buf_free(&script);
+        if (status == PX_OK) {
+            snprintf(before, sizeof before, "%s", id);
+            json_array_append_new(ids, json_string(id));
+            if (!json) {
+                printf("%s\n", id);
+                fflush(stdout);
+            }
+        }
+    }
+    if (status == PX_OK && json) {
+        return px_print_json(json_pack("{s:o}", "job_ids", ids));
+    }
+    json_decref(ids);
+    return status;
+}
+
+static px_status show_script(const px_planned *plan, const px_words *arrays, int64_t chain)
+{
+    px_buf script = {0};
+    px_on_stop on_stop = chain > 1 ? PX_STOP_SUCCEED : plan->site.requeue ? PX_STOP_REQUEUE : PX_STOP_EXIT;
+    px_status status = px_batch_script(plan, arrays, on_stop, &script);
+    if (status == PX_OK) {
+        fwrite(script.data, 1, script.length, stdout);
+    }
+    px_buf_free(&script);
+    return status;
+}
+
+px_status px_command_submit(int argc, char **argv)
+{
+    enum { OWN = 4 };
+    px_planned plan = {.nodes = 0};
+    px_words arrays = {.count = 0};
+    int64_t chain = 1;
+    bool dry_run = false, json = false, helped;
+    px_option options[PX_PLAN_OPTIONS + OWN];
+    px_planned_options(&plan, options);
+    const px_option own[OWN] = {
+        {"array", PX_OPTION_LIST, &arrays, "KEY=VALUES", "an array job: KEY=1:5, KEY=1:9:2 or KEY=a,b,c", 0, 0},
+        {"chain", PX_OPTION_INT, &chain, "N", "so many jobs one after the other instead of a requeue", 1, 1000},
+        {"dry-run", PX_OPTION_FLAG, &dry_run, NULL, "print the script, submit nothing", 0, 0},
+        {"json", PX_OPTION_FLAG, &json, NULL, "the ids as one JSON object", 0, 0},
+    };
+    memcpy(options + PX_PLAN_OPTIONS, own, sizeof own);
+    PX_TRY(px_options_parse(&usage, options, PX_COUNT(options), argc, argv, &plan.words, &helped));
+    if (helped) {
+        return PX_OK;
+    }
+    px_status status = px_planned_make(&plan, "submit");
+    if (status == PX_OK) {
+        px_planned_print(&plan, stderr);
+        status = dry_run ? show_script(&plan, &arrays, chain) : submit_all(&plan, &arrays, chain, json);
+    }
+    status = status == PX_OK ? px_output_done() : status;
+    px_planned_free(&plan);
+    return status;
+}

@@ -1,0 +1,228 @@
+#include "cli.h"
+#include "phalanx/store.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static const px_usage usage = {
+    .synopsis = "supervise [--restarts N] [--run-dir DIR] [--on-stop exit|requeue|succeed] -- COMMAND [ARGS]",
+    .what = "Runs COMMAND (mpirun ... phalanx train ..., srun ...) again until it is done: a rank or node that died costs\n"
+            "the iteration in flight. It gives up after N restarts, and at once where another try cannot help (usage,\n"
+            "data, configuration, divergence). TERM, INT and USR1 are passed on as USR1, which makes a run save its state\n"
+            "and end with exit code 75; the second one as TERM. A stopped run (75) ends the supervisor with 75 (exit),\n"
+            "puts the Slurm job back into the queue (requeue), or counts as success, so that the next job of a chain\n"
+            "goes on (succeed). With --run-dir, the state of the run is part of the report of every restart.",
+    .examples = "  phalanx supervise -- mpirun -n 4 phalanx train my-ppo.yaml\n"
+                "  phalanx supervise --run-dir runs/my-ppo --on-stop requeue -- srun -K --mpi=pmix phalanx train my-ppo.yaml",
+    .exits = "0 done, 64 usage, 75 stopped and resumable, else the command's last",
+};
+
+typedef struct supervision {
+    const char *run_dir, *on_stop;
+    int64_t restarts;
+    char **argv;
+    int asked; /* stop signals so far */
+} supervision;
+
+/* ---- the command ------------------------------------------------------------------------------------------------- */
+
+static void signal_set(sigset_t *set)
+{
+    static const int all[] = {SIGTERM, SIGINT, SIGUSR1, SIGCHLD};
+    sigemptyset(set);
+    for (int i = 0; i < PX_COUNT(all); i++) {
+        sigaddset(set, all[i]);
+    }
+}
+
+/* In a process group of its own: a Ctrl-C comes to us alone, and is passed on. */
+static pid_t start(char **argv)
+{
+    pid_t pid = fork();
+    if (pid != 0) {
+        return pid;
+    }
+    sigset_t none;
+    sigemptyset(&none);
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    static const int ours[] = {SIGTERM, SIGINT, SIGUSR1};
+    for (int i = 0; i < PX_COUNT(ours); i++) {
+        signal(ours[i], SIG_DFL);
+    }
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execvp(argv[0], argv);
+    fprintf(stderr, "phalanx: supervise: %s cannot be started: %s\n", argv[0], strerror(errno));
+    _exit(PX_USAGE);
+}
+
+/* Waits for the command, passing signals on. Its exit code, 128 + signal where one ended it. */
+static int attend(supervision *s, pid_t pid)
+{
+    sigset_t set;
+    int status;
+    signal_set(&set);
+    for (;;) {
+        pid_t ended = waitpid(pid, &status, WNOHANG);
+        if (ended == pid) {
+            return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+        }
+        int number = sigtimedwait(&set, NULL, &(struct timespec){.tv_sec = 1});
+        if (number == SIGTERM || number == SIGINT || number == SIGUSR1) {
+            s->asked++;
+            kill(pid, s->asked == 1 ? SIGUSR1 : SIGTERM);
+            fprintf(stderr, "phalanx: supervise: signal %d, %s\n", number,
+                    s->asked == 1 ? "the run is asked to save its state and to stop" : "the run is told to end");
+        }
+    }
+}
+
+/* ---- between two starts ------------------------------------------------------------------------------------------ */
+
+/* What status.json says of the run: " (stage ppo after iteration 12, failed: ...)". */
+static void describe_run(const char *dir, char out[512])
+{
+    char path[PX_PATH_MAX];
+    json_t *json = NULL;
+    out[0] = '\0';
+    if (dir == NULL || px_path_join(path, sizeof path, dir, "status.json") != PX_OK || !px_file_exists(path) ||
+        px_json_read(path, &json) != PX_OK) {
+        px_error_clear();
+        return;
+    }
+    const char *state = json_string_value(json_object_get(json, "state"));
+    const char *stage = json_string_value(json_object_get(json, "stage"));
+    const char *reason = json_string_value(json_object_get(json, "reason"));
+    long long iteration = (long long)json_integer_value(json_object_get(json, "iteration"));
+    snprintf(out, 512, "; the run is at iteration %lld%s%.64s, state %.32s%s%.200s", iteration,
+             stage != NULL && stage[0] != '\0' ? " of stage " : "", stage != NULL ? stage : "", state != NULL ? state : "unknown",
+             reason != NULL && reason[0] != '\0' ? ": " : "", reason != NULL ? reason : "");
+    json_decref(json);
+}
+
+/* A rank that outlived its launcher, or its last heartbeat from another node, holds the run directory for a while. */
+static void wait_for_directory(const supervision *s)
+{
+    enum { LONGEST = 60 };
+    char holder[256];
+    sigset_t set;
+    signal_set(&set);
+    double start_time = px_now();
+    while (s->run_dir != NULL && px_now() - start_time < LONGEST && px_lock_is_held(s->run_dir, holder, sizeof holder)) {
+        if (px_now() - start_time < 1.0) {
+            fprintf(stderr, "phalanx: supervise: waiting for %s, which still holds %s\n", holder, s->run_dir);
+        }
+        nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+    }
+}
+
+static bool is_hopeless(int code)
+{
+    return code == PX_USAGE || code == PX_DATA || code == PX_CONFIG || code == PX_DIVERGED;
+}
+
+/* Back into the queue: Slurm ends this job with TERM and starts it again. */
+static px_status requeue(void)
+{
+    extern char **environ;
+    const char *job = getenv("SLURM_JOB_ID"), *array = getenv("SLURM_ARRAY_JOB_ID"), *task = getenv("SLURM_ARRAY_TASK_ID");
+    char id[64], scontrol[] = "scontrol", word[] = "requeue";
+    if (job == NULL) {
+        return px_fail(PX_STOPPED, "stopped, the same command continues (not in a Slurm job: nothing to requeue)");
+    }
+    snprintf(id, sizeof id, array != NULL && task != NULL ? "%.24s_%.24s" : "%.24s", array != NULL && task != NULL ? array : job, task);
+    char *argv[] = {scontrol, word, id, NULL};
+    pid_t pid;
+    int code = -1;
+    if (posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ) == 0) {
+        while (waitpid(pid, &code, 0) < 0 && errno == EINTR) {
+        }
+    }
+    if (code != 0) {
+        return px_fail(PX_STOPPED, "stopped, but 'scontrol requeue %s' failed: submit the job again, or use 'phalanx submit --chain' "
+                                   "where the site forbids requeueing", id);
+    }
+    fprintf(stderr, "phalanx: supervise: job %s goes back into the queue and continues from there\n", id);
+    sleep(120); /* Slurm ends us before */
+    return PX_STOPPED;
+}
+
+static px_status stopped(const supervision *s)
+{
+    if (strcmp(s->on_stop, "requeue") == 0) {
+        return requeue();
+    }
+    return strcmp(s->on_stop, "succeed") == 0 ? PX_OK : PX_STOPPED;
+}
+
+static px_status supervise(supervision *s)
+{
+    char state[512];
+    for (int64_t number = 1;; number++) {
+        double started = px_now();
+        pid_t pid = start(s->argv);
+        if (pid < 0) {
+            return px_fail(PX_IO, "supervise: %s cannot be started: %s", s->argv[0], strerror(errno));
+        }
+        int code = attend(s, pid);
+        kill(-pid, SIGKILL); /* what the command left behind in its group */
+        if (code == 0) {
+            return PX_OK;
+        }
+        if (code == PX_STOPPED || (s->asked > 0 && !is_hopeless(code))) {
+            return stopped(s);
+        }
+        describe_run(s->run_dir, state);
+        bool last = number > s->restarts || is_hopeless(code);
+        fprintf(stderr, "phalanx: supervise: start %lld of at most %lld ended after %.1f s with exit code %d%s%s%s; %s\n",
+                (long long)number, (long long)s->restarts + 1, px_now() - started, code,
+                code > 128 && code < 160 ? ", a rank was killed by signal " : "",
+                code > 128 && code < 160 ? strsignal(code - 128) : "", state, last ? "giving up" : "starting again");
+        if (last) {
+            return (px_status)code;
+        }
+        wait_for_directory(s);
+        nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+    }
+}
+
+px_status px_command_supervise(int argc, char **argv)
+{
+    supervision s = {.on_stop = "exit", .restarts = 10};
+    px_words words = {.count = 0};
+    bool helped;
+    const px_option options[] = {
+        {"restarts", PX_OPTION_INT, &s.restarts, "N", "starts after the first", 0, 1000000},
+        {"run-dir", PX_OPTION_TEXT, &s.run_dir, "DIR", "of the run, for the report", 0, 0},
+        {"on-stop", PX_OPTION_TEXT, &s.on_stop, "WHAT", "when the run stops with 75: exit, requeue or succeed", 0, 0},
+    };
+    int split = 1;
+    while (split < argc && strcmp(argv[split], "--") != 0) {
+        split++;
+    }
+    PX_TRY(px_options_parse(&usage, options, PX_COUNT(options), split, argv, &words, &helped));
+    if (helped) {
+        return PX_OK;
+    }
+    if (words.count > 0 || split + 1 >= argc) {
+        return px_fail(PX_USAGE, "supervise: which command? It comes after two dashes: phalanx supervise -- mpirun -n 4 phalanx train "
+                                 "CONFIG");
+    }
+    if (strcmp(s.on_stop, "exit") != 0 && strcmp(s.on_stop, "requeue") != 0 && strcmp(s.on_stop, "succeed") != 0) {
+        return px_fail(PX_USAGE, "supervise: --on-stop is '%s'; valid is exit, requeue or succeed", s.on_stop);
+    }
+    s.argv = argv + split + 1;
+    sigset_t set;
+    signal_set(&set);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    return supervise(&s);
+}

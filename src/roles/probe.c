@@ -1,0 +1,368 @@
+/* How fast this machine runs the kernels of a plan. */
+#include "outlook.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <omp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { MAX_PROCESSES = 64, NEW_TOKENS = 8 };
+static const double enough = 0.15; /* seconds of repeated runs that a measurement takes */
+
+/* ---- a model of few layers and what it runs on ------------------------------------------------------------------------ */
+
+typedef struct bench {
+    px_model model;
+    px_engine *engine;
+    px_generator *generator;
+    float *grads;
+    int32_t *ids, *starts, *rows, *targets;
+    double *numbers; /* values or their gradients */
+    px_row_stats *stats;
+    int tokens, row_count;
+} bench;
+
+static void bench_free(bench *b)
+{
+    px_engine_destroy(b->engine);
+    px_generator_destroy(b->generator);
+    px_model_free(&b->model);
+    void *const all[] = {b->grads, b->ids, b->starts, b->rows, b->targets, b->numbers, b->stats};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        px_free(all[i]);
+    }
+}
+
+static px_status bench_model(bench *b, const px_probe *probe, int layers)
+{
+    px_model_config config = probe->model;
+    config.layers = layers;
+    PX_TRY(px_model_plan(&b->model, &config));
+    PX_TRY(px_model_alloc(&b->model));
+    px_model_init(&b->model, 1);
+    return PX_OK;
+}
+
+static px_status bench_batch(bench *b, const px_probe *probe)
+{
+    px_rng rng = px_rng_make(1, "probe", PX_RNG_NOISE);
+    size_t n = (size_t)probe->sequences * (size_t)probe->length;
+    b->tokens = (int)n;
+    b->ids = px_alloc_array(n, sizeof *b->ids, "a measurement");
+    b->rows = px_alloc_array(n, sizeof *b->rows, "a measurement");
+    b->targets = px_alloc_array(n, sizeof *b->targets, "a measurement");
+    b->numbers = px_alloc_array(n, sizeof *b->numbers, "a measurement");
+    b->stats = px_alloc_array(n, sizeof *b->stats, "a measurement");
+    b->starts = px_alloc_array((size_t)probe->sequences + 1, sizeof *b->starts, "a measurement");
+    if (b->ids == NULL || b->rows == NULL || b->targets == NULL || b->numbers == NULL || b->stats == NULL ||
+        b->starts == NULL) {
+        return px_error_code();
+    }
+    for (size_t i = 0; i < n; i++) {
+        b->ids[i] = (int32_t)(px_rng_uniform(&rng, (uint32_t)i, 0, 0, 0) * probe->model.vocab_size);
+    }
+    for (int s = 0; s < probe->sequences; s++) {
+        b->starts[s] = s * probe->length;
+        for (int h = probe->length - probe->heads; h < probe->length; h++) {
+            b->rows[b->row_count] = s * probe->length + h;
+            b->targets[b->row_count] = b->ids[s * probe->length + h];
+            b->numbers[b->row_count++] = 1e-3;
+        }
+    }
+    b->starts[probe->sequences] = b->tokens;
+    return PX_OK;
+}
+
+static px_status bench_create(bench *b, const px_probe *probe, int layers, int threads)
+{
+    *b = (bench){0};
+    PX_TRY(bench_model(b, probe, layers));
+    if (probe->kind == PX_PROBE_DECODE) {
+        px_generator_plan plan = {.max_slots = probe->sequences, .max_length = probe->length + NEW_TOKENS,
+                                  .max_prefill = probe->length > 2048 ? probe->length : 2048, .threads = threads};
+        PX_TRY(bench_batch(b, probe));
+        return px_generator_create(&b->generator, &b->model.config, &plan);
+    }
+    px_engine_plan plan = {.max_tokens = probe->sequences * probe->length, .max_sequences = probe->sequences,
+                           .max_sequence = probe->length, .train = probe->kind == PX_PROBE_TRAIN, .threads = threads};
+    PX_TRY(bench_batch(b, probe));
+    if (plan.train) {
+        b->grads = px_alloc_array(b->model.block, sizeof *b->grads, "a measurement");
+        if (b->grads == NULL) {
+            return px_error_code();
+        }
+    }
+    return px_engine_create(&b->engine, &b->model.config, &plan);
+}
+
+static void flat_loss(void *arg, int first, int count, const px_row_stats *stats, double *dlogprob, double *dentropy)
+{
+    (void)arg, (void)first, (void)stats, (void)dentropy;
+    for (int i = 0; i < count; i++) {
+        dlogprob[i] = -1e-3;
+    }
+}
+
+static void run_engine(bench *b, const px_probe *probe)
+{
+    px_batch batch = {.ids = b->ids, .starts = b->starts, .sequences = probe->sequences, .tokens = b->tokens};
+    bool scalar = probe->model.head == PX_HEAD_SCALAR;
+    px_engine_forward(b->engine, &b->model, &batch);
+    if (probe->kind == PX_PROBE_FORWARD && scalar) {
+        px_engine_values(b->engine, &b->model, b->rows, b->row_count, b->numbers);
+    } else if (probe->kind == PX_PROBE_FORWARD) {
+        px_engine_logprobs(b->engine, &b->model, b->rows, b->targets, b->row_count, 1.0, false, b->stats);
+    } else {
+        if (scalar) {
+            px_engine_value_backward(b->engine, &b->model, b->grads, b->rows, b->numbers, b->row_count);
+        } else {
+            px_engine_lm_backward(b->engine, &b->model, b->grads, b->rows, b->targets, b->row_count, 1.0, false, flat_loss, NULL);
+        }
+        px_engine_backward(b->engine, &b->model, b->grads, NULL, NULL);
+        b->model.version++; /* packed forms are made anew after each step */
+    }
+}
+
+static px_status run_decode(bench *b, const px_probe *probe, double *seconds)
+{
+    px_sampling sampling = {.temperature = 1.0, .top_p = 1.0, .repetition_penalty = 1.0, .max_new_tokens = NEW_TOKENS,
+                            .rng = px_rng_make(1, NULL, PX_RNG_SAMPLE)};
+    size_t n = (size_t)probe->sequences;
+    px_request *requests = px_alloc_array(n, sizeof *requests, "a measurement");
+    px_completion *completions = px_alloc_array(n, sizeof *completions, "a measurement");
+    int32_t *ids = px_alloc_array(n * NEW_TOKENS, sizeof *ids, "a measurement");
+    float *logprobs = px_alloc_array(n * NEW_TOKENS, sizeof *logprobs, "a measurement");
+    px_status status = requests != NULL && completions != NULL && ids != NULL && logprobs != NULL ? PX_OK : px_error_code();
+    for (size_t i = 0; status == PX_OK && i < n; i++) {
+        requests[i] = (px_request){b->ids + i * (size_t)probe->length, probe->length, (uint32_t)i, 0, 1};
+        completions[i] = (px_completion){.ids = ids + i * NEW_TOKENS, .logprobs = logprobs + i * NEW_TOKENS};
+    }
+    if (status == PX_OK) {
+        px_generator_stats stats;
+        status = px_generator_run(b->generator, &b->model, &sampling, requests, probe->sequences, completions, NULL, NULL);
+        px_generator_last(b->generator, &stats);
+        *seconds = stats.decode_s / (double)(stats.decode_steps > 0 ? stats.decode_steps : 1);
+    }
+    px_free(requests);
+    px_free(completions);
+    px_free(ids);
+    px_free(logprobs);
+    return status;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The median of runs that together take `enough`, after one that warms up unless it alone took long. */
+static px_status measure_layers(const px_probe *probe, int layers, int threads, double *seconds)
+{
+    enum { MOST = 25 };
+    double runs[MOST], started = px_now();
+    int count = 0;
+    bench b;
+    px_status status = bench_create(&b, probe, layers, threads);
+    for (int run = 0; status == PX_OK && count < MOST && (count < 3 || px_now() - started < enough); run++) {
+        double start = px_now(), took = 0.0;
+        if (probe->kind == PX_PROBE_DECODE) {
+            status = run_decode(&b, probe, &took);
+        } else {
+            run_engine(&b, probe);
+            took = px_now() - start;
+        }
+        if (run == 0 && px_now() - start < 1.0) {
+            started = px_now();
+            continue;
+        }
+        runs[count++] = took;
+        if (px_now() - start > 1.0) {
+            break;
+        }
+    }
+    bench_free(&b);
+    PX_TRY(status);
+    qsort(runs, (size_t)count, sizeof *runs, by_size);
+    *seconds = runs[count / 2];
+    return PX_OK;
+}
+
+static px_status measure_model(px_probe *probe, int threads)
+{
+    enum { FEW = 1, MORE = 3 };
+    int layers = probe->model.layers;
+    if (layers <= MORE) {
+        return measure_layers(probe, layers, threads, &probe->seconds);
+    }
+    double few, more;
+    PX_TRY(measure_layers(probe, FEW, threads, &few));
+    PX_TRY(measure_layers(probe, MORE, threads, &more));
+    double each = fmax(0.0, (more - few) / (MORE - FEW));
+    probe->seconds = more + each * (layers - MORE);
+    return PX_OK;
+}
+
+/* ---- flat blocks ---------------------------------------------------------------------------------------------------------- */
+
+static void add_to(float *restrict to, const float *restrict from, size_t count)
+{
+#pragma omp parallel for simd schedule(static)
+    for (size_t i = 0; i < count; i++) {
+        to[i] += from[i];
+    }
+}
+
+static px_status measure_block(px_probe *probe)
+{
+    enum { MOST = 1 << 24 };
+    px_model model = {0};
+    PX_TRY(px_model_plan(&model, &probe->model));
+    size_t block = model.block, count = block < MOST ? block : MOST;
+    px_model_free(&model);
+    float *blocks = px_alloc_array(4 * count, sizeof *blocks, "a measurement");
+    if (blocks == NULL) {
+        return px_error_code();
+    }
+    px_adamw_config adam = {0.9, 0.95, 1e-8, 0.0};
+    px_range range = {0, count, false};
+    double best = INFINITY, square = 0.0;
+    for (int run = 1; run <= 5; run++) {
+        double start = px_now();
+        if (probe->kind == PX_PROBE_CLEAR) {
+            memset(blocks, 0, count * sizeof *blocks);
+            add_to(blocks + count, blocks, count);
+        } else {
+            square += px_sum_squares(blocks + count, count);
+            px_adamw_step(&adam, blocks, blocks + count, blocks + 2 * count, blocks + 3 * count, &range, 1, 1e-6,
+                          px_clip_scale(square, 1.0), run);
+        }
+        best = fmin(best, px_now() - start);
+    }
+    px_free(blocks);
+    probe->seconds = best * (double)block / (double)count;
+    return PX_OK;
+}
+
+static px_status measure(px_probe *probes, int count, int threads)
+{
+    for (int i = 0; i < count; i++) {
+        bool flat = probes[i].kind == PX_PROBE_CLEAR || probes[i].kind == PX_PROBE_STEP;
+        PX_TRY(flat ? measure_block(&probes[i]) : measure_model(&probes[i], threads));
+    }
+    return PX_OK;
+}
+
+/* ---- processes --------------------------------------------------------------------------------------------------------------- */
+
+typedef struct answer {
+    px_status status;
+    char text[1024];
+} answer;
+
+static bool move(int fd, void *bytes, size_t size, bool out)
+{
+    for (size_t at = 0; at < size;) {
+        ssize_t n = out ? write(fd, (char *)bytes + at, size - at) : read(fd, (char *)bytes + at, size - at);
+        if (n <= 0 && !(n < 0 && errno == EINTR)) {
+            return false;
+        }
+        at += n > 0 ? (size_t)n : 0;
+    }
+    return true;
+}
+
+/* The first process answers; the others keep the machine as busy as ranks do until they are ended. */
+static _Noreturn void child(px_probe *probes, int count, int threads, int fd)
+{
+    answer a = {PX_OK, ""};
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    omp_set_num_threads(threads);
+    do {
+        a.status = measure(probes, count, threads);
+    } while (fd < 0 && a.status == PX_OK);
+    snprintf(a.text, sizeof a.text, "%s", px_error_text());
+    bool told = fd >= 0 && move(fd, &a, sizeof a, true) && move(fd, probes, (size_t)count * sizeof *probes, true);
+    _exit(told ? 0 : 1);
+}
+
+px_status px_probes_run(px_probe *probes, int count, int threads, int processes)
+{
+    pid_t children[MAX_PROCESSES];
+    int pipes[2], started = 0;
+    answer a = {PX_BUG, "the process that measures speed was lost"};
+    if (pipe2(pipes, O_CLOEXEC) != 0) {
+        return px_fail(PX_IO, "a pipe to measure speed: %s", strerror(errno));
+    }
+    fflush(NULL);
+    for (; started < processes && started < MAX_PROCESSES; started++) {
+        children[started] = fork();
+        if (children[started] == 0) {
+            close(pipes[0]);
+            if (started > 0) {
+                close(pipes[1]); /* so that the parent sees the first one's end */
+            }
+            child(probes, count, threads, started == 0 ? pipes[1] : -1);
+        } else if (children[started] < 0) {
+            break;
+        }
+    }
+    close(pipes[1]);
+    if (started == 0) {
+        snprintf(a.text, sizeof a.text, "no process to measure speed: %s", strerror(errno));
+    } else if (move(pipes[0], &a, sizeof a, false) && !move(pipes[0], probes, (size_t)count * sizeof *probes, false)) {
+        a.status = PX_BUG;
+    }
+    close(pipes[0]);
+    for (int i = 0; i < started; i++) {
+        kill(children[i], SIGKILL);
+        waitpid(children[i], NULL, 0);
+    }
+    return a.status == PX_OK ? PX_OK : px_fail(a.status, "%s", a.text);
+}
+
+/* ---- disk ------------------------------------------------------------------------------------------------------------------ */
+
+static px_status time_file(const char *path, const void *bytes, size_t size, double *seconds)
+{
+    uint64_t hash;
+    int64_t length;
+    double start = px_now();
+    PX_TRY(px_file_write(path, bytes, size));
+    px_status status = px_hash_file(path, &hash, &length);
+    *seconds = px_now() - start;
+    unlink(path);
+    return status;
+}
+
+px_status px_probe_disk(const char *dir, double *byte, double *file)
+{
+    enum { LARGE = 8 << 20, SMALL = 512 };
+    char parent[PX_PATH_MAX], path[PX_PATH_MAX], name[64];
+    snprintf(parent, sizeof parent, "%s", dir);
+    while (!px_dir_exists(parent)) {
+        snprintf(path, sizeof path, "%s", parent);
+        px_path_parent(parent, sizeof parent, path);
+    }
+    snprintf(name, sizeof name, ".phalanx-plan-%d", (int)getpid());
+    PX_TRY(px_path_join(path, sizeof path, parent, name));
+    char *bytes = px_alloc(LARGE, "a measurement");
+    if (bytes == NULL) {
+        return px_error_code();
+    }
+    double large, small;
+    px_status status = time_file(path, bytes, SMALL, &small);
+    status = status == PX_OK ? time_file(path, bytes, LARGE, &large) : status;
+    px_free(bytes);
+    PX_TRY(status);
+    *file = small;
+    *byte = fmax(0.0, large - small) / LARGE;
+    return PX_OK;
+}

@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# plan, submit --dry-run and supervise from outside, without Slurm: a chain of stages that have not run is planned, what
+# cannot run is refused at its line, scripts are ones that bash takes, and a command is restarted as the manual says.
+set -u
+phalanx=$(realpath "$1")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failed=0
+export PHALANX_SITE=$work/site.yaml
+cd "$work" || exit 1
+
+fail() { echo "FAILED: $*" >&2; failed=1; }
+code() {
+    local want=$1 text=$2; shift 2
+    "$@" > "$work/out" 2> "$work/err" < /dev/null; local got=$?
+    [ "$got" = "$want" ] || fail "exit $got, want $want: $*: $(cat "$work/err")"
+    grep -qF -- "$text" "$work/out" "$work/err" || fail "no '$text' in the answer of: $*: $(cat "$work/err" "$work/out")"
+}
+field() { /usr/bin/python3 -c "import json; x=json.load(open('$work/out')); print($1)"; }
+
+# Token ids stand for texts: no tokenizer is needed.
+for i in 1 2 3 4 5 6 7 8; do
+    echo "{\"prompt_ids\": [1, 2, 3], \"completion_ids\": [4, 5, 6, 7, 8, $i]}" >> sft.jsonl
+    echo "{\"prompt_ids\": [1, 2, 3, $i]}" >> prompts.jsonl
+done
+cat > run.yaml <<'END'
+defaults:
+  run: {name: tiny, dir: "runs/{name}", threads_per_rank: 1}
+stages:
+  sft:
+    algorithm: sft
+    rl_module: {policy: {new: {hidden_size: 32, num_hidden_layers: 5, num_attention_heads: 2, vocab_size: 64, max_position_embeddings: 64}}}
+    data: {train: sft.jsonl, validation: sft.jsonl}
+    training: {batch_size: 4}
+    stop: {steps: 6}
+  ppo:
+    algorithm: ppo
+    rl_module: {policy: {stage: sft}, critic: {same_as: policy}}
+    environment: {prompts: prompts.jsonl, max_prompt_tokens: 8, max_completion_tokens: 16, rewards: [{kind: length, target: 8}]}
+    training: {prompts_per_iteration: 8, minibatch_size: 8}
+    stop: {iterations: 2}
+END
+echo 'cpus_per_task: 1' > site.yaml
+
+# ---- plan ----
+code 0 "each rank" "$phalanx" plan run.yaml
+code 0 '"stages"' "$phalanx" plan run.yaml --nodes 2 --ntasks-per-node 2 --json
+[ "$(field 'len(x["ranks"])')" = 4 ] || fail "four ranks have $(field 'x["ranks"]')"
+[ "$(field '[s["iterations"] for s in x["stages"]]')" = "[6, 2]" ] || fail "schedule: $(cat out)"
+[ "$(field 'x["stages"][1]["completion_tokens"]')" = 6.0 ] || fail "completions are those of the demonstrations: $(cat out)"
+[ "$(field 'x["seconds"] > 0 and x["disk_bytes"] > 1e4 and x["files"] > 20')" = True ] || fail "totals: $(cat out)"
+policy=$(field 'x["stages"][1]["memory"]["policy"]')
+[ -e runs ] && fail "a plan leaves files behind"
+
+# the run agrees with its plan, to the byte
+"$phalanx" train run.yaml > /dev/null 2> train.log || fail "train: $(cat train.log)"
+code 0 '"stages"' "$phalanx" plan run.yaml --json
+grep -A4 'plan: ppo' train.log | grep -q "policy  *$(field '"%.1f" % (x["stages"][1]["memory"]["policy"] / 1048576)') MiB" ||
+    fail "memory of the plan and of the run differ: $(grep -A4 'plan: ppo' train.log), $(cat out)"
+files=$(find runs -type f | wc -l); bytes=$(du -sb runs | cut -f1)
+[ "$(field "x['files'] >= $files and x['disk_bytes'] >= 0.9 * $bytes and x['disk_bytes'] < 3 * $bytes")" = True ] ||
+    fail "$files files, $bytes bytes, planned $(field 'x["files"], x["disk_bytes"]')"
+[ -n "$policy" ] || fail "no memory of the policy"
+
+# ---- what cannot run ----
+sed 's/hidden_size: 32/hidden_size: 33/' run.yaml > odd.yaml
+code 78 "odd.yaml:6:" "$phalanx" plan odd.yaml
+sed 's/max_completion_tokens: 16/max_completion_tokens: 80/' run.yaml > long.yaml
+code 78 "long.yaml:13:" "$phalanx" plan long.yaml
+code 74 "gone.jsonl" "$phalanx" plan run.yaml --set sft.data.train=gone.jsonl
+echo 'memory_gib: 0.001' > site.yaml
+code 78 "out of memory: the plan wants" "$phalanx" plan run.yaml
+grep -q 'run.yaml:[0-9]*:[0-9]*: out of memory' err || fail "no line: $(cat err)"
+printf 'acount: x\nlauncher: prun\nmodules: {a: b}\nmax_time: soon\n' > site.yaml
+code 78 "site.yaml:1:1: unknown key 'acount'; did you mean 'account'?" "$phalanx" plan run.yaml
+for line in 2:11 3:10 4:11; do grep -q "site.yaml:$line: " err || fail "site.yaml:$line: $(cat err)"; done
+
+# ---- scripts ----
+cat > site.yaml <<'END'
+account: abc
+partition: cpu
+modules: [gcc/12, openmpi/4.1]
+setup: ["export SITE=1"]
+sbatch: [--mail-type=END]
+launcher: mpirun
+max_time: 0:30:00
+cpus_per_task: 1
+END
+code 0 "#SBATCH --account=abc" "$phalanx" submit run.yaml --dry-run --set "run.name=it's"
+bash -n out || fail "bash does not take the script: $(cat out)"
+for text in 'module load gcc/12 openmpi/4.1' 'export SITE=1' '--mail-type=END' 'mpirun -n 1' '--signal=B:USR1@180' '--on-stop requeue' \
+    "--set 'run.name=it'\\''s'"; do
+    grep -qF -- "$text" out || fail "no $text in $(cat out)"
+done
+code 0 "#SBATCH --array=0-5" "$phalanx" submit run.yaml --dry-run --array run.seed=1:3 --array sft.training.lr=1e-6,3e-6
+bash -n out || fail "bash does not take the script: $(cat out)"
+grep -qF '5) cell=(--set run.seed=3 --set sft.training.lr=3e-6 ); dir=runs/tiny-seed3-lr3e-6 ;;' out || fail "cells: $(cat out)"
+code 0 "--on-stop succeed" "$phalanx" submit run.yaml --dry-run --chain 3
+code 64 "valid is FIRST:LAST" "$phalanx" submit run.yaml --dry-run --array run.seed=3:1
+code 64 "valid are letters" "$phalanx" submit run.yaml --dry-run --array 'run.name=a;b'
+code 64 "valid is KEY=" "$phalanx" submit run.yaml --dry-run --array run.seed
+code 64 "valid is MINUTES" "$phalanx" submit run.yaml --dry-run --time tomorrow
+code 0 "in all" "$phalanx" plan run.yaml --sbatch run.sbatch
+bash -n run.sbatch && grep -q '^dir=runs/tiny' run.sbatch || fail "plan --sbatch: $(cat run.sbatch)"
+mkdir -p bin; ln -sf "$(command -v cat)" "$(command -v grep)" bin/
+PATH=$work/bin code 74 "sbatch cannot be started" "$phalanx" submit run.yaml
+
+# ---- supervise ----
+cat > command.sh <<'END'
+n=$(cat count 2> /dev/null || echo 0); echo $((n + 1)) > count
+[ "$n" -lt "$1" ] && { [ "$n" = 0 ] && kill -9 $$; exit 1; }
+exit "$2"
+END
+starts() { # WANTED_CODE WANTED_STARTS FAILURES LAST_CODE
+    rm -f count
+    "$phalanx" supervise --restarts 2 --run-dir runs/tiny -- bash command.sh "$3" "$4" 2> err; local got=$?
+    [ $got = "$1" ] && [ "$(cat count)" = "$2" ] || fail "supervise $*: exit $got after $(cat count) starts: $(cat err)"
+}
+starts 0 3 2 0
+[ "$(grep -c 'supervise: start' err)" = 2 ] && grep -q 'start 1 of at most 3 .* exit code 137, .*iteration 2 of stage ppo, state done' err ||
+    fail "a line a restart: $(cat err)"
+starts 1 3 9 0
+starts 75 1 0 75
+for hopeless in 64 65 78 80; do starts $hopeless 1 0 $hopeless; done
+"$phalanx" supervise --on-stop succeed -- bash -c 'exit 75' || fail "supervise --on-stop succeed"
+"$phalanx" supervise -- bash -c 'trap "exit 75" USR1; touch ready; while :; do sleep 0.05; done' 2> err & pid=$!
+for i in $(seq 200); do [ -e ready ] && break; sleep 0.05; done
+kill -TERM $pid; wait $pid; got=$?
+[ $got = 75 ] || fail "a signal is passed on as USR1 and 75 comes back: $got, $(cat err)"
+code 64 "cannot be started" "$phalanx" supervise -- "$work/nothing"
+
+[ $failed = 0 ] && echo "plan, submit and supervise: as they say"
+exit $failed
