@@ -141,10 +141,40 @@ static void check_same_as(const struct check *c, const char *module) {
     }
 }
 
+static bool is_one_of(const char *name, const char *const *names) {
+    while (*names && strcmp(name, *names) != 0) names++;
+    return *names != NULL;
+}
+
+/* What a family has not: these come from the model room's tables, which know the rest. */
+static void check_family(const struct check *c, const char *module, const char *family) {
+    static const char *const square[] = {"gpt2", "gpt_neox", "opt", NULL}, *const bare[] = {"mistral", "qwen2", NULL};
+    char key[64], heads_key[64];
+    double hidden, heads, value;
+    if (!number(c, module_key(key, module, "new.hidden_size"), &hidden) ||
+        !number(c, module_key(heads_key, module, "new.num_attention_heads"), &heads)) return;
+    bool equal = is_one_of(family, square);
+    if (equal && number(c, module_key(key, module, "new.head_dim"), &value) && value * heads != hidden) {
+        wrong(c, key, "%s has heads of hidden_size / num_attention_heads; valid is auto", family);
+    }
+    if (equal && number(c, module_key(key, module, "new.num_key_value_heads"), &value) && value != heads) {
+        wrong(c, key, "%s has as many key and value heads as query heads; valid is auto", family);
+    }
+    if (strcmp(family, "mistral") != 0 && number(c, module_key(key, module, "new.sliding_window"), &value)) {
+        wrong(c, key, "%s has no sliding window; valid is auto, or architecture: mistral", family);
+    }
+    if (is_one_of(family, bare) && px_stage_bool(c->stage, module_key(key, module, "new.attention_bias"))) {
+        wrong(c, key, "%s has no such biases; valid is false", family);
+    }
+}
+
 static void check_new(const struct check *c, const char *module) {
+    static const char *const learned[] = {"gpt2", "opt", NULL};
     char key[64];
     double hidden, heads, kv, dim, positions, wanted, completion, vocabulary;
-    bool llama = strcmp(text(c, module_key(key, module, "new.architecture")) ? text(c, key) : "", "llama") == 0;
+    const char *family = text(c, module_key(key, module, "new.architecture"));
+    if (!family) return;
+    check_family(c, module, family);
     bool sized = number(c, module_key(key, module, "new.hidden_size"), &hidden) &&
                  number(c, module_key(key, module, "new.num_attention_heads"), &heads);
     if (sized && !number(c, module_key(key, module, "new.head_dim"), &dim)) {
@@ -155,13 +185,13 @@ static void check_new(const struct check *c, const char *module) {
             dim = 2;
         }
     }
-    if (sized && llama && fmod(dim, 2) != 0) {
-        wrong(c, module_key(key, module, "new.hidden_size"), "heads of width %g cannot rotate; valid is an even hidden_size / "
-              "num_attention_heads", dim);
+    bool neox = strcmp(family, "gpt_neox") == 0; /* rotates a quarter of each head */
+    if (sized && !is_one_of(family, learned) && fmod(dim, neox ? 8 : 2) != 0) {
+        wrong(c, module_key(key, module, "new.hidden_size"), "heads of width %g cannot rotate; valid is %s hidden_size / "
+              "num_attention_heads", dim, neox ? "a multiple of 8 for" : "an even");
     }
     if (sized && number(c, module_key(key, module, "new.num_key_value_heads"), &kv)) {
         if (fmod(heads, kv) != 0) wrong(c, key, "%g does not divide num_attention_heads, %g; valid is a divisor", kv, heads);
-        if (!llama && kv != heads) wrong(c, key, "gpt2 has as many key and value heads as query heads; valid is auto");
     }
     if (!number(c, module_key(key, module, "new.vocab_size"), &vocabulary) && !text(c, "rl_module.tokenizer")) {
         wrong(c, key, "auto needs rl_module.tokenizer; valid is a tokenizer, or a number for data of token ids");

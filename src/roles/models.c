@@ -94,15 +94,18 @@ static px_status new_config(const px_session *session, const source *from, px_he
     const px_stage *stage = from->stage;
     const char *module = from->module;
     char key[160];
-    px_model_config c = {.head = head, .bos_id = -1, .pad_id = -1, .reward_std = 1.0};
-    bool gpt2 = strcmp(px_stage_text(stage, field(key, module, "new.architecture")), "gpt2") == 0;
-    c.family = gpt2 ? PX_GPT2 : PX_LLAMA;
+    px_model_config c;
+    px_family family;
+    PX_TRY(px_family_parse(px_stage_text(stage, field(key, module, "new.architecture")), &family));
+    px_model_config_defaults(&c, family);
+    bool learned = c.rope.type == PX_ROPE_NONE, plain = learned || family == PX_GPT_NEOX; /* plain: an MLP without gate */
+    c.head = head;
     c.hidden_size = (int)px_stage_int(stage, field(key, module, "new.hidden_size"));
     c.layers = (int)px_stage_int(stage, field(key, module, "new.num_hidden_layers"));
     c.heads = (int)px_stage_int(stage, field(key, module, "new.num_attention_heads"));
     c.kv_heads = (int)number_or(stage, module, "new.num_key_value_heads", c.heads);
     c.head_dim = (int)number_or(stage, module, "new.head_dim", c.hidden_size / c.heads);
-    double inner = gpt2 ? 4.0 * c.hidden_size : 32.0 * ceil(8.0 * c.hidden_size / 3.0 / 32.0);
+    double inner = plain ? 4.0 * c.hidden_size : 32.0 * ceil(8.0 * c.hidden_size / 3.0 / 32.0);
     c.intermediate_size = (int)number_or(stage, module, "new.intermediate_size", inner);
     c.max_positions = (int)px_stage_int(stage, field(key, module, "new.max_position_embeddings"));
     double vocabulary = session->tokenizer != NULL ? px_tokenizer_size(session->tokenizer) : 0.0;
@@ -112,16 +115,12 @@ static px_status new_config(const px_session *session, const source *from, px_he
                              "%s is auto, but there is no tokenizer; give a number or rl_module.tokenizer", key);
     }
     c.tied = px_stage_bool(stage, field(key, module, "new.tie_word_embeddings"));
-    c.norm_eps = px_stage_float(stage, field(key, module, "new.rms_norm_eps"));
-    c.attention_bias = gpt2 || px_stage_bool(stage, field(key, module, "new.attention_bias"));
-    c.output_bias = c.attention_bias;
-    c.mlp_bias = gpt2;
-    c.activation = gpt2 ? PX_GELU_TANH : PX_SILU;
+    if (family != PX_OPT) c.norm_eps = px_stage_float(stage, field(key, module, "new.rms_norm_eps"));
+    if (px_stage_bool(stage, field(key, module, "new.attention_bias"))) c.attention_bias = c.output_bias = true;
+    c.window = (int)number_or(stage, module, "new.sliding_window", 0);
     c.initializer_range = px_stage_float(stage, field(key, module, "new.initializer_range"));
-    c.rope = (px_rope){.type = gpt2 ? PX_ROPE_NONE : PX_ROPE_DEFAULT,
-                       .theta = px_stage_float(stage, field(key, module, "new.rope_theta")),
-                       .factor = 1.0,
-                       .rotary_dim = gpt2 ? 0 : c.head_dim};
+    if (!learned) c.rope.theta = px_stage_float(stage, field(key, module, "new.rope_theta"));
+    px_model_config_complete(&c);
     if (session->tokenizer != NULL) {
         c.bos_id = px_tokenizer_bos(session->tokenizer);
         c.pad_id = px_tokenizer_pad(session->tokenizer);
