@@ -57,6 +57,19 @@ px_status px_run_outlook(px_run *run, const px_layout *layout, px_outlook *outlo
 const char *px_run_directory(const px_run *run);
 const px_config *px_run_config(const px_run *run);
 
+/* ---- placement: which rank of a job does what ---------------------------------------------------------------------------
+ * Ranks take roles in this order: learners (rank 0 is the driver too), env runners, evaluators, spares. Learners are the
+ * core: they may use collectives, and the death of one ends the job. The others are expendable: they only sample. */
+typedef enum px_role { PX_ROLE_LEARNER, PX_ROLE_ENV_RUNNER, PX_ROLE_EVALUATOR, PX_ROLE_SPARE } px_role;
+typedef struct px_placement {
+    bool split; /* false: colocated, every rank does everything */
+    int ranks, learners, env_runners, evaluators, spares;
+} px_placement;
+/* From the configuration alone, for a job of so many ranks. PX_CONFIG names the key that does not fit. Local. */
+px_status px_placement_make(px_placement *placement, const px_stage *stage, int ranks);
+px_role px_placement_role(const px_placement *placement, int rank); /* local */
+const char *px_role_name(const px_placement *placement, int rank);  /* as in /ranks of the run file. Local */
+
 /* docs/metrics.md: every metric with units and meaning, from the tables that name the columns. */
 px_status px_metrics_markdown(px_buf *text);
 

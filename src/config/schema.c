@@ -175,6 +175,8 @@ const px_key px_keys[] = {
     {"env_runners.min_p", FLOAT, "0.0", NULL, "[0,1]", "1", PPO, 0, NULL, "Drop tokens below min_p x the likeliest. 0: off."},
     {"env_runners.repetition_penalty", FLOAT, "1.0", NULL, "(0,100]", "1", PPO, 0, NULL, "1: off."},
     {"env_runners.max_slots", INT, "auto", NULL, "auto|[1,65536]", "", PPO, CHANGE, NULL, "Sequences decoded together on a rank."},
+    {"env_runners.max_requests_in_flight_per_env_runner", INT, "4", NULL, "[1,16]", "", PPO, CHANGE, NULL,
+     "Requests, of a few prompts each, that an env runner has at a time."},
     {"env_runners.sample_timeout_s", FLOAT, "60.0", NULL, "(0,1e6]", "s", PPO, CHANGE, NULL,
      "An env runner that is silent for longer is left out."},
     {"env_runners.max_staleness", INT, "0", NULL, "[0,1000]", "", PPO, 0, NULL, "Updates a sample may be behind. 0: synchronous."},

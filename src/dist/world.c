@@ -90,10 +90,11 @@ px_status px_dist_start(int *argc, char ***argv)
     return px_agree(px_board_open());
 }
 
-void px_dist_assume(int size, int local_size)
+void px_dist_assume(int size, int local_size, int group_size)
 {
     PX_CHECK(!world.launched);
-    world.size = world.group_size = size;
+    world.size = size;
+    world.group_size = group_size;
     world.local_size = local_size;
 }
 
@@ -212,7 +213,7 @@ int px_world_size(void)
 
 int px_world_node(int rank)
 {
-    return world.nodes != NULL ? world.nodes[rank] : 0;
+    return world.nodes != NULL ? world.nodes[rank] : rank / world.local_size;
 }
 
 int px_dist_local_rank(void)

@@ -51,10 +51,12 @@ const px_metric px_ppo_metrics[PX_PPO_METRIC_COUNT] = {
     {"num_module_updates_lifetime", "1", "optimizer steps of the policy so far"},
     {"weights_seq_no", "1", "version of the weights that sampled this iteration"},
     {"diff_num_grad_updates_vs_sampler_policy", "1", "optimizer steps between the sampling weights and the weights at the update's start"},
-    {"num_healthy_workers", "1", "ranks that sampled"},
+    {"num_healthy_workers", "1", "ranks that sample and answer"},
+    {"num_remote_worker_restarts", "1", "env runners taken back after they had been left out, so far in this segment"},
     {"tokens_per_s", "token/s", "completion tokens / time of the iteration"},
     {"generate_tokens_per_s", "token/s", "completion tokens / timers/generate"},
     {"timers/generate", "s", "sampling"},
+    {"timers/synch_weights", "s", "publishing the weights for the env runners"},
     {"timers/logprobs", "s", "reference log-probabilities and values"},
     {"timers/score", "s", "rewards, shaping, advantages"},
     {"timers/learn", "s", "epochs of policy and critic updates"},
@@ -176,7 +178,10 @@ static void measure_counters(px_trainer *trainer, const px_rollout *rollout)
     px_trainer_set(trainer, "num_module_steps_trained", trained);
     px_trainer_set(trainer, "num_module_updates_lifetime", ppo->lifetime_updates);
     px_trainer_set(trainer, "diff_num_grad_updates_vs_sampler_policy", 0.0); /* synchronous */
-    px_trainer_set(trainer, "num_healthy_workers", px_dist_size());
+    bool remote = ppo->parts.collect != NULL;
+    px_trainer_set(trainer, "num_healthy_workers", remote ? ppo->report.healthy : px_dist_size());
+    px_trainer_set(trainer, "num_remote_worker_restarts", ppo->report.restored);
+    px_trainer_set(trainer, "timers/synch_weights", ppo->report.synch_s);
 }
 
 void px_ppo_measure(px_trainer *trainer, const px_rollout *rollout, int64_t iteration, const px_phase_times *times,
@@ -189,7 +194,7 @@ void px_ppo_measure(px_trainer *trainer, const px_rollout *rollout, int64_t iter
     px_trainer_set(trainer, "eps", rollout->samples / seconds);
     px_trainer_set(trainer, "tokens_per_s", (double)rollout->tokens / seconds);
     px_trainer_set(trainer, "generate_tokens_per_s", (double)rollout->tokens / times->generate);
-    px_trainer_set(trainer, "timers/generate", times->generate);
+    px_trainer_set(trainer, "timers/generate", times->generate - ((const px_ppo *)trainer->self)->report.synch_s);
     px_trainer_set(trainer, "timers/logprobs", times->reference);
     px_trainer_set(trainer, "timers/score", times->score);
     px_trainer_set(trainer, "timers/learn", times->learn);

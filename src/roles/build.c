@@ -1,5 +1,5 @@
 /* Puts the trainer of a stage together. */
-#include "run.h"
+#include "split.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -275,6 +275,7 @@ static px_status prepare_ppo(px_session *session, const char *from)
                                     ? (int)px_stage_int(stage, "evaluation.num_prompts") : 1 << 20;
     parts->evaluation_samples = (int)px_stage_int(stage, "evaluation.samples");
     parts->evaluation_temperature = px_stage_float(stage, "evaluation.temperature");
+    parts->collect = session->placement.split ? &session->collect : NULL;
     PX_TRY(px_settings_ppo(session, &session->ppo, &parts->policy.config));
     if (scores_with_model(parts->train.rewards) || scores_with_model(parts->evaluation.rewards)) {
         return prepare_reward_model(session, &parts->reward_model);
@@ -293,6 +294,10 @@ static px_status build_ppo(px_session *session, const char *from)
     if (parts->reward_model != NULL) {
         PX_TRY(load_reward_model(session, &parts->reward_model->model));
     }
+    if (session->collector != NULL) {
+        PX_TRY(px_shared_reserve(&session->weights.shared));
+        PX_TRY(px_collector_prepare(session->collector));
+    }
     return px_ppo_create(&session->trainer, &session->ppo, parts);
 }
 
@@ -301,7 +306,9 @@ px_status px_session_prepare(px_session *session, const char *from)
     session->trainer.seed = (uint64_t)px_stage_int(session->stage, "run.seed");
     session->trainer.stage = px_stage_name(session->stage);
     session->trainer.threads = session->threads;
-    PX_TRY(px_session_tokenizer(session));
+    if (session->tokenizer == NULL) { /* a split stage has it already */
+        PX_TRY(px_session_tokenizer(session));
+    }
     if (session->algorithm == &px_algorithm_ppo) {
         PX_TRY(prepare_ppo(session, from));
     } else {
@@ -309,6 +316,15 @@ px_status px_session_prepare(px_session *session, const char *from)
     }
     px_plan_fill(session);
     return PX_OK;
+}
+
+px_sampler_plan px_session_sampler(const px_session *session)
+{
+    const px_ppo_parts *parts = &session->parts;
+    int64_t held_out = parts->evaluation.data != NULL ? px_dataset_count(parts->evaluation.data) : 0;
+    int prompts = held_out < parts->evaluation_prompts ? (int)held_out : parts->evaluation_prompts;
+    int train = session->ppo.prompts_per_iteration * session->ppo.samples_per_prompt, evaluation = prompts * parts->evaluation_samples;
+    return px_ppo_sampler(&session->ppo, train > evaluation ? train : evaluation);
 }
 
 px_status px_session_build(px_session *session, const char *from)

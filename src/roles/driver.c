@@ -1,5 +1,5 @@
 /* The driver: prepares a run, goes through its stages, and through the iterations of each. */
-#include "run.h"
+#include "split.h"
 
 #include <math.h>
 #include <omp.h>
@@ -14,22 +14,36 @@ static int cores_available(void)
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
-static int choose_threads(const px_stage *stage)
+/* Ranks of this node that compute at the same time as this one: where roles take turns, only those of its own. */
+static int busy_together(const px_session *session)
+{
+    const px_placement *placement = &session->placement;
+    int count = 0;
+    if (!placement->split) {
+        return px_dist_local_size();
+    }
+    bool core = px_placement_role(placement, px_world_rank()) == PX_ROLE_LEARNER;
+    for (int r = 0; r < placement->ranks; r++) {
+        count += px_world_node(r) == px_world_node(px_world_rank()) &&
+                 (px_placement_role(placement, r) == PX_ROLE_LEARNER) == core;
+    }
+    return count;
+}
+
+static int choose_threads(const px_session *session)
 {
     double threads;
-    if (px_stage_number(stage, "run.threads_per_rank", &threads)) {
+    if (px_stage_number(session->stage, "run.threads_per_rank", &threads)) {
         return (int)threads;
     }
-    int share = cores_available() / px_dist_local_size();
+    int share = cores_available() / busy_together(session);
     return share > 0 ? share : 1;
 }
 
-px_status px_session_check(const px_stage *stage)
+px_status px_session_check(px_session *session)
 {
-    if (strcmp(px_stage_text(stage, "placement.strategy"), "split") == 0) {
-        return px_stage_fail(stage, "env_runners.num_env_runners", "split placement is not built yet; valid is "
-                             "env_runners.num_env_runners: 0 (colocated)");
-    }
+    const px_stage *stage = session->stage;
+    PX_TRY(px_placement_make(&session->placement, stage, px_world_size()));
     if (strcmp(px_stage_text(stage, "learners.precision"), "f32") != 0) {
         return px_stage_fail(stage, "learners.precision", "learners.precision: %s is not built yet; valid is f32",
                              px_stage_text(stage, "learners.precision"));
@@ -313,6 +327,7 @@ void px_session_free(px_session *session)
     px_dataset_destroy(session->demonstrations);
     px_tokenizer_destroy(session->tokenizer);
     px_free(session->stop_strings);
+    px_free(session->ranks);
     px_free(session->row);
     px_free(session->evaluation_row);
     px_free(session->first_evaluation);
@@ -383,18 +398,23 @@ static px_status run_stage(px_session *session)
 px_status px_session_run(px_session *session)
 {
     const px_stage *stage = session->stage;
-    session->threads = choose_threads(stage);
-    omp_set_num_threads(session->threads); /* not all cores for each rank of the node */
     session->algorithm = px_algorithm_find(px_stage_algorithm(stage));
     session->best = NAN;
     session->saved = session->evaluated = -1;
-    PX_TRY(px_agree(px_session_check(stage)));
+    PX_TRY(px_agree(px_session_check(session)));
+    session->threads = choose_threads(session);
+    omp_set_num_threads(session->threads); /* not all cores for each rank of the node */
+    px_role_set(px_role_name(&session->placement, px_world_rank()),
+                px_placement_role(&session->placement, px_world_rank()) != PX_ROLE_LEARNER);
     PX_TRY(px_stage_dir(session->run, stage, session->dir, sizeof session->dir));
     double limit = session->run->time_limit;
     PX_TRY(px_agree(px_monitor_start(session->run->dir, session->dir, limit > 0.0 ? session->run->started + limit : 0.0)));
     px_log(PX_INFO, "%s%s%s", px_stage_name(stage)[0] != '\0' ? "== stage " : "== ",
            px_stage_name(stage)[0] != '\0' ? px_stage_name(stage) : session->algorithm->name, " ==");
-    px_status status = run_stage(session);
+    px_status status = px_session_ranks(session);
+    if (status == PX_OK) {
+        status = session->placement.split ? px_session_split(session, run_stage) : run_stage(session);
+    }
     px_monitor_stop();
     px_session_free(session);
     return status;

@@ -1,5 +1,5 @@
 /* A thread on every rank that raises the stop level when the STOP file appears or the time is up, so that long phases,
- * which poll the level, end as they do for a signal. */
+ * which poll the level, end as they do for a signal; and that looks whether the other ranks of the node live. */
 #include "run.h"
 
 #include <pthread.h>
@@ -23,6 +23,7 @@ static void *watch(void *unused)
         if (monitor.deadline > 0.0 && px_now() >= monitor.deadline) {
             px_stop_request("the time limit");
         }
+        px_neighbours_check();
         nanosleep(&(struct timespec){0, 200000000}, NULL);
     }
     return NULL;

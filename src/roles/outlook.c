@@ -105,6 +105,9 @@ static void describe(const px_session *session, const px_layout *layout, double 
         px_outlook_add(o->memory, &o->memory_count, session->plan.rows[i].role, (double)session->plan.rows[i].bytes,
                        session->plan.rows[i].parts);
     }
+    if (session->placement.split) {
+        px_outlook_add(o->memory, &o->memory_count, "env runner", (double)session->runner_plan.total, "a rank that only samples");
+    }
     o->memory_bytes = (double)session->plan.total;
     if (session->algorithm == &px_algorithm_ppo) {
         int limit = session->ppo.sampling.max_new_tokens;
@@ -127,7 +130,8 @@ static px_status check_memory(const px_session *session, const px_layout *layout
 static px_status size_stage(px_session *session, const px_layout *layout, double completion, px_outlook *outlook)
 {
     double started = px_now();
-    PX_TRY(px_session_check(session->stage));
+    PX_TRY(px_session_check(session));
+    px_dist_assume(px_world_size(), layout->ranks_per_node, session->placement.learners);
     PX_TRY(px_session_prepare(session, ""));
     describe(session, layout, completion, outlook);
     PX_TRY(check_memory(session, layout));
@@ -167,10 +171,10 @@ static px_status plan_stage(px_run *run, int index, const px_layout *layout, dou
     }
     px_status status = px_stage_dir(run, session->stage, session->dir, sizeof session->dir);
     if (status == PX_OK) {
-        px_dist_assume(layout->nodes * layout->ranks_per_node, layout->ranks_per_node);
+        px_dist_assume(layout->nodes * layout->ranks_per_node, layout->ranks_per_node, layout->nodes * layout->ranks_per_node);
         status = size_stage(session, layout, *completion, outlook);
         status = status == PX_OK ? time_stage(session, layout, outlook) : status;
-        px_dist_assume(1, 1);
+        px_dist_assume(1, 1, 1);
     }
     if (status == PX_OK && session->algorithm == &px_algorithm_sft) {
         *completion = mean_completion(session);

@@ -1,5 +1,5 @@
 /* What a run tells a person: the plan before a stage starts, and a line for each iteration. */
-#include "run.h"
+#include "split.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -52,16 +52,27 @@ static size_t add_ppo(px_plan *plan, const px_session *session)
     if (parts->reward_model != NULL) {
         add_frozen(plan, "reward model", &parts->reward_model->model, m.reward);
     }
-    add(plan, "sampler", m.cache + m.generator, "keys and values %.1f, the rest %.1f", mib(m.cache), mib(m.generator));
+    if (parts->collect == NULL) {
+        add(plan, "sampler", m.cache + m.generator, "keys and values %.1f, the rest %.1f", mib(m.cache), mib(m.generator));
+    } else if (px_dist_rank() == 0) {
+        add(plan, "messages", px_collector_bytes(session), "to and from the ranks that sample, their samples");
+    }
     add(plan, "rollout", m.rollout, "samples, log-probabilities, values, advantages");
     return m.scratch;
 }
 
-void px_plan_fill(px_session *session)
+/* What a rank that only samples takes; the weights it reads belong to the node. */
+static void add_runner(px_plan *plan, const px_session *session)
 {
-    px_plan *plan = &session->plan;
+    px_sampler_plan sampler = px_session_sampler(session);
+    size_t cache, rest = px_sampler_bytes(&sampler, &session->ppo, &session->parts.policy, &cache);
+    add(plan, "sampler", cache + rest, "keys and values %.1f, the rest %.1f", mib(cache), mib(rest));
+    add(plan, "messages", px_env_runner_bytes(session), "to and from the driver");
+}
+
+static void add_core(px_plan *plan, const px_session *session)
+{
     size_t buffers = px_sum_f32_tree_bytes();
-    *plan = (px_plan){0};
     if (session->algorithm == &px_algorithm_ppo) {
         buffers += add_ppo(plan, session);
     } else if (session->algorithm == &px_algorithm_reward) {
@@ -72,23 +83,72 @@ void px_plan_fill(px_session *session)
         buffers += px_lm_bytes(&session->lm);
     }
     add(plan, "buffers", buffers, "batches, sums over ranks");
-    add(plan, "data", px_alloc_live(), "token ids, tokenizer, configuration: already there");
 }
 
-/* What the ranks of this node still have to allocate. */
-static size_t wanted(const px_plan *plan)
+void px_plan_fill(px_session *session)
 {
-    return (plan->total - plan->rows[plan->count - 1].bytes) * (size_t)px_dist_local_size();
+    px_plan *plan = &session->plan, *runner = &session->runner_plan;
+    *plan = *runner = (px_plan){0};
+    add_core(plan, session);
+    add(plan, "data", px_alloc_live(), "token ids, tokenizer, configuration: already there");
+    if (session->placement.split) {
+        add_runner(runner, session);
+        add(runner, "data", px_alloc_live(), "token ids, tokenizer, configuration: already there");
+    }
 }
 
-static void print_memory(const px_plan *plan)
+/* A plan without what is there already. */
+static size_t missing(const px_plan *plan)
+{
+    return plan->count > 0 ? plan->total - plan->rows[plan->count - 1].bytes : 0;
+}
+
+/* Ranks of this node that learn, and those that only sample. */
+static void count_roles(const px_session *session, int *learners, int *samplers)
+{
+    *learners = *samplers = 0;
+    for (int r = 0; r < session->placement.ranks; r++) {
+        bool here = px_world_node(r) == px_world_node(px_world_rank());
+        bool learns = px_placement_role(&session->placement, r) == PX_ROLE_LEARNER;
+        *learners += here && learns;
+        *samplers += here && !learns;
+    }
+}
+
+static size_t shared(const px_session *session)
+{
+    return session->placement.split ? px_weights_bytes(session->parts.policy.block * sizeof(px_real), 1) : 0;
+}
+
+/* What the ranks of this node still have to allocate, and what they have in the end. */
+static size_t wanted(const px_session *session, size_t *all)
+{
+    int learners, samplers;
+    count_roles(session, &learners, &samplers);
+    *all = session->plan.total * (size_t)learners + session->runner_plan.total * (size_t)samplers + shared(session);
+    return missing(&session->plan) * (size_t)learners + missing(&session->runner_plan) * (size_t)samplers + shared(session);
+}
+
+static void print_rows(const px_plan *plan, const char *what)
 {
     for (int i = 0; i < plan->count; i++) {
         px_log(PX_INFO, "  %-13s%9.1f MiB  %s", plan->rows[i].role, mib(plan->rows[i].bytes), plan->rows[i].parts);
     }
-    px_log(PX_INFO, "  %-13s%9.1f MiB  %d rank%s on this node: %.1f MiB, of them %.1f to be taken; %.1f MiB are free", "a rank",
-           mib(plan->total), px_dist_local_size(), px_dist_local_size() == 1 ? "" : "s",
-           mib(plan->total * (size_t)px_dist_local_size()), mib(wanted(plan)), mib(px_memory_available()));
+    px_log(PX_INFO, "  %-13s%9.1f MiB", what, mib(plan->total));
+}
+
+static void print_memory(const px_session *session)
+{
+    size_t all, want = wanted(session, &all);
+    bool split = session->placement.split;
+    print_rows(&session->plan, split ? "a learner" : "a rank");
+    if (split) {
+        print_rows(&session->runner_plan, "an env runner");
+        px_log(PX_INFO, "  %-13s%9.1f MiB  the policy's weights for its env runners, once a node", "shared",
+               mib(shared(session)));
+    }
+    px_log(PX_INFO, "  %-13s%9.1f MiB  %d rank%s, of them %.1f MiB to be taken; %.1f MiB are free", "this node", mib(all),
+           px_dist_local_size(), px_dist_local_size() == 1 ? "" : "s", mib(want), mib(px_memory_available()));
 }
 
 /* The key that decides what a row of the plan takes. */
@@ -109,7 +169,7 @@ static const char *key_of(const px_session *session, const char *role)
 px_status px_plan_check(const px_session *session, size_t have)
 {
     const px_plan *plan = &session->plan;
-    size_t want = wanted(plan);
+    size_t all, want = wanted(session, &all);
     int largest = 0;
     if (want <= have) {
         return PX_OK;
@@ -153,6 +213,13 @@ void px_plan_shares(const px_session *session, char *text, size_t size)
         snprintf(text, size, "learns %s of each batch", share);
         return;
     }
+    if (session->placement.split) {
+        px_wire wire;
+        px_wire_derive(&wire, session);
+        snprintf(text, size, "of %d env runners takes requests of up to %d prompts, %d at a time; learners score all samples and "
+                 "learn %s of each minibatch", session->placement.env_runners, wire.prompts, wire.in_flight, share);
+        return;
+    }
     snprintf(text, size, "samples %lld prompts an iteration, scores its own samples, learns %s of each minibatch",
              (long long)((prompts + px_dist_size() - 1) / px_dist_size()), share);
 }
@@ -160,15 +227,15 @@ void px_plan_shares(const px_session *session, char *text, size_t size)
 void px_plan_print(const px_session *session)
 {
     const px_stage *stage = session->stage;
-    px_log(PX_INFO, "plan: %s, %d rank%s x %d thread%s, %s", session->algorithm->name, px_dist_size(),
-           px_dist_size() == 1 ? "" : "s", session->threads, session->threads == 1 ? "" : "s",
+    px_log(PX_INFO, "plan: %s, %d rank%s x %d thread%s, %s", session->algorithm->name, px_world_size(),
+           px_world_size() == 1 ? "" : "s", session->threads, session->threads == 1 ? "" : "s",
            px_stage_bool(stage, "debugging.deterministic") ? "the same bits on 1, 2, 4, 8 ranks" : "not bit-exact across ranks");
     char schedule[256], shares[160];
     px_plan_schedule(session, schedule, sizeof schedule);
     px_plan_shares(session, shares, sizeof shares);
     px_log(PX_INFO, "  %-12s %s", session->algorithm == &px_algorithm_ppo ? "iteration" : "steps", schedule);
     px_log(PX_INFO, "  each rank    %s", shares);
-    print_memory(&session->plan);
+    print_memory(session);
     if (!px_compute_row_invariant()) {
         px_log(PX_NOTE, "the forward is not batch-invariant on this processor: old log-probabilities are recomputed by the learner");
     }

@@ -5,12 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const px_metric extra_metrics[] = {
     {"time_this_iter_s", "s", "wall time since the row before: this iteration, evaluation and checkpoint before it"},
     {"time_total_s", "s", "wall time of the stage so far, over all segments"},
-    {"core_hours", "h", "time_total_s x ranks x threads / 3600"},
+    {"core_hours", "h", "time_total_s x cores that the job keeps busy at a time / 3600"},
     {"timers/write_samples", "s", "writing the sample file of this iteration"},
     {"timers/evaluate", "s", "evaluation since the row before"},
     {"timers/checkpoint", "s", "checkpoints since the row before"},
@@ -144,17 +143,13 @@ static px_status list_tokens(const px_session *session, const char ***tokens, in
     return PX_OK;
 }
 
-typedef struct rank_info {
-    int cpus, pid;
-    char host[64];
-} rank_info;
-
 /* Rank 0's part: run.h5 with everything that describes the run. */
-static px_status open_file(px_session *session, bool resume, const rank_info *infos)
+static px_status open_file(px_session *session, bool resume)
 {
     px_attribute *config = NULL, build[64];
     const char **tokens = NULL;
-    px_rank_entry *ranks = px_alloc_array((size_t)px_dist_size(), sizeof *ranks, "the rank map");
+    int size = px_world_size();
+    px_rank_entry *ranks = px_alloc_array((size_t)size, sizeof *ranks, "the rank map");
     px_buf yaml = {0}, source = {0};
     char hash[17], path[PX_PATH_MAX];
     int config_count, token_count;
@@ -165,8 +160,9 @@ static px_status open_file(px_session *session, bool resume, const rank_info *in
     if (status == PX_OK) status = list_tokens(session, &tokens, &token_count);
     if (status == PX_OK) status = px_path_join(path, sizeof path, session->dir, "run.h5");
     if (status == PX_OK) {
-        for (int r = 0; r < px_dist_size(); r++) {
-            ranks[r] = (px_rank_entry){r, infos[r].cpus, infos[r].pid, infos[r].host, r == 0 ? "driver+learner" : "learner"};
+        for (int r = 0; r < size; r++) {
+            const px_rank_info *info = &session->ranks[r];
+            ranks[r] = (px_rank_entry){r, info->cpus, info->pid, info->host, px_role_name(&session->placement, r)};
         }
         const char *job = getenv("SLURM_JOB_ID");
         px_run_header header = {.run_name = px_stage_text(session->stage, "run.name"),
@@ -179,8 +175,8 @@ static px_status open_file(px_session *session, bool resume, const rank_info *in
                                 .tokens = tokens, .token_count = token_count,
                                 .bos_id = session->tokenizer != NULL ? px_tokenizer_bos(session->tokenizer) : -1,
                                 .eos_id = session->tokenizer != NULL ? px_tokenizer_eos(session->tokenizer) : -1};
-        px_segment segment = {session->start, px_dist_size(), job != NULL ? job : "", session->run->options.commit};
-        status = px_run_file_open(&session->file, path, &header, resume, session->start, &segment, ranks, px_dist_size());
+        px_segment segment = {session->start, size, job != NULL ? job : "", session->run->options.commit};
+        status = px_run_file_open(&session->file, path, &header, resume, session->start, &segment, ranks, size);
     }
     px_free(ranks);
     px_free(config);
@@ -194,6 +190,7 @@ static void write_event(void *arg, int64_t iteration, const char *kind, const ch
 {
     px_session *session = arg;
     px_log(PX_NOTE, "%s: %s (iteration %lld)", kind, text, (long long)iteration);
+    px_event_note(text);
     if (session->file != NULL) {
         px_run_file_event(session->file, iteration, px_dist_rank(), kind, text);
     }
@@ -202,15 +199,7 @@ static void write_event(void *arg, int64_t iteration, const char *kind, const ch
 px_status px_session_open_file(px_session *session, bool resume)
 {
     PX_TRY(px_agree(make_columns(session)));
-    rank_info *infos = px_alloc_array((size_t)px_dist_size(), sizeof *infos, "the rank map");
-    PX_TRY(px_agree(infos != NULL ? PX_OK : px_error_code()));
-    rank_info *mine = &infos[px_dist_rank()];
-    mine->cpus = session->threads;
-    mine->pid = (int)getpid();
-    snprintf(mine->host, sizeof mine->host, "%s", px_dist_host());
-    px_gather_shares(infos, sizeof *infos, px_dist_size());
-    px_status status = px_agree(px_dist_rank() == 0 ? open_file(session, resume, infos) : PX_OK);
-    px_free(infos);
+    px_status status = px_agree(px_dist_rank() == 0 ? open_file(session, resume) : PX_OK);
     session->trainer.events = (px_event_sink){write_event, session};
     return status;
 }
@@ -242,7 +231,7 @@ px_status px_session_record(px_session *session, int64_t iteration)
     session->stage_seconds += seconds;
     session->row[n++] = seconds;
     session->row[n++] = session->stage_seconds;
-    session->row[n++] = session->stage_seconds * px_dist_size() * session->threads / 3600.0;
+    session->row[n++] = session->stage_seconds * session->cores / 3600.0;
     session->row[n++] = session->writing;
     session->row[n++] = session->evaluating;
     session->row[n++] = session->saving;

@@ -131,6 +131,7 @@ static px_status run_stages(px_run *run)
         }
         session->run = run;
         session->stage = stage;
+        session->number = i;
         session->rewards = &run->rewards[i];
         px_status status = px_session_run(session);
         px_free(session);

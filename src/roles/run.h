@@ -48,10 +48,25 @@ typedef struct px_plan { /* bytes that a rank takes, by role */
     size_t total;
 } px_plan;
 
+typedef struct px_weights { /* weights.c: the policy's weights in memory that a node's ranks share */
+    px_shared shared;
+    size_t block;  /* bytes of a version */
+    int buffers;   /* version s lies in buffer s % buffers */
+} px_weights;
+
+typedef struct px_rank_info { /* for the rank map */
+    int cpus, pid;
+    char host[64];
+} px_rank_info;
+
 /* Everything of one stage while it runs. */
 typedef struct px_session {
     px_run *run;
     const px_stage *stage;
+    int number;                 /* of the stage in the run */
+    px_placement placement;
+    px_rank_info *ranks;        /* [ranks of the job] */
+    int cores;                  /* that the job keeps busy at a time */
     px_stage_rewards *rewards;
     const px_algorithm *algorithm;
     char dir[PX_PATH_MAX];
@@ -68,9 +83,12 @@ typedef struct px_session {
     px_ppo_parts parts;
     px_model model;             /* of lm and rm */
     const char *critic_module;  /* whose weights the critic starts from */
-    px_plan plan;
+    px_plan plan, runner_plan;  /* of a rank that learns; of one that only samples, in split stages */
     char **stop_strings;
     px_trainer trainer;
+    px_weights weights;         /* split stages: these three */
+    px_collect collect;
+    struct px_collector *collector; /* rank 0 */
     /* outputs, rank 0 */
     px_run_file *file;
     px_column *columns, *evaluation_columns; /* algorithm's and ours */
@@ -144,10 +162,16 @@ void px_progress_line(const px_session *session, int64_t iteration);
 void px_phases_print(const px_session *session); /* share of wall time per phase */
 px_status px_table_print(px_run *run);
 
+/* placement.c: the map of ranks. Collective over the job. */
+px_status px_session_ranks(px_session *session);
+
+/* build.c: the sampler of a rank that samples for others. */
+px_sampler_plan px_session_sampler(const px_session *session);
+
 /* driver.c */
 px_status px_session_run(px_session *session);
 /* Refuses what this build cannot run. Local. */
-px_status px_session_check(const px_stage *stage);
+px_status px_session_check(px_session *session);
 void px_session_free(px_session *session);
 
 #endif

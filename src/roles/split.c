@@ -1,0 +1,138 @@
+/* A stage whose ranks have different roles: the core runs it, the others sample for it, and at its end those that still
+ * answer go on together. */
+#include "split.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int smaller(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* About four requests a runner and iteration, none larger than half of what a runner decodes at once. */
+static int prompts_of_request(int prompts, int runners, int slots, int each)
+{
+    int share = (prompts + 4 * runners - 1) / (4 * runners), most = slots / (2 * each);
+    most = most > 1 ? most : 1;
+    return smaller(share, most);
+}
+
+void px_wire_derive(px_wire *wire, const px_session *session)
+{
+    const px_stage *stage = session->stage;
+    double slots = 64.0;
+    px_stage_number(stage, "env_runners.max_slots", &slots);
+    *wire = (px_wire){.stage = session->number,
+                      .room = (int)px_stage_int(stage, "environment.max_completion_tokens"),
+                      .each = (int)px_stage_int(stage, "env_runners.samples_per_prompt"),
+                      .evaluation_each = (int)px_stage_int(stage, "evaluation.samples"),
+                      .in_flight = (int)px_stage_int(stage, "env_runners.max_requests_in_flight_per_env_runner"),
+                      .timeout = px_stage_float(stage, "env_runners.sample_timeout_s")};
+    int prompts = (int)px_stage_int(stage, "training.prompts_per_iteration");
+    wire->prompts = prompts_of_request(prompts, session->placement.env_runners, (int)slots, wire->each);
+    int evaluators = session->placement.evaluators > 0 ? session->placement.evaluators : session->placement.env_runners;
+    wire->evaluation_prompts = prompts_of_request(prompts, evaluators, (int)slots, wire->evaluation_each);
+    int samples = wire->prompts * wire->each, held_out = wire->evaluation_prompts * wire->evaluation_each;
+    size_t most = (size_t)(samples > held_out ? samples : held_out);
+    size_t sizes[] = {most * (sizeof(px_sampled) + (size_t)wire->room * (sizeof(int32_t) + sizeof(float))), PX_PIECE,
+                      PX_TEXT_BYTES, sizeof(int) * (size_t)session->placement.ranks,
+                      sizeof(int64_t) * (size_t)wire->evaluation_prompts, sizeof(int64_t) * (size_t)wire->prompts};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        wire->largest = sizes[i] > wire->largest ? sizes[i] : wire->largest;
+    }
+    wire->largest += sizeof(px_head);
+}
+
+px_status px_regroup(const int *ranks, int count)
+{
+    if (count == px_world_size()) {
+        px_group_all();
+        return PX_OK;
+    }
+    px_rank_lost();
+    return px_group_enter(ranks, count);
+}
+
+/* What both sides need before they part: the policy's shape, and memory for its weights on every node. */
+static px_status open_weights(px_session *session)
+{
+    px_status status = px_session_tokenizer(session);
+    if (status == PX_OK) {
+        status = px_module_plan(session, "policy", PX_HEAD_LM, &session->parts.policy);
+    }
+    PX_TRY(px_agree(status));
+    size_t block = session->parts.policy.block * sizeof(px_real);
+    return px_agree(px_weights_open(&session->weights, block, 1));
+}
+
+/* The end of the stage for everybody, also where the stage failed before it began. */
+static px_status end(px_session *session)
+{
+    const px_placement *placement = &session->placement;
+    int *ranks = px_alloc_array((size_t)placement->ranks, sizeof *ranks, "the ranks that go on");
+    uint8_t *alive = px_alloc_array((size_t)placement->ranks, 1, "the ranks that go on");
+    PX_CHECK(ranks != NULL && alive != NULL);
+    int count = 0;
+    px_phase_set("farewell", 0);
+    if (px_dist_rank() == 0) {
+        px_collector_end(session->collector, alive);
+    }
+    px_bcast(alive, (size_t)placement->ranks, 0);
+    for (int r = 0; r < placement->ranks; r++) {
+        if (alive[r]) {
+            ranks[count++] = r;
+        }
+    }
+    if (px_dist_rank() == 0) {
+        if (count < placement->ranks) {
+            px_log(PX_WARNING, "%d of %d ranks do not answer any more and are left behind", placement->ranks - count,
+                   placement->ranks);
+        }
+        px_collector_regroup(session->collector, ranks, count);
+    }
+    px_status status = px_regroup(ranks, count);
+    px_free(ranks);
+    px_free(alive);
+    return status;
+}
+
+static px_status run_core(px_session *session, px_status (*core)(px_session *session))
+{
+    const px_placement *placement = &session->placement;
+    int *ranks = px_alloc_array((size_t)placement->learners, sizeof *ranks, "the ranks of the core");
+    PX_CHECK(ranks != NULL);
+    for (int r = 0; r < placement->learners; r++) {
+        ranks[r] = r;
+    }
+    px_status entered = px_group_enter(ranks, placement->learners);
+    px_free(ranks);
+    PX_CHECK(entered == PX_OK);
+    session->collect = (px_collect){.run = px_collector_run};
+    px_status status = PX_OK;
+    if (px_dist_rank() == 0) {
+        status = px_collector_create(&session->collector, session);
+        PX_CHECK(status == PX_OK);
+        session->collect.self = session->collector;
+    }
+    status = core(session);
+    px_status ended = end(session);
+    px_collector_destroy(session->collector);
+    session->collector = NULL;
+    return status != PX_OK ? status : ended;
+}
+
+px_status px_session_split(px_session *session, px_status (*core)(px_session *session))
+{
+    px_role role = px_placement_role(&session->placement, px_world_rank());
+    PX_TRY(open_weights(session));
+    px_status status;
+    if (role == PX_ROLE_LEARNER) {
+        status = run_core(session, core);
+    } else {
+        px_group_leave();
+        status = px_env_runner(session);
+    }
+    px_weights_close(&session->weights);
+    return px_agree(status);
+}

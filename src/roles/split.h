@@ -1,0 +1,86 @@
+/* Inside roles: what travels between the driver and the ranks that sample for it.
+ *
+ * The driver hands out requests of a few prompts each; a runner answers each with one batch. A batch is a function of the
+ * weights, the prompts and their places alone, so any runner may answer for any other, and an answer that comes twice or
+ * late is dropped by its key (iteration, prompt). Every message starts with a px_envelope. */
+#ifndef PHALANX_ROLES_SPLIT_H
+#define PHALANX_ROLES_SPLIT_H
+
+#include "run.h"
+
+typedef enum px_wire_kind {
+    PX_READY = 1,  /* runner: prepared */
+    PX_ALIVE,      /* runner: nothing new, still at it */
+    PX_BATCH,      /* runner: head, px_sampled[], ids, log-probabilities */
+    PX_DROPPED,    /* runner: a request that it cannot answer any more: its weights are gone */
+    PX_FAILED,     /* runner: head, the error's text; first: its code */
+    PX_BYE,        /* runner: has seen the end */
+    PX_REQUEST,    /* driver: head, rows of the prompts [count] */
+    PX_WEIGHTS,    /* driver: head, a piece of the weights; first: number of the piece */
+    PX_END,        /* driver: the stage is over */
+    PX_GROUP,      /* driver: head, ranks that go on [count] */
+} px_wire_kind;
+
+typedef struct px_envelope {
+    int32_t kind, stage;     /* stage: number of the stage, so that a late message is not taken for another stage's */
+    int64_t iteration, seq_no;
+    uint64_t hash;           /* of the weights of seq_no */
+    int32_t evaluation;      /* 1: prompts of the evaluation set */
+    int32_t id;              /* of the request */
+    int32_t first, count;    /* prompt slots */
+    int32_t each, pad;       /* samples of a prompt */
+} px_envelope;
+
+typedef struct px_sampled {
+    int32_t length, finish;
+} px_sampled;
+
+enum { PX_PIECE = 1 << 18, PX_MAX_IN_FLIGHT = 16, PX_TEXT_BYTES = 2048 };
+
+/* What both sides derive from the configuration alone. */
+typedef struct px_wire {
+    int stage, room, each, evaluation_each; /* room: tokens of a completion */
+    int prompts, evaluation_prompts;        /* most in a request */
+    int in_flight;                          /* requests at a runner */
+    double timeout;                         /* seconds of silence after which a runner is left out */
+    size_t largest;                         /* bytes of a message */
+} px_wire;
+void px_wire_derive(px_wire *wire, const px_session *session);
+
+/* weights.c */
+/* Collective over all ranks of the job; the status is this rank's own. */
+px_status px_weights_open(px_weights *weights, size_t block, int buffers);
+void px_weights_close(px_weights *weights);
+size_t px_weights_bytes(size_t block, int buffers);
+/* The buffer of a version under construction: nobody takes it for anything until it is sealed. Returns the hash. */
+char *px_weights_begin(px_weights *weights, int64_t seq_no);
+uint64_t px_weights_seal(px_weights *weights, int64_t seq_no);
+/* NULL: that version is not there. */
+const void *px_weights_find(const px_weights *weights, int64_t seq_no);
+
+/* collect.c: the driver's side. */
+typedef struct px_collector px_collector;
+px_status px_collector_create(px_collector **collector, px_session *session);
+/* Room for samples, once the prompt sets are known. */
+px_status px_collector_prepare(px_collector *collector);
+/* What both will allocate. */
+size_t px_collector_bytes(const px_session *session);
+px_status px_collector_run(void *collector, px_trainer *trainer, px_rollout *rollout, int64_t iteration, bool evaluation,
+                           int64_t seq_no, const px_completion **completions, px_collect_report *report);
+/* Tells all that the stage is over; alive[ranks of the job] then says who has answered. */
+void px_collector_end(px_collector *collector, uint8_t *alive);
+/* Tells those of ranks[count] (of the job) that are not of the core who goes on. */
+void px_collector_regroup(px_collector *collector, const int *ranks, int count);
+void px_collector_destroy(px_collector *collector);
+
+/* env_runner.c: the other side. Returns when the driver says so. */
+px_status px_env_runner(px_session *session);
+size_t px_env_runner_bytes(const px_session *session); /* what it allocates beside the sampler */
+
+/* split.c */
+/* Runs a stage on its core, with the other ranks sampling for it. Collective over the job. */
+px_status px_session_split(px_session *session, px_status (*core)(px_session *session));
+/* The ranks of the job that go on after a split stage become the group. Collective over them. */
+px_status px_regroup(const int *ranks, int count);
+
+#endif

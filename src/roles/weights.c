@@ -1,0 +1,61 @@
+/* The policy's weights, once a node. A version is written by one rank and read by the others of the node while they sample;
+ * its number is taken away before a byte of it changes, so that a reader who still finds it afterwards has read one version. */
+#include "split.h"
+
+#include <stdatomic.h>
+
+enum { MAX_BUFFERS = 2, HEADER = 4096 };
+
+typedef struct header {
+    _Atomic int64_t seq_no[MAX_BUFFERS]; /* version + 1; 0: none */
+} header;
+
+static size_t rounded(size_t block)
+{
+    return (block + HEADER - 1) / HEADER * HEADER;
+}
+
+size_t px_weights_bytes(size_t block, int buffers)
+{
+    return HEADER + rounded(block) * (size_t)buffers;
+}
+
+px_status px_weights_open(px_weights *weights, size_t block, int buffers)
+{
+    PX_CHECK(buffers <= MAX_BUFFERS && sizeof(header) <= HEADER);
+    *weights = (px_weights){.block = block, .buffers = buffers};
+    return px_shared_open(&weights->shared, px_weights_bytes(block, buffers));
+}
+
+void px_weights_close(px_weights *weights)
+{
+    px_shared_close(&weights->shared);
+}
+
+static char *buffer(const px_weights *weights, int64_t seq_no)
+{
+    return (char *)weights->shared.data + HEADER + rounded(weights->block) * (size_t)(seq_no % weights->buffers);
+}
+
+char *px_weights_begin(px_weights *weights, int64_t seq_no)
+{
+    header *h = weights->shared.data;
+    atomic_store(&h->seq_no[seq_no % weights->buffers], 0);
+    atomic_thread_fence(memory_order_seq_cst);
+    return buffer(weights, seq_no);
+}
+
+uint64_t px_weights_seal(px_weights *weights, int64_t seq_no)
+{
+    header *h = weights->shared.data;
+    uint64_t hash = px_hash(buffer(weights, seq_no), weights->block, 0);
+    atomic_store(&h->seq_no[seq_no % weights->buffers], seq_no + 1);
+    return hash;
+}
+
+const void *px_weights_find(const px_weights *weights, int64_t seq_no)
+{
+    const header *h = weights->shared.data;
+    atomic_thread_fence(memory_order_seq_cst);
+    return atomic_load(&h->seq_no[seq_no % weights->buffers]) == seq_no + 1 ? buffer(weights, seq_no) : NULL;
+}

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Ranks by role: a split run gives the samples and weights of a colocated one, bit for bit; env runners that stop, die or
+# lie cost their own work alone; what cannot be placed is refused by name.
+# Usage: split.sh PROGRAM. TEST_TRACE=1 tells what is going on.
+set -u
+phalanx=$1
+work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-split-XXXXXX") || exit 1
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
+       OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+failed=0 step=start pid=
+h5diff=$(command -v h5diff || true)
+command -v mpirun > /dev/null || { echo "skipped: no mpirun"; exit 77; }
+
+trace() { [ -z "${TEST_TRACE:-}" ] || echo "$SECONDS s: $step" >&2; }
+fail() { echo "FAILED: $step: $*" >&2; failed=1; }
+ranks_of() { ps -o pid=,comm= --ppid "$1" 2>/dev/null | awk '$2 ~ /^phalanx/ { print $1 }'; }
+cleanup() { # what this script has started and not waited for
+    [ -n "$pid" ] && kill -9 $(ranks_of "$pid") "$pid" 2>/dev/null
+    rm -rf "$work"
+}
+trap cleanup EXIT
+cd "$work" || exit 1
+
+ids() { # SEED LOW HIGH: a list of LOW to HIGH ids from 2 to 31
+    awk -v seed="$1" -v low="$2" -v high="$3" 'BEGIN { srand(seed); n = low + int(rand() * (high - low + 1));
+        for (i = 0; i < n; i++) printf "%s%d", i ? ", " : "", 2 + int(rand() * 30) }'
+}
+for i in $(seq 1 20); do
+    echo "{\"ids\": [$(ids $i 3 14)]}" >> text.jsonl
+    echo "{\"prompt_ids\": [$(ids $((600 + i)) 1 5)]}" >> prompts.jsonl
+done
+cat > base.yaml <<'YAML'
+run: {name: base, dir: base, seed: 3}
+algorithm: pretrain
+rl_module: {policy: {new: {architecture: llama, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2,
+                           vocab_size: 32, max_position_embeddings: 24, initializer_range: 0.3}}}
+data: {train: text.jsonl, max_tokens: 16}
+training: {batch_size: 10, lr: 1.0e-3}
+stop: {steps: 2}
+YAML
+cat > ppo.yaml <<'YAML'
+run: {name: ppo, seed: 5}
+algorithm: ppo
+rl_module: {policy: {path: base/policy}, critic: {same_as: policy}}
+environment: {prompts: prompts.jsonl, max_prompt_tokens: 6, max_completion_tokens: 12, rewards: [{kind: length, target: 4}]}
+env_runners: {samples_per_prompt: 2, sample_timeout_s: 20}
+training: {prompts_per_iteration: 8, num_epochs: 2, minibatch_size: 5, lr: 3.0e-3, critic_lr: 3.0e-3, lr_schedule: constant,
+           kl: {coeff: 0.1, target: 0.5, horizon: 100}}
+evaluation: {evaluation_interval: 2, prompts: prompts.jsonl, num_prompts: 5}
+stop: {iterations: 4}
+YAML
+
+train() { # RANKS DIR [options]: to its end; the exit code is the program's
+    local ranks=$1 dir=$2; shift 2
+    timeout -k 5 100 mpirun -n "$ranks" "$phalanx" train ppo.yaml --run-dir "$dir" "$@" > "$dir.out" 2> "$dir.err" < /dev/null
+}
+runners() { # RUNNERS RANKS DIR [options]
+    local runners=$1 ranks=$2 dir=$3; shift 3
+    train "$ranks" "$dir" --set env_runners.num_env_runners="$runners" "$@"
+}
+good() { "$@" || fail "exit $? of $*: $(cat "$work"/*.err | grep '^phalanx: ' | tail -3)"; }
+same() { # DIR DIR: weights, moments, samples and evaluations are equal bit for bit
+    local part
+    for part in policy critic; do
+        cmp -s "$1/$part/model.safetensors" "$2/$part/model.safetensors" || fail "$part of $1 and $2 differ"
+    done
+    [ -n "$h5diff" ] || return
+    for part in $(h5ls -r "$1/samples-000001.h5" | awk '$2 == "Dataset" && $1 !~ "^/samples/(rank|sample)$" { print $1 }'); do
+        "$h5diff" -q "$1/samples-000001.h5" "$2/samples-000001.h5" "$part" "$part" || fail "$part of $1 and $2 differ"
+    done
+    for part in $(h5ls -r "$1/run.h5/evaluation" | awk '$2 == "Dataset" { print "/evaluation" $1 }'); do
+        "$h5diff" -q "$1/run.h5" "$2/run.h5" "$part" "$part" || fail "$part of $1 and $2 differ"
+    done
+}
+refused() { # CODE TEXT RANKS [options]
+    local code=$1 text=$2 ranks=$3; shift 3
+    train "$ranks" refused "$@"
+    local got=$?
+    [ $got -eq "$code" ] || fail "exit $got, want $code: $(cat refused.err)"
+    [ "$(grep -c '^phalanx: ' refused.err)" = 1 ] && grep -q "$text" refused.err || fail "not one message with '$text': $(cat refused.err)"
+    [ ! -e refused/run.h5 ] || fail "a refused run has a run file"
+}
+event() { # DIR KIND: an event of that kind is in the run file
+    "$phalanx" inspect "$1" events 2> /dev/null | grep -q "$2" || fail "$1 has no event $2: $("$phalanx" inspect "$1" events 2>&1)"
+}
+
+step="a model whose completions end at different lengths"; trace
+"$phalanx" train base.yaml > base.out 2> base.err || fail "$(cat base.err)"
+sed -i 's/"eos_token_id": *[^,}]*/"eos_token_id": [1, 2, 3, 4, 5]/' base/policy/config.json
+grep -q '"eos_token_id": \[1' base/policy/config.json || sed -i '0,/{/s//{ "eos_token_id": [1, 2, 3, 4, 5],/' base/policy/config.json
+rm -f base/policy/generation_config.json
+
+step="split and colocated"; trace
+"$phalanx" train ppo.yaml --run-dir whole > whole.out 2> whole.err || fail "$(cat whole.err)"
+good runners 1 2 two
+same whole two
+good runners 2 4 four
+same whole four
+good runners 3 4 three --set env_runners.max_requests_in_flight_per_env_runner=1
+same whole three
+"$phalanx" inspect four ranks > ranks.txt 2>&1
+[ "$(grep -c env_runner ranks.txt)" = 2 ] && grep -q 'driver+learner' ranks.txt || fail "the rank map: $(cat ranks.txt)"
+
+step="weights between nodes"; trace
+PHALANX_RANKS_PER_NODE=1 good runners 2 4 nodes
+same whole nodes
+
+step="what does not fit is refused"; trace
+refused 78 'env_runners.num_env_runners: 2 of 2 ranks' 2 --set env_runners.num_env_runners=2
+refused 78 'learners.num_learners is 2 and 1 ranks only sample' 2 --set env_runners.num_env_runners=1 --set learners.num_learners=2
+
+exit $failed
