@@ -27,8 +27,8 @@ const char *px_dist_host(void);    /* local */
 /* ---- groups: the ranks that collectives span, at first all of the job ------------------------------------------------- */
 void px_group_all(void);   /* local: all ranks of the job again */
 void px_group_leave(void); /* local: none; collectives of this rank are of it alone */
-/* ranks[count] of the job, ascending, this rank among them. Collective over those ranks alone. */
-px_status px_group_enter(const int *ranks, int count);
+/* ranks[count] of the job, ascending, this rank among them. Collective over those ranks alone, which pass the same tag. */
+px_status px_group_enter(const int *ranks, int count, int tag);
 /* Local: a rank of the job was given up. The job then ends without waiting for it. */
 void px_rank_lost(void);
 

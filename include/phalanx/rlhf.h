@@ -234,6 +234,9 @@ px_moments px_moments_merge(px_moments a, px_moments b); /* Chan et al. 1979 */
  * d loss / d logprob, whether the clipped branch was taken, and the ratio. Log-ratio clamped to +-20. */
 double px_ppo_policy_loss(double logprob, double old_logprob, double advantage, double low, double high, double dual,
                           double *gradient, bool *clipped, double *ratio);
+/* Truncated importance weight min(exp(old - sampler), cap) of a token that older weights sampled: with it the clipped loss
+ * keeps its own reference, the policy before the update (decoupled PPO: Hilton et al. 2022; AReaL, Fu et al. 2025). */
+double px_importance(double old_logprob, double sampler_logprob, double cap);
 /* Clipped value loss, half of the larger square; range 0: not clipped. */
 double px_ppo_value_loss(double value, double old_value, double returns, double range, double *gradient, bool *clipped);
 /* -log sigmoid(chosen - rejected - margin); gradient with respect to chosen (Stiennon et al. 2020). */
@@ -267,6 +270,7 @@ typedef struct px_ppo_config {
     px_missing_eos missing_eos;
     double missing_eos_value, reward_clip; /* clip 0: off */
     double early_stop_kl;                  /* 0: off */
+    double importance_cap;                 /* above 0: samples may be of older weights, see px_importance */
     px_sampling sampling;                  /* temperature, filters, lengths, stop ids */
     const char *const *stop_strings;       /* [stop_string_count] */
     int stop_string_count;
@@ -351,6 +355,7 @@ typedef struct px_update_row { /* one optimizer step of policy and critic, for /
     int64_t first, last; /* places in order */
     double policy_loss, value_loss, policy_norm, critic_norm, policy_lr, critic_lr;
 } px_update_row;
+px_status px_ppo_rows(px_trainer *trainer, int64_t iteration, int64_t *rows); /* prompts of an iteration. Local */
 /* How an iteration (or an evaluation) samples: everything but the prompt and its place. Local. */
 px_sampling px_ppo_sampling(const px_ppo_config *config, uint64_t seed, const char *stage, int64_t iteration, bool evaluation,
                             double evaluation_temperature);

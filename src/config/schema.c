@@ -179,7 +179,8 @@ const px_key px_keys[] = {
      "Requests, of a few prompts each, that an env runner has at a time."},
     {"env_runners.sample_timeout_s", FLOAT, "60.0", NULL, "(0,1e6]", "s", PPO, CHANGE, NULL,
      "An env runner that is silent for longer is left out."},
-    {"env_runners.max_staleness", INT, "0", NULL, "[0,1000]", "", PPO, 0, NULL, "Updates a sample may be behind. 0: synchronous."},
+    {"env_runners.max_staleness", INT, "0", NULL, "[0,32]", "", PPO, 0, NULL, "Iterations that a sample's weights may be behind the learner's. 0: synchronous; above, env runners sample while the "
+     "learners learn."},
     {"env_runners.precision", WORD, "auto", NULL, "auto|f32|bf16", "", PPO, 0, NULL, "auto: as the learners."},
 
     {"training.batch_size", INT, NULL, "sft=32 reward=32", "null|" COUNT, "", DATA, 0, NULL,
@@ -213,6 +214,9 @@ const px_key px_keys[] = {
     {"training.clip_param_high", FLOAT, NULL, NULL, "null|(0,1e6]", "1", PPO, 0, NULL, "Upper clip range. null: clip_param."},
     {"training.dual_clip", FLOAT, NULL, NULL, "null|(1,1e6]", "1", PPO, 0, NULL,
      "Bound of the loss for negative advantages, in units of the advantage. null: off."},
+    {"training.importance_sampling_cap", FLOAT, "2.0", NULL, "[1,1e6]", "1", PPO, 0, NULL,
+     "With env_runners.max_staleness above 0: each token's policy loss is weighed by min(policy before the update / policy that "
+     "sampled, this)."},
     {"training.vf_clip_param", FLOAT, "0.2", NULL, "null|(0,1e9]", "1", PPO, 0, NULL, "Clip range of the value. null: off."},
     {"training.vf_loss_coeff", FLOAT, "1.0", NULL, "[0,1e6]", "1", PPO, 0, NULL, "Weight of the value loss."},
     {"training.entropy_coeff", FLOAT, "0.0", NULL, "[0,1e6]", "1", PPO, 0, NULL, "Weight of the entropy bonus."},

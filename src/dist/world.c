@@ -149,14 +149,13 @@ void px_group_leave(void)
     world.group_size = 1;
 }
 
-px_status px_group_enter(const int *ranks, int count)
+px_status px_group_enter(const int *ranks, int count, int tag)
 {
-    static int entered; /* keeps the makings of two groups apart */
     MPI_Group all, some;
     drop_group();
     MPI_Comm_group(MPI_COMM_WORLD, &all);
     MPI_Group_incl(all, count, ranks, &some);
-    int code = MPI_Comm_create_group(MPI_COMM_WORLD, some, entered++ % 1000, &world.group);
+    int code = MPI_Comm_create_group(MPI_COMM_WORLD, some, tag, &world.group);
     MPI_Group_free(&some);
     MPI_Group_free(&all);
     if (code != MPI_SUCCESS || world.group == MPI_COMM_NULL) {

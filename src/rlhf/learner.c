@@ -119,6 +119,7 @@ static px_status run_leaf(px_learner *learner, const int32_t *tokens, int64_t fr
 {
     memset(grads, 0, learner->model.block * sizeof *grads);
     while (from < to) {
+        px_poll();
         if (px_stop_level() > 0) {
             return PX_STOPPED;
         }

@@ -31,6 +31,7 @@ static px_status forward_logprobs(px_ppo *ppo, px_engine *engine, const px_model
     int next, to;
     px_rollout_mine(rollout, &next, &to);
     while (next < to) {
+        px_poll();
         if (px_stop_level() > 0) {
             return PX_STOPPED;
         }
@@ -51,6 +52,7 @@ static px_status forward_values(px_ppo *ppo, px_engine *engine, const px_model *
     int next, to;
     px_rollout_mine(rollout, &next, &to);
     while (next < to) {
+        px_poll();
         if (px_stop_level() > 0) {
             return PX_STOPPED;
         }

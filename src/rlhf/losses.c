@@ -23,6 +23,11 @@ double px_ppo_policy_loss(double logprob, double old_logprob, double advantage, 
     return loss;
 }
 
+double px_importance(double old_logprob, double sampler_logprob, double cap)
+{
+    return fmin(exp(fmin(old_logprob - sampler_logprob, 20.0)), cap);
+}
+
 double px_ppo_value_loss(double value, double old_value, double returns, double range, double *gradient, bool *clipped)
 {
     double plain = value - returns;

@@ -22,7 +22,8 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     times.generate = px_now() - mark, mark += times.generate;
 
     px_phase_set("logprobs", iteration);
-    PX_TRY(px_logprobs(trainer, rollout, px_softmax_temperature(config->sampling.temperature), !px_compute_row_invariant(), true));
+    bool recompute = config->importance_cap > 0.0 || !px_compute_row_invariant();
+    PX_TRY(px_logprobs(trainer, rollout, px_softmax_temperature(config->sampling.temperature), recompute, true));
     times.reference = px_now() - mark, mark += times.reference;
 
     px_phase_set("score", iteration);
@@ -216,6 +217,19 @@ static void list_buffers(px_ppo *ppo, const px_ppo_config *config, const sizes *
         {(void **)&ppo->updates, steps, sizeof(px_update_row)},
     };
     memcpy(out, all, sizeof all);
+}
+
+px_status px_ppo_rows(px_trainer *trainer, int64_t iteration, int64_t *rows)
+{
+    px_ppo *ppo = trainer->self;
+    int prompts = ppo->config.prompts_per_iteration;
+    for (int slot = 0; slot < prompts; slot++) {
+        rows[slot] = px_order_row(&ppo->order, (iteration - 1) * prompts + slot);
+        if (rows[slot] < 0) {
+            return px_error_code();
+        }
+    }
+    return PX_OK;
 }
 
 px_sampler_plan px_ppo_sampler(const px_ppo_config *config, int samples)

@@ -14,6 +14,7 @@ typedef struct px_ppo {
     px_rollout rollout, evaluation;
     px_collect_report report;  /* of the last rollout, where others sample */
     double kl_coeff;          /* adapted */
+    double updates_before[64]; /* optimizer steps before version v at v % 64 */
     double lifetime_tokens, lifetime_samples, lifetime_updates, weights_seq_no;
     /* scratch, sized once */
     px_ragged ragged;
@@ -73,7 +74,7 @@ void px_rollout_mine(const px_rollout *rollout, int *from, int *to);
 /* Objective and batch statistics into trainer->values. */
 void px_ppo_measure(px_trainer *trainer, const px_rollout *rollout, int64_t iteration, const px_phase_times *times,
                     double started);
-enum { PX_PPO_METRIC_COUNT = 54, PX_PPO_EVALUATION_COUNT = 4 };
+enum { PX_PPO_METRIC_COUNT = 59, PX_PPO_EVALUATION_COUNT = 4 };
 extern const px_metric px_ppo_metrics[PX_PPO_METRIC_COUNT], px_ppo_evaluation_metrics[PX_PPO_EVALUATION_COUNT];
 
 #endif

@@ -50,7 +50,12 @@ const px_metric px_ppo_metrics[PX_PPO_METRIC_COUNT] = {
     {"num_module_steps_trained", "token", "completion tokens passed through the policy loss in this iteration"},
     {"num_module_updates_lifetime", "1", "optimizer steps of the policy so far"},
     {"weights_seq_no", "1", "version of the weights that sampled this iteration"},
-    {"diff_num_grad_updates_vs_sampler_policy", "1", "optimizer steps between the sampling weights and the weights at the update's start"},
+    {"diff_num_grad_updates_vs_sampler_policy", "1", "mean over samples of the optimizer steps between the weights that sampled and those at the update's start"},
+    {"staleness/mean", "1", "mean over samples of the versions between the weights that sampled and those at the update's start"},
+    {"staleness/max", "1", "the largest of them"},
+    {"sampling/importance_sampling_ratio/min", "1", "smallest exp(old - sampler) over tokens, before the cap"},
+    {"sampling/importance_sampling_ratio/mean", "1", "mean exp(old - sampler) over tokens, before the cap"},
+    {"sampling/importance_sampling_ratio/max", "1", "largest exp(old - sampler) over tokens, before the cap"},
     {"num_healthy_workers", "1", "ranks that sample and answer"},
     {"num_remote_worker_restarts", "1", "env runners taken back after they had been left out, so far in this segment"},
     {"tokens_per_s", "token/s", "completion tokens / time of the iteration"},
@@ -159,6 +164,34 @@ static void measure_samples(px_trainer *trainer, const px_rollout *rollout)
     }
 }
 
+/* How far the samples' weights were behind. */
+static void measure_staleness(px_trainer *trainer, const px_rollout *rollout)
+{
+    enum { VERSIONS = sizeof((px_ppo *)NULL)->updates_before / sizeof(double) };
+    px_ppo *ppo = trainer->self;
+    double updates = 0.0, behind = 0.0, most = 0.0, low = INFINITY, high = 0.0, sum = 0.0;
+    int64_t version = (int64_t)ppo->weights_seq_no;
+    ppo->updates_before[version % VERSIONS] = ppo->lifetime_updates;
+    for (int i = 0; i < rollout->samples; i++) {
+        int64_t seq_no = rollout->weights_seq_no[i];
+        updates += ppo->lifetime_updates - ppo->updates_before[seq_no % VERSIONS];
+        behind += (double)(version - seq_no);
+        most = fmax(most, (double)(version - seq_no));
+    }
+    for (int64_t t = 0; t < rollout->tokens; t++) {
+        double ratio = exp((double)rollout->old_logprob[t] - (double)rollout->sampler_logprob[t]);
+        low = fmin(low, ratio);
+        high = fmax(high, ratio);
+        sum += ratio;
+    }
+    px_trainer_set(trainer, "diff_num_grad_updates_vs_sampler_policy", updates / rollout->samples);
+    px_trainer_set(trainer, "staleness/mean", behind / rollout->samples);
+    px_trainer_set(trainer, "staleness/max", most);
+    px_trainer_set(trainer, "sampling/importance_sampling_ratio/min", low);
+    px_trainer_set(trainer, "sampling/importance_sampling_ratio/mean", sum / (double)rollout->tokens);
+    px_trainer_set(trainer, "sampling/importance_sampling_ratio/max", high);
+}
+
 static void measure_counters(px_trainer *trainer, const px_rollout *rollout)
 {
     px_ppo *ppo = trainer->self;
@@ -177,7 +210,6 @@ static void measure_counters(px_trainer *trainer, const px_rollout *rollout)
     px_trainer_set(trainer, "episode", ppo->lifetime_samples);
     px_trainer_set(trainer, "num_module_steps_trained", trained);
     px_trainer_set(trainer, "num_module_updates_lifetime", ppo->lifetime_updates);
-    px_trainer_set(trainer, "diff_num_grad_updates_vs_sampler_policy", 0.0); /* synchronous */
     bool remote = ppo->parts.collect != NULL;
     px_trainer_set(trainer, "num_healthy_workers", remote ? ppo->report.healthy : px_dist_size());
     px_trainer_set(trainer, "num_remote_worker_restarts", ppo->report.restored);
@@ -190,6 +222,7 @@ void px_ppo_measure(px_trainer *trainer, const px_rollout *rollout, int64_t iter
     double seconds = px_now() - started;
     measure_samples(trainer, rollout);
     measure_values(trainer, rollout);
+    measure_staleness(trainer, rollout);
     measure_counters(trainer, rollout);
     px_trainer_set(trainer, "eps", rollout->samples / seconds);
     px_trainer_set(trainer, "tokens_per_s", (double)rollout->tokens / seconds);

@@ -41,6 +41,11 @@ static void policy_rows(void *arg, int first, int count, const px_row_stats *sta
         bool clipped;
         double loss = px_ppo_policy_loss(lp, old, rollout->advantage[token], config->clip_low, config->clip_high,
                                          config->dual_clip, &gradient, &clipped, &ratio);
+        if (config->importance_cap > 0.0) {
+            double importance = px_importance(old, rollout->sampler_logprob[token], config->importance_cap);
+            loss *= importance;
+            gradient *= importance;
+        }
         loss -= config->entropy_coeff * stats[k].entropy;
         if (!config->kl_in_reward) {
             loss += ppo->kl_coeff * px_kl_estimate(config->kl_estimator, lp, ref);
@@ -54,7 +59,9 @@ static void policy_rows(void *arg, int first, int count, const px_row_stats *sta
         sums[PX_SUM_OLD_K3] += expm1(u) - u;
         sums[PX_SUM_RATIO] += ratio;
         sums[PX_SUM_ENTROPY] += stats[k].entropy;
-        sums[PX_SUM_DIFF] = fmax(sums[PX_SUM_DIFF], fabs((float)lp - rollout->sampler_logprob[token]));
+        if (rollout->weights_seq_no[ppo->batch[place]] == (int64_t)ppo->weights_seq_no) {
+            sums[PX_SUM_DIFF] = fmax(sums[PX_SUM_DIFF], fabs((float)lp - rollout->sampler_logprob[token]));
+        }
     }
 }
 

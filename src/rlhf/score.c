@@ -57,6 +57,7 @@ static px_status score_model(px_ppo *ppo, px_reward_model *model, const px_rollo
             for (int k = begin; k < i; k++) {
                 raw[k] = ppo->values[k - begin] - model->model.config.reward_mean;
             }
+            px_poll();
             status = px_stop_level() > 0 ? PX_STOPPED : PX_OK;
         }
     }

@@ -49,7 +49,7 @@ struct px_collector {
     worker *workers;
     int count, node_count, next_id;
     node *nodes;
-    task *jobs;           /* [staleness + 1] of training, then one of evaluation */
+    task *jobs;          /* [staleness + 1] of training, then one of evaluation */
     int job_count;
     struct {
         int64_t seq_no;
@@ -185,6 +185,10 @@ static void take_batch(px_collector *c, worker *w, const px_envelope *head, size
     request *r = find_request(w, head->id);
     task *job = find_job(c, head->evaluation != 0, head->iteration);
     bool known = hash_known(c, head->seq_no, head->hash);
+    bool stale = job != NULL && !job->evaluation && job->iteration - 1 - head->seq_no > c->wire.staleness;
+    if (stale) { /* of a runner that was away: its prompts are sampled again */
+        job = NULL;
+    }
     if (known && batch_fits(c, job, head, bytes)) {
         take_samples(job, w, head);
         w->strikes = 0;
@@ -467,19 +471,40 @@ static void report(const px_collector *c, px_collect_report *out)
     }
 }
 
+static task *job_of(px_collector *c, int64_t iteration, bool evaluation)
+{
+    return &c->jobs[evaluation ? c->job_count - 1 : (int)(iteration % (c->job_count - 1))];
+}
+
+/* What the env runners sample while the core learns: the next iterations, as many as may be stale. */
+static px_status open_ahead(px_collector *c, px_trainer *trainer, int64_t iteration)
+{
+    for (int64_t next = iteration + 1; next <= iteration + c->wire.staleness && next <= c->session->total; next++) {
+        task *job = job_of(c, next, false);
+        if (!job->open) {
+            PX_TRY(px_ppo_rows(trainer, next, job->rows));
+            open_job(job, next, c->session->ppo.prompts_per_iteration, c->wire.each);
+        }
+    }
+    poll_all(c);
+    return PX_OK;
+}
+
 px_status px_collector_run(void *self, px_trainer *trainer, px_rollout *rollout, int64_t iteration, bool evaluation,
                            int64_t seq_no, const px_completion **completions, px_collect_report *out)
 {
     px_collector *c = self;
-    task *job = &c->jobs[evaluation ? c->job_count - 1 : (int)(iteration % (c->job_count - 1))];
+    task *job = job_of(c, iteration, evaluation);
     int each = evaluation ? c->wire.evaluation_each : c->wire.each, prompts = rollout->samples / each;
     c->iteration = iteration;
     c->synch = 0.0;
     publish(c, &trainer->learners[0].learner.model, seq_no);
-    for (int slot = 0; slot < prompts; slot++) {
-        job->rows[slot] = rollout->prompt[slot * each];
+    if (!job->open) {
+        for (int slot = 0; slot < prompts; slot++) {
+            job->rows[slot] = rollout->prompt[slot * each];
+        }
+        open_job(job, iteration, prompts, each);
     }
-    open_job(job, iteration, prompts, each);
     px_status status = wait_for(c, job);
     job->open = false;
     PX_TRY(status);
@@ -487,7 +512,7 @@ px_status px_collector_run(void *self, px_trainer *trainer, px_rollout *rollout,
     memcpy(rollout->weights_seq_no, job->seq_no, sizeof *job->seq_no * (size_t)rollout->samples);
     *completions = job->completions;
     report(c, out);
-    return PX_OK;
+    return evaluation ? PX_OK : open_ahead(c, trainer, iteration);
 }
 
 /* ---- beginning and end ------------------------------------------------------------------------------------------------------- */
@@ -511,7 +536,7 @@ px_status px_collector_create(px_collector **out, px_session *session)
     int *ranks = px_alloc_array((size_t)c->count, sizeof *ranks, "the collector of samples");
     c->workers = px_alloc_array((size_t)c->count, sizeof *c->workers, "the collector of samples");
     c->nodes = px_alloc_array((size_t)placement->ranks, sizeof *c->nodes, "the collector of samples");
-    c->job_count = 2;
+    c->job_count = c->wire.staleness + 2;
     c->jobs = px_alloc_array((size_t)c->job_count, sizeof *c->jobs, "the collector of samples");
     if (ranks == NULL || c->workers == NULL || c->nodes == NULL || c->jobs == NULL) {
         px_free(ranks);
@@ -529,6 +554,9 @@ px_status px_collector_create(px_collector **out, px_session *session)
     }
     px_status status = px_post_open(&c->post, ranks, c->count, c->wire.largest, c->wire.in_flight + 2);
     px_free(ranks);
+    if (c->wire.staleness > 0) {
+        px_poll_set(poll_all, c);
+    }
     return status;
 }
 
@@ -589,7 +617,8 @@ size_t px_collector_bytes(const px_session *session)
     px_wire wire;
     px_wire_derive(&wire, session);
     size_t bytes = px_post_bytes(session->placement.ranks - session->placement.learners, wire.largest, wire.in_flight + 2);
-    for (int evaluation = 0; evaluation < 2; evaluation++) {
+    for (int j = 0; j < wire.staleness + 2; j++) {
+        bool evaluation = j == wire.staleness + 1;
         task none;
         buffer buffers[BUFFERS];
         list_buffers(&none, evaluation ? held_out(session) : session->ppo.prompts_per_iteration,
@@ -604,6 +633,7 @@ size_t px_collector_bytes(const px_session *session)
 /* Everybody is told; those who were answering get some time for their farewell. */
 void px_collector_end(px_collector *c, uint8_t *alive)
 {
+    px_poll_set(NULL, NULL);
     double now = px_now(), grace = c->wire.timeout < 2.0 ? 2.0 : c->wire.timeout > 20.0 ? 20.0 : c->wire.timeout, start = 0.0;
     bool *told = px_alloc_array((size_t)c->count, sizeof *told, "the end of a stage");
     const px_envelope end = head_of(c, PX_END);

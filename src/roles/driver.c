@@ -4,6 +4,7 @@
 #include <math.h>
 #include <omp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,12 +15,12 @@ static int cores_available(void)
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
-/* Ranks of this node that compute at the same time as this one: where roles take turns, only those of its own. */
+/* Ranks of this node that compute at the same time as this one: where roles take turns, those of its own role. */
 static int busy_together(const px_session *session)
 {
     const px_placement *placement = &session->placement;
     int count = 0;
-    if (!placement->split) {
+    if (!placement->split || px_stage_int(session->stage, "env_runners.max_staleness") > 0) {
         return px_dist_local_size();
     }
     bool core = px_placement_role(placement, px_world_rank()) == PX_ROLE_LEARNER;
@@ -137,7 +138,7 @@ static px_status write_status(const px_session *session, const char *state, int6
                             .iteration = iteration,
                             .exit_code = code,
                             .reason = reason,
-                            .resume = code == PX_STOPPED ? session->run->options.command : ""};
+                            .resume = code == PX_STOPPED || code == PX_UNHEALTHY ? session->run->options.command : ""};
     return px_status_write(session->run->dir, &status);
 }
 
@@ -146,6 +147,9 @@ static px_status iterate(px_session *session, int64_t *finished, bool *done)
 {
     int64_t iteration = *finished + 1;
     size_t allocations = px_alloc_count();
+    if (px_fault("rank.die")) {
+        raise(SIGKILL);
+    }
     PX_TRY(session->algorithm->iterate(&session->trainer, iteration));
     px_log(PX_DEBUG, "iteration %lld: %zu allocations", (long long)iteration, px_alloc_count() - allocations);
     session->trainer.dirty = true;
@@ -363,6 +367,17 @@ static px_status prepare_stage(px_session *session)
     return PX_OK;
 }
 
+/* Too few env runners: nothing is wrong with what was learnt, so it is saved like at a stop. */
+static px_status stop_unhealthy(px_session *session, int64_t iteration)
+{
+    char reason[512];
+    snprintf(reason, sizeof reason, "%s", px_error_text());
+    PX_TRY(save_for_stop(session, iteration));
+    px_session_close_file(session, iteration, PX_UNHEALTHY, reason, false);
+    write_status(session, "stopped", iteration, PX_UNHEALTHY, reason);
+    return px_fail(PX_UNHEALTHY, "%s", reason);
+}
+
 static px_status run_stage(px_session *session)
 {
     px_status status = prepare_stage(session);
@@ -382,6 +397,9 @@ static px_status run_stage(px_session *session)
         }
         return px_fail(PX_STOPPED, "stopped by %s; state after iteration %lld of %s is saved, the same command continues",
                        reason, (long long)session->saved, session->algorithm->name);
+    }
+    if (status == PX_UNHEALTHY) {
+        return stop_unhealthy(session, iteration);
     }
     if (status != PX_OK) {
         px_session_close_file(session, iteration, (int)status, px_error_text(), false);

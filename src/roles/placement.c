@@ -103,7 +103,7 @@ static void print(const px_placement *p)
     px_log(PX_INFO, "ranks: %s (rank 0 drives)", line);
 }
 
-/* Roles take turns at the cores, so the job keeps as many busy as the larger side has threads. */
+/* Where roles take turns at the cores, the job keeps as many busy as the larger side has threads. */
 static int busy_cores(const px_session *session)
 {
     int learning = 0, sampling = 0;
@@ -111,6 +111,9 @@ static int busy_cores(const px_session *session)
         bool learns = px_placement_role(&session->placement, r) == PX_ROLE_LEARNER;
         learning += learns ? session->ranks[r].cpus : 0;
         sampling += learns ? 0 : session->ranks[r].cpus;
+    }
+    if (session->placement.split && px_stage_int(session->stage, "env_runners.max_staleness") > 0) {
+        return learning + sampling;
     }
     return learning > sampling ? learning : sampling;
 }

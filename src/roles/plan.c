@@ -117,7 +117,7 @@ static void count_roles(const px_session *session, int *learners, int *samplers)
 
 static size_t shared(const px_session *session)
 {
-    return session->placement.split ? px_weights_bytes(session->parts.policy.block * sizeof(px_real), 1) : 0;
+    return session->placement.split ? px_weights_bytes(session->parts.policy.block * sizeof(px_real), px_session_buffers(session)) : 0;
 }
 
 /* What the ranks of this node still have to allocate, and what they have in the end. */

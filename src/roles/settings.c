@@ -233,6 +233,9 @@ px_status px_settings_ppo(px_session *session, px_ppo_config *config, const px_m
     config->critic_learner = px_settings_learner(session, session->total * steps, px_stage_float(stage, "training.critic_lr"));
     config->policy_learner.max_item = config->policy_learner.max_sequence = length;
     config->critic_learner.max_item = config->critic_learner.max_sequence = length;
+    if (session->placement.split && px_stage_int(stage, "env_runners.max_staleness") > 0) {
+        config->importance_cap = px_stage_float(stage, "training.importance_sampling_cap");
+    }
     px_learner_config *learners[] = {&config->policy_learner, &config->critic_learner};
     for (int i = 0; i < 2; i++) {
         learners[i]->batch_sequences = config->minibatch_size < samples ? config->minibatch_size : samples;

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { TAG_CORE = 1, TAG_AFTER };
+
 static int smaller(int a, int b)
 {
     return a < b ? a : b;
@@ -28,6 +30,7 @@ void px_wire_derive(px_wire *wire, const px_session *session)
                       .each = (int)px_stage_int(stage, "env_runners.samples_per_prompt"),
                       .evaluation_each = (int)px_stage_int(stage, "evaluation.samples"),
                       .in_flight = (int)px_stage_int(stage, "env_runners.max_requests_in_flight_per_env_runner"),
+                      .staleness = (int)px_stage_int(stage, "env_runners.max_staleness"),
                       .timeout = px_stage_float(stage, "env_runners.sample_timeout_s")};
     int prompts = (int)px_stage_int(stage, "training.prompts_per_iteration");
     wire->prompts = prompts_of_request(prompts, session->placement.env_runners, (int)slots, wire->each);
@@ -51,7 +54,13 @@ px_status px_regroup(const int *ranks, int count)
         return PX_OK;
     }
     px_rank_lost();
-    return px_group_enter(ranks, count);
+    return px_group_enter(ranks, count, TAG_AFTER);
+}
+
+/* Who samples while the core learns reads the version before the one that is being written. */
+int px_session_buffers(const px_session *session)
+{
+    return px_stage_int(session->stage, "env_runners.max_staleness") > 0 ? 2 : 1;
 }
 
 /* What both sides need before they part: the policy's shape, and memory for its weights on every node. */
@@ -63,7 +72,7 @@ static px_status open_weights(px_session *session)
     }
     PX_TRY(px_agree(status));
     size_t block = session->parts.policy.block * sizeof(px_real);
-    return px_agree(px_weights_open(&session->weights, block, 1));
+    return px_agree(px_weights_open(&session->weights, block, px_session_buffers(session)));
 }
 
 /* The end of the stage for everybody, also where the stage failed before it began. */
@@ -105,7 +114,7 @@ static px_status run_core(px_session *session, px_status (*core)(px_session *ses
     for (int r = 0; r < placement->learners; r++) {
         ranks[r] = r;
     }
-    px_status entered = px_group_enter(ranks, placement->learners);
+    px_status entered = px_group_enter(ranks, placement->learners, TAG_CORE);
     px_free(ranks);
     PX_CHECK(entered == PX_OK);
     session->collect = (px_collect){.run = px_collector_run};

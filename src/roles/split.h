@@ -42,6 +42,7 @@ typedef struct px_wire {
     int stage, room, each, evaluation_each; /* room: tokens of a completion */
     int prompts, evaluation_prompts;        /* most in a request */
     int in_flight;                          /* requests at a runner */
+    int staleness;                          /* iterations that are sampled ahead */
     double timeout;                         /* seconds of silence after which a runner is left out */
     size_t largest;                         /* bytes of a message */
 } px_wire;
@@ -52,6 +53,7 @@ void px_wire_derive(px_wire *wire, const px_session *session);
 px_status px_weights_open(px_weights *weights, size_t block, int buffers);
 void px_weights_close(px_weights *weights);
 size_t px_weights_bytes(size_t block, int buffers);
+int px_session_buffers(const px_session *session); /* split.c */
 /* The buffer of a version under construction: nobody takes it for anything until it is sealed. Returns the hash. */
 char *px_weights_begin(px_weights *weights, int64_t seq_no);
 uint64_t px_weights_seal(px_weights *weights, int64_t seq_no);

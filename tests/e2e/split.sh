@@ -105,6 +105,88 @@ step="weights between nodes"; trace
 PHALANX_RANKS_PER_NODE=1 good runners 2 4 nodes
 same whole nodes
 
+step="an env runner that stops is left out and taken back"; trace
+PHALANX_FAULT=env_runner.hang:9:3 mpirun -n 4 "$phalanx" train ppo.yaml --run-dir back --set env_runners.num_env_runners=2 \
+    --set env_runners.sample_timeout_s=0.5 --set stop.iterations=120 --set checkpointing.recovery_interval=40 \
+    > back.out 2> back.err < /dev/null &
+pid=$! stopped=
+for turn in $(seq 1 400); do
+    stopped=$(ps -o pid=,stat=,comm= --ppid "$pid" | awk '$2 ~ /^T/ && $3 ~ /^phalanx/ { print $1 }')
+    [ -n "$stopped" ] && break
+    sleep 0.02
+done
+[ -n "$stopped" ] || fail "nobody stopped"
+for turn in $(seq 1 200); do grep -q env_runner_left_out back.err && break; sleep 0.05; done
+kill -CONT $stopped
+wait "$pid" || fail "exit $?: $(tail -3 back.err)"
+pid=
+event back env_runner_left_out
+event back env_runner_back
+"$phalanx" train ppo.yaml --run-dir long --set stop.iterations=120 --set checkpointing.recovery_interval=40 > long.out 2> long.err ||
+    fail "$(cat long.err)"
+cmp -s long/policy/model.safetensors back/policy/model.safetensors || fail "its weights differ"
+"$phalanx" inspect back metrics --csv 2> /dev/null | awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "num_healthy_workers") k = i }
+    NR > 1 { few += $k == 1; all += $k == 2 } END { exit !(few > 0 && all > 0) }' || fail "healthy counts are not in the metrics"
+
+step="one that stops for good does not keep the job"; trace
+PHALANX_FAULT=env_runner.hang:9:3 good runners 2 4 gone --set env_runners.sample_timeout_s=0.5
+same whole gone
+
+step="a batch of weights that were never published is refused"; trace
+PHALANX_FAULT=env_runner.hash:3:2 good runners 2 4 liar
+event liar batch_refused
+same whole liar
+
+step="too few env runners: checkpoint and exit 69"; trace
+PHALANX_FAULT=env_runner.hang:50:1 runners 1 2 few --set env_runners.sample_timeout_s=0.5
+code=$?
+[ $code -eq 69 ] || fail "exit $code, want 69: $(cat few.err)"
+grep -q '^phalanx: 0 of 1 env runners answer' few.err || fail "not said: $(cat few.err)"
+grep -q '"exit_code": 69' few/status.json || fail "status.json: $(cat few/status.json)"
+ls few | grep -Eq 'recovery_|checkpoint_' || fail "nothing was saved: $(ls few)"
+good train 1 few
+same whole few
+
+step="a dead env runner"; trace # the launcher ends the job, or the job ends first
+PHALANX_FAULT=env_runner.die:20:2 runners 2 4 dead
+[ $? -ne 124 ] || fail "hangs"
+grep -q 'post-mortem: a rank died: rank 2 (env_runner, pid .* in phase .* of iteration' dead.err || fail "no post-mortem: $(cat dead.err)"
+good train 2 dead
+same whole dead
+
+step="a dead learner"; trace
+PHALANX_FAULT=rank.die:3:1 runners 2 4 core
+code=$?
+[ $code -ne 124 ] && [ $code -ne 0 ] || fail "exit $code"
+good runners 1 2 core
+same whole core
+if mpirun --version 2>/dev/null | grep -q 'Open MPI) 4'; then
+    step="a launcher that lets survivors go on"; trace
+    begin=$SECONDS
+    PHALANX_FAULT=rank.die:3:1 timeout -k 5 60 mpirun --enable-recovery -n 4 "$phalanx" train ppo.yaml --run-dir alone \
+        --set env_runners.num_env_runners=2 > alone.out 2> alone.err < /dev/null
+    [ $((SECONDS - begin)) -lt 20 ] || fail "takes $((SECONDS - begin)) s to end"
+    grep -q 'post-mortem: a rank died: rank 1 (learner' alone.err || fail "no post-mortem: $(cat alone.err)"
+    PHALANX_FAULT=env_runner.die:20:2 timeout -k 5 60 mpirun --enable-recovery -n 4 "$phalanx" train ppo.yaml --run-dir onward \
+        --set env_runners.num_env_runners=2 > onward.out 2> onward.err < /dev/null || fail "exit $?: $(cat onward.err)"
+    event onward env_runner_died
+    same whole onward
+fi
+
+step="sampling ahead"; trace
+good runners 2 4 ahead --set env_runners.max_staleness=1 --set stop.iterations=8
+PHALANX_FAULT=rank.die:5:0 runners 2 4 killed --set env_runners.max_staleness=1 --set stop.iterations=8
+good runners 2 4 killed --set env_runners.max_staleness=1 --set stop.iterations=8
+for dir in ahead killed; do # what was in flight at the kill is sampled again, and counted once
+    "$phalanx" inspect $dir metrics --csv 2> /dev/null | awk -F, '
+        NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
+        NR > 1 { rows++; tokens += $at["num_env_steps_sampled"]; all = $at["num_env_steps_sampled_lifetime"]
+                 samples = $at["num_episodes_lifetime"]; most = $at["staleness/max"] > most ? $at["staleness/max"] : most }
+        END { if (rows != 8 || tokens != all || samples != 8 * 16 || most != 1) {
+                  print rows " rows, " tokens " tokens of " all ", " samples " samples, staleness " most; exit 1 } }' ||
+        fail "$dir counts wrong"
+done
+
 step="what does not fit is refused"; trace
 refused 78 'env_runners.num_env_runners: 2 of 2 ranks' 2 --set env_runners.num_env_runners=2
 refused 78 'learners.num_learners is 2 and 1 ranks only sample' 2 --set env_runners.num_env_runners=1 --set learners.num_learners=2
