@@ -263,7 +263,11 @@ const px_key px_keys[] = {
     {"reporting.samples.tokens", BOOL, "true", NULL, NULL, "", PPO, CHANGE, NULL, "With every token's numbers."},
     {"reporting.samples.iterations_per_file", INT, "10", NULL, "[1,1000000]", "", PPO, CHANGE, NULL, "Then a new file begins."},
 
-    {"fault_tolerance.min_healthy_env_runners", INT, "1", NULL, "[0,1000000]", "", PPO, 0, NULL, "Fewer: exit 69."},
+    {"fault_tolerance.min_healthy_env_runners", INT, "1", NULL, "[0,1000000]", "", PPO, CHANGE, NULL,
+     "Fewer that answer: checkpoint and exit 69."},
+    {"fault_tolerance.wait_timeout_s", FLOAT, "1800.0", NULL, "[0,1e9]", "s", ALL, CHANGE, NULL,
+     "A rank that waits for longer for the other learners ends the job with a post-mortem and exit 69; longer than any phase "
+     "takes. 0: waits for ever."},
     {"fault_tolerance.max_skipped_steps", INT, "10", NULL, "[0,1000000]", "", ALL, 0, NULL,
      "Optimizer steps in a row that may be skipped for a gradient that is not finite, or batches without any score; then "
      "exit 80."},

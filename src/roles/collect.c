@@ -612,11 +612,18 @@ px_status px_collector_prepare(px_collector *c)
     return alloc_job(&c->jobs[c->job_count - 1], held_out(c->session), c->wire.evaluation_each, c->wire.room);
 }
 
+size_t px_collector_boxes(const px_session *session)
+{
+    px_wire wire;
+    px_wire_derive(&wire, session);
+    return px_post_bytes(session->placement.ranks - session->placement.learners, wire.largest, wire.in_flight + 2);
+}
+
 size_t px_collector_bytes(const px_session *session)
 {
     px_wire wire;
     px_wire_derive(&wire, session);
-    size_t bytes = px_post_bytes(session->placement.ranks - session->placement.learners, wire.largest, wire.in_flight + 2);
+    size_t bytes = 0;
     for (int j = 0; j < wire.staleness + 2; j++) {
         bool evaluation = j == wire.staleness + 1;
         task none;

@@ -150,6 +150,9 @@ static px_status iterate(px_session *session, int64_t *finished, bool *done)
     if (px_fault("rank.die")) {
         raise(SIGKILL);
     }
+    if (px_fault("rank.hang")) {
+        raise(SIGSTOP);
+    }
     PX_TRY(session->algorithm->iterate(&session->trainer, iteration));
     px_log(PX_DEBUG, "iteration %lld: %zu allocations", (long long)iteration, px_alloc_count() - allocations);
     session->trainer.dirty = true;
@@ -422,6 +425,7 @@ px_status px_session_run(px_session *session)
     PX_TRY(px_agree(px_session_check(session)));
     session->threads = choose_threads(session);
     omp_set_num_threads(session->threads); /* not all cores for each rank of the node */
+    px_deadline_set(px_stage_float(stage, "fault_tolerance.wait_timeout_s"));
     px_role_set(px_role_name(&session->placement, px_world_rank()),
                 px_placement_role(&session->placement, px_world_rank()) != PX_ROLE_LEARNER);
     PX_TRY(px_stage_dir(session->run, stage, session->dir, sizeof session->dir));

@@ -311,7 +311,10 @@ static px_status prepare(runner *r)
     PX_TRY(px_buf_reserve(&r->batch, r->wire.largest));
     r->policy = session->parts.policy;
     r->policy.borrowed = true;
-    return px_sampler_create(&r->sampler, &plan, &session->ppo, &session->parts.policy.config, session->tokenizer);
+    px_alloc_eager(true);
+    px_status status = px_sampler_create(&r->sampler, &plan, &session->ppo, &session->parts.policy.config, session->tokenizer);
+    px_alloc_eager(false);
+    return status;
 }
 
 size_t px_env_runner_bytes(const px_session *session)

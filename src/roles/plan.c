@@ -55,7 +55,8 @@ static size_t add_ppo(px_plan *plan, const px_session *session)
     if (parts->collect == NULL) {
         add(plan, "sampler", m.cache + m.generator, "keys and values %.1f, the rest %.1f", mib(m.cache), mib(m.generator));
     } else if (px_dist_rank() == 0) {
-        add(plan, "messages", px_collector_bytes(session), "to and from the ranks that sample, their samples");
+        add(plan, "collector", px_collector_bytes(session) + (session->collector == NULL ? px_collector_boxes(session) : 0),
+            "samples of the env runners");
     }
     add(plan, "rollout", m.rollout, "samples, log-probabilities, values, advantages");
     return m.scratch;
@@ -93,7 +94,8 @@ void px_plan_fill(px_session *session)
     add(plan, "data", px_alloc_live(), "token ids, tokenizer, configuration: already there");
     if (session->placement.split) {
         add_runner(runner, session);
-        add(runner, "data", px_alloc_live(), "token ids, tokenizer, configuration: already there");
+        add(runner, "data", px_alloc_live() - (session->collector != NULL ? px_collector_boxes(session) : 0),
+            "token ids, tokenizer, configuration: already there");
     }
 }
 

@@ -65,7 +65,8 @@ typedef struct px_collector px_collector;
 px_status px_collector_create(px_collector **collector, px_session *session);
 /* Room for samples, once the prompt sets are known. */
 px_status px_collector_prepare(px_collector *collector);
-/* What both will allocate. */
+/* What the first allocates for messages, and the second for samples. */
+size_t px_collector_boxes(const px_session *session);
 size_t px_collector_bytes(const px_session *session);
 px_status px_collector_run(void *collector, px_trainer *trainer, px_rollout *rollout, int64_t iteration, bool evaluation,
                            int64_t seq_no, const px_completion **completions, px_collect_report *report);

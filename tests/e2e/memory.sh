@@ -97,6 +97,9 @@ anonymous() {
     done 2>/dev/null < "/proc/$1/status"
 }
 
+# The same with one rank that only samples: what it takes beside the node's copy of the weights.
+{ cat "$dir/ppo.yaml"; echo 'env_runners: {num_env_runners: 1}'; } > "$dir/split.yaml"
+
 # measure NAME RANKS LOG: peak of anonymous bytes of every rank less what it had before the first allocation, MiB
 measure() {
     local name=$1 ranks=$2 log=$dir/$1.$2.log launcher=() before=() peak=() pid
@@ -112,7 +115,7 @@ measure() {
             anonymous "$pid"
             [ -n "$now" ] || continue
             if [ -z "$planned" ]; then
-                planned=$(awk '$1 == "a" && $2 == "rank" {print $3}' "$log")
+                planned=$(awk '$1 == "a" && ($2 == "rank" || $2 == "learner") {print $3}' "$log")
                 [ -z "$planned" ] && before[$pid]=$now
             fi
             [ "$now" -gt "${peak[$pid]:-0}" ] && peak[$pid]=$now
@@ -124,10 +127,13 @@ measure() {
     if [ $code -ne 0 ]; then
         echo "FAILED: $name on $ranks ranks ends with $code"; tail -5 "$log"; failed=1; return
     fi
+    local last=$(printf '%s\n' "${!peak[@]}" | sort -n | tail -1)
     if [ "${#peak[@]}" -ne "$ranks" ]; then
         echo "FAILED: $name on $ranks ranks: ${#peak[@]} processes were seen"; failed=1
     fi
-    for pid in "${!peak[@]}"; do
+    for pid in "${!peak[@]}"; do # launched in the order of their ranks: the one that samples comes last
+        [ "$name" = split ] && planned=$(awk -v a="a learner" -v b="an env runner" -v last="$last" -v pid="$pid" \
+            'index($0, pid == last ? b : a) {print $(pid == last ? 4 : 3); exit}' "$log")
         awk -v name="$name" -v ranks="$ranks" -v plan="$planned" -v peak="${peak[$pid]}" -v before="${before[$pid]:-0}" 'BEGIN {
             used = (peak - before) / 1024; share = used / plan
             good = share < 1.05 && share > 0.95
@@ -139,7 +145,7 @@ measure() {
 }
 
 [ "${2:-}" = small ] && exit $failed
-for run in ${2:-sft:1 reward:1 ppo:1 sft:2}; do
+for run in ${2:-sft:1 reward:1 ppo:1 sft:2 split:2}; do
     measure "${run%:*}" "${run#*:}"
     rm -rf "$dir"/run.*
 done

@@ -137,6 +137,30 @@ PHALANX_FAULT=env_runner.hash:3:2 good runners 2 4 liar
 event liar batch_refused
 same whole liar
 
+step="a stop while others sample"; trace
+mpirun -n 4 "$phalanx" train ppo.yaml --run-dir stop --set env_runners.num_env_runners=2 --set stop.iterations=120 \
+    --set checkpointing.recovery_interval=40 > stop.out 2> stop.err < /dev/null &
+pid=$!
+for turn in $(seq 1 400); do grep -q '^ppo 5/' stop.err && break; sleep 0.02; done
+kill -USR1 "$pid" # mpirun passes it on
+wait "$pid"
+code=$?
+pid=
+[ $code -eq 75 ] || fail "exit $code, want 75: $(tail -3 stop.err)"
+good train 1 stop --set stop.iterations=120 --set checkpointing.recovery_interval=40 # colocated from here on
+cmp -s long/policy/model.safetensors stop/policy/model.safetensors || fail "its weights differ"
+
+step="a rank that hangs ends the job by the deadline"; trace
+begin=$SECONDS
+PHALANX_FAULT=rank.hang:3:1 runners 2 4 stuck --set fault_tolerance.wait_timeout_s=2
+[ $? -eq 69 ] || fail "exit $?, want 69"
+[ $((SECONDS - begin)) -lt 20 ] || fail "takes $((SECONDS - begin)) s to end"
+grep -q 'no answer from the other ranks after a wait of 2 s' stuck.err &&
+    grep -q 'rank 1 (learner, pid .* of iteration [23] for' stuck.err ||
+    fail "no post-mortem: $(cat stuck.err)"
+good runners 1 2 stuck
+same whole stuck
+
 step="too few env runners: checkpoint and exit 69"; trace
 PHALANX_FAULT=env_runner.hang:50:1 runners 1 2 few --set env_runners.sample_timeout_s=0.5
 code=$?

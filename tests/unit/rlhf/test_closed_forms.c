@@ -381,6 +381,27 @@ static void aggregation(void **state)
     near(aggregate(PX_TOKEN_MEAN, ranks, 2, 0), 3.2, 1e-14);
 }
 
+/* Decoupled PPO: sampler -1, policy before the update -1.2; now -1.1, advantage 1 */
+static void importance_is_truncated(void **state)
+{
+    (void)state;
+    double gradient, ratio, weight = px_importance(-1.2, -1.0, 2.0);
+    bool clipped;
+    near(weight, 0.818731, SIX);
+    double loss = px_ppo_policy_loss(-1.1, -1.2, 1.0, 0.2, 0.2, 0.0, &gradient, &clipped, &ratio);
+    near(ratio, 1.105171, SIX);
+    near(weight * loss, -0.904837, SIX);
+    near(px_importance(-1.0, -2.0, 2.0), 2.0, 1e-15);
+    near(px_importance(-1.0, -1.0, 2.0), 1.0, 0.0);
+    /* E under the sampler of the untruncated weight is 1 */
+    const double policy[3] = {0.5, 0.3, 0.2}, sampler[3] = {0.4, 0.4, 0.2};
+    double mean = 0.0;
+    for (int i = 0; i < 3; i++) {
+        mean += sampler[i] * px_importance(log(policy[i]), log(sampler[i]), 1e6);
+    }
+    near(mean, 1.0, 1e-14);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -393,6 +414,7 @@ int main(void)
         cmocka_unit_test(policy_gradients_are_slopes), cmocka_unit_test(ratios_stay_finite),
         cmocka_unit_test(value_loss_by_branch),       cmocka_unit_test(value_gradients_are_slopes),
         cmocka_unit_test(bradley_terry),              cmocka_unit_test(aggregation),
+        cmocka_unit_test(importance_is_truncated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
