@@ -88,15 +88,23 @@ static int attend(supervision *s, pid_t pid)
 
 /* ---- between two starts ------------------------------------------------------------------------------------------ */
 
-/* What status.json says of the run: " (stage ppo after iteration 12, failed: ...)". */
-static void describe_run(const char *dir, char out[512])
+static json_t *read_status(const char *dir)
 {
     char path[PX_PATH_MAX];
     json_t *json = NULL;
-    out[0] = '\0';
     if (dir == NULL || px_path_join(path, sizeof path, dir, "status.json") != PX_OK || !px_file_exists(path) ||
         px_json_read(path, &json) != PX_OK) {
         px_error_clear();
+    }
+    return json;
+}
+
+/* What status.json says of the run: "; the run is at iteration 12 of stage ppo, state failed: ...". */
+static void describe_run(const char *dir, char out[512])
+{
+    json_t *json = read_status(dir);
+    out[0] = '\0';
+    if (json == NULL) {
         return;
     }
     const char *state = json_string_value(json_object_get(json, "state"));
@@ -152,12 +160,28 @@ static px_status requeue(void)
                                    "where the site forbids requeueing", id);
     }
     fprintf(stderr, "phalanx: supervise: job %s goes back into the queue and continues from there\n", id);
-    sleep(120); /* Slurm ends us before */
+    sigset_t end; /* Slurm ends us: leaving earlier would look like a failure */
+    sigemptyset(&end);
+    sigaddset(&end, SIGTERM);
+    sigtimedwait(&end, NULL, &(struct timespec){.tv_sec = 120});
     return PX_STOPPED;
+}
+
+/* A run that its user stopped by a file STOP stays stopped. */
+static bool was_told_to_stay(const supervision *s)
+{
+    json_t *json = read_status(s->run_dir);
+    const char *reason = json_string_value(json_object_get(json, "reason"));
+    bool told = s->asked == 0 && reason != NULL && strstr(reason, "STOP") != NULL;
+    json_decref(json);
+    return told;
 }
 
 static px_status stopped(const supervision *s)
 {
+    if (strcmp(s->on_stop, "exit") != 0 && was_told_to_stay(s)) {
+        return px_fail(PX_STOPPED, "stopped by its file STOP: the job is not continued; submit it again to go on");
+    }
     if (strcmp(s->on_stop, "requeue") == 0) {
         return requeue();
     }
