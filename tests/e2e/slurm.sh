@@ -70,7 +70,7 @@ rank_pid() { # DIR RANK: its process
 }
 
 # The limit comes 45 s or more after USR1: the longest wait, so it goes first and is looked at last.
-limit=$(submit --run-dir limit --time 1 --nodes 1 --set stop.iterations=200)
+limit=$(submit --run-dir limit --time 1 --nodes 1 --set stop.iterations=350)
 "$phalanx" train run.yaml --run-dir reference > reference.log 2>&1 || fail "reference: $(cat reference.log)"
 
 # ---- a rank is killed: the step ends, the supervisor starts it again within the same job ----
