@@ -57,9 +57,7 @@ static px_status number_nodes(void)
 {
     int leader = world.rank, count = 0;
     world.nodes = px_alloc_array((size_t)world.size, sizeof *world.nodes, "the nodes of the ranks");
-    if (world.nodes == NULL) {
-        return px_error_code();
-    }
+    PX_TRY(px_agree(world.nodes != NULL ? PX_OK : px_error_code()));
     MPI_Bcast(&leader, 1, MPI_INT, 0, world.node);
     MPI_Allgather(&leader, 1, MPI_INT, world.nodes, 1, MPI_INT, MPI_COMM_WORLD);
     for (int r = 0; r < world.size; r++) {
@@ -86,7 +84,7 @@ px_status px_dist_start(int *argc, char ***argv)
     px_group_all();
     px_log_identity(world.rank, world.size);
     px_bug_hook_set(abort_job);
-    PX_TRY(px_agree(number_nodes()));
+    PX_TRY(number_nodes());
     return px_agree(px_board_open());
 }
 
@@ -114,6 +112,10 @@ int px_dist_finish(px_status status)
         px_board_leave();
         if (world.lost && world.rank == 0) { /* MPI_Finalize would wait for a rank that does not answer */
             MPI_Abort(MPI_COMM_WORLD, (int)status);
+        }
+        if (world.lost) { /* the launcher is about to end this process */
+            sleep(10);
+            _exit((int)status);
         }
         MPI_Finalize();
         world.launched = false;

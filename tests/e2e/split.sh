@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Ranks by role: a split run gives the samples and weights of a colocated one, bit for bit; env runners that stop, die or
 # lie cost their own work alone; what cannot be placed is refused by name.
-# Usage: split.sh PROGRAM. TEST_TRACE=1 tells what is going on.
+# Usage: split.sh PROGRAM [RUNS [SEED]]. With RUNS only that many runs in which a random rank is killed or stopped at a
+# random moment, and which are started again until they are done. TEST_TRACE=1 tells what is going on.
 set -u
-phalanx=$1
+phalanx=$1 runs=${2:-0} seed=${3:-1}
 work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-split-XXXXXX") || exit 1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
        OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
@@ -90,6 +91,45 @@ sed -i 's/"eos_token_id": *[^,}]*/"eos_token_id": [1, 2, 3, 4, 5]/' base/policy/
 grep -q '"eos_token_id": \[1' base/policy/config.json || sed -i '0,/{/s//{ "eos_token_id": [1, 2, 3, 4, 5],/' base/policy/config.json
 rm -f base/policy/generation_config.json
 
+# One run of 60 iterations with faults, at most 3; then without. What it loses is bounded by the recovery slots.
+faulty() { # NUMBER
+    local dir=fault$1 attempt code victim signal moment
+    RANDOM=$((seed * 1000 + $1))
+    for attempt in 1 2 3 4; do
+        mpirun -n 4 "$phalanx" train ppo.yaml --run-dir "$dir" --set env_runners.num_env_runners=2 \
+            --set env_runners.sample_timeout_s=1 --set fault_tolerance.wait_timeout_s=4 --set stop.iterations=60 \
+            > "$dir.out" 2> "$dir.err" < /dev/null &
+        pid=$!
+        if [ $attempt -lt 4 ]; then
+            moment=$((RANDOM % 170 + 40)) victim=$((RANDOM % 4 + 1)) signal=$([ $((RANDOM % 2)) = 0 ] && echo KILL || echo STOP)
+            sleep "$(awk -v m=$moment 'BEGIN { print m / 100 }')"
+            victim=$(ranks_of "$pid" | sed -n ${victim}p)
+            [ -n "$victim" ] && kill -s "$signal" "$victim" 2> /dev/null
+        fi
+        for moment in $(seq 1 300); do kill -0 "$pid" 2> /dev/null || break; sleep 0.1; done
+        if kill -0 "$pid" 2> /dev/null; then
+            fail "run $1, attempt $attempt hangs after $signal: $(tail -3 "$dir.err")"
+            kill -9 $(ranks_of "$pid") "$pid"
+        fi
+        wait "$pid" 2> /dev/null
+        code=$?
+        pid=
+        step="seed $seed, run $1, attempt $attempt: $signal, exit $code"; trace
+        [ $code -eq 0 ] && break
+    done
+    [ $code -eq 0 ] || fail "run $1 is not done after $attempt attempts: exit $code"
+    for part in policy critic; do
+        cmp -s "$part.want" "$dir/$part/model.safetensors" || fail "run $1: its $part differs"
+    done
+    rm -rf "$dir"
+}
+if [ "$runs" -gt 0 ]; then
+    "$phalanx" train ppo.yaml --run-dir want --set stop.iterations=60 > want.out 2>&1 || fail "$(cat want.out)"
+    for part in policy critic; do cp want/$part/model.safetensors $part.want; done
+    for number in $(seq 1 "$runs"); do faulty "$number"; done
+    exit $failed
+fi
+
 step="split and colocated"; trace
 "$phalanx" train ppo.yaml --run-dir whole > whole.out 2> whole.err || fail "$(cat whole.err)"
 good runners 1 2 two
@@ -107,7 +147,7 @@ same whole nodes
 
 step="an env runner that stops is left out and taken back"; trace
 PHALANX_FAULT=env_runner.hang:9:3 mpirun -n 4 "$phalanx" train ppo.yaml --run-dir back --set env_runners.num_env_runners=2 \
-    --set env_runners.sample_timeout_s=0.5 --set stop.iterations=120 --set checkpointing.recovery_interval=40 \
+    --set env_runners.sample_timeout_s=0.5 --set stop.iterations=600 --set checkpointing.recovery_interval=40 \
     > back.out 2> back.err < /dev/null &
 pid=$! stopped=
 for turn in $(seq 1 400); do
@@ -122,7 +162,7 @@ wait "$pid" || fail "exit $?: $(tail -3 back.err)"
 pid=
 event back env_runner_left_out
 event back env_runner_back
-"$phalanx" train ppo.yaml --run-dir long --set stop.iterations=120 --set checkpointing.recovery_interval=40 > long.out 2> long.err ||
+"$phalanx" train ppo.yaml --run-dir long --set stop.iterations=600 --set checkpointing.recovery_interval=40 > long.out 2> long.err ||
     fail "$(cat long.err)"
 cmp -s long/policy/model.safetensors back/policy/model.safetensors || fail "its weights differ"
 "$phalanx" inspect back metrics --csv 2> /dev/null | awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "num_healthy_workers") k = i }
@@ -138,7 +178,7 @@ event liar batch_refused
 same whole liar
 
 step="a stop while others sample"; trace
-mpirun -n 4 "$phalanx" train ppo.yaml --run-dir stop --set env_runners.num_env_runners=2 --set stop.iterations=120 \
+mpirun -n 4 "$phalanx" train ppo.yaml --run-dir stop --set env_runners.num_env_runners=2 --set stop.iterations=600 \
     --set checkpointing.recovery_interval=40 > stop.out 2> stop.err < /dev/null &
 pid=$!
 for turn in $(seq 1 400); do grep -q '^ppo 5/' stop.err && break; sleep 0.02; done
@@ -147,7 +187,7 @@ wait "$pid"
 code=$?
 pid=
 [ $code -eq 75 ] || fail "exit $code, want 75: $(tail -3 stop.err)"
-good train 1 stop --set stop.iterations=120 --set checkpointing.recovery_interval=40 # colocated from here on
+good train 1 stop --set stop.iterations=600 --set checkpointing.recovery_interval=40 # colocated from here on
 cmp -s long/policy/model.safetensors stop/policy/model.safetensors || fail "its weights differ"
 
 step="a rank that hangs ends the job by the deadline"; trace
