@@ -56,8 +56,8 @@ static void find_node(void)
 static px_status number_nodes(void)
 {
     int leader = world.rank, count = 0;
-    world.nodes = px_alloc_array((size_t)world.size, sizeof *world.nodes, "the nodes of the ranks");
-    PX_TRY(px_agree(world.nodes != NULL ? PX_OK : px_error_code()));
+    world.nodes = calloc((size_t)world.size, sizeof *world.nodes); /* errors can be agreed on only from here on */
+    PX_CHECK(world.nodes != NULL);
     MPI_Bcast(&leader, 1, MPI_INT, 0, world.node);
     MPI_Allgather(&leader, 1, MPI_INT, world.nodes, 1, MPI_INT, MPI_COMM_WORLD);
     for (int r = 0; r < world.size; r++) {
