@@ -79,7 +79,7 @@ typedef struct px_row {
     const int32_t *rejected;  /* PAIRS: prompt + rejected */
     int rejected_length;
     double margin;            /* PAIRS: 0 unless given */
-    const char *json;         /* the record's own text, one JSON object, for rule rewards and exec; NUL-terminated */
+    const char *json;         /* PROMPTS: the record's own text, one JSON object, for rewards; NUL-terminated */
     int json_length;
 } px_row;
 
@@ -93,6 +93,7 @@ typedef struct px_data_options {
     int vocab_size;              /* ids must be below it; 0: not checked */
     int32_t eos_id;              /* appended to plain completions and texts that lack it; -1: none */
     bool add_bos;                /* put BOS in front where the tokenizer's own post-processor would */
+    const char *cache;           /* directory: rows lie in files there, made once and mapped; NULL: in memory */
 } px_data_options;
 
 typedef struct px_dataset px_dataset;
@@ -153,8 +154,9 @@ typedef struct px_order {
     bool shuffle;
     px_rng rng;
     int64_t epoch;    /* of the cached permutation; -1: none */
-    int64_t *permutation;
+    int64_t *permutation; /* NULL: epochs of more than 2^22 places, whose places are computed */
 } px_order;
+size_t px_order_bytes(const px_part *parts, int count, bool shuffle);
 /* parts: borrowed until px_order_free. */
 px_status px_order_init(px_order *order, const px_part *parts, int part_count, bool shuffle, px_rng rng);
 void px_order_free(px_order *order);

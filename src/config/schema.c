@@ -141,6 +141,9 @@ const px_key px_keys[] = {
      "Rows {prompt, completion} whose mean score becomes 0 at the end. null: the chosen sides of the pairs."},
     {"data.max_tokens", INT, "1024", NULL, TOKENS, "token", DATA, 0, NULL,
      "Longer rows are cut at the end; pairs with a longer side are dropped."},
+    {"data.memory_mib", INT, "256", NULL, "[0,1000000000]", "MiB", ALL, CHANGE, NULL,
+     "Data sets whose files are larger do not stay in memory: they become token ids once, in files below cache/ of the run "
+     "directory (4 bytes a token; of prompts the records too), and are read from there. The result is the same."},
     {"data.packing", BOOL, "true", NULL, NULL, "", LM, 0, NULL,
      "Put several rows in a sequence of max_tokens; none attends to another."},
     {"data.shuffle", BOOL, "true", NULL, NULL, "", DATA, 0, NULL, "Visit the rows in a new random order in each epoch."},

@@ -13,8 +13,9 @@ typedef struct piece {
 
 typedef struct lm {
     px_lm_config config;
-    piece *pieces;
+    int64_t *before;      /* [rows / STRIDE + 1] pieces before every STRIDE-th row */
     int64_t piece_count;
+    int32_t shortest;     /* piece */
     px_part *parts;       /* pieces of each file, with its weight */
     px_order order;
     double cursor;        /* pieces taken so far, over all epochs */
@@ -30,12 +31,17 @@ typedef struct lm {
 } lm;
 
 enum { STATS = 2 }; /* per item: sum of negative log-likelihoods, target tokens */
+enum { STRIDE = 64 }; /* rows that are searched for a piece: a table of all pieces would not stay small */
 
 static int target_count(const px_row *row, const piece *p)
 {
-    int count = 0;
-    for (int t = p->offset + 1; t < p->offset + p->length; t++) {
-        count += row->mask != NULL ? row->mask[t] : t >= row->prompt_length;
+    int count = 0, first = p->offset + 1, end = p->offset + p->length;
+    if (row->mask == NULL) {
+        first = row->prompt_length > first ? row->prompt_length : first;
+        return end > first ? end - first : 0;
+    }
+    for (int t = first; t < end; t++) {
+        count += row->mask[t];
     }
     return count;
 }
@@ -52,8 +58,8 @@ static void add_sequence(px_ragged *ragged, const px_row *row, const piece *p, i
 }
 
 /* Texts longer than max_tokens become pieces of max_tokens; a last piece of one token has nothing to predict. Returns how
- * many a row gives, and fills them in unless out is NULL. */
-static int64_t cut_row(const px_lm_config *config, int64_t r, piece *out)
+ * many a row gives; *wanted becomes the one with number `which`. */
+static int64_t cut_row(const px_lm_config *config, int64_t r, int64_t which, piece *wanted, int32_t *shortest)
 {
     px_row row;
     int64_t n = 0;
@@ -61,10 +67,11 @@ static int64_t cut_row(const px_lm_config *config, int64_t r, piece *out)
     for (int at = 0, limit = config->max_tokens; at < row.length; at += limit) {
         piece p = {r, at, row.length - at < limit ? row.length - at : limit};
         if (p.length >= 2 && target_count(&row, &p) > 0) {
-            if (out != NULL) {
-                out[n] = p;
+            if (n++ == which) {
+                *wanted = p;
+                return n;
             }
-            n++;
+            *shortest = p.length < *shortest ? p.length : *shortest;
         }
         if (!config->pieces) {
             break;
@@ -73,46 +80,58 @@ static int64_t cut_row(const px_lm_config *config, int64_t r, piece *out)
     return n;
 }
 
-static px_status make_pieces(lm *self, px_rng rng)
+static px_status count_pieces(lm *self, px_rng rng)
 {
     const px_lm_config *config = &self->config;
+    int64_t rows = px_dataset_count(config->train);
     int files;
-    const px_part *rows = px_dataset_parts(config->train, &files);
+    const px_part *parts = px_dataset_parts(config->train, &files);
     self->parts = px_alloc_array((size_t)files, sizeof *self->parts, "the files of the training texts");
-    if (self->parts == NULL) {
+    self->before = px_alloc_array((size_t)(rows / STRIDE + 1), sizeof *self->before, "the pieces of the training texts");
+    if (self->parts == NULL || self->before == NULL) {
         return px_error_code();
     }
+    self->shortest = INT32_MAX;
     for (int64_t f = 0, r = 0; f < files; f++) {
-        self->parts[f].weight = rows[f].weight;
-        for (int64_t end = r + rows[f].count; r < end; r++) {
-            self->parts[f].count += cut_row(config, r, NULL);
+        self->parts[f].weight = parts[f].weight;
+        for (int64_t end = r + parts[f].count; r < end; r++) {
+            if (r % STRIDE == 0) {
+                self->before[r / STRIDE] = self->piece_count;
+            }
+            int64_t n = cut_row(config, r, -1, NULL, &self->shortest);
+            self->parts[f].count += n;
+            self->piece_count += n;
         }
-        self->piece_count += self->parts[f].count;
     }
     if (self->piece_count == 0) {
         return px_fail(PX_DATA, "the training data has no row with a token to predict");
     }
-    self->pieces = px_alloc_array((size_t)self->piece_count, sizeof(piece), "the pieces of the training texts");
-    if (self->pieces == NULL) {
-        return px_error_code();
+    return px_order_init(&self->order, self->parts, files, config->shuffle, rng);
+}
+
+static piece find_piece(const lm *self, int64_t number)
+{
+    int64_t low = 0, high = (px_dataset_count(self->config.train) - 1) / STRIDE;
+    while (low < high) { /* the last entry that is not above */
+        int64_t middle = (low + high + 1) / 2;
+        if (self->before[middle] <= number) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
     }
-    for (int64_t r = 0, n = 0; r < px_dataset_count(config->train); r++) {
-        n += cut_row(config, r, self->pieces + n);
+    int64_t which = number - self->before[low];
+    int32_t unused = 0;
+    piece found = {0};
+    for (int64_t r = low * STRIDE; which >= 0; r++) {
+        which -= cut_row(&self->config, r, which, &found, &unused);
     }
-    return px_order_init(&self->order, self->parts, files, config->shuffle,
-                         rng);
+    return found;
 }
 
 static int64_t most_items(const lm *self)
 {
-    if (self->config.batch_size > 0) {
-        return self->config.batch_size;
-    }
-    int32_t shortest = self->pieces[0].length;
-    for (int64_t i = 1; i < self->piece_count; i++) {
-        shortest = self->pieces[i].length < shortest ? self->pieces[i].length : shortest;
-    }
-    return self->config.batch_tokens / shortest + 1;
+    return self->config.batch_size > 0 ? self->config.batch_size : self->config.batch_tokens / self->shortest + 1;
 }
 
 /* The next minibatch in the data order: batch_size pieces, or as many as fit into batch_tokens (at least one). */
@@ -125,16 +144,16 @@ static px_status next_batch(lm *self)
         if (place < 0) {
             return px_error_code();
         }
-        const piece *p = &self->pieces[place];
-        if (self->config.batch_size == 0 && self->items > 0 && sum + p->length > self->config.batch_tokens) {
+        piece p = find_piece(self, place);
+        if (self->config.batch_size == 0 && self->items > 0 && sum + p.length > self->config.batch_tokens) {
             break;
         }
         px_row row;
-        px_dataset_row(self->config.train, p->row, &row);
-        self->batch[self->items] = *p;
-        self->tokens[self->items++] = p->length;
-        self->targets += target_count(&row, p);
-        sum += p->length;
+        px_dataset_row(self->config.train, p.row, &row);
+        self->batch[self->items] = p;
+        self->tokens[self->items++] = p.length;
+        self->targets += target_count(&row, &p);
+        sum += p.length;
         self->cursor += 1.0;
     }
     self->tokens_lifetime += (double)sum;
@@ -314,7 +333,7 @@ static void destroy(px_trainer *trainer)
     lm *self = trainer->self;
     px_order_free(&self->order);
     px_ragged_free(&self->ragged);
-    px_free(self->pieces);
+    px_free(self->before);
     px_free(self->parts);
     px_free(self->batch);
     px_free(self->tokens);
@@ -339,17 +358,16 @@ size_t px_lm_bytes(const px_lm_config *config)
 {
     int files;
     const px_part *parts = px_dataset_parts(config->train, &files);
-    int64_t pieces = px_dataset_count(config->train), places = px_parts_epoch(parts, files);
     int64_t items = config->batch_size;
-    if (config->pieces && config->max_tokens > 0) {
-        pieces += px_dataset_summary(config->train)->tokens / config->max_tokens;
-        places += (int64_t)px_dataset_epoch_tokens(config->train) / config->max_tokens;
+    size_t order = px_order_bytes(parts, files, config->shuffle);
+    if (config->pieces && config->max_tokens > 0 && order > 0) {
+        order += (size_t)(px_dataset_epoch_tokens(config->train) / config->max_tokens) * sizeof(int64_t);
     }
     if (items == 0) {
         int shortest = px_dataset_summary(config->train)->min_length;
         items = config->batch_tokens / (shortest > 2 ? shortest : 2) + 1;
     }
-    return (size_t)pieces * sizeof(piece) + (size_t)places * sizeof(int64_t) + px_ragged_bytes(px_learner_tokens(&config->learner)) +
+    return (size_t)(px_dataset_count(config->train) / STRIDE + 1) * sizeof(int64_t) + order + px_ragged_bytes(px_learner_tokens(&config->learner)) +
            (size_t)items * (sizeof(piece) + sizeof(int32_t) + STATS * sizeof(double));
 }
 
@@ -362,7 +380,7 @@ px_status px_lm_create(px_trainer *trainer, const px_algorithm *algorithm, const
     }
     trainer->self = self;
     self->config = *config;
-    PX_TRY(make_pieces(self, px_rng_make(trainer->seed, trainer->stage, PX_RNG_ORDER)));
+    PX_TRY(count_pieces(self, px_rng_make(trainer->seed, trainer->stage, PX_RNG_ORDER)));
     self->max_items = most_items(self);
     self->batch = px_alloc_array((size_t)self->max_items, sizeof(piece), "a minibatch");
     self->tokens = px_alloc_array((size_t)self->max_items, sizeof(int32_t), "minibatch lengths");

@@ -241,7 +241,7 @@ size_t px_rm_bytes(const px_rm_config *config)
 {
     int most = px_learner_tokens(&config->learner), part_count;
     const px_part *parts = px_dataset_parts(config->train, &part_count);
-    return (size_t)px_parts_epoch(parts, part_count) * sizeof(int64_t) + px_ragged_bytes(most) +
+    return px_order_bytes(parts, part_count, config->shuffle) + px_ragged_bytes(most) +
            (size_t)most * 2 * sizeof(double) +
            (size_t)config->batch_size * (sizeof(int64_t) + sizeof(int32_t) + STATS * sizeof(double));
 }

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static void describe(const char *what, const char *path, const px_data_summary *s)
 {
@@ -11,10 +12,27 @@ static void describe(const char *what, const char *path, const px_data_summary *
            (long long)s->dropped);
 }
 
+/* Bytes of the files as they lie on the disk; a file that is not there is the reader's to report. */
+static int64_t size_of(const px_source *sources, int count)
+{
+    int64_t size = 0;
+    for (int i = 0; i < count; i++) {
+        struct stat info;
+        size += stat(sources[i].path, &info) == 0 ? (int64_t)info.st_size : 0;
+    }
+    return size;
+}
+
 static px_status load_files(px_session *session, const px_source *sources, int count, px_data_options *options,
                             px_dataset **data, const char *what)
 {
-    PX_TRY(px_dataset_load_files(data, sources, count, options));
+    char cache[PX_PATH_MAX];
+    PX_TRY(px_path_join(cache, sizeof cache, session->run->dir, "cache"));
+    bool large = size_of(sources, count) > px_stage_int(session->stage, "data.memory_mib") << 20;
+    options->cache = large ? cache : NULL;
+    px_status status = px_dataset_load_files(data, sources, count, options);
+    options->cache = NULL;
+    PX_TRY(status);
     for (int i = 0; i < count; i++) {
         char name[64];
         snprintf(name, sizeof name, sources[i].weight == 1.0 ? "%s" : "%s x %g", what, sources[i].weight);

@@ -351,6 +351,7 @@ static px_status prepare_stage(px_session *session)
     px_bcast(&session->start, sizeof session->start, 0);
     px_bcast(from, sizeof from, 0);
     bool resume = from[0] != '\0';
+    session->saved = resume ? session->start : session->saved;
     PX_TRY(px_agree(settle_config(session, resume)));
     PX_TRY(px_agree(px_session_prepare(session, from)));
     px_plan_print(session);

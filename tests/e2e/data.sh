@@ -63,5 +63,42 @@ train 1 part --set stop.epochs=null --set stop.steps=15 --set training.lr_schedu
     --set 'data.train=[a.jsonl,b.jsonl.gz]'
 [ $? = 78 ] || fail "accepted"
 
+# ---- rows in files below cache/ ----
+step="rows in files"
+train 1 files --set data.memory_mib=0 || fail "exit $?: $(tail -3 files.err)"
+[ "$(weights one)" = "$(weights files)" ] || fail "other weights than with rows in memory"
+[ "$(ls files/cache | wc -l)" = 2 ] || fail "not two data sets in cache/: $(ls files/cache)"
+[ -z "$(find files/cache -name '*.building*')" ] || fail "a builder left something"
+[ "$(grep -c 'made into token ids once' files.err)" = 2 ] || fail "not made once each"
+"$phalanx" inspect files health > inspect.out 2>&1 || fail "inspect: $(cat inspect.out)"
+
+step="rows in files, continued"
+train 1 files --set data.memory_mib=0 --set stop.epochs=4 || fail "exit $?: $(tail -3 files.err)"
+grep -q 'made into token ids once' files.err && fail "made again"
+train 1 files --set data.memory_mib=1000 --set stop.epochs=5 || fail "exit $?: another place of the rows is not accepted"
+
+if [ -n "$mpi" ]; then
+    step="rows in files, 4 ranks"
+    train 4 four --set data.memory_mib=0 || fail "exit $?: $(tail -3 four.err)"
+    [ "$(weights one)" = "$(weights four)" ] || fail "other weights than on one rank"
+    [ "$(grep -c 'made into token ids once' four.err)" = 2 ] || fail "not made once each: $(grep once four.err)"
+fi
+
+step="memory"
+plan() { awk '$2 == "data" || $1 == "data" { for (i = 1; i < NF; i++) if ($(i + 1) == "MiB") print int($i * 1024) }' "$1.err" | head -1; }
+for i in 1 2 3 4 5 6 7 8; do cat a.jsonl a.jsonl a.jsonl a.jsonl; done > some.jsonl
+for i in $(seq 1 100); do cat some.jsonl; done > many.jsonl # 64,000 rows
+for mib in 0 1000; do
+    train 1 "many$mib" --set data.train=many.jsonl --set data.memory_mib=$mib --set stop.epochs=null --set stop.steps=2 ||
+        fail "exit $?: $(tail -3 "many$mib.err")"
+done
+[ "$(weights many0)" = "$(weights many1000)" ] || fail "other weights than with rows in memory"
+[ "$(plan many0)" -lt 1024 ] && [ "$(plan many1000)" -gt 4096 ] || fail "KiB planned: $(plan many0) and $(plan many1000)"
+
+step="a full disk"
+if (ulimit -f 8; trap '' XFSZ; train 1 full --set data.train=many.jsonl --set data.memory_mib=0); then fail "accepted"; fi
+grep -aq 'phalanx: .*full/cache/.*: File too large' full.err || fail "no message: $(tail -2 full.err)"
+[ -z "$(find full/cache -name '*.building*')" ] || fail "the builder left something"
+
 [ $failed = 0 ] && echo "data: all passed"
 exit $failed

@@ -6,6 +6,7 @@
 
 #include "phalanx/text.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static void each_epoch_visits_every_row_once(void **state) {
@@ -88,6 +89,31 @@ static void weights_are_passes(void **state) {
     }
 }
 
+/* Beyond 2^22 places the permutation has no table: still each place once, another one in each epoch, and no memory. */
+static void long_epochs_have_no_table(void **state) {
+    (void)state;
+    const int64_t rows = (INT64_C(1) << 22) + 12345;
+    const px_part part = {rows, 1.0};
+    px_order order;
+    uint8_t *seen = calloc((size_t)rows / 8 + 1, 1);
+    assert_int_equal(px_order_bytes(&part, 1, true), 0);
+    assert_int_equal(px_order_init(&order, &part, 1, true, px_rng_make(7, "sft", PX_RNG_ORDER)), PX_OK);
+    int64_t same = 0, fixed = 0, rising = 0, last = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t row = px_order_row(&order, i);
+        assert_true(row >= 0 && row < rows && !(seen[row / 8] >> row % 8 & 1));
+        seen[row / 8] |= (uint8_t)(1 << row % 8);
+        fixed += row == i;
+        rising += row > last;
+        last = row;
+        if (i % 64 == 0) same += row == px_order_row(&order, rows + i);
+    }
+    assert_true(same < 5 && fixed < 12); /* one each is expected */
+    assert_true(llabs(rising - rows / 2) < 4000); /* standard deviation: sqrt(rows / 12), 592 */
+    free(seen);
+    px_order_free(&order);
+}
+
 static void far_epochs_are_orders_too(void **state) {
     (void)state;
     px_order order;
@@ -127,6 +153,7 @@ int main(void) {
         cmocka_unit_test(a_position_is_a_function_of_seed_and_epoch_alone),
         cmocka_unit_test(without_shuffle_rows_come_in_file_order),
         cmocka_unit_test(weights_are_passes),
+        cmocka_unit_test(long_epochs_have_no_table),
         cmocka_unit_test(far_epochs_are_orders_too),
         cmocka_unit_test(no_rows_is_an_error),
         cmocka_unit_test(places_are_uniform),
