@@ -69,12 +69,20 @@ bool px_char_is_punctuation(uint32_t c)
         return (c >= 33 && c <= 47) || (c >= 58 && c <= 64) || (c >= 91 && c <= 96) || (c >= 123 && c <= 126);
     }
     utf8proc_category_t k = category(c);
-    return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
+    bool was = c == 0x166d || c == 0x111c9; /* it is no longer */
+    return was || (k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO && !px_char_has_late_category(c));
 }
 
 bool px_char_is_mark(uint32_t c)
 {
-    return category(c) == UTF8PROC_CATEGORY_MN;
+    utf8proc_category_t k = category(c);
+    bool was = c == 0x1cf2 || c == 0x1cf3;
+    return was || (k >= UTF8PROC_CATEGORY_MN && k <= UTF8PROC_CATEGORY_ME && !px_char_has_late_form(c));
+}
+
+bool px_char_is_nonspacing(uint32_t c)
+{
+    return c == 0x1734 || (category(c) == UTF8PROC_CATEGORY_MN && !px_char_has_late_category(c));
 }
 
 bool px_char_is_control(uint32_t c)
@@ -82,8 +90,7 @@ bool px_char_is_control(uint32_t c)
     if (c == '\t' || c == '\n' || c == '\r') {
         return false;
     }
-    utf8proc_category_t k = category(c);
-    return k >= UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CN;
+    return category(c) >= UTF8PROC_CATEGORY_CC && !px_char_has_late_category(c);
 }
 
 bool px_char_is_han(uint32_t c)

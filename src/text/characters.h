@@ -14,8 +14,12 @@ bool px_char_is_space(uint32_t c);       /* White_Space */
 bool px_char_is_word(uint32_t c);        /* Alphabetic, M, Nd, Pc, Join_Control: \w of UTS 18 */
 bool px_char_is_number(uint32_t c);      /* N */
 bool px_char_is_punctuation(uint32_t c); /* P, and the ASCII symbols */
-bool px_char_is_mark(uint32_t c);        /* Mn */
-bool px_char_is_control(uint32_t c);     /* C, except tab and newlines */
+bool px_char_is_mark(uint32_t c);        /* M */
+bool px_char_is_nonspacing(uint32_t c);  /* Mn */
+bool px_char_is_control(uint32_t c);     /* Cc, Cf, Cs and Co, except tab and newlines */
+/* characters_late.c: where the tokenizers library's tables are older. */
+bool px_char_has_late_form(uint32_t c);
+bool px_char_has_late_category(uint32_t c);
 bool px_char_is_han(uint32_t c);         /* the blocks of CJK ideographs that BERT isolates */
 int px_char_lower(uint32_t c, uint32_t out[2]); /* count */
 

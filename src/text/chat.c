@@ -102,15 +102,9 @@ px_status px_chat_text(const px_renderer *renderer, px_tokenizer *tokenizer, con
  * before the change are those that the text before it shares with the whole: a token across the border is content. */
 static bool cuts_text(const px_tokenizer *t, const char *text, size_t length)
 {
-    int32_t id = px_vocab_find(&t->added_vocab, text, length);
-    for (int i = 0; id >= 0 && i < t->added_count; i++) {
-        const px_added_token *token = &t->added[i];
-        if (token->id == id) {
-            return !token->lstrip && !token->rstrip && !token->single_word &&
-                   (!token->normalized || t->normal_count == 0);
-        }
-    }
-    return false;
+    const px_added_token *token = px_tokenizer_added(t, px_vocab_find(&t->added_vocab, text, length));
+    return token != NULL && !token->lstrip && !token->rstrip && !token->single_word &&
+           (!token->normalized || t->normal_count == 0);
 }
 
 typedef struct stretch {

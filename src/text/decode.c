@@ -113,25 +113,6 @@ static px_status byte_fallback(const px_parts *in, px_parts *out)
     return status;
 }
 
-/* One token with every match replaced. */
-static px_status replace(const px_pattern *pattern, const char *content, size_t content_length, const char *text,
-                         size_t length, px_buf *out)
-{
-    size_t done = 0, start, end, from = 0;
-    while (from <= length) {
-        bool found;
-        PX_TRY(px_pattern_find(pattern, text, length, from, &start, &end, &found));
-        if (!found) {
-            break;
-        }
-        PX_TRY(px_buf_add(out, text + done, start - done));
-        PX_TRY(px_buf_add(out, content, content_length));
-        done = end;
-        from = end > start ? end : end + 1;
-    }
-    return px_buf_add(out, text + done, length - done);
-}
-
 static px_status strip(const px_decode *step, const char *text, size_t length, px_buf *out)
 {
     size_t width = strlen(step->content), start = 0, end = length;
@@ -146,7 +127,36 @@ static px_status strip(const px_decode *step, const char *text, size_t length, p
 
 static px_status suffix(const px_decode *step, const char *text, size_t length, bool last, px_buf *out)
 {
-    return replace(&step->pattern, last ? "" : " ", last ? 0 : 1, text, length, out);
+    return px_pattern_replace(&step->pattern, " ", last ? 0 : 1, text, length, out);
+}
+
+/* Takes the spaces away that stand before punctuation and contractions, in BERT's order. */
+static void clean_up(px_buf *text, size_t from)
+{
+    static const char *const pairs[][2] = {{" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"},
+        {" n't", "n't"}, {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    for (size_t k = 0; k < sizeof pairs / sizeof *pairs; k++) {
+        size_t width = strlen(pairs[k][0]), shorter = strlen(pairs[k][1]), kept = from;
+        for (size_t i = from; i < text->length;) {
+            bool hit = text->length - i >= width && memcmp(text->data + i, pairs[k][0], width) == 0;
+            memmove(text->data + kept, hit ? pairs[k][1] : text->data + i, hit ? shorter : 1);
+            kept += hit ? shorter : 1;
+            i += hit ? width : 1;
+        }
+        text->length = kept;
+    }
+}
+
+static px_status wordpiece(const px_decode *step, const char *text, size_t length, bool first, px_buf *out)
+{
+    size_t prefix = strlen(step->content), from = out->length;
+    bool later = !first && length >= prefix && memcmp(text, step->content, prefix) == 0;
+    PX_TRY(!first && !later ? px_buf_add(out, " ", 1) : PX_OK);
+    PX_TRY(px_buf_add(out, text + (later ? prefix : 0), length - (later ? prefix : 0)));
+    if (step->cleanup) {
+        clean_up(out, from);
+    }
+    return PX_OK;
 }
 
 static px_status each_token(const px_decode *step, const px_parts *in, px_parts *out)
@@ -158,13 +168,14 @@ static px_status each_token(const px_decode *step, const px_parts *in, px_parts 
         start = in->ends[i];
         switch (step->kind) {
         case PX_DECODE_METASPACE:
-            PX_TRY(replace(&step->pattern, " ", i == 0 && step->prepend != PX_PREPEND_NEVER ? 0 : 1, text, length,
-                           &out->text));
+            PX_TRY(px_pattern_replace(&step->pattern, " ", i == 0 && step->prepend != PX_PREPEND_NEVER ? 0 : 1, text,
+                                      length, &out->text));
             break;
         case PX_DECODE_REPLACE:
-            PX_TRY(replace(&step->pattern, step->content, strlen(step->content), text, length, &out->text));
+            PX_TRY(px_pattern_replace(&step->pattern, step->content, strlen(step->content), text, length, &out->text));
             break;
         case PX_DECODE_STRIP: PX_TRY(strip(step, text, length, &out->text)); break;
+        case PX_DECODE_WORDPIECE: PX_TRY(wordpiece(step, text, length, i == 0, &out->text)); break;
         default: PX_TRY(suffix(step, text, length, i + 1 == in->count, &out->text)); break;
         }
         PX_TRY(px_parts_end(out));

@@ -20,25 +20,38 @@ static bool is_composed(const char *text, size_t length)
     return true;
 }
 
-static px_status normal_form(px_normal_kind kind, px_buf *text)
+static px_status append_form(px_normal_kind kind, const char *text, size_t length, px_buf *out)
 {
-    if (kind == PX_NORMAL_NFC && is_composed(text->data, text->length)) {
-        return PX_OK;
-    }
     int options = UTF8PROC_STABLE;
     options |= kind == PX_NORMAL_NFC || kind == PX_NORMAL_NFKC ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
     options |= kind == PX_NORMAL_NFKC || kind == PX_NORMAL_NFKD ? UTF8PROC_COMPAT : 0;
     utf8proc_uint8_t *form = NULL;
-    utf8proc_ssize_t length = utf8proc_map((const utf8proc_uint8_t *)text->data, (utf8proc_ssize_t)text->length, &form,
-                                           (utf8proc_option_t)options);
-    if (length < 0) {
-        free(form);
-        return px_fail(PX_DATA, "a text cannot be normalised: %s", utf8proc_errmsg(length));
-    }
-    text->length = 0;
-    px_status status = px_buf_add(text, form, (size_t)length);
+    utf8proc_ssize_t done = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)length, &form,
+                                         (utf8proc_option_t)options);
+    px_status status = done >= 0 ? px_buf_add(out, form, (size_t)done)
+                                 : px_fail(PX_DATA, "a text cannot be normalised: %s", utf8proc_errmsg(done));
     free(form);
     return status;
+}
+
+/* A late character stays as it is, and nothing is reordered or composed across it. */
+static px_status normal_form(px_normal_kind kind, const px_buf *text, px_buf *out)
+{
+    if (kind == PX_NORMAL_NFC && is_composed(text->data, text->length)) {
+        return px_buf_add(out, text->data, text->length);
+    }
+    size_t done = 0;
+    for (size_t i = 0; i < text->length;) {
+        int step;
+        bool late = px_char_has_late_form(px_char_at(text->data + i, &step));
+        if (late) {
+            PX_TRY(i > done ? append_form(kind, text->data + done, i - done, out) : PX_OK);
+            PX_TRY(px_buf_add(out, text->data + i, (size_t)step));
+        }
+        i += (size_t)step;
+        done = late ? i : done;
+    }
+    return text->length > done ? append_form(kind, text->data + done, text->length - done, out) : PX_OK;
 }
 
 static px_status put(px_buf *out, uint32_t c)
@@ -47,53 +60,47 @@ static px_status put(px_buf *out, uint32_t c)
     return px_buf_add(out, bytes, (size_t)px_char_put(c, bytes));
 }
 
+/* SentencePiece's "nmt": controls go, separators and zero-width characters become spaces. */
+static px_status nmt(uint32_t c, px_buf *out)
+{
+    if ((c >= 1 && c <= 8) || c == 0xb || (c >= 0xe && c <= 0x1f) || c == 0x7f || c == 0x8f || c == 0x9f) {
+        return PX_OK;
+    }
+    bool space = c == 9 || c == 10 || c == 12 || c == 13 || c == 0x1680 || (c >= 0x200b && c <= 0x200f) ||
+                 c == 0x2028 || c == 0x2029 || c == 0x2581 || c == 0xfeff || c == 0xfffd;
+    return put(out, space ? ' ' : c);
+}
+
+static px_status bert_clean(uint32_t c, px_buf *out)
+{
+    if (c == 0 || c == 0xfffd || px_char_is_control(c)) {
+        return PX_OK;
+    }
+    return put(out, px_char_is_space(c) ? ' ' : c);
+}
+
+static px_status lowercase(uint32_t c, px_buf *out)
+{
+    uint32_t lower[2];
+    int count = px_char_lower(c, lower);
+    PX_TRY(put(out, lower[0]));
+    return count > 1 ? put(out, lower[1]) : PX_OK;
+}
+
 /* One character under a step that looks at characters alone. */
 static px_status character(px_normal_kind kind, uint32_t c, px_buf *out)
 {
-    uint32_t lower[2];
     switch (kind) {
-    case PX_NORMAL_LOWERCASE: {
-        int count = px_char_lower(c, lower);
-        for (int i = 0; i < count; i++) {
-            PX_TRY(put(out, lower[i]));
-        }
-        return PX_OK;
-    }
+    case PX_NORMAL_LOWERCASE: return lowercase(c, out);
     case PX_NORMAL_STRIP_ACCENTS: return px_char_is_mark(c) ? PX_OK : put(out, c);
-    case PX_NORMAL_CLEAN:
-        if (c == 0 || c == 0xfffd || px_char_is_control(c)) {
-            return PX_OK;
-        }
-        return put(out, px_char_is_space(c) ? ' ' : c);
-    default: /* PX_NORMAL_HAN */
-        if (!px_char_is_han(c)) {
-            return put(out, c);
-        }
-        PX_TRY(put(out, ' '));
+    case PX_NORMAL_BERT_ACCENTS: return px_char_is_nonspacing(c) ? PX_OK : put(out, c);
+    case PX_NORMAL_BERT_CLEAN: return bert_clean(c, out);
+    case PX_NORMAL_NMT: return nmt(c, out);
+    default: /* PX_NORMAL_BERT_HAN */
+        PX_TRY(px_char_is_han(c) ? put(out, ' ') : PX_OK);
         PX_TRY(put(out, c));
-        return put(out, ' ');
+        return px_char_is_han(c) ? put(out, ' ') : PX_OK;
     }
-}
-
-static px_status replace_all(const px_normal *step, const px_buf *text, px_buf *out)
-{
-    size_t done = 0, from = 0, start, end;
-    while (from <= text->length) {
-        bool found;
-        PX_TRY(px_pattern_find(&step->pattern, text->data, text->length, from, &start, &end, &found));
-        if (!found) {
-            break;
-        }
-        PX_TRY(px_buf_add(out, text->data + done, start - done));
-        PX_TRY(px_buf_text(out, step->content));
-        done = end;
-        int skip = 1;
-        if (end == start && end < text->length) {
-            px_char_at(text->data + end, &skip);
-        }
-        from = end > start ? end : end + (size_t)skip;
-    }
-    return px_buf_add(out, text->data + done, text->length - done);
 }
 
 static px_status strip(const px_normal *step, const px_buf *text, px_buf *out)
@@ -115,9 +122,14 @@ static px_status rewrite(const px_normal *step, const px_buf *text, px_buf *out)
     case PX_NORMAL_PREPEND:
         PX_TRY(text->length > 0 ? px_buf_text(out, step->content) : PX_OK);
         return px_buf_add(out, text->data, text->length);
-    case PX_NORMAL_REPLACE: return replace_all(step, text, out);
+    case PX_NORMAL_REPLACE:
+        return px_pattern_replace(&step->pattern, step->content, strlen(step->content), text->data, text->length, out);
     case PX_NORMAL_STRIP: return strip(step, text, out);
     case PX_NORMAL_BYTE_LEVEL: return px_byte_chars(text->data, text->length, out);
+    case PX_NORMAL_NFC:
+    case PX_NORMAL_NFD:
+    case PX_NORMAL_NFKC:
+    case PX_NORMAL_NFKD: return normal_form(step->kind, text, out);
     default: break;
     }
     for (size_t i = 0; i < text->length;) {
@@ -132,10 +144,6 @@ px_status px_normalize(const px_normal *steps, int count, px_buf *text, px_buf *
 {
     PX_TRY(px_buf_reserve(text, text->length + 1));
     for (int s = 0; s < count; s++) {
-        if (steps[s].kind <= PX_NORMAL_NFKD) {
-            PX_TRY(normal_form(steps[s].kind, text));
-            continue;
-        }
         PX_TRY(px_buf_reserve(spare, text->length + 1));
         spare->length = 0;
         PX_TRY(rewrite(&steps[s], text, spare));

@@ -1,7 +1,10 @@
 #include "pattern.h"
 
+#include "characters.h"
+
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Steps of backtracking allowed from one start: enough for every run of equal characters, too few for an explosion. */
@@ -34,9 +37,10 @@ void px_pattern_free(px_pattern *pattern)
 #define NOT_SPACES                                                                                                  \
     "\\x{0}-\\x08\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}"                     \
     "\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
-#define WORDS                                                                                                       \
+#define POSIX_WORDS                                                                                                 \
     "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}"                  \
     "\\x{1f170}-\\x{1f189}"
+#define WORDS POSIX_WORDS "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
 static const char *class_of(char escape, bool inside)
 {
@@ -48,13 +52,53 @@ static const char *class_of(char escape, bool inside)
     case 'h': return inside ? "0-9a-fA-F" : "[0-9a-fA-F]";
     case 'd': return "\\p{Nd}";
     case 'D': return "\\P{Nd}";
+    case 'b':
+        return inside ? "" : "(?:(?<=[" WORDS "])(?![" WORDS "])|(?<![" WORDS "])(?=[" WORDS "]))";
+    case 'B':
+        return inside ? "" : "(?:(?<=[" WORDS "])(?=[" WORDS "])|(?<![" WORDS "])(?![" WORDS "]))";
     default: return "";
     }
+}
+
+/* [:name:] inside brackets; NULL: not one of these. */
+static const char *posix_class(const char *name, size_t length)
+{
+    static const char *const classes[][2] = {
+        {"[:alpha:]", "\\p{Alphabetic}"}, {"[:alnum:]", "\\p{Alphabetic}\\p{Nd}"}, {"[:digit:]", "\\p{Nd}"},
+        {"[:lower:]", "\\p{Lowercase}"}, {"[:upper:]", "\\p{Uppercase}"}, {"[:punct:]", "\\p{P}\\p{S}"},
+        {"[:space:]", SPACES}, {"[:word:]", POSIX_WORDS}, {"[:xdigit:]", "0-9a-fA-F"},
+    };
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
+        if (strlen(classes[i][0]) == length && memcmp(classes[i][0], name, length) == 0) {
+            return classes[i][1];
+        }
+    }
+    return NULL;
 }
 
 static px_status unsupported(const char *expression, const char *what)
 {
     return px_fail(PX_DATA, "the expression \"%.200s\" has %s, which is not supported", expression, what);
+}
+
+/* \p{Name} at text[*i]. Newer PCRE2 reads the name of a script as Script_Extensions; meant is Script. */
+static px_status translate_property(const char *expression, size_t *i, px_buf *out)
+{
+    const char *at = expression + *i, *name = at + 3, *end = strchr(at, '}');
+    size_t inverted = *name == '^', length = end != NULL ? (size_t)(end - name) : 0;
+    if (end == NULL || length < 3 + inverted || length > 40) { /* a general category has one or two letters */
+        *i += 2;
+        return px_buf_add(out, at, 2);
+    }
+    char script[64];
+    int number;
+    PCRE2_SIZE offset;
+    snprintf(script, sizeof script, "\\p{sc:%.*s}", (int)(length - inverted), name + inverted);
+    pcre2_code *code = pcre2_compile((PCRE2_SPTR)script, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &number, &offset, NULL);
+    pcre2_code_free(code);
+    *i += (size_t)(end - at) + 1;
+    return px_buf_printf(out, "\\%c{%s%s%.*s}", at[1], inverted ? "^" : "", code != NULL ? "sc:" : "",
+                         (int)(length - inverted), name + inverted);
 }
 
 /* One escape at text[*i] == '\\'. */
@@ -72,6 +116,9 @@ static px_status translate_escape(const char *expression, size_t *i, bool inside
         char what[] = "\\?";
         what[1] = escape;
         return unsupported(expression, what);
+    }
+    if ((escape == 'p' || escape == 'P') && expression[*i + 2] == '{') {
+        return translate_property(expression, i, out);
     }
     if (*replaced != '\0') {
         PX_TRY(px_buf_text(out, replaced));
@@ -97,9 +144,10 @@ static px_status translate_inside(const char *expression, size_t *i, bool first,
     const char *at = expression + *i;
     if (at[0] == '[' && at[1] == ':' && strstr(at, ":]") != NULL) {
         size_t length = (size_t)(strstr(at, ":]") - at) + 2;
-        PX_TRY(px_buf_add(out, at, length));
+        const char *replaced = posix_class(at, length);
         *i += length;
-        return PX_OK;
+        return replaced != NULL ? px_buf_text(out, replaced) : unsupported(expression, "a POSIX class other than alpha, "
+                                  "alnum, digit, lower, upper, punct, space, word and xdigit");
     }
     if (at[0] == '[') {
         return unsupported(expression, "brackets inside brackets (write \\[ for the character)");
@@ -187,37 +235,83 @@ px_status px_pattern_regex(px_pattern *pattern, const char *expression)
     return status;
 }
 
-px_status px_pattern_find(const px_pattern *pattern, const char *text, size_t length, size_t from, size_t *start,
-                          size_t *end, bool *found)
+static px_status too_many_steps(const px_matches *m, int rc)
 {
+    char reason[160];
+    pcre2_get_error_message(rc, (PCRE2_UCHAR *)reason, sizeof reason);
+    return px_fail(PX_DATA, "the expression \"%.200s\" gives up on a text of %zu bytes at byte %zu: %s; it backtracks "
+                   "too much", m->pattern->source, m->length, m->from, reason);
+}
+
+/* The first match at or after m->from. */
+static px_status find(const px_matches *m, size_t *start, size_t *end, bool *found)
+{
+    const px_pattern *pattern = m->pattern;
     *found = false;
     if (pattern->code == NULL) {
-        const char *hit = pattern->length == 0 || from >= length
+        const char *hit = pattern->length == 0 || m->from >= m->length
                               ? NULL
-                              : memmem(text + from, length - from, pattern->source, pattern->length);
+                              : memmem(m->text + m->from, m->length - m->from, pattern->source, pattern->length);
         if (hit != NULL) {
             *found = true;
-            *start = (size_t)(hit - text);
+            *start = (size_t)(hit - m->text);
             *end = *start + pattern->length;
         }
         return PX_OK;
     }
-    size_t limit = STEPS_ALLOWED + STEPS_PER_BYTE * length;
+    size_t limit = STEPS_ALLOWED + STEPS_PER_BYTE * m->length;
     pcre2_set_match_limit(pattern->context, limit > UINT32_MAX ? UINT32_MAX : (uint32_t)limit);
-    int rc = pcre2_match(pattern->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK, pattern->match,
+    int rc = pcre2_match(pattern->code, (PCRE2_SPTR)m->text, m->length, m->from, PCRE2_NO_UTF_CHECK, pattern->match,
                          pattern->context);
-    if (rc == PCRE2_ERROR_NOMATCH) {
-        return PX_OK;
-    }
     if (rc < 0) {
-        char reason[160];
-        pcre2_get_error_message(rc, (PCRE2_UCHAR *)reason, sizeof reason);
-        return px_fail(PX_DATA, "the expression \"%.200s\" gives up on a text of %zu bytes at byte %zu: %s; it "
-                       "backtracks too much", pattern->source, length, from, reason);
+        return rc == PCRE2_ERROR_NOMATCH ? PX_OK : too_many_steps(m, rc);
     }
     const PCRE2_SIZE *where = pcre2_get_ovector_pointer(pattern->match);
     *start = where[0];
     *end = where[1] < where[0] ? where[0] : where[1];
     *found = true;
     return PX_OK;
+}
+
+px_status px_matches_next(px_matches *m, bool *found)
+{
+    *found = false;
+    while (m->length > 0 && m->from <= m->length) {
+        size_t start = 0, end = 0;
+        PX_TRY(find(m, &start, &end, found));
+        if (!*found) {
+            return PX_OK;
+        }
+        m->from = end;
+        if (end > start || !m->begun || end != m->end) {
+            m->start = start;
+            m->end = end;
+            m->begun = true;
+            return PX_OK;
+        }
+        int step = 1;
+        if (end < m->length) {
+            px_char_at(m->text + end, &step);
+        }
+        m->from += (size_t)step;
+        *found = false;
+    }
+    return PX_OK;
+}
+
+px_status px_pattern_replace(const px_pattern *pattern, const char *content, size_t content_length, const char *text,
+                             size_t length, px_buf *out)
+{
+    px_matches m = {.pattern = pattern, .text = text, .length = length};
+    size_t done = 0;
+    for (;;) {
+        bool found;
+        PX_TRY(px_matches_next(&m, &found));
+        if (!found) {
+            return px_buf_add(out, text + done, length - done);
+        }
+        PX_TRY(px_buf_add(out, text + done, m.start - done));
+        PX_TRY(px_buf_add(out, content, content_length));
+        done = m.end;
+    }
 }

@@ -16,9 +16,21 @@ px_status px_pattern_literal(px_pattern *pattern, const char *text, size_t lengt
 /* PX_DATA: what in the expression is not supported. */
 px_status px_pattern_regex(px_pattern *pattern, const char *expression);
 void px_pattern_free(px_pattern *pattern);
-/* The first match at or after `from`: [*start, *end). *found false: none. An expression that needs too many steps on
- * this text is PX_DATA, so that no file can make a run hang. */
-px_status px_pattern_find(const px_pattern *pattern, const char *text, size_t length, size_t from, size_t *start,
-                          size_t *end, bool *found);
+/* Matches one after another, as Oniguruma's iterator gives them: an empty match is not taken where the one before it
+ * ended. Start from {.pattern, .text, .length}. */
+typedef struct px_matches {
+    const px_pattern *pattern;
+    const char *text;  /* valid UTF-8 */
+    size_t length;
+    size_t start, end; /* of the match at hand */
+    size_t from;       /* where the search goes on */
+    bool begun;        /* `end` is that of a match */
+} px_matches;
+/* *found false: there is no further one. An expression that needs too many steps on this text is PX_DATA, so that no
+ * file can make a run hang. */
+px_status px_matches_next(px_matches *matches, bool *found);
+/* The text with every match replaced, appended to out. */
+px_status px_pattern_replace(const px_pattern *pattern, const char *content, size_t content_length, const char *text,
+                             size_t length, px_buf *out);
 
 #endif

@@ -41,35 +41,22 @@ void px_pieces_free(px_pieces *pieces)
     *pieces = (px_pieces){0};
 }
 
-/* Matches of a pattern and the gaps between them, in order. An empty match moves on by one character. */
+/* Matches of a pattern, empty ones too, and the gaps between them, in order. */
 static px_status parts_by_pattern(const px_pattern *pattern, const char *text, px_span piece, px_pieces *p)
 {
-    const char *piece_text = text + piece.start;
-    size_t length = piece.end - piece.start, from = 0, covered = 0;
-    while (from <= length) {
-        size_t start, end;
+    px_matches m = {.pattern = pattern, .text = text + piece.start, .length = piece.end - piece.start};
+    size_t covered = 0;
+    for (;;) {
         bool found;
-        PX_TRY(px_pattern_find(pattern, piece_text, length, from, &start, &end, &found));
+        PX_TRY(px_matches_next(&m, &found));
+        size_t gap_end = found ? m.start : m.length;
+        PX_TRY(gap_end > covered ? part(p, piece.start + covered, piece.start + gap_end, false) : PX_OK);
         if (!found) {
-            break;
+            return PX_OK;
         }
-        if (start > covered) {
-            PX_TRY(part(p, piece.start + covered, piece.start + start, false));
-        }
-        if (end > start) {
-            PX_TRY(part(p, piece.start + start, piece.start + end, true));
-        }
-        covered = end;
-        from = end;
-        if (end == start) {
-            int step = 1;
-            if (from < length) {
-                px_char_at(piece_text + from, &step);
-            }
-            from += (size_t)step;
-        }
+        PX_TRY(part(p, piece.start + m.start, piece.start + m.end, true));
+        covered = m.end;
     }
-    return covered < length ? part(p, piece.start + covered, piece.end, false) : PX_OK;
 }
 
 /* Every character of the class is a match of its own. */
@@ -133,6 +120,21 @@ static px_status split_words(const char *text, px_span piece, px_pieces *p)
         i += (size_t)step;
     }
     return kind == 0 ? PX_OK : emit(p, start, piece.end);
+}
+
+static px_status split_length(int characters, const char *text, px_span piece, px_pieces *p)
+{
+    size_t start = piece.start;
+    for (size_t i = piece.start, n = 1; i < piece.end; n++) {
+        int step;
+        px_char_at(text + i, &step);
+        i += (size_t)step;
+        if (n % (size_t)characters == 0 || i == piece.end) {
+            PX_TRY(emit(p, start, i));
+            start = i;
+        }
+    }
+    return PX_OK;
 }
 
 static px_status emit_parts_isolated(px_pieces *p, const px_pattern *pattern, const char *text, px_span piece)
@@ -220,8 +222,9 @@ static px_status metaspace(const px_split *step, px_pieces *p)
 static px_status split_each(const px_split *step, px_pieces *p)
 {
     for (size_t i = 0; i < p->count; i++) {
-        if (step->kind == PX_SPLIT_WORDS) {
-            PX_TRY(split_words(p->text.data, p->spans[i], p));
+        if (step->kind == PX_SPLIT_WORDS || step->kind == PX_SPLIT_LENGTH) {
+            PX_TRY(step->kind == PX_SPLIT_WORDS ? split_words(p->text.data, p->spans[i], p)
+                                                : split_length(step->characters, p->text.data, p->spans[i], p));
             continue;
         }
         if (step->kind == PX_SPLIT_PATTERN) {

@@ -47,7 +47,7 @@ static px_status parse_pattern(const json_t *value, const char *of, px_pattern *
 /* ---- normalizer */
 static const char *const normal_names[] = {
     "Sequence", "NFC", "NFD", "NFKC", "NFKD", "Prepend", "Replace", "Lowercase", "StripAccents", "Strip",
-    "BertNormalizer", "ByteLevel",
+    "BertNormalizer", "ByteLevel", "Nmt",
 };
 
 static px_status add_normal(px_tokenizer *t, px_normal_kind kind, px_normal **step)
@@ -66,10 +66,10 @@ static px_status bert_normalizer(px_tokenizer *t, const json_t *value)
     PX_TRY(px_field_bool(value, "normalizer", "handle_chinese_chars", true, &han));
     PX_TRY(px_field_bool(value, "normalizer", "lowercase", true, &lower));
     PX_TRY(px_field_bool(value, "normalizer", "strip_accents", lower, &accents));
-    PX_TRY(clean ? add_normal(t, PX_NORMAL_CLEAN, &step) : PX_OK);
-    PX_TRY(han ? add_normal(t, PX_NORMAL_HAN, &step) : PX_OK);
+    PX_TRY(clean ? add_normal(t, PX_NORMAL_BERT_CLEAN, &step) : PX_OK);
+    PX_TRY(han ? add_normal(t, PX_NORMAL_BERT_HAN, &step) : PX_OK);
     PX_TRY(accents ? add_normal(t, PX_NORMAL_NFD, &step) : PX_OK);
-    PX_TRY(accents ? add_normal(t, PX_NORMAL_STRIP_ACCENTS, &step) : PX_OK);
+    PX_TRY(accents ? add_normal(t, PX_NORMAL_BERT_ACCENTS, &step) : PX_OK);
     return lower ? add_normal(t, PX_NORMAL_LOWERCASE, &step) : PX_OK;
 }
 
@@ -77,7 +77,7 @@ static px_status parse_normal(px_tokenizer *t, const json_t *value, int depth)
 {
     static const px_normal_kind kinds[] = {0, PX_NORMAL_NFC, PX_NORMAL_NFD, PX_NORMAL_NFKC, PX_NORMAL_NFKD,
         PX_NORMAL_PREPEND, PX_NORMAL_REPLACE, PX_NORMAL_LOWERCASE, PX_NORMAL_STRIP_ACCENTS, PX_NORMAL_STRIP, 0,
-        PX_NORMAL_BYTE_LEVEL};
+        PX_NORMAL_BYTE_LEVEL, PX_NORMAL_NMT};
     int which = 0;
     PX_TRY(px_field_type(value, "normalizer", normal_names, sizeof normal_names / sizeof *normal_names, &which));
     if (which == 0) {
@@ -112,9 +112,10 @@ px_status px_normals_parse(px_tokenizer *t, const json_t *value)
 /* ---- pre_tokenizer */
 static const char *const split_names[] = {
     "Sequence", "ByteLevel", "Split", "Digits", "Whitespace", "WhitespaceSplit", "Punctuation", "Metaspace",
-    "BertPreTokenizer", "CharDelimiterSplit",
+    "BertPreTokenizer", "CharDelimiterSplit", "FixedLength",
 };
-enum { SEQUENCE, BYTE_LEVEL, SPLIT, DIGITS, WHITESPACE, WHITESPACE_SPLIT, PUNCTUATION, METASPACE, BERT, DELIMITER };
+enum { SEQUENCE, BYTE_LEVEL, SPLIT, DIGITS, WHITESPACE, WHITESPACE_SPLIT, PUNCTUATION, METASPACE, BERT, DELIMITER,
+       FIXED_LENGTH };
 
 static px_status parse_behavior(const json_t *value, px_behavior fallback, px_behavior *out)
 {
@@ -172,6 +173,15 @@ static px_status parse_delimiter(const json_t *value, px_split *step)
     return px_pattern_literal(&step->pattern, text, length);
 }
 
+static px_status parse_length(const json_t *value, px_split *step)
+{
+    int64_t characters;
+    step->kind = PX_SPLIT_LENGTH;
+    PX_TRY(px_field_int(value, "pre_tokenizer", "length", 5, 1, INT32_MAX, &characters));
+    step->characters = (int)characters;
+    return PX_OK;
+}
+
 static px_status fill_split(const json_t *value, int which, px_split *step)
 {
     bool individual;
@@ -206,6 +216,7 @@ static px_status fill_split(const json_t *value, int which, px_split *step)
         PX_TRY(parse_metaspace_scheme(value, "pre_tokenizer", &step->prepend));
         PX_TRY(px_field_bool(value, "pre_tokenizer", "split", true, &step->use_pattern));
         return parse_metaspace_mark(value, "pre_tokenizer", &step->pattern);
+    case FIXED_LENGTH: return parse_length(value, step);
     default: return parse_delimiter(value, step);
     }
 }
@@ -239,6 +250,7 @@ px_status px_splits_parse(px_tokenizer *t, const json_t *value)
 /* ---- decoder */
 static const char *const decode_names[] = {
     "Sequence", "ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip", "BPEDecoder",
+    "WordPiece",
 };
 
 static px_status fill_strip(const json_t *value, px_decode *step)
@@ -258,7 +270,8 @@ static px_status fill_strip(const json_t *value, px_decode *step)
 static px_status parse_decode(px_tokenizer *t, const json_t *value, int depth)
 {
     static const px_decode_kind kinds[] = {0, PX_DECODE_BYTE_LEVEL, PX_DECODE_METASPACE, PX_DECODE_REPLACE,
-        PX_DECODE_BYTE_FALLBACK, PX_DECODE_FUSE, PX_DECODE_STRIP, PX_DECODE_SUFFIX};
+        PX_DECODE_BYTE_FALLBACK, PX_DECODE_FUSE, PX_DECODE_STRIP, PX_DECODE_SUFFIX,
+        PX_DECODE_WORDPIECE};
     int which = 0;
     PX_TRY(px_field_type(value, "decoder", decode_names, sizeof decode_names / sizeof *decode_names, &which));
     if (which == 0) {
@@ -285,6 +298,9 @@ static px_status parse_decode(px_tokenizer *t, const json_t *value, int depth)
     case PX_DECODE_SUFFIX:
         PX_TRY(px_field_text(value, "decoder", "suffix", true, &text, &length));
         return px_pattern_literal(&step->pattern, text, length);
+    case PX_DECODE_WORDPIECE:
+        PX_TRY(px_field_bool(value, "decoder", "cleanup", true, &step->cleanup));
+        return copy_text(value, "decoder", "prefix", &step->content);
     default: return PX_OK;
     }
 }

@@ -123,7 +123,7 @@ px_status px_tokenizer_load(px_tokenizer **tokenizer, const char *path)
     if (t == NULL) {
         return px_error_code();
     }
-    t->bos = t->eos = t->pad = t->unk = t->bpe.unk = t->unigram.unk = -1;
+    t->bos = t->eos = t->pad = t->unk = t->bpe.unk = t->unigram.unk = t->wordpiece.unk = -1;
     px_status status = load(t, path);
     if (status != PX_OK) {
         px_tokenizer_destroy(t);
@@ -156,12 +156,14 @@ void px_tokenizer_destroy(px_tokenizer *t)
         px_free(t->added[i].content);
     }
     px_free(t->added);
+    px_free(t->added_at);
     px_vocab_free(&t->vocab);
     px_vocab_free(&t->added_vocab);
     px_finder_free(&t->raw);
     px_finder_free(&t->normal);
     px_bpe_free(&t->bpe);
     px_unigram_free(&t->unigram);
+    px_wordpiece_free(&t->wordpiece);
     px_ids_free(&t->before);
     px_ids_free(&t->after);
     px_buf_free(&t->gap);
@@ -183,6 +185,9 @@ static px_status encode_piece(px_tokenizer *t, const char *word, size_t length, 
     }
     if (t->kind == PX_MODEL_UNIGRAM) {
         return px_unigram_encode(&t->unigram, &t->vocab, word, length, ids);
+    }
+    if (t->kind == PX_MODEL_WORDPIECE) {
+        return px_wordpiece_encode(&t->wordpiece, &t->vocab, word, length, ids);
     }
     int32_t id = px_vocab_find(&t->vocab, word, length);
     id = id >= 0 ? id : t->unk;
@@ -266,6 +271,18 @@ bool px_tokenizer_prepends_space(const px_tokenizer *t)
 }
 
 /* ---- decode */
+/* The string of an id as the decoder gets it: of an added token that is looked for in normal form, that form. */
+static px_status add_token_text(px_tokenizer *t, int32_t id, px_buf *out)
+{
+    size_t length = 0;
+    const px_added_token *added = px_tokenizer_added(t, id);
+    const char *token = added != NULL ? added->match : px_vocab_text(&t->vocab, id, &length);
+    if (token == NULL) {
+        return px_buf_printf(out, "<unk:%d>", id);
+    }
+    return px_buf_add(out, token, added != NULL ? added->match_length : length);
+}
+
 px_status px_tokenizer_decode(px_tokenizer *t, const int32_t *ids, int64_t count, bool skip_special, px_buf *text)
 {
     px_parts *parts = &t->parts;
@@ -276,17 +293,8 @@ px_status px_tokenizer_decode(px_tokenizer *t, const int32_t *ids, int64_t count
         if (skip_special && px_tokenizer_is_special(t, ids[i])) {
             continue;
         }
-        size_t length = 0;
-        const char *token = px_vocab_text(&t->added_vocab, ids[i], &length);
-        token = token != NULL ? token : px_vocab_text(&t->vocab, ids[i], &length);
-        if (t->decode_count == 0 && parts->count > 0) {
-            PX_TRY(px_buf_add(&parts->text, " ", 1));
-        }
-        if (token != NULL) {
-            PX_TRY(px_buf_add(&parts->text, token, length));
-        } else {
-            PX_TRY(px_buf_printf(&parts->text, "<unk:%d>", ids[i]));
-        }
+        PX_TRY(t->decode_count == 0 && parts->count > 0 ? px_buf_add(&parts->text, " ", 1) : PX_OK);
+        PX_TRY(add_token_text(t, ids[i], &parts->text));
         PX_TRY(px_parts_end(parts));
     }
     PX_TRY(px_decode_parts(t->decodes, t->decode_count, parts, &t->parts_spare));
@@ -326,14 +334,16 @@ int32_t px_tokenizer_pad(const px_tokenizer *t)
     return t->pad;
 }
 
+const px_added_token *px_tokenizer_added(const px_tokenizer *t, int32_t id)
+{
+    int32_t at = id >= 0 && id < t->added_vocab.size ? t->added_at[id] : -1;
+    return at >= 0 ? &t->added[at] : NULL;
+}
+
 bool px_tokenizer_is_special(const px_tokenizer *t, int32_t id)
 {
-    for (int i = 0; i < t->added_count; i++) {
-        if (t->added[i].id == id) {
-            return t->added[i].special;
-        }
-    }
-    return false;
+    const px_added_token *token = px_tokenizer_added(t, id);
+    return token != NULL && token->special;
 }
 
 bool px_tokenizer_adds_bos(const px_tokenizer *t)

@@ -10,8 +10,8 @@
 /* ---- normalizer: text to text */
 typedef enum px_normal_kind {
     PX_NORMAL_NFC, PX_NORMAL_NFD, PX_NORMAL_NFKC, PX_NORMAL_NFKD, PX_NORMAL_PREPEND, PX_NORMAL_REPLACE,
-    PX_NORMAL_LOWERCASE, PX_NORMAL_STRIP_ACCENTS, PX_NORMAL_STRIP, PX_NORMAL_CLEAN, PX_NORMAL_HAN,
-    PX_NORMAL_BYTE_LEVEL,
+    PX_NORMAL_LOWERCASE, PX_NORMAL_STRIP_ACCENTS, PX_NORMAL_STRIP, PX_NORMAL_NMT, PX_NORMAL_BYTE_LEVEL,
+    PX_NORMAL_BERT_CLEAN, PX_NORMAL_BERT_HAN, PX_NORMAL_BERT_ACCENTS,
 } px_normal_kind;
 typedef struct px_normal {
     px_normal_kind kind;
@@ -25,7 +25,7 @@ px_status px_normalize(const px_normal *steps, int count, px_buf *text, px_buf *
 /* ---- pre-tokenizer: text to pieces */
 typedef enum px_behavior { PX_ISOLATED, PX_REMOVED, PX_MERGED_PREVIOUS, PX_MERGED_NEXT, PX_CONTIGUOUS } px_behavior;
 typedef enum px_split_kind {
-    PX_SPLIT_PATTERN, PX_SPLIT_CLASS, PX_SPLIT_BYTE_LEVEL, PX_SPLIT_WORDS, PX_SPLIT_METASPACE,
+    PX_SPLIT_PATTERN, PX_SPLIT_CLASS, PX_SPLIT_BYTE_LEVEL, PX_SPLIT_WORDS, PX_SPLIT_METASPACE, PX_SPLIT_LENGTH,
 } px_split_kind;
 typedef enum px_prepend { PX_PREPEND_ALWAYS, PX_PREPEND_FIRST, PX_PREPEND_NEVER } px_prepend;
 typedef struct px_split {
@@ -37,6 +37,7 @@ typedef struct px_split {
     bool prefix_space;         /* byte level: add_prefix_space */
     bool use_pattern;          /* byte level: use_regex; metaspace: split */
     px_prepend prepend;        /* metaspace */
+    int characters;            /* length: of a piece */
 } px_split;
 typedef struct px_span {
     size_t start, end;
@@ -107,6 +108,16 @@ px_status px_unigram_init(px_unigram *unigram, const px_vocab *vocab);
 void px_unigram_free(px_unigram *unigram);
 px_status px_unigram_encode(px_unigram *unigram, const px_vocab *vocab, const char *word, size_t length, px_ids *ids);
 
+typedef struct px_wordpiece {
+    char *prefix;         /* of the pieces after the first */
+    int longest;          /* words of more characters are unk */
+    int32_t unk;          /* -1: none */
+    px_buf piece;
+} px_wordpiece;
+void px_wordpiece_free(px_wordpiece *wordpiece);
+px_status px_wordpiece_encode(px_wordpiece *wordpiece, const px_vocab *vocab, const char *word, size_t length,
+                              px_ids *ids);
+
 /* ---- added tokens: found in the text before anything else */
 typedef struct px_added_token {
     char *content;  /* as in the file */
@@ -130,12 +141,13 @@ const px_added_token *px_finder_next(const px_finder *finder, const char *text, 
 /* ---- decoder: strings of tokens to text */
 typedef enum px_decode_kind {
     PX_DECODE_BYTE_LEVEL, PX_DECODE_METASPACE, PX_DECODE_REPLACE, PX_DECODE_BYTE_FALLBACK, PX_DECODE_FUSE,
-    PX_DECODE_STRIP, PX_DECODE_SUFFIX,
+    PX_DECODE_STRIP, PX_DECODE_SUFFIX, PX_DECODE_WORDPIECE,
 } px_decode_kind;
 typedef struct px_decode {
     px_decode_kind kind;
     px_pattern pattern;  /* Replace; metaspace: the replacement */
-    char *content;       /* Replace; Strip: one character; suffix */
+    char *content;       /* Replace; Strip: one character; WordPiece: the prefix */
+    bool cleanup;        /* WordPiece: no space before punctuation and the like */
     int start, stop;     /* Strip */
     px_prepend prepend;  /* metaspace */
 } px_decode;
@@ -149,7 +161,7 @@ void px_parts_free(px_parts *parts);
 px_status px_decode_parts(const px_decode *steps, int count, px_parts *parts, px_parts *spare);
 
 /* ---- the whole */
-typedef enum px_model_kind { PX_MODEL_BPE, PX_MODEL_WORDLEVEL, PX_MODEL_UNIGRAM } px_model_kind;
+typedef enum px_model_kind { PX_MODEL_BPE, PX_MODEL_WORDLEVEL, PX_MODEL_UNIGRAM, PX_MODEL_WORDPIECE } px_model_kind;
 enum { PX_STEPS_LIMIT = 32 };
 struct px_tokenizer {
     char *path, *dir;
@@ -157,6 +169,7 @@ struct px_tokenizer {
     px_added_token *added;
     int added_count;
     px_vocab added_vocab;
+    int32_t *added_at;     /* [added_vocab.size] where an id is in added; -1: it is not */
     px_finder raw, normal; /* added tokens looked for before and after the normalizer */
     px_normal normals[PX_STEPS_LIMIT];
     int normal_count;
@@ -167,6 +180,7 @@ struct px_tokenizer {
     px_model_kind kind;
     px_bpe bpe;
     px_unigram unigram;
+    px_wordpiece wordpiece;
     int32_t unk;           /* WordLevel; -1: none */
     px_ids before, after;  /* what the post-processor adds */
     int size;
@@ -180,6 +194,7 @@ struct px_tokenizer {
 struct json_t;
 px_status px_tokenizer_parse(px_tokenizer *tokenizer, const struct json_t *root);      /* tokenizer.json */
 px_status px_tokenizer_settings(px_tokenizer *tokenizer, const struct json_t *root);   /* tokenizer_config.json */
+const px_added_token *px_tokenizer_added(const px_tokenizer *tokenizer, int32_t id); /* NULL: none */
 /* Ids of a part of a longer text that begins behind an added token, or (at_start) at its beginning. Valid UTF-8. */
 px_status px_tokenizer_encode_part(px_tokenizer *tokenizer, const char *text, size_t length, bool at_start,
                                    px_ids *ids);

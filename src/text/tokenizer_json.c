@@ -162,14 +162,30 @@ static px_status parse_unigram(px_tokenizer *t, const json_t *model)
     return px_unigram_init(&t->unigram, &t->vocab);
 }
 
+/* A word is tried against the vocabulary in a number of steps that grows with the cube of its length. */
+enum { WORDPIECE_LIMIT = 1000 };
+
+static px_status parse_wordpiece(px_tokenizer *t, const json_t *model)
+{
+    int64_t longest;
+    const char *prefix;
+    PX_TRY(parse_vocabulary(t, model));
+    PX_TRY(unk_token(t, model, &t->wordpiece.unk));
+    PX_TRY(px_field_int(model, "model", "max_input_chars_per_word", 100, 1, WORDPIECE_LIMIT, &longest));
+    PX_TRY(px_field_text(model, "model", "continuing_subword_prefix", false, &prefix, NULL));
+    t->wordpiece.longest = (int)longest;
+    t->wordpiece.prefix = px_strdup(prefix != NULL ? prefix : "##");
+    return t->wordpiece.prefix != NULL ? PX_OK : px_error_code();
+}
+
 static px_status parse_model(px_tokenizer *t, json_t *model)
 {
-    static const char *const names[] = {"BPE", "WordLevel", "Unigram"};
+    static const char *const names[] = {"BPE", "WordLevel", "Unigram", "WordPiece"};
     int which = 0;
     if (json_is_object(model) && json_object_get(model, "type") == NULL && json_object_get(model, "merges") != NULL) {
         which = 0; /* files of the first versions do not name the model */
     } else {
-        PX_TRY(px_field_type(model, "model", names, 3, &which));
+        PX_TRY(px_field_type(model, "model", names, 4, &which));
     }
     t->kind = (px_model_kind)which;
     if (which == PX_MODEL_BPE) {
@@ -177,6 +193,9 @@ static px_status parse_model(px_tokenizer *t, json_t *model)
     }
     if (which == PX_MODEL_UNIGRAM) {
         return parse_unigram(t, model);
+    }
+    if (which == PX_MODEL_WORDPIECE) {
+        return parse_wordpiece(t, model);
     }
     PX_TRY(parse_vocabulary(t, model));
     return unk_token(t, model, &t->unk);
@@ -250,7 +269,15 @@ static px_status parse_added(px_tokenizer *t, const json_t *list)
         bytes += strlen(token->content) + 1;
     }
     PX_TRY(px_vocab_init(&t->added_vocab, size, bytes));
+    t->added_at = px_alloc_array((size_t)size + 1, sizeof *t->added_at, "added tokens");
+    if (t->added_at == NULL) {
+        return px_error_code();
+    }
+    for (int32_t id = 0; id < size; id++) {
+        t->added_at[id] = -1;
+    }
     for (int i = 0; i < t->added_count; i++) {
+        t->added_at[t->added[i].id] = i;
         if (px_vocab_put(&t->added_vocab, t->added[i].content, strlen(t->added[i].content), t->added[i].id) != PX_OK) {
             return px_fail_within("added_tokens");
         }

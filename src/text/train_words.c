@@ -93,18 +93,15 @@ static px_status add_sequence(reader *r, const char *text, size_t length)
         return px_fail(PX_DATA, "%s:%lld: byte %zu of the line is not UTF-8; texts must be UTF-8", r->path,
                        (long long)r->line, valid);
     }
-    size_t from = 0;
-    while (from < length) {
-        size_t start, end;
-        bool found;
-        PX_TRY(px_pattern_find(&r->pattern, text, length, from, &start, &end, &found));
-        if (!found || end == start) {
-            break; /* the pattern covers every text: not reached */
+    px_matches m = {.pattern = &r->pattern, .text = text, .length = length};
+    for (;;) {
+        bool found; /* the pattern covers every text: there are no gaps */
+        PX_TRY(px_matches_next(&m, &found));
+        if (!found) {
+            return PX_OK;
         }
-        PX_TRY(add_word(r->words, text + start, end - start));
-        from = end;
+        PX_TRY(add_word(r->words, text + m.start, m.end - m.start));
     }
-    return PX_OK;
 }
 
 /* The value of a field that is text: a string, or messages with content. */

@@ -7,7 +7,7 @@ import os
 import sys
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DATA = next((a for a in sys.argv[1:] if not a.startswith("--")), os.path.join(HERE, "../../../shared/data"))
@@ -185,10 +185,26 @@ def small_tokenizers():
     chars = {c: i for i, c in enumerate(["<unk>", "a", "b", "##b", "ab", "c</w>", "##c</w>", "abc</w>", "##a"])}
     yield "bpe prefix suffix", small(models.BPE(chars, [("a", "##b"), ("ab", "##c</w>")], unk_token="<unk>", fuse_unk=True,
           continuing_subword_prefix="##", end_of_word_suffix="</w>"), None, pre_tokenizers.WhitespaceSplit())
+    pieces = {w: i for i, w in enumerate(["[UNK]", "[CLS]", "[SEP]", "hel", "##lo", "##l", "##o", "world", "wor", "##ld", ",", "!", "a", "##b", "世", "ete", "n't"])}
+    piece = small(models.WordPiece(pieces, unk_token="[UNK]", max_input_chars_per_word=6), normalizers.BertNormalizer(),
+                  pre_tokenizers.BertPreTokenizer(), decoders.WordPiece())
+    piece.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    yield "wordpiece bert", piece
+    yield "fixed length nmt", small(level(), normalizers.Nmt(), pre_tokenizers.FixedLength(length=3))
+    for regex in ("\\b", "\\p{Han}", "[[:punct:]]+", "(?=\\d)", "\\W"):
+        for behavior in ("merged_with_previous", "contiguous"):
+            yield f"split {regex} {behavior}", small(level(), None, pre_tokenizers.Split(Regex(regex), behavior))
+    added = small(level(), normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]), pre_tokenizers.Whitespace(),
+                  decoders.BPEDecoder(suffix="o"))
+    added.add_tokens([AddedToken("hello", single_word=True), AddedToken("Été", lstrip=True, normalized=True),
+                      AddedToken("a-b", rstrip=True, normalized=False), AddedToken("1", lstrip=True, rstrip=True)])
+    added.add_special_tokens([AddedToken("xyz", normalized=False)])
+    added.post_processor = processors.TemplateProcessing(single="[UNK] $0 xyz", special_tokens=[("[UNK]", 0), ("xyz", added.token_to_id("xyz"))])
+    yield "added tokens", added
     yield "bpe unk apart", small(models.BPE({"<unk>": 0, "a": 1, "b": 2, "ab": 3}, [("a", "b")], unk_token="<unk>"))
 
 
-SMALL_TEXTS = ["hello world", "Hello,  WORLD! a-b 12 1", "  été ETE 世界 a--b,, ", "hello world world", "abc ab ac xyzab", "ﬁ½ hello"]
+SMALL_TEXTS = ["hello world", "Hello,  WORLD! a-b 12 1", "  été ETE 世界 a--b,, ", "hello world world", "abc ab ac xyzab", "ﬁ½ hello", "hellohello helloxyz ,hello", "Hel²lo\u200bwor\u1b7dld 。，3", "don't a1 2! n't ꯍ\u0eba"]
 
 
 def tokenizer_cases():

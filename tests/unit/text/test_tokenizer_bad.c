@@ -34,7 +34,7 @@ static const struct {
     {"[]", "model"},
     {"{}", "model"},
     {"{\"model\": 3}", "model"},
-    {"{\"model\": {\"type\": \"WordPiece\", \"vocab\": {\"a\": 0}}}", "BPE, WordLevel, Unigram"},
+    {"{\"model\": {\"type\": \"Piece\", \"vocab\": {\"a\": 0}}}", "BPE, WordLevel, Unigram, WordPiece"},
     {"{\"model\": {\"type\": 7}}", "model.type"},
     {"{\"model\": {\"type\": \"BPE\", \"vocab\": [], \"merges\": []}}", "model.vocab"},
     {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}}}", "model.merges"},
