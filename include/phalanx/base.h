@@ -173,7 +173,12 @@ px_status px_hash_file(const char *path, uint64_t *hash, int64_t *bytes);
 
 /* ---- files ----------------------------------------------------------------------------------------------------- */
 px_status px_file_read(const char *path, px_buf *buf); /* whole, appended; PX_IO names the path and the reason */
-/* Writes NAME.tmp, fsyncs, renames: a reader sees the old content or the new, never half. */
+/* Where a new version of path is made before it is renamed to path: "PATH.px-HOST-PID.tmp", which no other process
+ * that takes itself for the writer uses. */
+px_status px_temporary_path(char *out, size_t size, const char *path);
+/* Removes what killed processes left under such names in dir. Only while no other process writes there. */
+px_status px_temporaries_remove(const char *dir);
+/* Writes a temporary file, fsyncs, renames: a reader sees the old content or the new, never half. */
 px_status px_file_write(const char *path, const void *bytes, size_t length);
 /* Read-only map of a whole file; *data is NULL for an empty one. */
 px_status px_file_map(const char *path, const void **data, size_t *bytes);

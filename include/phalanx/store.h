@@ -8,6 +8,8 @@
 
 const char *px_store_version(void); /* "HDF5 1.10.8" */
 
+typedef struct px_lock px_lock; /* of a run directory, below */
+
 /* ---- tables --------------------------------------------------------------------------------------------------------
  * A table is a group of equally long 1-D columns. The first column is int64 (fill -1), a dimension scale, written last and
  * attached to every other column. Names with '/' are nested groups; no name may be a path prefix of another. */
@@ -75,8 +77,10 @@ typedef struct px_table_data {
 } px_table_data;
 /* Appends the rows to the tables of `path` (created if absent) by writing a new file and renaming it. Rows whose
  * `iteration` is above keep_iteration are dropped from the old content first (what a killed run left).
- * flag_column: "finish" gets @flag_values 0,1 and @flag_meanings "stop length". */
-px_status px_samples_append(const char *path, const px_table_data *tables, int table_count, int64_t keep_iteration);
+ * flag_column: "finish" gets @flag_values 0,1 and @flag_meanings "stop length". A lock that another run has taken over
+ * keeps the new file from its name (NULL: none). */
+px_status px_samples_append(const char *path, const px_table_data *tables, int table_count, int64_t keep_iteration,
+                            const px_lock *lock);
 /* Rows of a table that the next append with this keep_iteration would keep: where its own rows will start. 0: no file. */
 px_status px_samples_rows(const char *path, const char *table, int64_t keep_iteration, int64_t *rows);
 
@@ -100,7 +104,9 @@ px_status px_run_file_snapshot(const char *path, const char *out); /* a copy tha
 px_status px_run_file_repair(const char *path);                    /* refuses while a writer lives */
 
 /* ---- checkpoints --------------------------------------------------------------------------------------------------------
- * A directory NAME built as NAME.tmp, fsynced, given a MANIFEST.json (sizes, xxh3 of each file), renamed. */
+ * A directory NAME built under a temporary name, fsynced, given a MANIFEST.json (sizes, xxh3 of each file), renamed. The fence
+ * is the writer's segment in the run file beside the checkpoints: what a writer publishes after a later segment has begun
+ * from an earlier iteration is not this run's any more, and the search for the newest passes over it. */
 typedef struct px_checkpoint_writer {
     char final_path[PX_PATH_MAX], path[PX_PATH_MAX]; /* path: where files go until commit */
 } px_checkpoint_writer;
@@ -108,26 +114,29 @@ px_status px_checkpoint_begin(px_checkpoint_writer *writer, const char *dir, con
 /* state.h5: arrays (1-D or 2-D data sets) and scalar attributes. */
 px_status px_checkpoint_state(px_checkpoint_writer *writer, const px_array *arrays, int array_count,
                               const px_attribute *attributes, int attribute_count);
-/* Hashes, fsyncs, renames over an older one of the same name (which is removed only after). */
-px_status px_checkpoint_commit(px_checkpoint_writer *writer, int64_t iteration);
+/* Hashes, fsyncs, renames over an older one of the same name (which is removed only after), unless another run has taken
+ * the lock over by then (NULL: none). */
+px_status px_checkpoint_commit(px_checkpoint_writer *writer, int64_t iteration, int64_t fence, const px_lock *lock);
 /* Checks every size and hash before anything is opened. PX_DATA names the file that does not match. */
 px_status px_checkpoint_verify(const char *dir, int64_t *iteration);
 /* Fills arrays by name (counts must match) and attributes (by name and type; text is px_strdup'ed, caller frees). */
 px_status px_checkpoint_load_state(const char *dir, const px_array *arrays, int array_count, px_attribute *attributes,
                                    int attribute_count);
-/* The newest valid checkpoint among checkpoint_NNNNNN, recovery_a and recovery_b under dir. *found false: none. Invalid
- * ones that were skipped are listed in `skipped`, one a line (may be NULL). */
+/* The newest valid checkpoint among checkpoint_NNNNNN, recovery_a and recovery_b under dir. *found false: none. Invalid and
+ * late ones that were skipped are listed in `skipped`, one a line (may be NULL). */
 px_status px_checkpoint_latest(const char *dir, char *out, size_t size, int64_t *iteration, bool *found, px_buf *skipped);
 px_status px_checkpoint_mark_latest(const char *dir, const char *name); /* text file `latest` */
+/* Removes the numbered checkpoints under dir that come before the `keep` newest; those for which spared() is true stay. */
+px_status px_checkpoint_prune(const char *dir, int64_t keep, bool (*spared)(void *arg, int64_t iteration), void *arg);
 
 /* ---- run directory ------------------------------------------------------------------------------------------------------ */
-typedef struct px_lock px_lock;
 /* PX_CONFIG when a living run holds it: same host, the pid and its start time decide; another host, a heartbeat younger
  * than 30 s. A thread renews the heartbeat every few seconds. */
 px_status px_lock_take(px_lock **lock, const char *dir);
 void px_lock_release(px_lock *lock);
 /* Before anything is published: PX_IO when another run took the directory over (the heartbeat raises the stop too). */
-px_status px_lock_check(px_lock *lock);
+px_status px_lock_check(const px_lock *lock);
+bool px_lock_is_ours(const px_lock *lock); /* the same, without recording an error */
 /* Whether a living run holds dir; `holder` then says which one ("process 12 on host a, job 34"). */
 bool px_lock_is_held(const char *dir, char *holder, size_t size);
 typedef struct px_run_status {

@@ -109,12 +109,44 @@ static px_status write_all(int fd, const char *path, const char *bytes, size_t l
     return fsync(fd) == 0 ? PX_OK : io_error(path, "sync");
 }
 
+static const char temporary_mark[] = ".px-", temporary_end[] = ".tmp";
+
+px_status px_temporary_path(char *out, size_t size, const char *path)
+{
+    char host[256] = {0};
+    gethostname(host, sizeof host - 1);
+    unsigned where = (unsigned)px_hash(host, strlen(host), 0);
+    int n = snprintf(out, size, "%s%s%08x-%ld%s", path, temporary_mark, where, (long)getpid(), temporary_end);
+    return n >= 0 && (size_t)n < size ? PX_OK : px_fail(PX_IO, "%s: the path is too long", path);
+}
+
+px_status px_temporaries_remove(const char *dir)
+{
+    DIR *stream = opendir(dir);
+    if (stream == NULL) {
+        return errno == ENOENT ? PX_OK : io_error(dir, "read");
+    }
+    px_status status = PX_OK;
+    for (struct dirent *entry; status == PX_OK && (entry = readdir(stream)) != NULL;) {
+        char path[PX_PATH_MAX];
+        const char *mark = strstr(entry->d_name, temporary_mark);
+        size_t length = strlen(entry->d_name), end = sizeof temporary_end - 1;
+        if (mark == NULL || length < end || strcmp(entry->d_name + length - end, temporary_end) != 0) {
+            continue;
+        }
+        status = px_path_join(path, sizeof path, dir, entry->d_name);
+        if (status == PX_OK) {
+            status = px_tree_remove(path);
+        }
+    }
+    closedir(stream);
+    return status;
+}
+
 px_status px_file_write(const char *path, const void *bytes, size_t length)
 {
     char temporary[PX_PATH_MAX];
-    if ((size_t)snprintf(temporary, sizeof temporary, "%s.tmp", path) >= sizeof temporary) {
-        return px_fail(PX_IO, "%s: the path is too long", path);
-    }
+    PX_TRY(px_temporary_path(temporary, sizeof temporary, path));
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) {
         return io_error(temporary, "create");

@@ -48,13 +48,21 @@ static inline double exp_negative(double x) {
 
 /* weights = z / temperature; returns the largest. NaN is never the largest. */
 FOR_EACH_ISA static double scale_row(double *weights, const px_real *logits, int V, double temperature) {
-    double largest = -INFINITY;
-#pragma omp simd reduction(max : largest)
-    for (int i = 0; i < V; i++) {
-        double z = (double)logits[i] / temperature;
-        weights[i] = z;
-        largest = z > largest ? z : largest;
+    double largest = -INFINITY, lane[LANES];
+    int i = 0;
+    for (int j = 0; j < LANES; j++) lane[j] = -INFINITY;
+    for (; i + LANES <= V; i += LANES) {
+        for (int j = 0; j < LANES; j++) {
+            double z = (double)logits[i + j] / temperature;
+            weights[i + j] = z;
+            lane[j] = z > lane[j] ? z : lane[j];
+        }
     }
+    for (; i < V; i++) {
+        weights[i] = (double)logits[i] / temperature;
+        largest = weights[i] > largest ? weights[i] : largest;
+    }
+    for (int j = 0; j < LANES; j++) largest = lane[j] > largest ? lane[j] : largest;
     return largest;
 }
 

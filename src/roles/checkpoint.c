@@ -1,7 +1,7 @@
 /* What a checkpoint holds: a Hugging Face directory for each learner, and in state.h5 the moments and every counter. */
 #include "run.h"
 
-#include <inttypes.h>
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -55,6 +55,7 @@ static int list_counters(px_session *session, px_attribute *attributes)
     attributes[n++] = (px_attribute){.name = "skipped_in_row", .type = 'i', .i = trainer->skipped_in_row};
     attributes[n++] = (px_attribute){.name = "stage_seconds", .type = 'f', .f = session->stage_seconds};
     attributes[n++] = (px_attribute){.name = "best", .type = 'f', .f = session->best};
+    attributes[n++] = (px_attribute){.name = "best_iteration", .type = 'i', .i = session->best_iteration};
     attributes[n++] = (px_attribute){.name = "data_hash", .type = 'i', .i = (int64_t)session->data_hash};
     attributes[n++] = (px_attribute){.name = "seed", .type = 'i', .i = (int64_t)trainer->seed};
     return n;
@@ -112,15 +113,12 @@ static px_status write_checkpoint(px_session *session, int64_t iteration, const 
                                               "file has them as [input, output]"};
         status = px_checkpoint_state(&writer, arrays, count, attributes, n);
     }
+    if (status == PX_OK) { /* a run that took over while we wrote has the last word */
+        status = px_checkpoint_commit(&writer, iteration, px_run_file_segment(session->file), session->run->lock);
+    }
     if (status != PX_OK) {
         discard(writer.path, status);
     } else {
-        status = px_lock_check(session->run->lock); /* a run that took over while we wrote has the last word */
-    }
-    if (status == PX_OK) {
-        status = px_checkpoint_commit(&writer, iteration);
-    }
-    if (status == PX_OK) {
         status = px_checkpoint_mark_latest(session->dir, name);
     }
     px_free(arrays);
@@ -152,62 +150,51 @@ static double watched_value(const px_session *session, const char *metric)
     return NAN;
 }
 
-/* A better checkpoint than those before is named in the text file `best` and outlives pruning; the one before does not. */
-static px_status note_best(px_session *session, const char *name)
+/* Whether this iteration is better than all before; before it is saved, so that its checkpoint knows. */
+static void judge(px_session *session, int64_t iteration)
 {
     const char *metric = px_stage_text(session->stage, "checkpointing.keep_best");
     double value = metric != NULL ? watched_value(session, metric) : NAN;
     bool low = strcmp(px_stage_text(session->stage, "checkpointing.keep_best_mode"), "min") == 0;
-    if (!isfinite(value) || (isfinite(session->best) && (low ? value >= session->best : value <= session->best))) {
+    if (isfinite(value) && !(isfinite(session->best) && (low ? value >= session->best : value <= session->best))) {
+        session->best = value;
+        session->best_iteration = iteration;
+    }
+}
+
+static void name_checkpoint(char out[64], int64_t iteration)
+{
+    snprintf(out, 64, "checkpoint_%06lld", (long long)iteration);
+}
+
+/* The text file `best` names the best checkpoint, for people and for export. */
+static px_status mark_best(const px_session *session)
+{
+    char path[PX_PATH_MAX], name[64], line[80];
+    if (session->best_iteration < 0) {
         return PX_OK;
     }
-    char path[PX_PATH_MAX], line[80];
-    px_buf before = {0};
     PX_TRY(px_path_join(path, sizeof path, session->dir, "best"));
-    px_status status = px_file_exists(path) ? px_file_read(path, &before) : PX_OK;
-    snprintf(session->old_best, sizeof session->old_best, "%.*s", (int)strcspn(before.data != NULL ? before.data : "", "\n"),
-             before.data != NULL ? before.data : "");
-    px_buf_free(&before);
-    PX_TRY(status);
-    session->best = value;
+    name_checkpoint(name, session->best_iteration);
     snprintf(line, sizeof line, "%s\n", name);
     return px_file_write(path, line, strlen(line));
 }
 
-static bool is_best(const px_session *session, const char *name)
+/* The best one outlives the others, and the state before training where it was asked for. */
+static bool spared(void *arg, int64_t iteration)
 {
-    char path[PX_PATH_MAX];
-    px_buf text = {0};
-    bool same = px_path_join(path, sizeof path, session->dir, "best") == PX_OK && px_file_exists(path) &&
-                px_file_read(path, &text) == PX_OK && strncmp(text.data, name, strlen(name)) == 0;
-    px_buf_free(&text);
-    return same;
+    const px_session *session = arg;
+    return iteration == session->best_iteration ||
+           (iteration == 0 && px_stage_bool(session->stage, "checkpointing.initial"));
 }
 
-static px_status remove_checkpoint(const px_session *session, int64_t iteration)
-{
-    char name[64], path[PX_PATH_MAX];
-    snprintf(name, sizeof name, "checkpoint_%06lld", (long long)iteration);
-    if (iteration < 0 || (iteration == 0 && px_stage_bool(session->stage, "checkpointing.initial")) ||
-        is_best(session, name)) {
-        return PX_OK;
-    }
-    PX_TRY(px_path_join(path, sizeof path, session->dir, name));
-    return px_tree_remove(path);
-}
-
-/* Numbered checkpoints older than the `keep` newest, the best one spared. */
-static px_status prune(px_session *session, int64_t iteration, int64_t interval)
+/* After a numbered checkpoint is safe. */
+static px_status tidy(px_session *session)
 {
     double keep;
-    if (!px_stage_number(session->stage, "checkpointing.keep", &keep)) {
-        return PX_OK;
-    }
-    int64_t oldest = iteration - (int64_t)keep * interval, old_best;
-    if (sscanf(session->old_best, "checkpoint_%" SCNd64, &old_best) == 1 && old_best <= oldest) {
-        PX_TRY(remove_checkpoint(session, old_best));
-    }
-    return remove_checkpoint(session, oldest);
+    PX_TRY(mark_best(session));
+    return px_stage_number(session->stage, "checkpointing.keep", &keep)
+               ? px_checkpoint_prune(session->dir, (int64_t)keep, spared, session) : PX_OK;
 }
 
 px_status px_session_save_due(px_session *session, int64_t iteration, bool last)
@@ -219,16 +206,29 @@ px_status px_session_save_due(px_session *session, int64_t iteration, bool last)
     bool numbered = initial || (iteration > 0 && (last || (interval > 0 && iteration % interval == 0)));
     if (numbered) {
         char name[64];
-        snprintf(name, sizeof name, "checkpoint_%06lld", (long long)iteration);
+        name_checkpoint(name, iteration);
+        judge(session, iteration);
         PX_TRY(px_session_save(session, iteration, name));
-        PX_TRY(px_agree(px_dist_rank() == 0 ? note_best(session, name) : PX_OK));
-        return px_agree(px_dist_rank() == 0 && interval > 0 ? prune(session, iteration, interval) : PX_OK);
+        return px_agree(px_dist_rank() == 0 ? tidy(session) : PX_OK);
     }
     if (iteration > 0 && recovery > 0 && iteration % recovery == 0) {
         session->recovery_slot ^= 1;
         return px_session_save(session, iteration, session->recovery_slot ? "recovery_b" : "recovery_a");
     }
     return PX_OK;
+}
+
+/* What was best when the checkpoint was made. A run that branches off has no part in it. */
+static px_status recall_best(px_session *session)
+{
+    char path[PX_PATH_MAX], name[64];
+    name_checkpoint(name, session->best_iteration);
+    PX_TRY(px_path_join(path, sizeof path, session->dir, name));
+    if (session->best_iteration >= 0 && !px_dir_exists(path)) {
+        session->best = NAN;
+        session->best_iteration = -1;
+    }
+    return mark_best(session);
 }
 
 px_status px_session_restore(px_session *session, const char *from, int64_t iteration)
@@ -257,12 +257,13 @@ px_status px_session_restore(px_session *session, const char *from, int64_t iter
     trainer->skipped_in_row = attributes[at++].i;
     session->stage_seconds = attributes[at++].f;
     session->best = attributes[at++].f;
+    session->best_iteration = attributes[at++].i;
     if ((uint64_t)attributes[at++].i != data_hash) {
         return px_fail(PX_DATA, "%s: the data is not what this run was started with (another hash of its token ids); valid is "
                        "the same data, or --fresh for a new run", from);
     }
     session->saved = iteration;
-    return PX_OK;
+    return px_dist_rank() == 0 ? recall_best(session) : PX_OK;
 }
 
 /* The stage's result: the trained model as a directory of its own, replaced by renaming. */
@@ -275,8 +276,7 @@ px_status px_session_results(px_session *session)
         char final[PX_PATH_MAX], fresh[PX_PATH_MAX], old[PX_PATH_MAX], name[80];
         const char *module = session->trainer.learners[l].name;
         PX_TRY(px_path_join(final, sizeof final, session->dir, module));
-        snprintf(name, sizeof name, "%s.tmp", module);
-        PX_TRY(px_path_join(fresh, sizeof fresh, session->dir, name));
+        PX_TRY(px_temporary_path(fresh, sizeof fresh, final));
         snprintf(name, sizeof name, "%s.old", module);
         PX_TRY(px_path_join(old, sizeof old, session->dir, name));
         PX_TRY(px_tree_remove(fresh));
@@ -286,11 +286,12 @@ px_status px_session_results(px_session *session)
         if (status != PX_OK) {
             return discard(fresh, status);
         }
+        PX_TRY(px_lock_check(session->run->lock));
         if (px_dir_exists(final) && rename(final, old) != 0) {
-            return px_fail(PX_IO, "%s: cannot be moved aside", final);
+            return px_fail(PX_IO, "%s: cannot be moved aside: %s", final, strerror(errno));
         }
         if (rename(fresh, final) != 0) {
-            return px_fail(PX_IO, "%s: cannot be put into place", final);
+            return px_fail(PX_IO, "%s: cannot be put into place: %s", final, strerror(errno));
         }
         PX_TRY(px_tree_remove(old));
     }

@@ -130,7 +130,7 @@ static px_status check_conditions(px_session *session, int64_t iteration, bool *
 
 static px_status write_status(const px_session *session, const char *state, int64_t iteration, int code, const char *reason)
 {
-    if (px_dist_rank() != 0) {
+    if (px_dist_rank() != 0 || !px_lock_is_ours(session->run->lock)) {
         return PX_OK;
     }
     px_run_status status = {.state = state,
@@ -268,7 +268,7 @@ static px_status find_start(px_session *session, char *from, size_t size)
     if (status == PX_OK && skipped.length > 0) {
         px_log(PX_WARNING, "checkpoints that cannot be used: %s", skipped.data);
     }
-    px_buf_free(&skipped);
+    session->skipped = skipped;
     if (!found) {
         from[0] = '\0';
         session->start = 0;
@@ -281,6 +281,17 @@ static px_status find_start(px_session *session, char *from, size_t size)
     return status;
 }
 
+/* An event for each checkpoint that the start passed over. */
+static void record_skipped(px_session *session)
+{
+    char *rest = session->skipped.data, *line;
+    while (rest != NULL && (line = strsep(&rest, "\n")) != NULL) {
+        if (line[0] != '\0' && px_dist_rank() == 0) {
+            px_trainer_event(&session->trainer, session->start, "checkpoint_skipped", "%s", line);
+        }
+    }
+}
+
 /* config.yaml of an earlier start must agree in what may not change; then it becomes this start's. */
 static px_status settle_config(px_session *session, bool resume)
 {
@@ -290,6 +301,7 @@ static px_status settle_config(px_session *session, bool resume)
     char path[PX_PATH_MAX];
     px_buf text = {0};
     PX_TRY(px_dir_create(session->dir));
+    PX_TRY(px_temporaries_remove(session->dir));
     PX_TRY(px_path_join(path, sizeof path, session->dir, "config.yaml"));
     if (resume && px_file_exists(path)) {
         px_status status = px_stage_compare(session->stage, path, &text);
@@ -333,6 +345,7 @@ void px_session_free(px_session *session)
     px_dataset_destroy(session->validation);
     px_dataset_destroy(session->demonstrations);
     px_tokenizer_destroy(session->tokenizer);
+    px_buf_free(&session->skipped);
     px_free(session->stop_strings);
     px_free(session->ranks);
     px_free(session->row);
@@ -365,6 +378,7 @@ static px_status prepare_stage(px_session *session)
         px_log(PX_INFO, "continues after iteration %lld from %s", (long long)session->start, from);
     }
     PX_TRY(px_session_open_file(session, resume));
+    record_skipped(session);
     if (resume) {
         PX_TRY(px_agree(recall(session)));
     }
@@ -391,6 +405,7 @@ static px_status run_stage(px_session *session)
     int64_t iteration = session->start;
     status = status == PX_OK ? loop(session, &iteration) : status;
     if (status == PX_STOPPED) {
+        PX_TRY(px_agree(px_dist_rank() == 0 ? px_lock_check(session->run->lock) : PX_OK));
         PX_TRY(save_for_stop(session, iteration));
         const char *reason = px_stop_reason() != NULL ? px_stop_reason() : "a stop";
         px_session_close_file(session, iteration, PX_STOPPED, reason, false);
@@ -422,7 +437,7 @@ px_status px_session_run(px_session *session)
     const px_stage *stage = session->stage;
     session->algorithm = px_algorithm_find(px_stage_algorithm(stage));
     session->best = NAN;
-    session->saved = session->evaluated = -1;
+    session->saved = session->evaluated = session->best_iteration = -1;
     PX_TRY(px_agree(px_session_check(session)));
     session->threads = choose_threads(session);
     omp_set_num_threads(session->threads); /* not all cores for each rank of the node */

@@ -97,6 +97,7 @@ static px_status open_directory(px_run *run)
     }
     PX_TRY(px_dir_create(run->dir));
     PX_TRY(px_lock_take(&run->lock, run->dir));
+    PX_TRY(px_temporaries_remove(run->dir));
     PX_TRY(px_path_join(path, sizeof path, run->dir, "STOP"));
     PX_TRY(px_tree_remove(path)); /* it stopped the last start; this one was asked for */
     PX_TRY(px_path_join(path, sizeof path, run->dir, "log.txt"));

@@ -102,8 +102,9 @@ typedef struct px_session {
     int64_t saved;              /* iteration of the newest checkpoint, -1: none */
     int64_t evaluated;          /* iteration of the last evaluation in the run file, -1: none */
     int recovery_slot;
-    double best;
-    char old_best[64];          /* checkpoint that was best before the newest one */
+    double best;                /* of the metric that checkpointing.keep_best names, NaN: none yet */
+    int64_t best_iteration;     /* its checkpoint's, -1: none */
+    px_buf skipped;             /* checkpoints that the start passed over, one a line */
 } px_session;
 
 /* run.c: fills run->dir. Local. */

@@ -299,10 +299,7 @@ static px_status write_samples(px_session *session, int64_t iteration)
         }
     }
     if (status == PX_OK) {
-        status = px_lock_check(session->run->lock);
-    }
-    if (status == PX_OK) {
-        status = px_samples_append(path, tables, count, iteration - 1);
+        status = px_samples_append(path, tables, count, iteration - 1, session->run->lock);
     }
     for (int t = 0; t < TABLES; t++) {
         free_builder(&b[t]);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define MAX_TEXTS 1000000 /* strings of one attribute, attributes of one object */
+#define MAX_ATTRIBUTE (64 << 20) /* bytes */
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
@@ -103,6 +104,11 @@ static px_status read_texts(const px_h5 *file, hid_t id, bool dataset, const cha
     *count = 0;
     if (!text || n < 0 || n > MAX_TEXTS) {
         status = px_fail(PX_DATA, "%s: %s is not made of strings", file->path, name);
+    } else if (dataset && (status = px_h5_check_size(file, id, name, (size_t)n * bytes)) != PX_OK) {
+        ; /* recorded */
+    } else if (!dataset && (size_t)n * bytes > MAX_ATTRIBUTE) {
+        status = px_fail(PX_DATA, "%s: attribute %s claims %zu bytes; valid is at most %d", file->path, name,
+                         (size_t)n * bytes, MAX_ATTRIBUTE);
     } else if (!(raw = px_alloc_array((size_t)n + 1, bytes + 1, name)) ||
                !(*texts = px_alloc_array((size_t)n + 1, sizeof(char *), name))) {
         status = px_error_code();
@@ -236,6 +242,55 @@ px_status px_h5_read_attribute(const px_h5 *file, hid_t object, px_attribute *at
     H5Tclose(type);
     H5Aclose(id);
     return status;
+}
+
+/* ---- copying ----------------------------------------------------------------------------------------------------- */
+
+typedef struct attribute_copy {
+    const px_h5 *from, *to;
+    hid_t target;
+    const char *except;
+    px_status status;
+} attribute_copy;
+
+/* What this room writes: px_attribute's type letter; 0: something else. */
+static char attribute_type(hid_t id)
+{
+    hid_t type = H5Aget_type(id), space = H5Aget_space(id);
+    H5T_class_t kind = H5Tget_class(type);
+    char letter = kind == H5T_FLOAT ? 'f' : kind == H5T_STRING ? 's' : 0;
+    if (kind == H5T_INTEGER) letter = H5Tget_size(type) == 1 && H5Tget_sign(type) == H5T_SGN_NONE ? 'b' : 'i';
+    if (H5Sget_simple_extent_type(space) != H5S_SCALAR) letter = 0;
+    H5Sclose(space);
+    H5Tclose(type);
+    return letter;
+}
+
+static herr_t copy_attribute(hid_t source, const char *name, const H5A_info_t *info, void *data)
+{
+    attribute_copy *copy = data;
+    (void)info;
+    hid_t id = H5Aopen(source, name, H5P_DEFAULT);
+    if (id < 0 || strcmp(name, copy->except) == 0) {
+        if (id >= 0) H5Aclose(id);
+        return 0;
+    }
+    px_attribute attribute = {.name = name, .type = attribute_type(id)};
+    H5Aclose(id);
+    if (attribute.type == 0) return 0;
+    copy->status = px_h5_read_attribute(copy->from, source, &attribute);
+    if (copy->status == PX_OK) copy->status = px_h5_write_attribute(copy->to, copy->target, &attribute);
+    px_free((void *)(uintptr_t)attribute.s);
+    return copy->status == PX_OK ? 0 : -1;
+}
+
+px_status px_h5_copy_attributes(const px_h5 *from, hid_t source, const px_h5 *to, hid_t target, const char *except)
+{
+    attribute_copy copy = {from, to, target, except, PX_OK};
+    hsize_t position = 0;
+    herr_t error = H5Aiterate2(source, H5_INDEX_NAME, H5_ITER_INC, &position, copy_attribute, &copy);
+    if (copy.status != PX_OK) return copy.status;
+    return error < 0 ? px_h5_fail(PX_DATA, from->path, "cannot read the attributes") : PX_OK;
 }
 
 /* ---- a group as JSON --------------------------------------------------------------------------------------------- */

@@ -1,7 +1,7 @@
-/* Checkpoint directories. A new one is complete and on the disk under NAME.tmp before the old NAME is touched; then the
- * old one is moved to NAME.old, the new one takes the name, and the old one goes. A kill between the two renames leaves
- * NAME.old, which the search below takes for what it is and the next begin moves back. */
-#include "h5.h"
+/* Checkpoint directories. A new one is complete and on the disk under a temporary name before the old NAME is touched;
+ * then the old one is moved to NAME.old, the new one takes the name, and the old one goes. A kill between the two renames
+ * leaves NAME.old, which the search below takes for what it is and the next begin moves back. */
+#include "frame.h"
 #include "manifest.h"
 
 #include <ctype.h>
@@ -29,7 +29,7 @@ px_status px_checkpoint_begin(px_checkpoint_writer *writer, const char *dir, con
 {
     char old[PX_PATH_MAX];
     PX_TRY(px_path_join(writer->final_path, sizeof writer->final_path, dir, name));
-    PX_TRY(with_suffix(writer->path, writer->final_path, ".tmp"));
+    PX_TRY(px_temporary_path(writer->path, sizeof writer->path, writer->final_path));
     PX_TRY(with_suffix(old, writer->final_path, ".old"));
     if (px_dir_exists(old) && !px_dir_exists(writer->final_path)) PX_TRY(move(old, writer->final_path));
     PX_FAULT("store.begin", writer->path);
@@ -37,14 +37,15 @@ px_status px_checkpoint_begin(px_checkpoint_writer *writer, const char *dir, con
     return px_dir_create(writer->path);
 }
 
-px_status px_checkpoint_commit(px_checkpoint_writer *writer, int64_t iteration)
+px_status px_checkpoint_commit(px_checkpoint_writer *writer, int64_t iteration, int64_t fence, const px_lock *lock)
 {
     char old[PX_PATH_MAX], parent[PX_PATH_MAX];
     PX_TRY(with_suffix(old, writer->final_path, ".old"));
     px_path_parent(parent, sizeof parent, writer->final_path);
-    PX_TRY(px_manifest_write(writer->path, iteration));
+    PX_TRY(px_manifest_write(writer->path, iteration, fence));
     PX_FAULT("store.dirsync", parent);
     PX_TRY(px_dir_sync(parent));
+    if (lock) PX_TRY(px_lock_check(lock)); /* hashing takes its time */
     if (px_dir_exists(writer->final_path)) {
         PX_TRY(px_tree_remove(old));
         PX_TRY(move(writer->final_path, old));
@@ -112,14 +113,32 @@ static px_status skip(px_buf *skipped, const char *name)
     return status;
 }
 
-static px_status add_candidate(const char *dir, const char *name, candidate **list, int *count, px_buf *skipped)
+/* Whether a segment after the writer's began from an earlier iteration: then the run went on without this checkpoint. */
+static px_status check_fence(const px_frame *segments, const char *path, int64_t iteration, int64_t fence)
+{
+    int number = px_frame_column(segments, "segment"), first = px_frame_column(segments, "first_iteration");
+    for (int64_t row = 0; fence >= 0 && row < segments->rows; row++) {
+        double segment = px_frame_number(segments, number, row), start = px_frame_number(segments, first, row);
+        if (segment > (double)fence && start < (double)iteration) {
+            return px_fail(PX_DATA, "%s: iteration %lld was published by segment %lld after segment %.0f had gone on from "
+                           "iteration %.0f without it", path, (long long)iteration, (long long)fence, segment, start);
+        }
+    }
+    return PX_OK;
+}
+
+static px_status add_candidate(const char *dir, const char *name, const px_frame *segments, candidate **list, int *count,
+                               px_buf *skipped)
 {
     char path[PX_PATH_MAX];
     int order = order_of(name);
-    int64_t iteration = 0;
+    int64_t iteration = 0, fence = -1;
     if (order < 0) return PX_OK;
     PX_TRY(px_path_join(path, sizeof path, dir, name));
-    if (px_manifest_iteration(path, &iteration) != PX_OK) return skip(skipped, name);
+    if (px_manifest_numbers(path, &iteration, &fence) != PX_OK ||
+        check_fence(segments, path, iteration, fence) != PX_OK) {
+        return skip(skipped, name);
+    }
     candidate *longer = px_realloc(*list, (size_t)(*count + 1) * sizeof **list, "checkpoints");
     if (!longer) return px_error_code();
     *list = longer;
@@ -130,16 +149,30 @@ static px_status add_candidate(const char *dir, const char *name, candidate **li
     return PX_OK;
 }
 
+/* The starts of this run; none where the run file cannot be read. */
+static void read_segments(const char *dir, px_frame *segments)
+{
+    char path[PX_PATH_MAX];
+    memset(segments, 0, sizeof *segments);
+    if (px_path_join(path, sizeof path, dir, "run.h5") != PX_OK ||
+        (px_file_exists(path) && px_frame_read(path, "/segments", segments) != PX_OK)) {
+        px_error_clear();
+    }
+}
+
 static px_status list_candidates(const char *dir, candidate **list, int *count, px_buf *skipped)
 {
+    px_frame segments;
     DIR *stream = opendir(dir);
     if (!stream) return errno == ENOENT ? PX_OK : px_fail(PX_IO, "%s: cannot be read: %s", dir, strerror(errno));
+    read_segments(dir, &segments);
     px_status status = PX_OK;
     struct dirent *entry;
     while (status == PX_OK && (entry = readdir(stream))) {
-        status = add_candidate(dir, entry->d_name, list, count, skipped);
+        status = add_candidate(dir, entry->d_name, &segments, list, count, skipped);
     }
     closedir(stream);
+    px_frame_free(&segments);
     if (*count) qsort(*list, (size_t)*count, sizeof **list, newest_first);
     return status;
 }
@@ -161,5 +194,51 @@ px_status px_checkpoint_latest(const char *dir, char *out, size_t size, int64_t 
         }
     }
     px_free(list);
+    return status;
+}
+
+/* ---- pruning ----------------------------------------------------------------------------------------------------- */
+
+/* Iterations of all numbered checkpoints, by name alone: one that is damaged grows old like the others. */
+static px_status list_numbered(const char *dir, int64_t **numbers, int *count)
+{
+    DIR *stream = opendir(dir);
+    if (!stream) return px_fail(PX_IO, "%s: cannot be read: %s", dir, strerror(errno));
+    px_status status = PX_OK;
+    struct dirent *entry;
+    while (status == PX_OK && (entry = readdir(stream))) {
+        if (order_of(entry->d_name) != 0) continue;
+        int64_t *longer = px_realloc(*numbers, (size_t)(*count + 1) * sizeof **numbers, "checkpoints");
+        if (!longer) {
+            status = px_error_code();
+            break;
+        }
+        *numbers = longer;
+        longer[(*count)++] = strtoll(entry->d_name + strlen("checkpoint_"), NULL, 10);
+    }
+    closedir(stream);
+    return status;
+}
+
+static int largest_first(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x < y) - (x > y);
+}
+
+px_status px_checkpoint_prune(const char *dir, int64_t keep, bool (*spared)(void *arg, int64_t iteration), void *arg)
+{
+    int64_t *numbers = NULL;
+    int count = 0;
+    px_status status = list_numbered(dir, &numbers, &count);
+    if (count) qsort(numbers, (size_t)count, sizeof *numbers, largest_first);
+    for (int i = 0; status == PX_OK && i < count; i++) {
+        char name[64], path[PX_PATH_MAX];
+        if (i < keep || spared(arg, numbers[i])) continue;
+        snprintf(name, sizeof name, "checkpoint_%06lld", (long long)numbers[i]);
+        status = px_path_join(path, sizeof path, dir, name);
+        if (status == PX_OK) status = px_tree_remove(path);
+    }
+    px_free(numbers);
     return status;
 }

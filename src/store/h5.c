@@ -190,6 +190,15 @@ px_status px_h5_check_storage(const px_h5 *file, hid_t dataset, const char *name
     return status;
 }
 
+px_status px_h5_check_size(const px_h5 *file, hid_t dataset, const char *name, size_t bytes)
+{
+    enum { DEFLATE_MOST = 1100, FREE = 1 << 20 }; /* zlib's best is 1032 to 1; a short column may not be written yet */
+    hsize_t stored = H5Dget_storage_size(dataset);
+    if (bytes <= FREE || bytes / DEFLATE_MOST <= stored) return PX_OK;
+    return px_fail(PX_DATA, "%s: %s claims %zu bytes, but only %llu are stored", file->path, name, bytes,
+                   (unsigned long long)stored);
+}
+
 /* ---- text -------------------------------------------------------------------------------------------------------- */
 
 hid_t px_h5_text_type(size_t size)

@@ -48,6 +48,10 @@ void px_free_texts(char **texts, int count);
 px_status px_h5_read_attributes(const px_h5 *file, hid_t object, struct json_t *json);
 /* One attribute by name and type; a text is px_strdup'ed. */
 px_status px_h5_read_attribute(const px_h5 *file, hid_t object, px_attribute *attribute);
+/* Scalar numbers, truth values and texts of one object to another of another file, but for the one named `except`. */
+px_status px_h5_copy_attributes(const px_h5 *from, hid_t source, const px_h5 *to, hid_t target, const char *except);
+/* Refuses to read more bytes than what is stored could ever unpack to: a few bytes can claim terabytes. */
+px_status px_h5_check_size(const px_h5 *file, hid_t dataset, const char *name, size_t bytes);
 
 /* Copies as much of `text` as fits with its NUL, whole characters only; what is not UTF-8 becomes '?'. */
 void px_text_fit(char *out, size_t width, const char *text);

@@ -270,7 +270,12 @@ px_status px_lock_take(px_lock **out, const char *dir)
     return PX_OK;
 }
 
-px_status px_lock_check(px_lock *lock)
+bool px_lock_is_ours(const px_lock *lock)
+{
+    return still_ours(lock);
+}
+
+px_status px_lock_check(const px_lock *lock)
 {
     if (still_ours(lock)) return PX_OK;
     return px_fail(PX_IO, "%s: the run directory was taken over by another run; this one stops", lock->path);

@@ -80,14 +80,14 @@ static px_status add_tree(json_t *files, const char *root, const char *below, in
     return status == PX_OK ? px_dir_sync(path) : status;
 }
 
-px_status px_manifest_write(const char *dir, int64_t iteration)
+px_status px_manifest_write(const char *dir, int64_t iteration, int64_t fence)
 {
     char path[PX_PATH_MAX], hash[17];
     PX_TRY(px_path_join(path, sizeof path, dir, NAME));
     json_t *files = json_object();
     px_status status = add_tree(files, dir, "", 0);
-    json_t *manifest = json_pack("{s:s, s:i, s:I, s:o}", "format", FORMAT, "format_version", 1, "iteration",
-                                 (json_int_t)iteration, "files", files);
+    json_t *manifest = json_pack("{s:s, s:i, s:I, s:I, s:o}", "format", FORMAT, "format_version", 1, "iteration",
+                                 (json_int_t)iteration, "fence", (json_int_t)fence, "files", files);
     if (status == PX_OK) status = own_hash(manifest, path, hash);
     if (status == PX_OK) {
         json_object_set_new(manifest, "xxh3", json_string(hash));
@@ -136,10 +136,12 @@ static px_status read_manifest(const char *dir, json_t **manifest, int64_t *iter
     return status;
 }
 
-px_status px_manifest_iteration(const char *dir, int64_t *iteration)
+px_status px_manifest_numbers(const char *dir, int64_t *iteration, int64_t *fence)
 {
     json_t *manifest = NULL;
     PX_TRY(read_manifest(dir, &manifest, iteration));
+    json_t *number = json_object_get(manifest, "fence");
+    *fence = json_is_integer(number) ? json_integer_value(number) : -1;
     json_decref(manifest);
     return PX_OK;
 }

@@ -5,8 +5,9 @@
 #include "phalanx/store.h"
 
 /* Hashes and fsyncs every file below dir, writes the manifest, fsyncs the directories. */
-px_status px_manifest_write(const char *dir, int64_t iteration);
-px_status px_manifest_iteration(const char *dir, int64_t *iteration); /* reads the manifest alone */
+px_status px_manifest_write(const char *dir, int64_t iteration, int64_t fence);
+/* Reads the manifest alone. *fence: -1 where it says none. */
+px_status px_manifest_numbers(const char *dir, int64_t *iteration, int64_t *fence);
 px_status px_manifest_check(const char *dir, int64_t *iteration);     /* every size and hash */
 
 #endif

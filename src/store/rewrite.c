@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -35,47 +34,13 @@ px_status px_publish(const char *temporary, const char *path)
 
 /* ---- copies ------------------------------------------------------------------------------------------------------ */
 
-static px_status copy_json_attributes(const px_h5 *to, hid_t object, json_t *json)
-{
-    const char *name;
-    json_t *value;
-    json_object_foreach(json, name, value)
-    {
-        px_attribute attribute = {.name = name};
-        if (json_is_string(value)) {
-            attribute.type = 's';
-            attribute.s = json_string_value(value);
-        } else if (json_is_boolean(value)) {
-            attribute.type = 'b';
-            attribute.i = json_is_true(value);
-        } else if (json_is_integer(value)) {
-            attribute.type = 'i';
-            attribute.i = json_integer_value(value);
-        } else if (json_is_real(value)) {
-            attribute.type = 'f';
-            attribute.f = json_real_value(value);
-        } else {
-            continue;
-        }
-        PX_TRY(px_h5_write_attribute(to, object, &attribute));
-    }
-    return PX_OK;
-}
-
-/* Number and text attributes of a group that both files have. */
+/* Number and text attributes of a group that both files have. A table's list of columns is there already. */
 static px_status copy_attributes(const px_h5 *from, const px_h5 *to, const char *group)
 {
-    json_t *json = json_object();
-    hid_t source = px_h5_find(from, group, H5I_GROUP), target = -1;
-    px_status status = source < 0 ? px_error_code() : px_h5_read_attributes(from, source, json);
-    json_object_del(json, "columns");
-    if (status == PX_OK) {
-        target = px_h5_find(to, group, H5I_GROUP);
-        status = target < 0 ? px_error_code() : copy_json_attributes(to, target, json);
-    }
+    hid_t source = px_h5_find(from, group, H5I_GROUP), target = source < 0 ? -1 : px_h5_find(to, group, H5I_GROUP);
+    px_status status = target < 0 ? px_error_code() : px_h5_copy_attributes(from, source, to, target, "columns");
     if (target >= 0) H5Gclose(target);
     if (source >= 0) H5Gclose(source);
-    json_decref(json);
     return status;
 }
 
@@ -139,9 +104,7 @@ static px_status copy_file(const char *path, const char *out)
 px_status px_run_file_snapshot(const char *path, const char *out)
 {
     char temporary[PX_PATH_MAX];
-    if (snprintf(temporary, sizeof temporary, "%s.tmp", out) >= (int)sizeof temporary) {
-        return px_fail(PX_IO, "%s: the path is too long", out);
-    }
+    PX_TRY(px_temporary_path(temporary, sizeof temporary, out));
     px_status status = copy_file(path, temporary);
     if (status == PX_OK) status = px_publish(temporary, out);
     if (status != PX_OK) unlink(temporary);

@@ -4,7 +4,7 @@
 
 #include "frame.h"
 
-/* PATH.tmp becomes PATH: fsync of the file before, of the directory after. */
+/* `temporary` becomes `path`: fsync of the file before, of the directory after. */
 px_status px_publish(const char *temporary, const char *path);
 px_status px_sync_path(const char *path); /* fsync of one file */
 

@@ -314,9 +314,7 @@ static px_status gather(const char *path, const px_run_header *header, bool resu
 static px_status create(px_run_file *file, const px_run_header *header, const px_frame *frames, const char *created)
 {
     char temporary[PX_PATH_MAX];
-    if (snprintf(temporary, sizeof temporary, "%s.tmp", file->path) >= (int)sizeof temporary) {
-        return px_fail(PX_IO, "%s: the path is too long", file->path);
-    }
+    PX_TRY(px_temporary_path(temporary, sizeof temporary, file->path));
     px_status status = px_h5_create(&file->h5, temporary);
     if (status == PX_OK) status = write_all(&file->h5, header, frames, created);
     if (status == PX_OK) status = start(file, temporary);

@@ -121,17 +121,17 @@ static px_status write_file(const char *path, const px_table_data *tables, int t
     return status == PX_OK ? closed : status;
 }
 
-px_status px_samples_append(const char *path, const px_table_data *tables, int table_count, int64_t keep_iteration)
+px_status px_samples_append(const char *path, const px_table_data *tables, int table_count, int64_t keep_iteration,
+                            const px_lock *lock)
 {
     char temporary[PX_PATH_MAX];
-    if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= (int)sizeof temporary) {
-        return px_fail(PX_IO, "%s: the path is too long", path);
-    }
+    PX_TRY(px_temporary_path(temporary, sizeof temporary, path));
     px_frame *old = px_alloc_array((size_t)table_count + 1, sizeof *old, "samples");
     px_frame *all = px_alloc_array((size_t)table_count + 1, sizeof *all, "samples");
     px_status status = old && all ? read_old(path, tables, table_count, keep_iteration, old) : px_error_code();
     for (int t = 0; status == PX_OK && t < table_count; t++) status = join(&all[t], &old[t], &tables[t]);
     if (status == PX_OK) status = write_file(temporary, tables, table_count, all);
+    if (status == PX_OK && lock) status = px_lock_check(lock);
     if (status == PX_OK) status = px_publish(temporary, path);
     if (status != PX_OK) unlink(temporary);
     for (int t = 0; old && all && t < table_count; t++) {

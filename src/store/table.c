@@ -310,6 +310,9 @@ static px_status read_column(const px_h5 *file, const px_table *table, int c, px
 {
     const px_column *column = &table->shape.columns[c];
     hsize_t start = 0, count = (hsize_t)table->rows;
+    size_t bytes;
+    if (__builtin_mul_overflow((size_t)table->rows, px_column_size(column), &bytes)) bytes = SIZE_MAX;
+    PX_TRY(px_h5_check_size(file, table->ids[c], column->name, bytes));
     frame->values[c] = px_alloc_array((size_t)table->rows + 1, px_column_size(column), column->name);
     if (!frame->values[c]) return px_error_code();
     if (table->rows == 0) return PX_OK;

@@ -333,6 +333,7 @@ printf 'x' | dd of="$newest/policy/model.safetensors" bs=1 seek=700 conv=notrunc
 good 1 damaged
 grep -q "cannot be used: .*${newest##*/}" damaged.err || fail "no word of ${newest##*/}: $(cat damaged.err)"
 same straight damaged
+"$phalanx" inspect damaged/ppo events 2> /dev/null | grep -q "checkpoint_skipped.*${newest##*/}" || fail "no event of ${newest##*/}"
 
 step="a failing disk is named and written down"; trace
 without_predecessors disk

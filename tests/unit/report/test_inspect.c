@@ -75,7 +75,7 @@ static void make_samples(void)
         const void *values[] = {&id, &iteration, &score, texts[i]};
         const px_table_data table = {"/samples", columns, 4, 1, values};
         snprintf(path, sizeof path, "%s/samples-%06d.h5", runs[0], (int)i + 1);
-        assert_ok(px_samples_append(path, &table, 1, i));
+        assert_ok(px_samples_append(path, &table, 1, i, NULL));
     }
 }
 

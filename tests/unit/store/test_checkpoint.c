@@ -66,6 +66,8 @@ static void describe(content *c, px_array arrays[ARRAYS])
     memcpy(arrays, all, sizeof all);
 }
 
+static int64_t fence;
+
 static px_status save(const char *where, const char *name, int64_t iteration)
 {
     static content data;
@@ -85,7 +87,7 @@ static px_status save(const char *where, const char *name, int64_t iteration)
     PX_TRY(px_path_join(path, sizeof path, writer.path, "empty"));
     PX_TRY(px_file_write(path, "", 0));
     PX_TRY(px_checkpoint_state(&writer, arrays, ARRAYS, attributes, 3));
-    return px_checkpoint_commit(&writer, iteration);
+    return px_checkpoint_commit(&writer, iteration, fence, NULL);
 }
 
 static px_status load(const char *where, int64_t *iteration)
@@ -278,6 +280,92 @@ static void test_torn(void **state)
     assert_int_equal(latest(NULL), -1);
 }
 
+/* ---- who may publish ----------------------------------------------------------------------------------------------- */
+
+/* A start of the run: a row of /segments, which continues from `start`. */
+static void begin_segment(int64_t start)
+{
+    char path[PX_PATH_MAX];
+    px_run_file *file;
+    const px_run_header header = {.run_name = "x", .algorithm = "ppo", .config_hash = "", .yaml = "", .source = ""};
+    const px_segment segment = {.first_iteration = start, .num_ranks = 1, .job_id = "", .commit = ""};
+    const px_rank_entry rank = {.host = "", .role = ""};
+    assert_ok(px_path_join(path, sizeof path, dir, "run.h5"));
+    assert_ok(px_run_file_open(&file, path, &header, true, start, &segment, &rank, 1));
+    fence = px_run_file_segment(file);
+    assert_ok(px_run_file_close(file, start, 0, "", false));
+}
+
+/* A writer that was taken for dead publishes after its successor has begun: the run goes on without that. */
+static void test_late(void **state)
+{
+    (void)state;
+    px_buf skipped = {0};
+    char path[PX_PATH_MAX];
+    int64_t iteration;
+    bool found;
+    begin_segment(0);
+    assert_ok(save(dir, "recovery_a", 4));
+    assert_int_equal(latest(NULL), 4);
+    begin_segment(4);
+    assert_int_equal(fence, 1);
+    assert_int_equal(latest(NULL), 4);
+    fence = 0;
+    assert_ok(save(dir, "recovery_b", 5)); /* the old one, late */
+    assert_ok(px_checkpoint_latest(dir, path, sizeof path, &iteration, &found, &skipped));
+    assert_true(found && iteration == 4);
+    assert_non_null(strstr(skipped.data, "recovery_b: "));
+    assert_non_null(strstr(skipped.data, "segment 1"));
+    fence = 1;
+    assert_ok(save(dir, "recovery_b", 5));
+    assert_int_equal(latest("recovery_b"), 5);
+    px_buf_free(&skipped);
+    fence = 0;
+}
+
+/* A lock that was taken over keeps a finished directory from its name. */
+static void test_lost_lock(void **state)
+{
+    (void)state;
+    px_checkpoint_writer writer;
+    px_lock *lock;
+    char path[PX_PATH_MAX];
+    assert_ok(px_lock_take(&lock, dir));
+    assert_ok(save(dir, "recovery_a", 1));
+    assert_ok(px_checkpoint_begin(&writer, dir, "recovery_a"));
+    assert_ok(px_path_join(path, sizeof path, dir, "lock"));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(px_checkpoint_commit(&writer, 2, 0, lock), PX_IO);
+    assert_int_equal(latest("recovery_a"), 1);
+    px_lock_release(lock);
+    px_error_clear();
+}
+
+static bool is_two(void *arg, int64_t iteration)
+{
+    (void)arg;
+    return iteration == 2;
+}
+
+static void test_prune(void **state)
+{
+    (void)state;
+    static const int numbers[] = {0, 2, 3, 7, 1000000};
+    char name[64], path[PX_PATH_MAX];
+    for (int i = 0; i < 5; i++) {
+        snprintf(name, sizeof name, "checkpoint_%06d", numbers[i]);
+        assert_ok(save(dir, name, numbers[i]));
+    }
+    assert_ok(save(dir, "recovery_a", 1));
+    assert_ok(px_checkpoint_prune(dir, 2, is_two, NULL));
+    for (int i = 0; i < 5; i++) {
+        snprintf(path, sizeof path, "%s/checkpoint_%06d", dir, numbers[i]);
+        assert_int_equal(px_dir_exists(path), numbers[i] == 2 || numbers[i] >= 7);
+    }
+    snprintf(path, sizeof path, "%s/recovery_a", dir);
+    assert_true(px_dir_exists(path));
+}
+
 /* A manifest that names files outside, though its own hash is right. */
 static void test_foreign_manifest(void **state)
 {
@@ -389,6 +477,7 @@ int main(int argc, char **argv)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_dir, remove_dir)
     const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_hash), TEST(test_mismatch),
                                        TEST(test_damage),     TEST(test_torn), TEST(test_foreign_manifest),
-                                       TEST(test_faults),     TEST(test_kill)};
+                                       TEST(test_faults),     TEST(test_kill), TEST(test_late),
+                                       TEST(test_lost_lock),  TEST(test_prune)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,7 +27,8 @@ static const px_attribute config[] = {{.name = "training.lr", .type = 'f', .f = 
                                       {.name = "run.seed", .type = 'i', .i = INT64_C(1) << 40},
                                       {.name = "training.whiten", .type = 'b', .i = 1},
                                       {.name = "run.name", .type = 's', .s = "w\xc3\xa4hrung"},
-                                      {.name = "empty", .type = 's'}};
+                                      {.name = "empty", .type = 's'},
+                                      {.name = "bound", .type = 'f', .f = -INFINITY}};
 static const char *const tokens[] = {"<s>", "</s>", "\xc4\xa0the", "bad\xff", NULL};
 static const px_segment segment = {.first_iteration = 1, .num_ranks = 2, .job_id = "77",
                                    .commit = "0123456789abcdef0123456789abcdef01234567"};
@@ -36,7 +37,7 @@ static const px_rank_entry ranks[] = {{.rank = 0, .cpus = 4, .pid = 11, .host = 
 
 static px_run_header header(void)
 {
-    return (px_run_header){.run_name = "test", .algorithm = "ppo", .config = config, .config_count = 5,
+    return (px_run_header){.run_name = "test", .algorithm = "ppo", .config = config, .config_count = 6,
                            .config_hash = "00ff", .yaml = "a: 1\n", .source = "", .build = config, .build_count = 1,
                            .metrics = metrics, .metric_count = 3, .evaluation = evaluation, .evaluation_count = 1,
                            .tokens = tokens, .token_count = 5, .bos_id = 0, .eos_id = 1};
@@ -117,6 +118,7 @@ static void check_config(void)
     assert_true(json_is_true(json_object_get(json, "training.whiten")));
     assert_string_equal(json_string_value(json_object_get(json, "run.name")), "w\xc3\xa4hrung");
     assert_string_equal(json_string_value(json_object_get(json, "empty")), "");
+    assert_true(json_is_null(json_object_get(json, "bound"))); /* not finite, which JSON has no number for */
     assert_string_equal(json_string_value(json_object_get(json, "hash")), "00ff");
     assert_string_equal(json_string_value(json_object_get(json, "yaml")), "a: 1\n");
     assert_string_equal(json_string_value(json_object_get(json, "source")), "");

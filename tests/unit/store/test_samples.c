@@ -73,7 +73,7 @@ static px_status append(int64_t iteration, int64_t keep)
     const void *token_values[] = {places, owners, token_ids, logprobs};
     const px_table_data tables[] = {{"/samples", samples, 6, SAMPLES, sample_values},
                                     {"/tokens", tokens, 4, SAMPLES * LENGTH, token_values}};
-    return px_samples_append(path, tables, 2, keep);
+    return px_samples_append(path, tables, 2, keep, NULL);
 }
 
 static void check(const int64_t *iterations, int count)
@@ -147,7 +147,7 @@ static void test_bad_names(void **state)
     const float value = 2;
     const void *values[] = {&id, &value, &value};
     const px_table_data table = {"/samples", columns, 3, 1, values};
-    assert_int_equal(px_samples_append(path, &table, 1, 0), PX_CONFIG);
+    assert_int_equal(px_samples_append(path, &table, 1, 0, NULL), PX_CONFIG);
     assert_false(px_file_exists(path));
     px_error_clear();
 }
