@@ -52,7 +52,7 @@ static void find_node(void)
     MPI_Comm_size(world.node, &world.local_size);
 }
 
-/* A node's number is the place of its first rank among the first ranks of all nodes. */
+/* A node's number is the place of its first rank among the first ranks of all nodes. Collective. */
 static px_status number_nodes(void)
 {
     int leader = world.rank, count = 0;

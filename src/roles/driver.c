@@ -263,6 +263,9 @@ static px_status find_start(px_session *session, char *from, size_t size)
     bool found = false;
     session->start = 0;
     from[0] = '\0';
+    if (px_dist_rank() != 0) { /* one rank reads and hashes for all */
+        return PX_OK;
+    }
     px_status status = px_dir_exists(session->dir)
                            ? px_checkpoint_latest(session->dir, from, size, &session->start, &found, &skipped) : PX_OK;
     if (status == PX_OK && skipped.length > 0) {
@@ -444,7 +447,7 @@ px_status px_session_run(px_session *session)
     px_deadline_set(px_stage_float(stage, "fault_tolerance.wait_timeout_s"));
     px_role_set(px_role_name(&session->placement, px_world_rank()),
                 px_placement_role(&session->placement, px_world_rank()) != PX_ROLE_LEARNER);
-    PX_TRY(px_stage_dir(session->run, stage, session->dir, sizeof session->dir));
+    PX_TRY(px_agree(px_stage_dir(session->run, stage, session->dir, sizeof session->dir)));
     double limit = session->run->time_limit;
     PX_TRY(px_agree(px_monitor_start(session->run->dir, session->dir, limit > 0.0 ? session->run->started + limit : 0.0)));
     px_log(PX_INFO, "%s%s%s", px_stage_name(stage)[0] != '\0' ? "== stage " : "== ",

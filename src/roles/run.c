@@ -123,13 +123,11 @@ static px_status run_stages(px_run *run)
             continue;
         }
         char dir[PX_PATH_MAX], stop[PX_PATH_MAX];
-        PX_TRY(px_stage_dir(run, stage, dir, sizeof dir));
+        PX_TRY(px_agree(px_stage_dir(run, stage, dir, sizeof dir)));
         PX_TRY(px_path_join(stop, sizeof stop, dir, "STOP"));
         PX_TRY(px_agree(px_dist_rank() == 0 ? px_tree_remove(stop) : PX_OK));
         px_session *session = px_alloc(sizeof *session, "a stage");
-        if (session == NULL) {
-            return px_error_code();
-        }
+        PX_TRY(px_agree(session != NULL ? PX_OK : px_error_code()));
         session->run = run;
         session->stage = stage;
         session->number = i;
@@ -164,7 +162,7 @@ px_status px_run_execute(px_run *run)
 {
     const px_stage *first = px_config_stage(run->config, 0);
     px_log_level(log_level(px_stage_text(first, "debugging.log_level")));
-    PX_TRY(px_run_locate(run));
+    PX_TRY(px_agree(px_run_locate(run)));
     run->time_limit = find_time_limit(first);
     px_stop_install();
     px_status status = px_agree(open_directory(run));

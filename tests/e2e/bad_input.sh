@@ -259,7 +259,7 @@ if command -v mpirun > /dev/null; then
     program 65 "exit status 3" 'exit 3'
     program 65 "answered none" 'sleep 100'
     cp good-score score
-    for n in 3 15; do
+    for n in 1 2 3 4 15; do
         PHALANX_FAULT=memory:$n:1 train 78 "out of memory" sft.yaml
     done
     export PHALANX_FAULT=learner.nan:1:1
