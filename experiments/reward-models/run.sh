@@ -23,6 +23,9 @@ gzip -dc "$data/preference/hh-harmless-test.jsonl.gz" |
     awk -v limit=1600 -v train="$work/hh-train.jsonl" -v heldout="$work/hh-heldout.jsonl" -f "$here/split.awk"
 cd "$here"
 for set in ${SETS:-rasbt hh}; do
-    awk -f length_baseline.awk "$work/$set-heldout.jsonl"
+    if [ "$set" = hh-smollm2 ]; then
+        ln -sfn "${SMOLLM2:?names the Hugging Face directory of SmolLM2-135M-Instruct}" "$work/smollm2"
+    fi
+    awk -f length_baseline.awk "$work/${set%-smollm2}-heldout.jsonl"
     "$root/build/release/phalanx" train "$set.yaml" "$@"
 done

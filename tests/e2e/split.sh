@@ -157,6 +157,7 @@ for turn in $(seq 1 400); do
 done
 [ -n "$stopped" ] || fail "nobody stopped"
 for turn in $(seq 1 200); do grep -q env_runner_left_out back.err && break; sleep 0.05; done
+sleep 0.3 # some iterations without it
 kill -CONT $stopped
 wait "$pid" || fail "exit $?: $(tail -3 back.err)"
 pid=
