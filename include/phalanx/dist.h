@@ -41,6 +41,10 @@ void px_barrier(void);
  * watchdog's text names the phase, set by the caller: what this rank is doing. */
 void px_deadline_set(double seconds);                /* local */
 void px_phase_set(const char *phase, int64_t iteration); /* local */
+/* What a phase has taken in this process since px_usage_reset: seconds by the clock and of processor time. Waiting ranks sleep, so the
+ * second over the first is the number of cores that it kept busy. Zeros for a phase that was never set. Local. */
+void px_usage_reset(void);
+void px_usage_of(const char *phase, double *wall_s, double *cpu_s);
 /* One sleep between two polls of a wait that began at *start (0: not yet), `poll` counting from 0: a waiting rank gives its
  * core away. Ends the job with a post-mortem past the deadline. Local. */
 void px_wait_nap(long poll, double *start);

@@ -13,4 +13,7 @@ void px_board_describe(px_buf *text);
 /* A rank of this node that the others need is gone (as px_neighbours_check has found). */
 bool px_board_core_died(void);
 
+/* usage.c: the time since the turn before belongs to the phase named then. */
+void px_usage_turn(const char *phase);
+
 #endif

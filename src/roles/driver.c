@@ -450,6 +450,7 @@ px_status px_session_run(px_session *session)
     PX_TRY(px_agree(px_stage_dir(session->run, stage, session->dir, sizeof session->dir)));
     double limit = session->run->time_limit;
     PX_TRY(px_agree(px_monitor_start(session->run->dir, session->dir, limit > 0.0 ? session->run->started + limit : 0.0)));
+    px_usage_reset();
     px_log(PX_INFO, "%s%s%s", px_stage_name(stage)[0] != '\0' ? "== stage " : "== ",
            px_stage_name(stage)[0] != '\0' ? px_stage_name(stage) : session->algorithm->name, " ==");
     px_status status = px_session_ranks(session);

@@ -253,6 +253,30 @@ static double shown(const px_session *session, const char *name)
     return NAN;
 }
 
+/* Cores that the ranks kept busy in each phase. Collective. */
+static void print_busy_cores(const px_session *session)
+{
+    static const char *const names[] = {"generate", "logprobs", "score", "learn", "evaluate", "write samples", "checkpoint"};
+    enum { COUNT = sizeof names / sizeof *names };
+    double wall[COUNT], cpu[COUNT];
+    char line[256];
+    int n = 0;
+    px_phase_set("done", 0);
+    for (int i = 0; i < COUNT; i++) {
+        px_usage_of(names[i], &wall[i], &cpu[i]);
+    }
+    px_max_f64(wall, COUNT);
+    px_sum_f64(cpu, COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        if (wall[i] > 0.1) { /* of less the clock says little */
+            n += snprintf(line + n, sizeof line - (size_t)n, "%s%s %.2f", n > 0 ? ", " : "", names[i], cpu[i] / wall[i]);
+        }
+    }
+    if (n > 0) {
+        px_log(PX_INFO, "busy cores: %s, of %d", line, session->threads * px_dist_size());
+    }
+}
+
 void px_phases_print(const px_session *session)
 {
     char line[512];
@@ -270,6 +294,7 @@ void px_phases_print(const px_session *session)
     }
     snprintf(line + n, sizeof line - (size_t)n, "last evaluation and results %.1f %%", 100.0 * last / all);
     px_log(PX_INFO, "wall time: %s", line);
+    print_busy_cores(session);
 }
 
 /* A batch log gets about a hundred lines a stage, a terminal the newest line in place as well. */

@@ -160,7 +160,7 @@ void px_plan_fill(px_session *session);
 /* PX_CONFIG when the ranks of this node want more than the `have` bytes it has. Local; no rank may have begun to allocate. */
 px_status px_plan_check(const px_session *session, size_t have);
 void px_progress_line(const px_session *session, int64_t iteration);
-void px_phases_print(const px_session *session); /* share of wall time per phase */
+void px_phases_print(const px_session *session); /* share of wall time and busy cores per phase; collective */
 px_status px_table_print(px_run *run);
 
 /* placement.c: the map of ranks. Collective over the job. */
