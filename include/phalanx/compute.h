@@ -20,17 +20,23 @@ typedef float px_real;
 #endif
 
 typedef struct px_compute {
-    int threads;      /* OpenMP threads a kernel may use; BLAS itself runs on one, the split is ours */
-    px_arena scratch; /* per process; kernels mark and release */
+    int threads;        /* OpenMP threads a kernel may use; BLAS itself runs on one, the split is ours */
+    px_dtype precision; /* of the operands of linear layers: PX_F32 (from init), or PX_BF16 where it can be had */
+    px_arena scratch;   /* per process; kernels mark and release */
 } px_compute;
 px_status px_compute_init(px_compute *ctx, int threads, size_t scratch_bytes);
 void px_compute_free(px_compute *ctx);
 /* Instruction set of our kernels: "avx512", "avx2", "generic". The environment's PHALANX_ISA sets the most to use. */
 const char *px_compute_isa(void);
 const char *px_compute_blas(void);     /* name, version and kernel of the BLAS in use; none here */
-bool px_compute_row_invariant(void);   /* measured once per process: is the GEMM in use row-invariant here? */
-/* GFLOP/s of OpenBLAS's float32 product 1024 x 3072 x 768 on `threads` threads, best of several; 0: no OpenBLAS here. */
-double px_blas_gemm_roof(int threads);
+/* Why products in bf16 cannot be had here; NULL: they can. They round both operands to bf16 and sum in float32. */
+const char *px_compute_no_bf16(void);
+px_dtype px_compute_precision(bool bf16); /* what is used when bf16 is wanted or not; the log says once where it is not had */
+/* Measured once per process: are the products in use row-invariant here, in every precision that can be had? */
+bool px_compute_row_invariant(void);
+/* GFLOP/s of a library's product c[M, out] = a[M, in] w[out, in]^T, best of several: OpenBLAS in float32, oneDNN in bf16
+ * with w laid out beforehand. 0: the library is not here. */
+double px_library_gemm(px_dtype precision, int threads, int M, int out, int in);
 
 /* ---- linear layers -------------------------------------------------------------------------------------------
  * A weight handle, never a bare pointer: a back end may keep a packed form beside the raw one. [out, in] row-major. */
@@ -39,9 +45,10 @@ typedef struct px_weight {
     int out, in;
     const void *packed; /* the same matrix as px_weight_pack lays it out for forward; NULL: raw only */
 } px_weight;
-/* The packed form saves packing in each forward, which is most of the work when rows are few. Same bits either way. */
-size_t px_weight_packed(int out, int in); /* elements */
-void px_weight_pack(px_compute *ctx, px_real *packed, const px_weight *w);
+/* The packed form, in the context's precision, saves packing in each forward, which is most of the work when rows are
+ * few. Same bits either way. */
+size_t px_weight_packed(px_dtype precision, int out, int in); /* bytes */
+void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w);
 /* y[M,out] = x[M,in] w^T + bias[out] (bias NULL: none). ldy, ldx: row strides in elements. */
 void px_linear_forward(px_compute *ctx, px_real *y, int ldy, const px_real *x, int ldx, const px_weight *w,
                        const px_real *bias, int M);

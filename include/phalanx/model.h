@@ -128,6 +128,7 @@ typedef struct px_engine_plan {
     int max_sequence;  /* longest sequence */
     bool train;        /* keep activations for backward */
     int threads;
+    px_dtype precision; /* of the matrix products: PX_F32, or PX_BF16 where px_compute_no_bf16() is NULL */
 } px_engine_plan;
 
 typedef struct px_engine px_engine;
@@ -199,6 +200,7 @@ typedef struct px_generator_plan {
     int max_length;    /* prompt + completion */
     int max_prefill;   /* prompt tokens in one forward */
     int threads;
+    px_dtype precision; /* as the engine's */
 } px_generator_plan;
 typedef struct px_generator px_generator;
 size_t px_generator_bytes(const px_model *model, const px_generator_plan *plan);

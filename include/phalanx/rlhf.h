@@ -44,6 +44,7 @@ typedef struct px_learner_config {
     int64_t batch_tokens; /* most tokens and sequences of a minibatch: nothing larger is planned for; 0: unknown */
     int64_t batch_sequences;
     int threads;
+    px_dtype precision;   /* of the matrix products */
 } px_learner_config;
 /* Most tokens and sequences in one forward of a learner: what its engine and batches are planned for. Local. */
 int px_learner_tokens(const px_learner_config *config);
@@ -278,6 +279,7 @@ typedef struct px_ppo_config {
     bool shuffle;
     int max_slots;                         /* sequences decoded together */
     int inference_tokens;                  /* most tokens in one scoring forward */
+    px_dtype sampler_precision;            /* scoring has the policy learner's */
     int max_skipped_steps;
 } px_ppo_config;
 
@@ -287,6 +289,7 @@ typedef struct px_sampler_plan {
     int samples;          /* most completions of one run */
     int max_prompt, slots, prefill; /* prompt tokens; sequences decoded together; prompt tokens in one forward */
     int threads;
+    px_dtype precision;
 } px_sampler_plan;
 typedef struct px_sampler {
     px_sampler_plan plan;
@@ -360,6 +363,8 @@ px_status px_ppo_rows(px_trainer *trainer, int64_t iteration, int64_t *rows); /*
 px_sampling px_ppo_sampling(const px_ppo_config *config, uint64_t seed, const char *stage, int64_t iteration, bool evaluation,
                             double evaluation_temperature);
 /* The sampler of a rank that samples `samples` completions at once. Local. */
+/* Must the learner recompute the samples' log-probabilities? Not where the sampler's are its bits. Local. */
+bool px_ppo_recomputes(const px_ppo_config *config);
 px_sampler_plan px_ppo_sampler(const px_ppo_config *config, int samples);
 /* What the last iteration did, for the sample file. Local; borrowed until the next iteration. */
 typedef struct px_ppo_view {

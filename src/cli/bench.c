@@ -24,6 +24,7 @@ typedef struct bench {
     const char *dir, *shape, *precision;
     int64_t batch, seq, prompt, new_tokens, threads, trials;
     bool json, helped;
+    px_dtype dtype;
     double roof;
     px_model model;
 } bench;
@@ -46,7 +47,7 @@ static px_status print_row(const bench *b, const char *what, const char *shape, 
     json_t *rate = tokens > 0.0 ? json_real(tokens / seconds) : json_null();
     json_t *roof = b->roof > 0.0 ? json_real(b->roof) : json_null();
     PX_TRY(px_print_json(json_pack("{s:s, s:s, s:s, s:I, s:f, s:o, s:f, s:o}", "what", what, "shape", shape,
-                                   "precision", "f32", "threads", (json_int_t)b->threads, "ms", seconds * 1e3,
+                                   "precision", b->precision, "threads", (json_int_t)b->threads, "ms", seconds * 1e3,
                                    "tok_s", rate, "gflops", gflops, "roof_gflops", roof)));
     return px_output_done();
 }
@@ -73,6 +74,7 @@ static px_status one_product(const bench *b, int M, int out, int in)
     if (status == PX_OK) {
         fill(x, (size_t)M * (size_t)in);
         fill(w, (size_t)out * (size_t)in);
+        ctx.precision = b->dtype;
         px_weight weight = {.raw = w, .out = out, .in = in};
         double best = INFINITY;
         for (int64_t trial = 0; trial < 4 * b->trials; trial++) {
@@ -226,7 +228,7 @@ static px_status prepare_step(bench *b, step *s)
         s->starts[i] = (int32_t)(i * b->seq);
     }
     px_engine_plan plan = {.max_tokens = s->tokens, .max_sequences = (int)b->batch, .max_sequence = (int)b->seq,
-                           .train = true, .threads = (int)b->threads};
+                           .train = true, .threads = (int)b->threads, .precision = b->dtype};
     return px_engine_create(&s->engine, &b->model.config, &plan);
 }
 
@@ -299,7 +301,7 @@ static px_status bench_sample(const bench *b)
     }
     px_generator_plan plan = {.max_slots = (int)b->batch, .max_length = (int)(b->prompt + b->new_tokens),
                               .max_prefill = (int)(b->batch * b->prompt < 2048 ? b->batch * b->prompt : 2048),
-                              .threads = (int)b->threads};
+                              .threads = (int)b->threads, .precision = b->dtype};
     if (status == PX_OK) {
         status = px_generator_create(&generator, &b->model.config, &plan);
     }
@@ -362,6 +364,13 @@ static px_status open_model(bench *b)
     return PX_OK;
 }
 
+static px_status read_precision(bench *b)
+{
+    PX_TRY(px_precision_read("bench", b->precision, &b->dtype));
+    b->precision = b->dtype == PX_BF16 ? "bf16" : "f32";
+    return PX_OK;
+}
+
 static px_status run(bench *b, const px_words *words, int argc, char **argv)
 {
     static const char *const names[] = {"gemm", "attention", "train", "sample", "allreduce"};
@@ -378,11 +387,8 @@ static px_status run(bench *b, const px_words *words, int argc, char **argv)
         }
         wanted[k] = true;
     }
-    if (strcmp(b->precision, "f32") != 0) {
-        return px_fail(PX_USAGE, "bench: --precision %s %s; valid is f32", b->precision,
-                       strcmp(b->precision, "bf16") == 0 ? "is not built yet" : "is unknown");
-    }
-    b->roof = px_blas_gemm_roof((int)b->threads);
+    PX_TRY(read_precision(b));
+    b->roof = px_library_gemm(b->dtype, (int)b->threads, 1024, 3072, 768);
     if (wanted[ATTENTION] || wanted[TRAIN] || wanted[SAMPLE]) {
         PX_TRY(open_model(b));
     }
@@ -410,7 +416,7 @@ px_status px_command_bench(int argc, char **argv)
         {"seq", PX_OPTION_INT, &b.seq, "T", "tokens of a training sequence", 1, 1 << 17},
         {"prompt", PX_OPTION_INT, &b.prompt, "P", "tokens of a prompt", 1, 1 << 17},
         {"new", PX_OPTION_INT, &b.new_tokens, "N", "tokens generated", 1, 1 << 17},
-        {"precision", PX_OPTION_TEXT, &b.precision, "TYPE", "f32", 0, 0},
+        {"precision", PX_OPTION_TEXT, &b.precision, "TYPE", "f32 or bf16: of the matrix products", 0, 0},
         {"threads", PX_OPTION_INT, &b.threads, "N", "threads", 1, 1024},
         {"trials", PX_OPTION_INT, &b.trials, "N", "runs of which the best counts", 1, 1000},
         {"json", PX_OPTION_FLAG, &b.json, NULL, "an object a line", 0, 0},

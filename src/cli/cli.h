@@ -81,6 +81,8 @@ px_status px_opened_load(px_opened *opened, const char *dir, px_head head, const
 void px_opened_free(px_opened *opened);
 px_status px_tokenizer_open(px_tokenizer **tokenizer, const char *dir); /* *tokenizer NULL: the directory has none */
 int px_cores(void); /* by the affinity mask */
+/* --precision: f32, or bf16 where this processor has it (else f32, with a note). */
+px_status px_precision_read(const char *command, const char *word, px_dtype *precision);
 
 /* Sampling as the options say, stop ids from the model and the tokenizer. */
 typedef struct px_sampling_options {

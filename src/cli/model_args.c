@@ -11,6 +11,16 @@ int px_cores(void)
     return sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0 ? CPU_COUNT(&set) : 1;
 }
 
+px_status px_precision_read(const char *command, const char *word, px_dtype *precision)
+{
+    bool bf16 = strcmp(word, "bf16") == 0;
+    if (!bf16 && strcmp(word, "f32") != 0) {
+        return px_fail(PX_USAGE, "%s: --precision is '%s'; valid are f32, bf16", command, word);
+    }
+    *precision = px_compute_precision(bf16);
+    return PX_OK;
+}
+
 px_status px_tokenizer_open(px_tokenizer **tokenizer, const char *dir)
 {
     static const char *const names[] = {"tokenizer.json", "tokenizer.json.gz"};

@@ -59,7 +59,7 @@ static backward_work work_of(px_real *at, int longest, int D) {
 static void multiply(const backward_work *work, px_real *c, size_t ldc, px_operand a, px_operand b, int rows, int columns,
                      int depth, bool add) {
     px_product job = {.c = c, .ldc = ldc, .a = a, .b = b, .rows = rows, .columns = columns, .depth = depth, .add = add};
-    px_kernels_get()->product(&job, work->pack_a, work->pack_b);
+    px_products_get(PX_F32)->product(&job, work->pack_a, work->pack_b);
 }
 
 static void unpack_keys(px_real *to, const px_real *blocks, int key, int count, int D) {

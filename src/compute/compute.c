@@ -41,4 +41,29 @@ const px_kernels *px_kernels_get(void) {
     return kernels;
 }
 
+const char *px_compute_no_bf16(void) {
+#if defined(PX_KERNELS_X86) && !defined(PX_DOUBLE)
+    if (px_kernels_get() != &px_kernels_avx512) return "the instruction set in use is below AVX-512";
+    return __builtin_cpu_supports("avx512bf16") ? NULL : "this processor has no AVX512-BF16";
+#else
+    return "this build has no kernels for it";
+#endif
+}
+
+px_dtype px_compute_precision(bool bf16) {
+    static bool said;
+    if (!bf16 || !px_compute_no_bf16()) return bf16 ? PX_BF16 : PX_F32;
+    if (!said) px_log(PX_NOTE, "precision bf16 is wanted, float32 is used: %s", px_compute_no_bf16());
+    said = true;
+    return PX_F32;
+}
+
+const px_products *px_products_get(px_dtype precision) {
+#if defined(PX_KERNELS_X86) && !defined(PX_DOUBLE)
+    if (precision == PX_BF16) return &px_products_bf16;
+#endif
+    PX_CHECK(precision == PX_F32);
+    return &px_kernels_get()->products;
+}
+
 const char *px_compute_isa(void) { return px_kernels_get()->isa; }

@@ -5,11 +5,12 @@
 enum { MOST_ROWS = 200, WIDEST = 160 };
 
 /* Every row of the product of M rows must have the bits that it has alone, on one thread. */
-static bool rows_keep_their_bits(int threads, int M, int out, int in, px_real *buffer) {
+static bool rows_keep_their_bits(px_dtype precision, int threads, int M, int out, int in, px_real *buffer) {
     px_real *x = buffer, *w = x + (size_t)MOST_ROWS * 1024, *y = w + (size_t)WIDEST * 1024;
     px_real *alone = y + (size_t)MOST_ROWS * WIDEST;
     px_compute ctx;
     if (px_compute_init(&ctx, threads, px_linear_scratch(M, out, in, threads)) != PX_OK) return false;
+    ctx.precision = precision;
     px_weight weight = {.raw = w, .out = out, .in = in};
     bool same = true;
     px_linear_forward(&ctx, y, out, x, in, &weight, NULL, M);
@@ -35,8 +36,11 @@ static bool measure(void) {
     bool same = true;
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes && same; s++)
         for (size_t r = 0; r < sizeof rows / sizeof *rows && same; r++)
-            for (int threads = 1; threads <= 2 && same; threads++)
-                same = rows_keep_their_bits(threads, rows[r], shapes[s][0], shapes[s][1], buffer);
+            for (int threads = 1; threads <= 2 && same; threads++) {
+                same = rows_keep_their_bits(PX_F32, threads, rows[r], shapes[s][0], shapes[s][1], buffer);
+                if (!px_compute_no_bf16())
+                    same = same && rows_keep_their_bits(PX_BF16, threads, rows[r], shapes[s][0], shapes[s][1], buffer);
+            }
     px_free(buffer);
     return same;
 }

@@ -1,15 +1,20 @@
-/* Packing of matrix operands into panels: to[panel][k][width] = from(i, k), missing rows of the last panel 0. */
+/* Packing of matrix operands into panels: to[panel][step][width] = from(i, k), missing rows of the last panel 0. A step
+ * of the depth is one element; with PX_PAIRS (float32 operands, rounded here) it is a pair of them. */
 #include "kernels.h"
 #include "lanes.h"
 
-#if defined(__AVX512F__) && !defined(PX_DOUBLE)
-enum { TRANSPOSED = 16 };
+#ifdef PX_PAIRS
+enum { STEP = 2 };
+#else
+enum { STEP = 1 };
+#endif
 
-/* to[k * stride] = column k of 16 columns of `rows` <= 16 rows, the rest 0; `width` <= 16 elements of it are written. */
-PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *from, size_t row, int rows) {
-    __m512 r[16], t[16];
-    PX_PRAGMA(GCC unroll 16) for (int i = 0; i < 16; i++)
-        r[i] = i < rows ? _mm512_loadu_ps(from + (size_t)i * row) : _mm512_setzero_ps();
+PX_INLINE int steps_of(int depth) { return (depth + STEP - 1) / STEP; }
+
+#if defined(__AVX512F__) && !defined(PX_DOUBLE)
+/* to[k * stride] = lane k of the 16 rows; `width` <= 16 elements of each are written, for k < depth. */
+PX_INLINE void transpose_rows(px_real *to, size_t stride, int width, int depth, __m512 *r) {
+    __m512 t[16];
     PX_PRAGMA(GCC unroll 8) for (int i = 0; i < 16; i += 2) {
         t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
@@ -26,11 +31,75 @@ PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *f
         __m512 even2 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
         __m512 odd2 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
         px_real *at = to + (size_t)c * stride;
-        _mm512_mask_storeu_ps(at, mask, _mm512_shuffle_f32x4(even, even2, 0x88));
-        _mm512_mask_storeu_ps(at + 4 * stride, mask, _mm512_shuffle_f32x4(odd, odd2, 0x88));
-        _mm512_mask_storeu_ps(at + 8 * stride, mask, _mm512_shuffle_f32x4(even, even2, 0xdd));
-        _mm512_mask_storeu_ps(at + 12 * stride, mask, _mm512_shuffle_f32x4(odd, odd2, 0xdd));
+        if (c < depth) _mm512_mask_storeu_ps(at, mask, _mm512_shuffle_f32x4(even, even2, 0x88));
+        if (c + 4 < depth) _mm512_mask_storeu_ps(at + 4 * stride, mask, _mm512_shuffle_f32x4(odd, odd2, 0x88));
+        if (c + 8 < depth) _mm512_mask_storeu_ps(at + 8 * stride, mask, _mm512_shuffle_f32x4(even, even2, 0xdd));
+        if (c + 12 < depth) _mm512_mask_storeu_ps(at + 12 * stride, mask, _mm512_shuffle_f32x4(odd, odd2, 0xdd));
     }
+}
+#endif
+
+#ifdef PX_PAIRS
+/* A step is a pair: the elements 2k and 2k + 1 of the depth, rounded to bf16, in one word; an odd depth ends with a 0. */
+PX_INLINE __m512 pairs(__m512 even, __m512 odd) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                           5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(odd, even)));
+}
+
+/* Pairs of a row: lane l holds the elements 2l and 2l + 1 of `count` <= 32. */
+PX_INLINE __m512 row_of_pairs(const px_real *from, int count) {
+    if (count == 32) return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + 16), _mm512_loadu_ps(from)));
+    uint32_t mask = (1u << count) - 1;
+    return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps((__mmask16)(mask >> 16), from + 16),
+                                                            _mm512_maskz_loadu_ps((__mmask16)mask, from)));
+}
+
+/* 16 pairs of `there` rows, the rest 0, to `width` <= 16 words a step. */
+PX_INLINE void pack_square(px_real *to, size_t stride, int width, const px_real *from, size_t row, int there, int depth) {
+    __m512 r[16];
+    PX_PRAGMA(GCC unroll 16) for (int i = 0; i < 16; i++)
+        r[i] = i < there ? row_of_pairs(from + (size_t)i * row, depth) : _mm512_setzero_ps();
+    transpose_rows(to, stride, width, (depth + 1) / 2, r);
+}
+
+PX_INLINE void pack_rows(px_real *to, const px_real *from, size_t row, int rows, int depth, int width) {
+    for (int k = 0; k < depth; k += 32, to += (size_t)16 * (size_t)width, from += 32) {
+        int left = depth - k < 32 ? depth - k : 32;
+        for (int i = 0; i < width; i += 16) {
+            int here = width - i < 16 ? width - i : 16, there = rows - i < here ? rows - i : here;
+            if (there == here && left == 32)
+                pack_square(to + i, (size_t)width, here, from + (size_t)i * row, row, here, 32);
+            else
+                pack_square(to + i, (size_t)width, here, from + (size_t)i * row, row, there, left);
+        }
+    }
+}
+
+PX_INLINE void pack_columns(px_real *to, const px_real *from, size_t column, int rows, int depth, int width) {
+    for (int k = 0; k < depth; k += 2, to += width, from += 2 * column) {
+        for (int i = 0; i < width; i += 16) {
+            int here = width - i < 16 ? width - i : 16, there = rows - i < here ? rows - i : here;
+            if (there == 16 && k + 1 < depth) {
+                _mm512_storeu_ps(to + i, pairs(_mm512_loadu_ps(from + i), _mm512_loadu_ps(from + column + i)));
+                continue;
+            }
+            __mmask16 all = (__mmask16)((1u << here) - 1), some = there > 0 ? (__mmask16)((1u << there) - 1) : 0;
+            __m512 odd = k + 1 < depth ? _mm512_maskz_loadu_ps(some, from + column + i) : _mm512_setzero_ps();
+            _mm512_mask_storeu_ps(to + i, all, pairs(_mm512_maskz_loadu_ps(some, from + i), odd));
+        }
+    }
+}
+#else
+#if defined(__AVX512F__) && !defined(PX_DOUBLE)
+enum { TRANSPOSED = 16 };
+
+/* to[k * stride] = column k of 16 columns of `rows` <= 16 rows, the rest 0; `width` <= 16 elements of it are written. */
+PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *from, size_t row, int rows) {
+    __m512 r[16];
+    PX_PRAGMA(GCC unroll 16) for (int i = 0; i < 16; i++)
+        r[i] = i < rows ? _mm512_loadu_ps(from + (size_t)i * row) : _mm512_setzero_ps();
+    transpose_rows(to, stride, width, 16, r);
 }
 #elif defined(__SSE2__) && !defined(PX_DOUBLE)
 #include <xmmintrin.h>
@@ -89,6 +158,8 @@ PX_INLINE void pack_columns(px_real *to, const px_real *from, size_t column, int
     }
 }
 
+#endif
+
 PX_INLINE void pack_panels(px_real *to, px_operand from, int rows, int depth, int width) {
     for (int i = 0; i < rows; i += width) {
         const px_real *base = from.data + (size_t)i * from.row;
@@ -97,7 +168,7 @@ PX_INLINE void pack_panels(px_real *to, px_operand from, int rows, int depth, in
             pack_columns(to, base, from.column, n, depth, width);
         else
             pack_rows(to, base, from.row, n, depth, width);
-        to += (size_t)width * (size_t)depth;
+        to += (size_t)width * (size_t)steps_of(depth);
     }
 }
 

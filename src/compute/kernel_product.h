@@ -1,6 +1,7 @@
 /* Matrix products after Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008): both operands
  * are packed into panels, and a register tile of TILE_ROWS x TILE_PARTS * 16 sums runs down the depth. Every element is one
- * chain of multiply-adds in the order of depth, whatever the shape around it. */
+ * chain of multiply-adds in the order of depth, whatever the shape around it. With PX_PAIRS a step of the chain is the
+ * product of two pairs, added in float32. */
 #include "kernel_pack.h"
 
 /* As many sums as the registers hold beside the loaded panel. */
@@ -16,24 +17,33 @@ enum { TILE_ROWS = 6, TILE_LANES = 1 };
 enum { TILE_ROWS = 2, TILE_LANES = 1 };
 #endif
 
+#ifdef PX_PAIRS
+PX_INLINE px_lanes multiply_add(px_lanes a, px_lanes b, px_lanes sum) {
+    sum.p[0] = (px_part)_mm512_dpbf16_ps((__m512)sum.p[0], (__m512bh)b.p[0], (__m512bh)a.p[0]);
+    return sum;
+}
+#else
+PX_INLINE px_lanes multiply_add(px_lanes a, px_lanes b, px_lanes sum) { return px_lanes_fma(a, b, sum); }
+#endif
+
 static void pack_a(px_real *to, px_operand from, int rows, int depth) {
     pack_panels(to, from, rows, depth, TILE_ROWS);
 }
 
-/* One register tile of `rows` rows: c = start + sum over k of a[k][row] * b[k][column]. a has TILE_ROWS a step, b PX_PANEL. */
-PX_INLINE void tile(int rows, px_real *c, size_t ldc, const px_real *a, const px_real *b, int depth, bool load,
+/* One register tile of `rows` rows: c = start + sum over steps k of a[k][row] * b[k][column]. a has TILE_ROWS a step, b PX_PANEL. */
+PX_INLINE void tile(int rows, px_real *c, size_t ldc, const px_real *a, const px_real *b, int steps, bool load,
                     const px_real *bias) {
     px_lanes sum[TILE_ROWS][TILE_LANES];
     PX_PRAGMA(GCC unroll 16) for (int r = 0; r < rows; r++)
         PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++)
             sum[r][v] = load ? px_lanes_load(c + (size_t)r * ldc + v * PX_LANES) : px_lanes_set(0);
-    for (int k = 0; k < depth; k++) {
+    for (int k = 0; k < steps; k++) {
         px_lanes panel[TILE_LANES];
         PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++) panel[v] = px_lanes_load(b + v * PX_LANES);
         PX_PRAGMA(GCC unroll 16) for (int r = 0; r < rows; r++) {
             px_lanes value = px_lanes_set(a[r]);
             PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++)
-                sum[r][v] = px_lanes_fma(value, panel[v], sum[r][v]);
+                sum[r][v] = multiply_add(value, panel[v], sum[r][v]);
         }
         a += TILE_ROWS;
         b += PX_PANEL;
@@ -45,17 +55,17 @@ PX_INLINE void tile(int rows, px_real *c, size_t ldc, const px_real *a, const px
         }
 }
 
-static void tile_full(px_real *c, size_t ldc, const px_real *a, const px_real *b, int depth, bool load,
+static void tile_full(px_real *c, size_t ldc, const px_real *a, const px_real *b, int steps, bool load,
                       const px_real *bias) {
-    tile(TILE_ROWS, c, ldc, a, b, depth, load, bias);
+    tile(TILE_ROWS, c, ldc, a, b, steps, load, bias);
 }
 
 /* The last rows of a matrix: what a few rows cost is what decoding costs. */
-static void tile_some(int rows, px_real *c, size_t ldc, const px_real *a, const px_real *b, int depth, bool load,
+static void tile_some(int rows, px_real *c, size_t ldc, const px_real *a, const px_real *b, int steps, bool load,
                       const px_real *bias) {
 #define ROWS(n) \
     case n: \
-        tile(n < TILE_ROWS ? n : TILE_ROWS, c, ldc, a, b, depth, load, bias); \
+        tile(n < TILE_ROWS ? n : TILE_ROWS, c, ldc, a, b, steps, load, bias); \
         break;
     switch (rows) {
         ROWS(1)
@@ -69,25 +79,25 @@ static void tile_some(int rows, px_real *c, size_t ldc, const px_real *a, const 
         ROWS(9)
         ROWS(10)
         ROWS(11)
-    default: tile_full(c, ldc, a, b, depth, load, bias);
+    default: tile_full(c, ldc, a, b, steps, load, bias);
     }
 #undef ROWS
 }
 
 /* A tile that sticks out of the matrix to the right goes through a whole one on the stack. */
-static void tile_edge(int rows, int columns, px_real *c, size_t ldc, const px_real *a, const px_real *b, int depth,
+static void tile_edge(int rows, int columns, px_real *c, size_t ldc, const px_real *a, const px_real *b, int steps,
                       bool load, const px_real *bias) {
     enum { WIDTH = TILE_LANES * PX_LANES };
     px_real full[TILE_ROWS * WIDTH] = {0}, full_bias[WIDTH] = {0};
     for (int r = 0; load && r < rows; r++) memcpy(full + r * WIDTH, c + (size_t)r * ldc, (size_t)columns * sizeof *c);
     if (bias) memcpy(full_bias, bias, (size_t)columns * sizeof *bias);
-    tile_some(rows, full, WIDTH, a, b, depth, load, bias ? full_bias : NULL);
+    tile_some(rows, full, WIDTH, a, b, steps, load, bias ? full_bias : NULL);
     for (int r = 0; r < rows; r++) memcpy(c + (size_t)r * ldc, full + r * WIDTH, (size_t)columns * sizeof *c);
 }
 
 /* One packed block of a against one of b. Few rows: a stays in the first-level cache and b goes by once. Many: a panel of
  * a stays there and the block of b in the second level. */
-static void block_product(px_real *c, size_t ldc, const px_real *a, const px_real *b, int rows, int columns, int depth,
+static void block_product(px_real *c, size_t ldc, const px_real *a, const px_real *b, int rows, int columns, int steps,
                           bool load, const px_real *bias) {
     enum { WIDTH = TILE_LANES * PX_LANES };
     int across = rows <= 4 * TILE_ROWS ? WIDTH : columns;
@@ -95,27 +105,29 @@ static void block_product(px_real *c, size_t ldc, const px_real *a, const px_rea
         int end = columns - j0 < across ? columns : j0 + across;
         for (int i = 0; i < rows; i += TILE_ROWS) {
             int height = rows - i < TILE_ROWS ? rows - i : TILE_ROWS;
-            const px_real *a_panel = a + (size_t)i * (size_t)depth;
+            const px_real *a_panel = a + (size_t)i * (size_t)steps;
             for (int j = j0; j < end; j += WIDTH) {
-                const px_real *b_panel = b + (size_t)(j / PX_PANEL) * PX_PANEL * (size_t)depth + j % PX_PANEL;
+                const px_real *b_panel = b + (size_t)(j / PX_PANEL) * PX_PANEL * (size_t)steps + j % PX_PANEL;
                 px_real *to = c + (size_t)i * ldc + j;
                 const px_real *bias_here = bias ? bias + j : NULL;
                 if (columns - j < WIDTH)
-                    tile_edge(height, columns - j, to, ldc, a_panel, b_panel, depth, load, bias_here);
+                    tile_edge(height, columns - j, to, ldc, a_panel, b_panel, steps, load, bias_here);
                 else if (height == TILE_ROWS)
-                    tile_full(to, ldc, a_panel, b_panel, depth, load, bias_here);
+                    tile_full(to, ldc, a_panel, b_panel, steps, load, bias_here);
                 else
-                    tile_some(height, to, ldc, a_panel, b_panel, depth, load, bias_here);
+                    tile_some(height, to, ldc, a_panel, b_panel, steps, load, bias_here);
             }
         }
     }
 }
 
+enum { DEPTH_BLOCK = PX_DEPTH_BLOCK * STEP };
+
 static void product(const px_product *job, px_real *block_a, px_real *block_b) {
     for (int i0 = 0; i0 < job->rows; i0 += PX_ROW_BLOCK) {
         int rows = job->rows - i0 < PX_ROW_BLOCK ? job->rows - i0 : PX_ROW_BLOCK;
-        for (int k0 = 0; k0 < job->depth; k0 += PX_DEPTH_BLOCK) {
-            int depth = job->depth - k0 < PX_DEPTH_BLOCK ? job->depth - k0 : PX_DEPTH_BLOCK;
+        for (int k0 = 0; k0 < job->depth; k0 += DEPTH_BLOCK) {
+            int depth = job->depth - k0 < DEPTH_BLOCK ? job->depth - k0 : DEPTH_BLOCK, steps = steps_of(depth);
             bool load = job->add || k0 > 0, last = k0 + depth == job->depth;
             px_operand a = job->a;
             a.data += (size_t)i0 * a.row + (size_t)k0 * a.column;
@@ -124,13 +136,13 @@ static void product(const px_product *job, px_real *block_a, px_real *block_b) {
                 int columns = job->columns - j0 < PX_COLUMN_BLOCK ? job->columns - j0 : PX_COLUMN_BLOCK;
                 const px_real *panels = block_b;
                 if (job->packed) {
-                    panels = job->packed + (size_t)k0 * job->packed_columns + (size_t)(job->first + j0) * (size_t)depth;
+                    panels = job->packed + (size_t)(k0 / STEP) * job->packed_columns + (size_t)(job->first + j0) * (size_t)steps;
                 } else {
                     px_operand b = job->b;
                     b.data += (size_t)j0 * b.row + (size_t)k0 * b.column;
                     pack_b(block_b, b, columns, depth);
                 }
-                block_product(job->c + (size_t)i0 * job->ldc + j0, job->ldc, block_a, panels, rows, columns, depth, load,
+                block_product(job->c + (size_t)i0 * job->ldc + j0, job->ldc, block_a, panels, rows, columns, steps, load,
                               last && job->bias ? job->bias + j0 : NULL);
             }
         }

@@ -7,9 +7,7 @@
 
 const px_kernels PX_ISA_TABLE = {
     .isa = PX_ISA_NAME,
-    .tile_rows = TILE_ROWS,
-    .product = product,
-    .pack_b = pack_b,
+    .products = {TILE_ROWS, STEP, product, pack_b},
     .layernorm = layernorm,
     .layernorm_backward = layernorm_backward,
     .rmsnorm = rmsnorm,

@@ -34,11 +34,18 @@ typedef struct px_head_job {
     px_real scale;
 } px_head_job;
 
-typedef struct px_kernels {
-    const char *isa;
-    int tile_rows; /* rows of the product's register tile */
+/* Matrix products of one precision. Packed operands are words of sizeof(px_real): an element of the depth, or in bf16 a
+ * pair of them. */
+typedef struct px_products {
+    int tile_rows; /* of the register tile */
+    int step;      /* elements of the depth in a word */
     void (*product)(const px_product *job, px_real *pack_a, px_real *pack_b);
     void (*pack_b)(px_real *to, px_operand from, int rows, int depth); /* panels of PX_PANEL rows */
+} px_products;
+
+typedef struct px_kernels {
+    const char *isa;
+    px_products products; /* in px_real */
     void (*layernorm)(px_real *y, px_real *mean, px_real *rstd, const px_real *x, const px_real *w, const px_real *b,
                       int rows, int C, double eps);
     void (*layernorm_backward)(px_real *dx, const px_real *dy, const px_real *x, const px_real *mean,
@@ -66,18 +73,20 @@ typedef struct px_kernels {
                              int rows, int columns, int position, int key, int window, px_real scale);
 } px_kernels;
 
-/* Blocking of a product: depth and columns of the packed block of b, rows of that of a. Sums pass through c between
+/* Blocking of a product: depth (in steps) and columns of the packed block of b, rows of that of a. Sums pass through c between
  * depth blocks without loss, so these numbers are free to change. */
 enum { PX_DEPTH_BLOCK = 384, PX_COLUMN_BLOCK = 320, PX_ROW_BLOCK = 1008, PX_PANEL = 32 };
 enum { PX_MAX_HEAD_DIM = 1024, PX_QUERY_TILE = 4, PX_KEY_GROUP = 64 };
-size_t px_product_pack_a(int rows, int depth);    /* elements */
-size_t px_product_pack_b(int columns, int depth); /* elements */
+size_t px_product_pack_a(int rows, int depth);    /* words */
+size_t px_product_pack_b(int columns, int depth); /* words */
 #define PX_ATTENTION_WORK (PX_QUERY_TILE * (2 * PX_MAX_HEAD_DIM + PX_KEY_GROUP)) /* elements */
 
 const px_kernels *px_kernels_get(void);
+const px_products *px_products_get(px_dtype precision); /* PX_F32, PX_BF16 */
 extern const px_kernels px_kernels_generic;
 #ifdef PX_KERNELS_X86
 extern const px_kernels px_kernels_avx2, px_kernels_avx512;
+extern const px_products px_products_bf16; /* AVX-512 with BF16 */
 #endif
 
 #endif

@@ -40,7 +40,7 @@ static int grid_rows(const px_product *job, int threads, int tile_rows) {
     return best;
 }
 
-static void product_share(const px_product *job, const px_kernels *kernels, int share, int grid, int threads,
+static void product_share(const px_product *job, const px_products *kernels, int share, int grid, int threads,
                           char *scratch, size_t bytes) {
     int across = threads / grid, r = share / across, c = share % across;
     size_t row = px_share((size_t)job->rows, grid, r, (size_t)kernels->tile_rows);
@@ -62,7 +62,7 @@ static void product_share(const px_product *job, const px_kernels *kernels, int 
 
 static void product_run(px_compute *ctx, const px_product *job) {
     if (job->rows <= 0 || job->columns <= 0) return;
-    const px_kernels *kernels = px_kernels_get();
+    const px_products *kernels = px_products_get(ctx->precision);
     size_t mark = px_arena_mark(&ctx->scratch);
     int threads = px_threads_for(ctx, (size_t)job->rows * (size_t)job->columns * (size_t)job->depth, 1 << 15);
     int grid = grid_rows(job, threads, kernels->tile_rows);
@@ -73,22 +73,26 @@ static void product_run(px_compute *ctx, const px_product *job) {
     px_arena_release(&ctx->scratch, mark);
 }
 
-size_t px_weight_packed(int out, int in) {
-    return rounded((size_t)out, PX_PANEL) * (size_t)in;
+static size_t steps(int depth, int step) { return ((size_t)depth + (size_t)step - 1) / (size_t)step; }
+
+size_t px_weight_packed(px_dtype precision, int out, int in) {
+    return rounded((size_t)out, PX_PANEL) * steps(in, px_products_get(precision)->step) * sizeof(px_real);
 }
 
-void px_weight_pack(px_compute *ctx, px_real *packed, const px_weight *w) {
-    const px_kernels *kernels = px_kernels_get();
+void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w) {
+    const px_products *kernels = px_products_get(ctx->precision);
     size_t columns = rounded((size_t)w->out, PX_PANEL);
-    int threads = px_threads_for(ctx, (size_t)w->out * (size_t)w->in, 1 << 15);
+    int threads = px_threads_for(ctx, (size_t)w->out * (size_t)w->in, 1 << 15), block = PX_DEPTH_BLOCK * kernels->step;
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
     for (int share = 0; share < threads; share++) {
         size_t row = px_share((size_t)w->out, threads, share, PX_PANEL);
         size_t end = px_share((size_t)w->out, threads, share + 1, PX_PANEL);
-        for (int k = 0; k < w->in && row < end; k += PX_DEPTH_BLOCK) {
-            int depth = w->in - k < PX_DEPTH_BLOCK ? w->in - k : PX_DEPTH_BLOCK;
+        px_real *to = packed;
+        for (int k = 0; k < w->in && row < end; k += block) {
+            int depth = w->in - k < block ? w->in - k : block;
             px_operand from = {w->raw + row * (size_t)w->in + k, (size_t)w->in, 1};
-            kernels->pack_b(packed + (size_t)k * columns + row * (size_t)depth, from, (int)(end - row), depth);
+            kernels->pack_b(to + row * steps(depth, kernels->step), from, (int)(end - row), depth);
+            to += columns * steps(depth, kernels->step);
         }
     }
 }

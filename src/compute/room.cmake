@@ -6,7 +6,18 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     COMPILE_OPTIONS "-mavx2;-mfma")
   set_source_files_properties(${CMAKE_SOURCE_DIR}/src/compute/kernels_avx512.c PROPERTIES
     COMPILE_OPTIONS "-mavx512f;-mavx512vl;-mavx512bw;-mavx512dq;-mavx2;-mfma;-mprefer-vector-width=512")
+  set_source_files_properties(${CMAKE_SOURCE_DIR}/src/compute/kernels_bf16.c PROPERTIES
+    COMPILE_OPTIONS "-mavx512f;-mavx512vl;-mavx512bw;-mavx512dq;-mavx512bf16;-mavx2;-mfma;-mprefer-vector-width=512")
 endif()
 set_source_files_properties(${CMAKE_SOURCE_DIR}/src/compute/kernels_generic.c
   ${CMAKE_SOURCE_DIR}/src/compute/kernels_avx2.c ${CMAKE_SOURCE_DIR}/src/compute/kernels_avx512.c
   PROPERTIES INCLUDE_DIRECTORIES ${CMAKE_SOURCE_DIR}/src/compute)
+
+if(PHALANX_ONEDNN)
+  find_path(ONEDNN_INCLUDE_DIR oneapi/dnnl/dnnl.h) # its library is opened at run time
+  if(ONEDNN_INCLUDE_DIR)
+    set_property(SOURCE ${CMAKE_SOURCE_DIR}/src/compute/roof_onednn.c APPEND PROPERTY COMPILE_DEFINITIONS PX_ONEDNN)
+    set_property(SOURCE ${CMAKE_SOURCE_DIR}/src/compute/roof_onednn.c APPEND PROPERTY
+                 INCLUDE_DIRECTORIES ${ONEDNN_INCLUDE_DIR})
+  endif()
+endif()

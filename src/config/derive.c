@@ -58,6 +58,8 @@ void px_stage_derive(px_stage *stage) {
         minibatch->i = prompts->i * samples->i;
         minibatch->f = (double)minibatch->i;
     }
+    px_value *precision = px_stage_find(stage, "env_runners.precision");
+    if (is_auto(precision)) precision->text = px_stage_find(stage, "learners.precision")->text;
     px_value *strategy = px_stage_find(stage, "placement.strategy");
     if (is_auto(strategy)) {
         strategy->text = px_stage_find(stage, "env_runners.num_env_runners")->i > 0 ? "split" : "colocated";

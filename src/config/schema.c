@@ -241,7 +241,7 @@ const px_key px_keys[] = {
      "Tokens in one forward and backward: memory only, never the result."},
     {"learners.gradient_leaf_tokens", INT, "4096", NULL, TOKENS, "token", ALL, 0, NULL,
      "Tokens whose gradients are summed in one go; leaves are summed in a fixed tree, whatever the number of ranks."},
-    {"learners.precision", WORD, "f32", NULL, "f32|bf16", "", ALL, 0, NULL, "Of the matrix products; weights and sums are float32."},
+    {"learners.precision", WORD, "f32", NULL, "f32|bf16", "", ALL, 0, NULL, "Operands of the matrix products; weights and sums are float32. bf16 needs AVX512-BF16, else float32 is used."},
 
     {"evaluation.evaluation_interval", INT, "10", "pretrain=100 sft=100 reward=100", "[0,1000000000]", "", ALL, CHANGE, NULL,
      "Iterations (pretrain, sft, reward: steps) between evaluations; also before the first and after the last. 0: never."},

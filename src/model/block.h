@@ -24,7 +24,8 @@ typedef struct px_shape {
     int up;         /* columns of the first MLP product: I, or 2I when gated */
     int mlp_rows;   /* rows that go through the MLP at once, so that its wide rows stay in cache */
     px_real *cosine, *sine; /* [positions, rotary_dim / 2]; NULL without rotary positions */
-    px_real *packed;          /* all matrices packed; NULL: none are */
+    px_dtype precision;     /* of the matrix products */
+    char *packed;             /* all matrices packed; NULL: none are */
     const px_real *packed_of; /* the weights and their version that packed holds; NULL: nothing yet */
     uint64_t packed_version;
 } px_shape;

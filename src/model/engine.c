@@ -121,6 +121,7 @@ static void plan_engine(px_engine *engine, const px_model_config *config, const 
     memset(engine, 0, sizeof *engine);
     px_shape_init(&engine->shape, config);
     engine->plan = *plan;
+    engine->shape.precision = plan->precision;
     if (engine->plan.threads < 1) engine->plan.threads = 1;
     engine->head_rows = head_rows(config, plan);
 }
@@ -154,6 +155,7 @@ px_status px_engine_create(px_engine **out, const px_model_config *config, const
         status = px_shape_tables(&engine->shape, plan->max_sequence);
     }
     if (status == PX_OK) status = px_compute_init(&engine->compute, engine->plan.threads, scratch_bytes(engine));
+    engine->compute.precision = plan->precision;
     if (status != PX_OK) {
         px_engine_destroy(engine);
         return status;

@@ -101,6 +101,7 @@ static void plan_generator(px_generator *g, const px_model_config *config, const
     memset(g, 0, sizeof *g);
     px_shape_init(&g->shape, config);
     g->plan = *plan;
+    g->shape.precision = plan->precision;
     if (g->plan.threads < 1) g->plan.threads = 1;
     g->rows = plan->max_slots > plan->max_prefill ? plan->max_slots : plan->max_prefill;
     g->head_rows = head_rows(config, plan);
@@ -135,6 +136,7 @@ px_status px_generator_create(px_generator **out, const px_model_config *config,
         status = px_shape_tables(&g->shape, plan->max_length);
     }
     if (status == PX_OK) status = px_compute_init(&g->compute, g->plan.threads, scratch_bytes(g));
+    g->compute.precision = plan->precision;
     if (status != PX_OK) {
         px_generator_destroy(g);
         return status;

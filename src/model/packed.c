@@ -8,10 +8,11 @@ static void matrix_size(const px_shape *shape, px_matrix matrix, int *out, int *
     *in = matrix == PX_OUT ? shape->q : matrix == PX_DOWN ? config->intermediate_size : C;
 }
 
+/* Bytes, whole cache lines. */
 static size_t packed_size(const px_shape *shape, px_matrix matrix) {
     int out, in;
     matrix_size(shape, matrix, &out, &in);
-    return (px_weight_packed(out, in) + 15) / 16 * 16;
+    return (px_weight_packed(shape->precision, out, in) + 63) / 64 * 64;
 }
 
 /* The layers one after another, then the head. */
@@ -43,7 +44,7 @@ px_weight px_shape_weight(const px_shape *shape, const px_model *model, int laye
 
 void px_packed_layout(px_shape *shape, px_layout *layout) {
     size_t count = packed_offset(shape, 0, PX_LM_HEAD) + packed_size(shape, PX_LM_HEAD);
-    shape->packed = px_layout_take(layout, count, sizeof(px_real));
+    shape->packed = px_layout_take(layout, count, 1);
     shape->packed_of = NULL;
 }
 

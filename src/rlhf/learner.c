@@ -55,7 +55,8 @@ static px_engine_plan engine_plan(const px_learner_config *config)
                             .max_sequences = px_learner_sequences(config),
                             .max_sequence = config->max_sequence,
                             .train = true,
-                            .threads = config->threads};
+                            .threads = config->threads,
+                            .precision = config->precision};
 }
 
 px_learner_memory px_learner_plan(const px_model *model, const px_learner_config *config)

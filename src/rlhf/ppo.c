@@ -5,6 +5,11 @@
 #include <math.h>
 #include <string.h>
 
+bool px_ppo_recomputes(const px_ppo_config *config)
+{
+    return !px_compute_row_invariant() || config->sampler_precision != config->policy_learner.precision;
+}
+
 static px_status iterate(px_trainer *trainer, int64_t iteration)
 {
     px_ppo *ppo = trainer->self;
@@ -22,7 +27,7 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     times.generate = px_now() - mark, mark += times.generate;
 
     px_phase_set("logprobs", iteration);
-    bool recompute = config->importance_cap > 0.0 || !px_compute_row_invariant();
+    bool recompute = config->importance_cap > 0.0 || px_ppo_recomputes(config);
     PX_TRY(px_logprobs(trainer, rollout, px_softmax_temperature(config->sampling.temperature), recompute, true));
     times.reference = px_now() - mark, mark += times.reference;
 
@@ -54,7 +59,7 @@ static px_status evaluate(px_trainer *trainer, int64_t iteration)
     double temperature = px_softmax_temperature(ppo->parts.evaluation_temperature);
     PX_TRY(px_prompts_take(ppo, rollout, set, 0, ppo->parts.evaluation_prompts, ppo->parts.evaluation_samples, true));
     PX_TRY(px_rollout_generate(trainer, rollout, iteration, true));
-    PX_TRY(px_logprobs(trainer, rollout, temperature, !px_compute_row_invariant(), false));
+    PX_TRY(px_logprobs(trainer, rollout, temperature, px_ppo_recomputes(&ppo->config), false));
     PX_TRY(px_score(trainer, rollout, set, iteration));
 
     double n = 0.0, score = 0.0, kl = 0.0, length = 0.0, stopped = 0.0;
@@ -172,7 +177,8 @@ static sizes derive_sizes(const px_ppo_config *config, const px_ppo_parts *parts
     s.reference = (px_engine_plan){.max_tokens = tokens,
                                    .max_sequences = smaller(tokens, s.local),
                                    .max_sequence = length,
-                                   .threads = config->policy_learner.threads};
+                                   .threads = config->policy_learner.threads,
+                                   .precision = config->policy_learner.precision};
     int train_rewards = px_rewards_count(parts->train.rewards);
     int held_out_rewards = s.evaluation > 0 ? px_rewards_count(parts->evaluation.rewards) : 0;
     s.rewards = train_rewards > held_out_rewards ? train_rewards : held_out_rewards;
@@ -239,7 +245,8 @@ px_sampler_plan px_ppo_sampler(const px_ppo_config *config, int samples)
                              .max_prompt = config->max_prompt_tokens,
                              .slots = slots,
                              .prefill = smaller(config->inference_tokens, (int64_t)slots * config->max_prompt_tokens),
-                             .threads = config->policy_learner.threads};
+                             .threads = config->policy_learner.threads,
+                             .precision = config->sampler_precision};
 }
 
 px_sampling px_ppo_sampling(const px_ppo_config *config, uint64_t seed, const char *stage, int64_t iteration, bool evaluation,

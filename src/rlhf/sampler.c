@@ -27,7 +27,8 @@ static px_generator_plan generator_plan(const px_sampler_plan *plan, int room)
     return (px_generator_plan){.max_slots = plan->slots,
                                .max_length = plan->max_prompt + room,
                                .max_prefill = plan->prefill,
-                               .threads = plan->threads};
+                               .threads = plan->threads,
+                               .precision = plan->precision};
 }
 
 size_t px_sampler_bytes(const px_sampler_plan *plan, const px_ppo_config *config, const px_model *policy, size_t *cache)

@@ -43,13 +43,24 @@ static int choose_threads(const px_session *session)
 
 px_status px_session_check(px_session *session)
 {
-    const px_stage *stage = session->stage;
-    PX_TRY(px_placement_make(&session->placement, stage, px_world_size()));
-    if (strcmp(px_stage_text(stage, "learners.precision"), "f32") != 0) {
-        return px_stage_fail(stage, "learners.precision", "learners.precision: %s is not built yet; valid is f32",
-                             px_stage_text(stage, "learners.precision"));
+    return px_placement_make(&session->placement, session->stage, px_world_size());
+}
+
+static bool wants_bf16(const px_session *session, const char *key)
+{
+    return strcmp(px_stage_text(session->stage, key), "bf16") == 0;
+}
+
+void px_session_precision(px_session *session)
+{
+    bool learner = wants_bf16(session, "learners.precision"), sampler = wants_bf16(session, "env_runners.precision");
+    double missing = px_compute_no_bf16() != NULL ? 1.0 : 0.0;
+    px_max_f64(&missing, 1);
+    if (missing > 0.0 && (learner || sampler)) {
+        session->no_bf16 = px_compute_no_bf16() != NULL ? px_compute_no_bf16() : "the processor of another rank has none";
     }
-    return PX_OK;
+    session->learner_precision = learner && missing == 0.0 ? PX_BF16 : PX_F32;
+    session->sampler_precision = sampler && missing == 0.0 ? PX_BF16 : PX_F32;
 }
 
 /* ---- one stage ------------------------------------------------------------------------------------------------------------ */
@@ -442,6 +453,7 @@ px_status px_session_run(px_session *session)
     session->best = NAN;
     session->saved = session->evaluated = session->best_iteration = -1;
     PX_TRY(px_agree(px_session_check(session)));
+    px_session_precision(session);
     session->threads = choose_threads(session);
     omp_set_num_threads(session->threads); /* not all cores for each rank of the node */
     px_deadline_set(px_stage_float(stage, "fault_tolerance.wait_timeout_s"));

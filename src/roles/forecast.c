@@ -101,6 +101,9 @@ static double evaluations(const px_session *session)
 
 static px_status run_probes(const px_session *session, probes *p, const px_layout *layout)
 {
+    for (int i = 0; i < p->count; i++) {
+        p->list[i].precision = p->list[i].kind == PX_PROBE_DECODE ? session->sampler_precision : session->learner_precision;
+    }
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     int threads = session->threads < cores ? session->threads : (int)cores;
     int processes = (int)cores / threads < layout->ranks_per_node ? (int)cores / threads : layout->ranks_per_node;
@@ -190,7 +193,7 @@ static px_status forecast_ppo(px_session *session, const px_layout *layout, doub
 
     double iterations = (double)session->total, reference_s = length * per_token(reference);
     double score_s = score != NULL ? length * per_token(score) : 0.0;
-    double old_s = px_compute_row_invariant() ? 0.0 : reference_s;
+    double old_s = px_ppo_recomputes(config) ? reference_s : 0.0;
     double steps = config->num_epochs * ceil(samples / config->minibatch_size);
     add(outlook, "generate", iterations * sample_seconds(&sampler, local, local / each, prompt, completion, longest));
     add(outlook, "logprobs", iterations * local * (reference_s + old_s + length * per_token(value)));

@@ -169,6 +169,7 @@ static px_status plan_stage(px_run *run, int index, const px_layout *layout, dou
     if (px_stage_number(session->stage, "run.threads_per_rank", &threads)) {
         session->threads = (int)threads;
     }
+    px_session_precision(session);
     px_status status = px_stage_dir(run, session->stage, session->dir, sizeof session->dir);
     if (status == PX_OK) {
         px_dist_assume(layout->nodes * layout->ranks_per_node, layout->ranks_per_node, layout->nodes * layout->ranks_per_node);

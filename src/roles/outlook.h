@@ -16,6 +16,7 @@ typedef enum px_probe_kind {
 typedef struct px_probe {
     px_probe_kind kind;
     px_model_config model;
+    px_dtype precision;
     int sequences, length, heads; /* heads: rows of a sequence that have a loss or value */
     double seconds;               /* measured */
 } px_probe;

@@ -229,8 +229,9 @@ void px_plan_shares(const px_session *session, char *text, size_t size)
 void px_plan_print(const px_session *session)
 {
     const px_stage *stage = session->stage;
-    px_log(PX_INFO, "plan: %s, %d rank%s x %d thread%s, %s", session->algorithm->name, px_world_size(),
+    px_log(PX_INFO, "plan: %s, %d rank%s x %d thread%s, %s, %s", session->algorithm->name, px_world_size(),
            px_world_size() == 1 ? "" : "s", session->threads, session->threads == 1 ? "" : "s",
+           session->learner_precision == PX_BF16 ? "bf16" : "float32",
            px_stage_bool(stage, "debugging.deterministic") ? "the same bits on 1, 2, 4, 8 ranks" : "not bit-exact across ranks");
     char schedule[256], shares[160];
     px_plan_schedule(session, schedule, sizeof schedule);

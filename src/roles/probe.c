@@ -86,12 +86,14 @@ static px_status bench_create(bench *b, const px_probe *probe, int layers, int t
     PX_TRY(bench_model(b, probe, layers));
     if (probe->kind == PX_PROBE_DECODE) {
         px_generator_plan plan = {.max_slots = probe->sequences, .max_length = probe->length + NEW_TOKENS,
-                                  .max_prefill = probe->length > 2048 ? probe->length : 2048, .threads = threads};
+                                  .max_prefill = probe->length > 2048 ? probe->length : 2048, .threads = threads,
+                                  .precision = probe->precision};
         PX_TRY(bench_batch(b, probe));
         return px_generator_create(&b->generator, &b->model.config, &plan);
     }
     px_engine_plan plan = {.max_tokens = probe->sequences * probe->length, .max_sequences = probe->sequences,
-                           .max_sequence = probe->length, .train = probe->kind == PX_PROBE_TRAIN, .threads = threads};
+                           .max_sequence = probe->length, .train = probe->kind == PX_PROBE_TRAIN, .threads = threads,
+                           .precision = probe->precision};
     PX_TRY(bench_batch(b, probe));
     if (plan.train) {
         b->grads = px_alloc_array(b->model.block, sizeof *b->grads, "a measurement");

@@ -169,12 +169,16 @@ static px_status open_file(px_session *session, bool resume)
                                 .algorithm = session->algorithm->name,
                                 .config = config, .config_count = config_count, .config_hash = hash,
                                 .yaml = yaml.data, .source = source.data,
-                                .build = build, .build_count = px_build_describe(build, 64, session->run->options.commit),
+                                .build = build, .build_count = px_build_describe(build, 62, session->run->options.commit),
                                 .metrics = session->columns, .metric_count = session->column_count,
                                 .evaluation = session->evaluation_columns, .evaluation_count = session->evaluation_count,
                                 .tokens = tokens, .token_count = token_count,
                                 .bos_id = session->tokenizer != NULL ? px_tokenizer_bos(session->tokenizer) : -1,
                                 .eos_id = session->tokenizer != NULL ? px_tokenizer_eos(session->tokenizer) : -1};
+        build[header.build_count++] = (px_attribute){.name = "learner_precision", .type = 's',
+                                                     .s = session->learner_precision == PX_BF16 ? "bf16" : "f32"};
+        build[header.build_count++] = (px_attribute){.name = "sampler_precision", .type = 's',
+                                                     .s = session->sampler_precision == PX_BF16 ? "bf16" : "f32"};
         px_segment segment = {session->start, size, job != NULL ? job : "", session->run->options.commit};
         status = px_run_file_open(&session->file, path, &header, resume, session->start, &segment, ranks, size);
     }
@@ -201,6 +205,10 @@ px_status px_session_open_file(px_session *session, bool resume)
     PX_TRY(px_agree(make_columns(session)));
     px_status status = px_agree(px_dist_rank() == 0 ? open_file(session, resume) : PX_OK);
     session->trainer.events = (px_event_sink){write_event, session};
+    if (status == PX_OK && session->no_bf16 != NULL) {
+        px_trainer_event(&session->trainer, session->start, "precision", "bf16 is configured, float32 is used: %s",
+                         session->no_bf16);
+    }
     return status;
 }
 

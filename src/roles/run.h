@@ -71,6 +71,8 @@ typedef struct px_session {
     const px_algorithm *algorithm;
     char dir[PX_PATH_MAX];
     int threads;
+    px_dtype learner_precision, sampler_precision; /* in use: PX_F32 where bf16 is wanted and cannot be had */
+    const char *no_bf16;        /* why; NULL: it is in use as wanted */
     int64_t total;              /* iterations or steps */
     /* inputs */
     char tokenizer_dir[PX_PATH_MAX]; /* "": none */
@@ -173,6 +175,7 @@ px_sampler_plan px_session_sampler(const px_session *session);
 px_status px_session_run(px_session *session);
 /* Refuses what this build cannot run. Local. */
 px_status px_session_check(px_session *session);
+void px_session_precision(px_session *session); /* collective: bf16 where all ranks can, so that they compute the same numbers */
 void px_session_free(px_session *session);
 
 #endif

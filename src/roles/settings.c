@@ -114,7 +114,8 @@ px_learner_config px_settings_learner(const px_session *session, int64_t schedul
                                .grad_clip = px_stage_float(stage, "training.grad_clip"),
                                .exact = exact,
                                .micro_tokens = (int)micro,
-                               .threads = session->threads};
+                               .threads = session->threads,
+                               .precision = session->learner_precision};
 }
 
 static px_status read_sampling(px_session *session, px_sampling *sampling, const px_model_config *policy)
@@ -244,6 +245,7 @@ px_status px_settings_ppo(px_session *session, px_ppo_config *config, const px_m
     double slots = 64.0;
     px_stage_number(stage, "env_runners.max_slots", &slots);
     config->max_slots = (int)slots;
+    config->sampler_precision = session->sampler_precision;
     config->inference_tokens = 2048 > length ? 2048 : length;
     return PX_OK;
 }

@@ -34,7 +34,7 @@ code 64 "did you mean 'generate'" "$phalanx" genrate
 code 64 "one configuration file" "$phalanx" submit
 code 64 "which command?" "$phalanx" supervise --restarts 3
 code 64 "valid is exit, requeue or succeed" "$phalanx" supervise --on-stop retry -- true
-code 64 "not built yet" "$phalanx" bench train --precision bf16
+code 64 "valid are f32, bf16" "$phalanx" bench train --precision f16
 code 64 "did you mean --model" "$phalanx" generate --modle x
 code 64 "--model is missing" "$phalanx" generate
 code 64 "one of --prompt" "$phalanx" generate --model x

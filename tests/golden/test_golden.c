@@ -48,9 +48,11 @@ static int read_ints(const json_t *list, int32_t *out) {
     return count;
 }
 
+static px_dtype precision = PX_F32; /* of engines and generators */
+
 static px_engine *make_engine(const px_model *model, int tokens, int sequences, int longest) {
     px_engine *engine = NULL;
-    px_engine_plan plan = {tokens, sequences, longest, true, 1};
+    px_engine_plan plan = {tokens, sequences, longest, true, 1, precision};
     check(px_engine_create(&engine, &model->config, &plan));
     return engine;
 }
@@ -147,9 +149,11 @@ static void check_logits(golden *g) {
     for (int t = 0; t < g->batch.tokens; t++) rows[t] = t;
     px_engine_forward(g->engine, &g->model, &g->batch);
     px_engine_logits(g->engine, &g->model, rows, g->batch.tokens, logits);
-    double worst = largest_difference(logits, expected, count);
-    print_message("    logits: largest difference %.2e\n", worst);
-    assert_true(worst < 1e-4);
+    double worst = largest_difference(logits, expected, count), all = distance(logits, expected, count);
+    memset(logits, 0, count * sizeof *logits);
+    all /= distance(logits, expected, count);
+    print_message("    logits: largest difference %.2e, of all %.2e of their size\n", worst, all);
+    assert_true(precision == PX_BF16 ? all < 0.02 : worst < 1e-4);
     px_free(logits);
     px_free(expected);
 }
@@ -170,14 +174,14 @@ static bool split_key_bias(const golden *g, const px_param *param, px_real *a, p
     return keys_only && c->rope.rotary_dim == 0;
 }
 
-static void check_gradients(golden *g) {
+static void check_gradients(golden *g, double limit, double zero_limit) {
     double worst = 0;
     const char *where = "";
     for (int i = 0; i < g->model.param_count; i++) {
         const px_param *param = &g->model.params[i];
         px_real *expected = expected_values(g, "grad.", param, param->count), *found = g->grads + param->offset;
         px_real *zero = px_alloc_array(param->count, sizeof *zero, "zeros");
-        bool zero_gradient = split_key_bias(g, param, found, expected, 1e-6);
+        bool zero_gradient = split_key_bias(g, param, found, expected, zero_limit);
         double norm = distance(expected, zero, param->count), error = distance(found, expected, param->count);
         assert_int_equal(norm > 0, !zero_gradient);
         if (norm > 0 && error / norm > worst) {
@@ -188,7 +192,7 @@ static void check_gradients(golden *g) {
         px_free(expected);
     }
     print_message("    gradients: largest relative difference %.2e (%s)\n", worst, where);
-    assert_true(worst < 1e-3);
+    assert_true(worst < limit);
 }
 
 static void ten_steps(golden *g, px_real *start) {
@@ -251,7 +255,7 @@ static void check_greedy(const golden *g) {
     int length = read_ints(json_object_get(greedy, "prompt"), prompt);
     int count = read_ints(json_object_get(greedy, "ids"), wanted);
     px_generator *generator = NULL;
-    px_generator_plan plan = {2, length + count, 3, 1};
+    px_generator_plan plan = {2, length + count, 3, 1, precision};
     check(px_generator_create(&generator, &g->model.config, &plan));
     px_completion completion = {.ids = ids, .logprobs = logprobs};
     px_request request = {prompt, length, 0, 0, 1};
@@ -270,9 +274,25 @@ static void test_language_model(void **state) {
     double loss = loss_and_gradients(&g);
     print_message("    loss: %.9f, difference %.2e\n", loss, loss - number(g.numbers, "loss"));
     assert_true(fabs(loss - number(g.numbers, "loss")) < 1e-5);
-    check_gradients(&g);
+    check_gradients(&g, 1e-3, 1e-6);
     check_steps(&g);
     close_golden(&g);
+}
+
+/* Products in bf16 against the same float64 values. PyTorch 2.13's autocast to bf16 is off by up to 0.016 (logits), 3.4e-3
+ * (loss) and 0.08 (gradients) on these models. */
+static void test_language_model_bf16(void **state) {
+    if (px_compute_no_bf16()) skip();
+    golden g;
+    precision = PX_BF16;
+    open_golden(&g, *state, PX_HEAD_LM);
+    check_logits(&g);
+    double loss = loss_and_gradients(&g);
+    print_message("    loss: %.9f, difference %.2e\n", loss, loss - number(g.numbers, "loss"));
+    assert_true(fabs(loss - number(g.numbers, "loss")) < 6e-3);
+    check_gradients(&g, 0.06, 1e-3);
+    close_golden(&g);
+    precision = PX_F32;
 }
 
 /* ---- classifiers --------------------------------------------------------------------- */
@@ -296,7 +316,7 @@ static void test_scores(void **state) {
     assert_true(worst < 1e-4);
     px_engine_value_backward(g.engine, &g.model, g.grads, last, weights, g.batch.sequences);
     px_engine_backward(g.engine, &g.model, g.grads, NULL, NULL);
-    check_gradients(&g);
+    check_gradients(&g, 1e-3, 1e-6);
     close_golden(&g);
 }
 
@@ -427,7 +447,7 @@ static void test_greedy_story(void **state) {
     px_model model;
     check(px_model_load(&model, dir, PX_HEAD_LM, NULL));
     px_generator *generator = NULL;
-    px_generator_plan plan = {2, 128, 64, 1};
+    px_generator_plan plan = {2, 128, 64, 1, precision};
     check(px_generator_create(&generator, &model.config, &plan));
     int32_t ids[96];
     float logprobs[96];
@@ -477,6 +497,17 @@ int main(void) {
         GOLDEN(test_language_model, "neox_parallel"),
         GOLDEN(test_language_model, "neox_sequential"),
         GOLDEN(test_language_model, "opt_tied"),
+        GOLDEN(test_language_model_bf16, "gpt2_tied"),
+        GOLDEN(test_language_model_bf16, "gpt2_untied"),
+        GOLDEN(test_language_model_bf16, "llama_tied_llama3"),
+        GOLDEN(test_language_model_bf16, "llama_untied_bias"),
+        GOLDEN(test_language_model_bf16, "mistral_window"),
+        GOLDEN(test_language_model_bf16, "qwen2_yarn"),
+        GOLDEN(test_language_model_bf16, "qwen3_tied"),
+        GOLDEN(test_language_model_bf16, "gemma_tied"),
+        GOLDEN(test_language_model_bf16, "neox_parallel"),
+        GOLDEN(test_language_model_bf16, "neox_sequential"),
+        GOLDEN(test_language_model_bf16, "opt_tied"),
         GOLDEN(test_scores, "gpt2_score"),
         GOLDEN(test_scores, "llama_score"),
         GOLDEN(test_scores, "mistral_score"),

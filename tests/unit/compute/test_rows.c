@@ -21,21 +21,34 @@ static px_real *random_new(size_t count, uint32_t seed) {
     return x;
 }
 
-/* Widest error of c (stride ldc) against start + sum a(i,k) b(j,k). */
-static void check_product(const px_real *c, int ldc, const px_real *start, const px_real *a, int ai, int ak,
+/* What a product multiplies: the element, or its nearest bf16 (ties to even). */
+static double operand(px_dtype precision, px_real x) {
+    uint32_t bits;
+    if (precision != PX_BF16) return (double)x;
+    float value = (float)x;
+    memcpy(&bits, &value, sizeof bits);
+    bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
+    memcpy(&value, &bits, sizeof value);
+    return (double)value;
+}
+
+/* Every error of c (stride ldc) against start + sum a(i,k) b(j,k) of the operands as they are multiplied is under
+ * 2e-5 + 1e-6 depth: sums are float32 in either precision. */
+static void check_product(px_dtype precision, const px_real *c, int ldc, const px_real *start, const px_real *a, int ai, int ak,
                           const px_real *b, int bj, int bk, const px_real *bias, int rows, int columns, int depth) {
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++) {
             double sum = (start ? (double)start[i * ldc + j] : 0) + (bias ? (double)bias[j] : 0);
-            for (int k = 0; k < depth; k++) sum += (double)a[i * ai + k * ak] * (double)b[j * bj + k * bk];
+            for (int k = 0; k < depth; k++) sum += operand(precision, a[i * ai + k * ak]) * operand(precision, b[j * bj + k * bk]);
             if (!(fabs((double)c[i * ldc + j] - sum) < 2e-5 + 1e-6 * depth))
                 fail_msg("%dx%dx%d: (%d, %d) is %.8g, not %.8g", rows, columns, depth, i, j, (double)c[i * ldc + j], sum);
         }
 }
 
-static void linear_shape(int M, int out, int in, int threads) {
+static void linear_shape(px_dtype precision, int M, int out, int in, int threads) {
     px_compute ctx;
     assert_int_equal(px_compute_init(&ctx, threads, px_linear_scratch(M, out, in, threads)), PX_OK);
+    ctx.precision = precision;
     int ldx = in + 3, ldy = out + 5;
     size_t nx = (size_t)M * (size_t)ldx, ny = (size_t)M * (size_t)ldy, nw = (size_t)out * (size_t)in;
     px_real *x = random_new(nx, 1), *w = random_new(nw, 2), *bias = random_new((size_t)out, 3), *y = random_new(ny, 4);
@@ -43,18 +56,18 @@ static void linear_shape(int M, int out, int in, int threads) {
     px_real *db = random_new((size_t)out, 7), *db_before = random_new((size_t)out, 7);
     px_weight weight = {.raw = w, .out = out, .in = in};
     px_linear_forward(&ctx, y, ldy, x, ldx, &weight, bias, M);
-    check_product(y, ldy, NULL, x, ldx, 1, w, in, 1, bias, M, out, in);
-    px_real *packed = random_new(px_weight_packed(out, in), 8), *again = random_new(ny, 4);
+    check_product(precision, y, ldy, NULL, x, ldx, 1, w, in, 1, bias, M, out, in);
+    px_real *packed = random_new(px_weight_packed(precision, out, in) / sizeof(px_real), 8), *again = random_new(ny, 4);
     px_weight_pack(&ctx, packed, &weight);
     px_weight ready = {.raw = w, .out = out, .in = in, .packed = packed};
     px_linear_forward(&ctx, again, ldy, x, ldx, &ready, bias, M);
     assert_memory_equal(y, again, ny * sizeof *y);
     px_linear_backward_input(&ctx, dx, ldx, y, ldy, &weight, M, true);
-    check_product(dx, ldx, before, y, ldy, 1, w, 1, in, NULL, M, in, out);
+    check_product(precision, dx, ldx, before, y, ldy, 1, w, 1, in, NULL, M, in, out);
     px_linear_backward_input(&ctx, dx, ldx, y, ldy, &weight, M, false);
-    check_product(dx, ldx, NULL, y, ldy, 1, w, 1, in, NULL, M, in, out);
+    check_product(precision, dx, ldx, NULL, y, ldy, 1, w, 1, in, NULL, M, in, out);
     px_linear_backward_weight(&ctx, dw, db, y, ldy, x, ldx, M, out, in);
-    check_product(dw, in, dw_before, y, 1, ldy, x, 1, ldx, NULL, out, in, M);
+    check_product(precision, dw, in, dw_before, y, 1, ldy, x, 1, ldx, NULL, out, in, M);
     for (int j = 0; j < out; j++) {
         double sum = (double)db_before[j];
         for (int m = 0; m < M; m++) sum += (double)y[m * ldy + j];
@@ -68,9 +81,12 @@ static void linear_shape(int M, int out, int in, int threads) {
 static void linear_layers(void **state) {
     (void)state;
     static const int shapes[][3] = {{1, 1, 1},   {3, 5, 7},     {12, 32, 16},   {13, 33, 17},
-                                    {64, 1, 96}, {40, 350, 40}, {25, 64, 1000}, {1030, 40, 20}};
+                                    {64, 1, 96}, {40, 350, 40}, {11, 70, 801}, {25, 64, 1000}, {1030, 40, 20}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
-        for (int threads = 1; threads <= 3; threads++) linear_shape(shapes[s][0], shapes[s][1], shapes[s][2], threads);
+        for (int threads = 1; threads <= 3; threads++) {
+            linear_shape(PX_F32, shapes[s][0], shapes[s][1], shapes[s][2], threads);
+            if (!px_compute_no_bf16()) linear_shape(PX_BF16, shapes[s][0], shapes[s][1], shapes[s][2], threads);
+        }
 }
 
 static void linear_rows_keep_their_bits(void **state) {
@@ -167,9 +183,30 @@ static void norms_and_softmax_keep_their_bits(void **state) {
     px_compute_free(&ctx);
 }
 
+/* vdpbf16ps and the packing in front of it: infinities and NaNs come through, as in float32. */
+static void bf16_keeps_what_is_not_finite(void **state) {
+    (void)state;
+    if (px_compute_no_bf16()) skip();
+    enum { IN = 35 };
+    px_compute ctx;
+    px_real x[3][IN] = {{0}}, w[IN], y[3];
+    assert_int_equal(px_compute_init(&ctx, 1, px_linear_scratch(3, 1, IN, 1)), PX_OK);
+    ctx.precision = PX_BF16;
+    for (int i = 0; i < IN; i++) w[i] = 1;
+    x[0][IN - 1] = (px_real)INFINITY;
+    x[1][20] = (px_real)NAN;
+    x[2][0] = 3.0078125f; /* between 3 and 3.015625: to the even one */
+    px_weight weight = {.raw = w, .out = 1, .in = IN};
+    px_linear_forward(&ctx, y, 1, x[0], IN, &weight, NULL, 3);
+    assert_true(isinf(y[0]) && y[0] > 0 && isnan(y[1]));
+    assert_true(y[2] == 3);
+    px_compute_free(&ctx);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_layers),
+        cmocka_unit_test(bf16_keeps_what_is_not_finite),
         cmocka_unit_test(linear_rows_keep_their_bits),
         cmocka_unit_test(attention_rows_keep_their_bits),
         cmocka_unit_test(norms_and_softmax_keep_their_bits),

@@ -12,9 +12,11 @@
 static int32_t ids[MAX_TOKENS], starts[65], rows[MAX_TOKENS], targets[MAX_TOKENS];
 static px_row_stats stats[MAX_TOKENS], alone[MAX_TOKENS];
 
+static px_dtype precision = PX_F32;
+
 static px_engine *engine_of(const px_model_config *config, bool train, int threads) {
     px_engine_plan plan = {.max_tokens = MAX_TOKENS, .max_sequences = 64, .max_sequence = 128, .train = train,
-                           .threads = threads};
+                           .threads = threads, .precision = precision};
     px_engine *engine;
     assert_int_equal(px_engine_create(&engine, config, &plan), PX_OK);
     return engine;
@@ -95,6 +97,11 @@ static void rows_do_not_depend_on_the_batch(void **state) {
     px_model_config gpt2 = tiny_gpt2(PX_HEAD_LM, true), llama = tiny_llama(PX_HEAD_LM, false);
     check_invariance(&gpt2);
     check_invariance(&llama);
+    if (px_compute_no_bf16()) return;
+    precision = PX_BF16;
+    check_invariance(&gpt2);
+    check_invariance(&llama);
+    precision = PX_F32;
 }
 
 static void logits_values_and_logprobs_agree(void **state) {

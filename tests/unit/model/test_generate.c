@@ -21,6 +21,11 @@ typedef struct result {
     int count;
 } result;
 static result first_result, second_result;
+static px_dtype precision = PX_F32; /* of generators and engines */
+
+static px_generator_plan plan_of(int slots, int length, int prefill, int threads) {
+    return (px_generator_plan){slots, length, prefill, threads, precision};
+}
 
 static px_sampling sampling_of(double temperature) {
     px_sampling s = {.temperature = temperature, .top_p = 1, .repetition_penalty = 1, .max_new_tokens = NEW,
@@ -84,7 +89,7 @@ static void compare_with_engine(const px_model *model, const result *got, const 
     }
     starts[got->count] = tokens;
     px_engine_plan plan = {.max_tokens = tokens, .max_sequences = got->count, .max_sequence = 80, .train = true,
-                           .threads = 2};
+                           .threads = 2, .precision = precision};
     px_engine *engine;
     assert_int_equal(px_engine_create(&engine, &model->config, &plan), PX_OK);
     px_batch batch = {.ids = ids, .starts = starts, .sequences = got->count, .tokens = tokens};
@@ -111,7 +116,7 @@ static int check_family(const px_model_config *config) {
     px_request requests[REQUESTS];
     make_requests(requests, 9, config->vocab_size); /* 63 samples */
     px_sampling sampling = sampling_of(0.8);
-    generate(&first_result, &model, &sampling, requests, REQUESTS, (px_generator_plan){64, 80, 256, 2});
+    generate(&first_result, &model, &sampling, requests, REQUESTS, plan_of(64, 80, 256, 2));
     compare_with_engine(&model, &first_result, requests, 9, 0.8);
     int stopped = 0;
     for (int i = 0; i < first_result.count; i++) {
@@ -124,7 +129,8 @@ static int check_family(const px_model_config *config) {
     print_message("    %s: %d of %d stopped\n", px_family_name(config->family), stopped, first_result.count);
     assert_true(stopped < first_result.count);
     /* slots, prefill chunk, threads */
-    static const px_generator_plan plans[] = {{1, 80, 256, 1}, {3, 80, 7, 2}, {64, 74, 1, 1}, {20, 96, 40, 2}};
+    const px_generator_plan plans[] = {plan_of(1, 80, 256, 1), plan_of(3, 80, 7, 2), plan_of(64, 74, 1, 1),
+                                       plan_of(20, 96, 40, 2)};
     for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
         generate(&second_result, &model, &sampling, requests, REQUESTS, plans[i]);
         same(&first_result, &second_result);
@@ -138,11 +144,16 @@ static void logprobs_are_the_engines(void **state) {
     px_model_config configs[] = {tiny_gpt2(PX_HEAD_LM, true), tiny_llama(PX_HEAD_LM, false),
                                  tiny_llama(PX_HEAD_LM, true)};
     configs[2].attention_bias = configs[2].output_bias = configs[2].mlp_bias = true;
-    for (int i = 0; i < 3; i++) assert_true(check_family(&configs[i]) > 0);
-    for (int family = PX_MISTRAL; family < PX_FAMILIES; family++) {
-        px_model_config config = tiny_family((px_family)family, PX_HEAD_LM);
-        check_family(&config);
+    int precisions = px_compute_no_bf16() ? 1 : 2;
+    for (int p = 0; p < precisions; p++) {
+        precision = p == 0 ? PX_F32 : PX_BF16;
+        for (int i = 0; i < 3; i++) assert_true(check_family(&configs[i]) > 0);
+        for (int family = PX_MISTRAL; family < PX_FAMILIES; family++) {
+            px_model_config config = tiny_family((px_family)family, PX_HEAD_LM);
+            check_family(&config);
+        }
     }
+    precision = PX_F32;
 }
 
 /* A sample is a function of (iteration, slot, sample, position): parts of the work give parts of the result. */
@@ -154,18 +165,18 @@ static void work_can_be_divided(void **state) {
     px_request requests[REQUESTS];
     make_requests(requests, 4, config.vocab_size);
     px_sampling sampling = sampling_of(1);
-    generate(&first_result, &model, &sampling, requests, REQUESTS, (px_generator_plan){5, 80, 64, 2});
+    generate(&first_result, &model, &sampling, requests, REQUESTS, plan_of(5, 80, 64, 2));
     px_request part = requests[5];
     part.first_sample = 2;
     part.samples = 2;
-    generate(&second_result, &model, &sampling, &part, 1, (px_generator_plan){8, 80, 64, 2});
+    generate(&second_result, &model, &sampling, &part, 1, plan_of(8, 80, 64, 2));
     for (int i = 0; i < 2; i++) {
         assert_int_equal(second_result.completions[i].length, first_result.completions[22 + i].length);
         assert_memory_equal(second_result.ids[i], first_result.ids[22 + i], sizeof second_result.ids[i]);
     }
     assert_memory_not_equal(second_result.ids[0], second_result.ids[1], sizeof second_result.ids[0]);
     sampling.iteration++;
-    generate(&second_result, &model, &sampling, requests, REQUESTS, (px_generator_plan){5, 80, 64, 2});
+    generate(&second_result, &model, &sampling, requests, REQUESTS, plan_of(5, 80, 64, 2));
     assert_memory_not_equal(first_result.ids, second_result.ids, sizeof first_result.ids);
     px_model_free(&model);
 }
@@ -180,7 +191,7 @@ static void greedy_follows_the_argmax(void **state) {
     make_requests(requests, 1, config.vocab_size);
     px_sampling sampling = sampling_of(0);
     sampling.stop_count = 0;
-    generate(&first_result, &model, &sampling, requests, REQUESTS, (px_generator_plan){2, 80, 64, 2});
+    generate(&first_result, &model, &sampling, requests, REQUESTS, plan_of(2, 80, 64, 2));
     compare_with_engine(&model, &first_result, requests, 1, 1);
     px_engine_plan plan = {.max_tokens = 80, .max_sequences = 1, .max_sequence = 80, .threads = 1};
     px_engine *engine;

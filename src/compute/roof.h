@@ -1,0 +1,11 @@
+/* The one place that knows oneDNN. */
+#ifndef PX_COMPUTE_ROOF_H
+#define PX_COMPUTE_ROOF_H
+
+#include "phalanx/compute.h"
+
+/* GFLOP/s of c[M, out] = a[M, in] w[out, in]^T in bf16 with float32 sums and w laid out beforehand, best of `trials`.
+ * 0: the program was built without oneDNN's headers, or the library is not here, or has no bf16 here. */
+double px_onednn_bf16_rate(int threads, int M, int out, int in, int trials);
+
+#endif
