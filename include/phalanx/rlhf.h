@@ -362,9 +362,9 @@ px_status px_ppo_rows(px_trainer *trainer, int64_t iteration, int64_t *rows); /*
 /* How an iteration (or an evaluation) samples: everything but the prompt and its place. Local. */
 px_sampling px_ppo_sampling(const px_ppo_config *config, uint64_t seed, const char *stage, int64_t iteration, bool evaluation,
                             double evaluation_temperature);
-/* The sampler of a rank that samples `samples` completions at once. Local. */
 /* Must the learner recompute the samples' log-probabilities? Not where the sampler's are its bits. Local. */
 bool px_ppo_recomputes(const px_ppo_config *config);
+/* The sampler of a rank that samples `samples` completions at once. Local. */
 px_sampler_plan px_ppo_sampler(const px_ppo_config *config, int samples);
 /* What the last iteration did, for the sample file. Local; borrowed until the next iteration. */
 typedef struct px_ppo_view {

@@ -1,12 +1,26 @@
 /* The compute context, and the choice of kernels for this processor. */
 #include <stdlib.h>
 #include <string.h>
-#include "kernels.h"
+#include "openblas.h"
+
+static bool wants_openblas(void) {
+    const char *wanted = getenv("PHALANX_GEMM"); /* whose products in float32 */
+    return wanted && strcmp(wanted, "openblas") == 0;
+}
+
+static px_status check_products(void) {
+    const char *wanted = getenv("PHALANX_GEMM");
+    if (wanted && strcmp(wanted, "own") != 0 && strcmp(wanted, "openblas") != 0)
+        return px_fail(PX_CONFIG, "the environment's PHALANX_GEMM is '%s'; valid are own, openblas", wanted);
+    if (wants_openblas() && !px_products_openblas())
+        return px_fail(PX_CONFIG, "the environment's PHALANX_GEMM is openblas; libopenblas.so.0 cannot be opened here");
+    return PX_OK;
+}
 
 px_status px_compute_init(px_compute *ctx, int threads, size_t scratch_bytes) {
     if (threads < 1) return px_fail(PX_BUG, "px_compute_init: %d threads; valid is 1 or more", threads);
     *ctx = (px_compute){.threads = threads};
-    px_kernels_get();
+    PX_TRY(check_products());
     return px_arena_init(&ctx->scratch, scratch_bytes, "compute scratch");
 }
 
@@ -63,7 +77,18 @@ const px_products *px_products_get(px_dtype precision) {
     if (precision == PX_BF16) return &px_products_bf16;
 #endif
     PX_CHECK(precision == PX_F32);
-    return &px_kernels_get()->products;
+    static const px_products *chosen; /* the same answer whoever asks first */
+    const px_products *products = __atomic_load_n(&chosen, __ATOMIC_RELAXED);
+    if (!products) {
+        products = wants_openblas() ? px_products_openblas() : NULL;
+        if (!products) products = &px_kernels_get()->products;
+        __atomic_store_n(&chosen, products, __ATOMIC_RELAXED);
+    }
+    return products;
+}
+
+const char *px_compute_blas(void) {
+    return px_products_get(PX_F32) == &px_kernels_get()->products ? "none (own products)" : px_openblas_name();
 }
 
 const char *px_compute_isa(void) { return px_kernels_get()->isa; }

@@ -50,5 +50,3 @@ bool px_compute_row_invariant(void) {
     if (!known) known = measure() ? 1 : 2;
     return known == 1;
 }
-
-const char *px_compute_blas(void) { return "none (own products)"; }

@@ -40,7 +40,8 @@ typedef struct px_products {
     int tile_rows; /* of the register tile */
     int step;      /* elements of the depth in a word */
     void (*product)(const px_product *job, px_real *pack_a, px_real *pack_b);
-    void (*pack_b)(px_real *to, px_operand from, int rows, int depth); /* panels of PX_PANEL rows */
+    /* panels of PX_PANEL rows; NULL: operands are never packed ahead */
+    void (*pack_b)(px_real *to, px_operand from, int rows, int depth);
 } px_products;
 
 typedef struct px_kernels {

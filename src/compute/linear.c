@@ -76,11 +76,13 @@ static void product_run(px_compute *ctx, const px_product *job) {
 static size_t steps(int depth, int step) { return ((size_t)depth + (size_t)step - 1) / (size_t)step; }
 
 size_t px_weight_packed(px_dtype precision, int out, int in) {
-    return rounded((size_t)out, PX_PANEL) * steps(in, px_products_get(precision)->step) * sizeof(px_real);
+    const px_products *kernels = px_products_get(precision);
+    return kernels->pack_b ? rounded((size_t)out, PX_PANEL) * steps(in, kernels->step) * sizeof(px_real) : 0;
 }
 
 void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w) {
     const px_products *kernels = px_products_get(ctx->precision);
+    if (!kernels->pack_b) return;
     size_t columns = rounded((size_t)w->out, PX_PANEL);
     int threads = px_threads_for(ctx, (size_t)w->out * (size_t)w->in, 1 << 15), block = PX_DEPTH_BLOCK * kernels->step;
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)

@@ -229,9 +229,13 @@ void px_plan_shares(const px_session *session, char *text, size_t size)
 void px_plan_print(const px_session *session)
 {
     const px_stage *stage = session->stage;
+    char products[128] = "float32";
+    if (strncmp(px_compute_blas(), "none", 4) != 0) {
+        snprintf(products, sizeof products, "float32 through %s", px_compute_blas());
+    }
     px_log(PX_INFO, "plan: %s, %d rank%s x %d thread%s, %s, %s", session->algorithm->name, px_world_size(),
            px_world_size() == 1 ? "" : "s", session->threads, session->threads == 1 ? "" : "s",
-           session->learner_precision == PX_BF16 ? "bf16" : "float32",
+           session->learner_precision == PX_BF16 ? "bf16" : products,
            px_stage_bool(stage, "debugging.deterministic") ? "the same bits on 1, 2, 4, 8 ranks" : "not bit-exact across ranks");
     char schedule[256], shares[160];
     px_plan_schedule(session, schedule, sizeof schedule);

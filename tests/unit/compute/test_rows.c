@@ -91,7 +91,9 @@ static void linear_layers(void **state) {
 
 static void linear_rows_keep_their_bits(void **state) {
     (void)state;
-    assert_true(px_compute_row_invariant());
+    bool own = strncmp(px_compute_blas(), "none", 4) == 0, keep = px_compute_row_invariant();
+    print_message("    products: %s: a row %s the bits that it has alone\n", px_compute_blas(), keep ? "has" : "does not have");
+    assert_true(keep || !own); /* a BLAS promises nothing */
 }
 
 enum { HEADS = 4, KV_HEADS = 2, T = 203, MAX_D = 80 };
