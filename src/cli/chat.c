@@ -16,16 +16,17 @@ static const px_usage usage = {
 };
 
 typedef struct settings {
-    const char *model, *tokenizer, *template, *system;
+    const char *model, *tokenizer, *template, *system, *precision;
     px_sampling_options sampling;
     px_words stop;
+    px_dtype dtype; /* that precision says */
     bool helped;
 } settings;
 
 static px_status parse(settings *s, int argc, char **argv)
 {
-    *s = (settings){.template = "auto", .sampling = {.max_new_tokens = 512, .temperature = 0.8, .top_p = 0.95,
-                                                     .repetition_penalty = 1.0}};
+    *s = (settings){.template = "auto", .precision = "f32",
+                    .sampling = {.max_new_tokens = 512, .temperature = 0.8, .top_p = 0.95, .repetition_penalty = 1.0}};
     const px_option options[] = {
         {"model", PX_OPTION_TEXT, &s->model, "DIR", "Hugging Face directory", 0, 0},
         {"system", PX_OPTION_TEXT, &s->system, "TEXT", "system message", 0, 0},
@@ -38,9 +39,14 @@ static px_status parse(settings *s, int argc, char **argv)
         {"min-p", PX_OPTION_FLOAT, &s->sampling.min_p, "P", "only tokens of P times the most likely one; 0: off", 0, 1},
         {"seed", PX_OPTION_INT, &s->sampling.seed, "S", "other seeds, other answers", 0, 9e15},
         {"stop", PX_OPTION_LIST, &s->stop, "TEXT", "ends an answer before this text", 0, 0},
+        {"precision", PX_OPTION_TEXT, &s->precision, "TYPE", "f32 or bf16: of the matrix products", 0, 0},
     };
     PX_TRY(px_options_parse(&usage, options, PX_COUNT(options), argc, argv, NULL, &s->helped));
-    return s->helped ? PX_OK : px_option_required("chat", "model", s->model);
+    if (s->helped) {
+        return PX_OK;
+    }
+    PX_TRY(px_option_required("chat", "model", s->model));
+    return px_precision_read("chat", s->precision, &s->dtype);
 }
 
 /* ---- the conversation -------------------------------------------------------------------------------------------- */
@@ -188,7 +194,7 @@ static px_status prepare(talk *t)
         return px_error_code();
     }
     px_generator_plan plan = {.max_slots = 1, .max_length = t->context, .max_prefill = t->context,
-                              .threads = t->o.threads};
+                              .threads = t->o.threads, .precision = t->s->dtype};
     return px_generator_create(&t->generator, &t->o.model.config, &plan);
 }
 

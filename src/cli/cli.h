@@ -73,6 +73,7 @@ typedef struct px_opened {
     px_tokenizer *tokenizer;     /* NULL: the directory has none */
     const px_renderer *renderer; /* NULL: no chat template */
     int threads;                 /* cores this process may use */
+    px_dtype precision;          /* of the matrix products: PX_F32 from px_opened_load */
 } px_opened;
 /* tokenizer_path NULL: the one in the model's directory, if there is one. template: "auto", "none" or a renderer's
  * name. */

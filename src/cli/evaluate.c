@@ -21,7 +21,7 @@ static const px_usage usage = {
 
 static px_status parse(px_evaluation *e, int argc, char **argv)
 {
-    *e = (px_evaluation){.template = "auto"};
+    *e = (px_evaluation){.template = "auto", .precision = "f32"};
     const px_option options[] = {
         {"model", PX_OPTION_TEXT, &e->model, "DIR", "language model or reward model, a Hugging Face directory", 0, 0},
         {"data", PX_OPTION_TEXT, &e->data, "F.jsonl", "records", 0, 0},
@@ -30,6 +30,7 @@ static px_status parse(px_evaluation *e, int argc, char **argv)
         {"max-tokens", PX_OPTION_INT, &e->max_tokens, "N", "longest row; 0: the model's context", 0, 1e9},
         {"tokenizer", PX_OPTION_TEXT, &e->tokenizer, "DIR|FILE", "instead of the model's own", 0, 0},
         {"template", PX_OPTION_TEXT, &e->template, "NAME", "chat template: auto, none, chatml, llama3, ...", 0, 0},
+        {"precision", PX_OPTION_TEXT, &e->precision, "TYPE", "f32 or bf16: of the matrix products", 0, 0},
         {"json", PX_OPTION_FLAG, &e->json, NULL, "one JSON object", 0, 0},
     };
     PX_TRY(px_options_parse(&usage, options, PX_COUNT(options), argc, argv, NULL, &e->helped));
@@ -40,7 +41,7 @@ static px_status parse(px_evaluation *e, int argc, char **argv)
     if ((e->model == NULL) == (e->rewards.count == 0)) {
         return px_fail(PX_USAGE, "evaluate: give one of --model DIR and --rewards LIST");
     }
-    return PX_OK;
+    return px_precision_read("evaluate", e->precision, &e->dtype);
 }
 
 /* One row of the table, or one member of the object. */
@@ -89,6 +90,7 @@ static px_status evaluate_model(px_evaluation *e)
     bool classifier = config.head == PX_HEAD_SCALAR;
     px_opened o;
     PX_TRY(px_opened_load(&o, e->model, classifier ? PX_HEAD_SCALAR : PX_HEAD_LM, e->tokenizer, e->template));
+    o.precision = e->dtype;
     px_data_options options = {.kind = classifier ? PX_ROWS_PAIRS : PX_ROWS_LM, .tokenizer = o.tokenizer,
                                .renderer = o.renderer, .vocab_size = config.vocab_size, .add_bos = true,
                                .eos_id = o.tokenizer != NULL ? px_tokenizer_eos(o.tokenizer) : -1};

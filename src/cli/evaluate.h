@@ -5,8 +5,9 @@
 #include "cli.h"
 
 typedef struct px_evaluation {
-    const char *model, *data, *per_record, *tokenizer, *template;
+    const char *model, *data, *per_record, *tokenizer, *template, *precision;
     px_words rewards;
+    px_dtype dtype; /* that precision says */
     int64_t max_tokens;
     bool json, helped;
 } px_evaluation;

@@ -39,7 +39,8 @@ static px_status open_runner(runner *r, const px_opened *o, const px_dataset *da
         return px_error_code();
     }
     px_engine_plan plan = {.max_tokens = r->capacity, .max_sequences = r->capacity,
-                           .max_sequence = longest, .threads = o->threads};
+                           .max_sequence = longest, .threads = o->threads,
+                           .precision = o->precision};
     return px_engine_create(&r->engine, &o->model.config, &plan);
 }
 

@@ -17,16 +17,17 @@ static const px_usage usage = {
 };
 
 typedef struct settings {
-    const char *model, *prompt, *data, *tokenizer, *template, *system;
+    const char *model, *prompt, *data, *tokenizer, *template, *system, *precision;
     px_sampling_options sampling;
     int64_t samples;
     px_words stop;
+    px_dtype dtype; /* that precision says */
     bool chat, json, helped;
 } settings;
 
 static px_status parse(settings *s, int argc, char **argv)
 {
-    *s = (settings){.template = "auto", .samples = 1,
+    *s = (settings){.template = "auto", .precision = "f32", .samples = 1,
                     .sampling = {.seed = 0, .temperature = 1.0, .top_p = 1.0, .repetition_penalty = 1.0}};
     const px_option options[] = {
         {"model", PX_OPTION_TEXT, &s->model, "DIR", "Hugging Face directory", 0, 0},
@@ -47,6 +48,7 @@ static px_status parse(settings *s, int argc, char **argv)
         {"system", PX_OPTION_TEXT, &s->system, "TEXT", "system message, with --chat or messages", 0, 0},
         {"template", PX_OPTION_TEXT, &s->template, "NAME", "chat template: auto, none, chatml, llama3, ...", 0, 0},
         {"tokenizer", PX_OPTION_TEXT, &s->tokenizer, "DIR|FILE", "instead of the model's own", 0, 0},
+        {"precision", PX_OPTION_TEXT, &s->precision, "TYPE", "f32 or bf16: of the matrix products", 0, 0},
         {"json", PX_OPTION_FLAG, &s->json, NULL, "a JSON object for each sample", 0, 0},
     };
     PX_TRY(px_options_parse(&usage, options, PX_COUNT(options), argc, argv, NULL, &s->helped));
@@ -62,7 +64,7 @@ static px_status parse(settings *s, int argc, char **argv)
             return px_fail(PX_USAGE, "generate: --stop is empty; valid is a text");
         }
     }
-    return PX_OK;
+    return px_precision_read("generate", s->precision, &s->dtype);
 }
 
 /* ---- prompts ----------------------------------------------------------------------------------------------------- */
@@ -286,7 +288,7 @@ static px_status prepare(work *w)
     px_generator_plan plan = {.max_slots = (int)(all < MAX_SLOTS ? all : MAX_SLOTS),
                               .max_length = w->p->longest + w->sampling.max_new_tokens,
                               .max_prefill = (int)(prompt_tokens > w->p->longest ? prompt_tokens : w->p->longest),
-                              .threads = w->o->threads};
+                              .threads = w->o->threads, .precision = w->o->precision};
     return px_generator_create(&w->generator, &w->o->model.config, &plan);
 }
 
@@ -325,6 +327,7 @@ px_status px_command_generate(int argc, char **argv)
     }
     px_opened o;
     PX_TRY(px_opened_load(&o, s.model, PX_HEAD_LM, s.tokenizer, s.template));
+    o.precision = s.dtype;
     prompts p = {.count = 0};
     px_status status = PX_OK;
     if (s.stop.count > 0 && o.tokenizer == NULL) {

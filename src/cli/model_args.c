@@ -55,7 +55,7 @@ static px_status load(px_opened *opened, const char *dir, px_head head, const ch
 px_status px_opened_load(px_opened *opened, const char *dir, px_head head, const char *tokenizer_path,
                          const char *template)
 {
-    *opened = (px_opened){.threads = px_cores()};
+    *opened = (px_opened){.threads = px_cores(), .precision = PX_F32};
     if (!px_dir_exists(dir)) {
         return px_fail(PX_DATA, "%s: no such directory; valid is a Hugging Face model directory (config.json, "
                        "model.safetensors)", dir);

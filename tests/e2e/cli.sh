@@ -34,7 +34,9 @@ code 64 "did you mean 'generate'" "$phalanx" genrate
 code 64 "one configuration file" "$phalanx" submit
 code 64 "which command?" "$phalanx" supervise --restarts 3
 code 64 "valid is exit, requeue or succeed" "$phalanx" supervise --on-stop retry -- true
-code 64 "valid are f32, bf16" "$phalanx" bench train --precision f16
+for command in "bench train" "generate --model x --prompt y" "chat --model x" "evaluate --model x --data y"; do
+    code 64 "valid are f32, bf16" "$phalanx" $command --precision f16
+done
 code 64 "did you mean --model" "$phalanx" generate --modle x
 code 64 "--model is missing" "$phalanx" generate
 code 64 "one of --prompt" "$phalanx" generate --model x
