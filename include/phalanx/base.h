@@ -180,9 +180,18 @@ px_status px_temporary_path(char *out, size_t size, const char *path);
 px_status px_temporaries_remove(const char *dir);
 /* Writes a temporary file, fsyncs, renames: a reader sees the old content or the new, never half. */
 px_status px_file_write(const char *path, const void *bytes, size_t length);
-/* Read-only map of a whole file; *data is NULL for an empty one. */
+/* Read-only map of a whole file; *data is NULL for an empty one. Where the file is cut under a map, the process ends with
+ * PX_IO's exit code and a message. */
 px_status px_file_map(const char *path, const void **data, size_t *bytes);
 void px_file_unmap(const void *data, size_t bytes);
+px_status px_file_map_move(const void **data, size_t bytes, void *to); /* to: whole pages of a reserved range */
+/* PX_DATA when a file that is mapped in the range has been written to since. */
+px_status px_file_maps_check(const void *from, size_t bytes);
+/* A range of addresses without memory, for maps that have to lie together. A part of whole pages becomes zeroed memory by
+ * px_address_use; release ends the whole range, with the maps that were moved there. */
+void *px_address_reserve(size_t bytes, const char *what);
+px_status px_address_use(void *at, size_t bytes, const char *what);
+void px_address_release(void *at, size_t bytes);
 bool px_file_exists(const char *path);
 bool px_dir_exists(const char *path);
 px_status px_dir_create(const char *path);      /* with parents; an existing one is fine */

@@ -66,6 +66,7 @@ typedef struct px_param {
     int dims;
     int64_t shape[2];         /* as in memory: linear weights are [out, in] */
     size_t offset, count;
+    bool joined;              /* one matrix or vector with the row before, right after which it lies */
     bool transposed;          /* GPT-2 Conv1D: the file holds [in, out] */
     int by_head;              /* over 0: rows per part; the file has q, k, v of head 0, then of head 1, ... (GPT-NeoX),
                                  memory all of q, then k, then v */
@@ -89,6 +90,8 @@ typedef struct px_model {
     px_layer_view *layers;
     px_real *weights;        /* [block] */
     bool borrowed;           /* weights belong to somebody else */
+    void *range;             /* of a mapped model: its files' pages and what it has of its own; weights point into it */
+    size_t range_bytes;
     uint64_t version;        /* raised whenever weights change: packed forms and caches look at it */
 } px_model;
 
@@ -111,6 +114,17 @@ void px_model_arrays(const px_model *model, px_real *block, px_array *arrays);
  * the caller needs: an LM directory loaded with PX_HEAD_SCALAR gets a score head of zeros (the caller initialises it) and
  * *had_score = false; a ...ForSequenceClassification directory brings its own. NONE takes either. */
 px_status px_model_load(px_model *model, const char *dir, px_head head, bool *had_score);
+/* The same for who only reads: tensors stay in the pages of their files where they lie there as they are used (F32, not
+ * transposed, joined ones side by side), which all processes of a node share; the others are copied. The parameters'
+ * offsets are then those of this model, and its weights are not one block. */
+px_status px_model_map(px_model *model, const char *dir, px_head head, bool *had_score);
+typedef struct px_map_bytes {
+    size_t own, shared; /* memory of this process; pages of files */
+} px_map_bytes;
+/* What px_model_map of the directory will take; `model` is the plan of its configuration. */
+px_status px_model_map_plan(const px_model *model, const char *dir, px_map_bytes *bytes);
+/* PX_DATA when a file of a mapped model was written to since. */
+px_status px_model_map_check(const px_model *model);
 /* Writes config.json, model.safetensors, generation_config.json; tokenizer files are copied from tokenizer_dir (NULL:
  * none). The directory must exist. Scalar heads are written as ...ForSequenceClassification with num_labels 1. */
 px_status px_model_save(const px_model *model, const char *dir, px_dtype dtype, const char *tokenizer_dir);

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -162,40 +161,6 @@ px_status px_file_write(const char *path, const void *bytes, size_t length)
         unlink(temporary);
     }
     return status;
-}
-
-px_status px_file_map(const char *path, const void **data, size_t *bytes)
-{
-    *data = NULL;
-    *bytes = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return io_error(path, "open");
-    }
-    struct stat info;
-    px_status status = PX_OK;
-    if (fstat(fd, &info) != 0) {
-        status = io_error(path, "stat");
-    } else if (!S_ISREG(info.st_mode)) {
-        status = px_fail(PX_IO, "%s: not a regular file", path);
-    } else if (info.st_size > 0) {
-        void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (map == MAP_FAILED) {
-            status = io_error(path, "map");
-        } else {
-            *data = map;
-            *bytes = (size_t)info.st_size;
-        }
-    }
-    close(fd);
-    return status;
-}
-
-void px_file_unmap(const void *data, size_t bytes)
-{
-    if (data != NULL) {
-        munmap((void *)(uintptr_t)data, bytes);
-    }
 }
 
 bool px_file_exists(const char *path)

@@ -40,6 +40,7 @@ typedef enum px_matrix { PX_QKV, PX_OUT, PX_UP, PX_DOWN, PX_LM_HEAD } px_matrix;
 px_weight px_shape_weight(const px_shape *shape, const px_model *model, int layer, px_matrix matrix);
 /* Space for packed matrices, for who runs a few rows at a time through the same weights. */
 void px_packed_layout(px_shape *shape, px_layout *layout);
+bool px_packed_holds(const px_shape *shape, const px_model *model); /* are these weights packed? */
 void px_packed_refresh(px_shape *shape, px_compute *compute, const px_model *model); /* when the weights are others */
 /* Scratch bytes of every kernel that a forward (and backward) over M rows uses. */
 size_t px_shape_scratch(const px_shape *shape, int M, int max_sequence, int head_rows, int threads, bool train);

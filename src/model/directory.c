@@ -57,19 +57,17 @@ static void shape_text(char *out, size_t size, const int64_t *shape, int dims, b
     if (used < size) snprintf(out + used, size - used, "]");
 }
 
-static px_status read_param(px_model *model, const px_param *param, const px_tensor *tensor) {
+static px_status check_shape(const px_param *param, const px_tensor *tensor) {
     bool fits = tensor->dims == param->dims;
     for (int i = 0; i < tensor->dims && fits; i++) {
         fits = tensor->shape[i] == param->shape[param->transposed && param->dims == 2 ? 1 - i : i];
     }
-    if (!fits) {
-        char found[200], wanted[64];
-        shape_text(found, sizeof found, tensor->shape, tensor->dims, false);
-        shape_text(wanted, sizeof wanted, param->shape, param->dims, param->transposed);
-        return px_fail(PX_DATA, "%s: tensor \"%s\" has shape %s; valid by config.json is %s", tensor->path,
-                       tensor->name, found, wanted);
-    }
-    return px_tensor_read_param(tensor, param, model->weights + param->offset);
+    if (fits) return PX_OK;
+    char found[200], wanted[64];
+    shape_text(found, sizeof found, tensor->shape, tensor->dims, false);
+    shape_text(wanted, sizeof wanted, param->shape, param->dims, param->transposed);
+    return px_fail(PX_DATA, "%s: tensor \"%s\" has shape %s; valid by config.json is %s", tensor->path, tensor->name, found,
+                   wanted);
 }
 
 /* A tied model may carry its LM head all the same; another head than the embedding would be lost silently. */
@@ -109,12 +107,18 @@ static px_status pass_over(const px_model *model, const px_tensor *tensor, const
                    tensor->path, tensor->name, dtype);
 }
 
-static px_status check_complete(const px_model *model, const bool *seen, bool score_optional, const char *dir) {
+/* Which tensor of the files each parameter is. */
+typedef struct matched {
+    const px_tensor **tensor;   /* [param_count]; NULL: a score head that the files have not */
+    const px_tensor *tied_head; /* the copy of a tied head; NULL: none */
+} matched;
+
+static px_status check_complete(const px_model *model, const matched *m, bool score_optional, const char *dir) {
     const px_param *first = NULL;
     int missing = 0;
     for (int i = 0; i < model->param_count; i++) {
         const px_param *param = &model->params[i];
-        if (seen[i] || (score_optional && param->offset == model->score)) continue;
+        if (m->tensor[i] || (score_optional && param->offset == model->score)) continue;
         if (!first) first = param;
         missing++;
     }
@@ -126,49 +130,124 @@ static px_status check_complete(const px_model *model, const bool *seen, bool sc
                    first->name, others, wanted);
 }
 
-static px_status read_tensors(px_model *model, const px_tensors *tensors, bool score_optional, const char *dir) {
-    bool *seen = px_alloc_array((size_t)model->param_count, sizeof *seen, "parameter marks");
-    if (!seen) return px_error_code();
-    const px_tensor *tied_head = NULL;
+static px_status match_tensors(const px_model *model, const px_tensors *tensors, bool score_optional, const char *dir,
+                               matched *m) {
+    *m = (matched){.tensor = px_alloc_array((size_t)model->param_count, sizeof *m->tensor, "tensors of parameters")};
+    if (!m->tensor) return px_error_code();
     px_status status = PX_OK;
     int hint = 0;
     for (int i = 0; i < tensors->count && status == PX_OK; i++) {
         const px_tensor *tensor = &tensors->list[i];
         int at = find_param(model, tensor->name, hint);
         if (at < 0) {
-            status = pass_over(model, tensor, &tied_head);
-        } else if (seen[at]) {
+            status = pass_over(model, tensor, &m->tied_head);
+        } else if (m->tensor[at]) {
             status = px_fail(PX_DATA, "%s: tensor \"%s\" is there twice, with and without its prefix", tensor->path,
                              tensor->name);
         } else {
-            status = read_param(model, &model->params[at], tensor);
-            seen[at] = true;
+            status = check_shape(&model->params[at], tensor);
+            m->tensor[at] = tensor;
             hint = at + 1;
         }
     }
-    if (status == PX_OK) status = check_complete(model, seen, score_optional, dir);
-    if (status == PX_OK && tied_head) status = check_tied_head(model, tied_head);
-    px_free(seen);
+    if (status == PX_OK) status = check_complete(model, m, score_optional, dir);
+    if (status != PX_OK) px_free(m->tensor);
     return status;
 }
 
-px_status px_model_load(px_model *model, const char *dir, px_head head, bool *had_score) {
-    px_model_config config;
-    memset(model, 0, sizeof *model);
-    PX_TRY(px_model_config_read(dir, &config));
-    bool classifier = config.head == PX_HEAD_SCALAR;
-    if (head == PX_HEAD_LM && classifier) {
+/* Every parameter that does not lie in its place in a file. */
+static px_status read_params(px_model *model, const matched *m) {
+    for (int i = 0; i < model->param_count; i++) {
+        const px_param *param = &model->params[i];
+        const px_tensor *tensor = m->tensor[i];
+        px_real *to = model->weights + param->offset;
+        if (!tensor) continue;
+        PX_TRY((const void *)to == tensor->data ? px_tensor_check(tensor) : px_tensor_read_param(tensor, param, to));
+    }
+    return m->tied_head ? check_tied_head(model, m->tied_head) : PX_OK;
+}
+
+/* ---- in place ---------------------------------------------------------------------
+ * Parameters [first, end) are used as one: a matrix and what is joined to it. */
+static int group_end(const px_model *model, int first) {
+    int end = first + 1;
+    while (end < model->param_count && model->params[end].joined) end++;
+    return end;
+}
+
+static bool lies_in_place(const px_model *model, const matched *m, int first, int end) {
+    for (int i = first; i < end; i++) {
+        const px_tensor *tensor = m->tensor[i];
+        if (!tensor || !px_tensor_in_place(tensor, &model->params[i])) return false;
+        const px_tensor *before = i > first ? m->tensor[i - 1] : NULL;
+        if (before && (before->path != tensor->path || before->data + before->bytes != tensor->data)) return false;
+    }
+    return true;
+}
+
+/* The bytes that parameters take in the files and beside them. With a base, their offsets from it too: those that do not
+ * lie in a file come `own` bytes after it. */
+static px_map_bytes lay_out(px_model *model, const matched *m, const px_real *base, size_t own) {
+    size_t line = 64 / sizeof(px_real), used = 0, shared = 0;
+    for (int first = 0, end; first < model->param_count; first = end) {
+        end = group_end(model, first);
+        bool in_place = lies_in_place(model, m, first, end);
+        for (int i = first; i < end; i++) {
+            px_param *param = &model->params[i];
+            if (base) {
+                param->offset = in_place ? (size_t)((const px_real *)(const void *)m->tensor[i]->data - base)
+                                         : own / sizeof(px_real) + used;
+            }
+            *(in_place ? &shared : &used) += param->count;
+        }
+        used = (used + line - 1) / line * line;
+    }
+    return (px_map_bytes){.own = used * sizeof(px_real), .shared = shared * sizeof(px_real)};
+}
+
+static px_status place(px_model *model, px_tensors *tensors, const matched *m) {
+    size_t pages = px_tensors_pages(tensors), own = (lay_out(model, m, NULL, 0).own + 4095) / 4096 * 4096;
+    char *range = px_address_reserve(pages + own, "model weights");
+    if (!range) return px_error_code();
+    model->range = range;
+    model->range_bytes = pages + own;
+    model->weights = (px_real *)(void *)range;
+    PX_TRY(px_address_use(range + pages, own, "model weights"));
+    PX_TRY(px_tensors_move(tensors, range));
+    px_tensors_leave(tensors);
+    lay_out(model, m, model->weights, pages);
+    px_model_view(model);
+    return PX_OK;
+}
+
+static px_status open_directory(px_model_config *config, px_tensors *tensors, const char *dir, px_head head,
+                                bool *classifier) {
+    PX_TRY(px_model_config_read(dir, config));
+    *classifier = config->head == PX_HEAD_SCALAR;
+    if (head == PX_HEAD_LM && *classifier) {
         return px_fail(PX_DATA,
                        "%s: a ...ForSequenceClassification model has no language-model head; valid is a "
                        "...ForCausalLM or ...LMHeadModel directory",
                        dir);
     }
-    config.head = head;
+    config->head = head;
+    return px_tensors_open(tensors, dir);
+}
+
+static px_status load(px_model *model, const char *dir, px_head head, bool in_place, bool *had_score) {
+    px_model_config config;
     px_tensors tensors;
-    PX_TRY(px_tensors_open(&tensors, dir));
+    matched m = {0};
+    bool classifier;
+    memset(model, 0, sizeof *model);
+    PX_TRY(open_directory(&config, &tensors, dir, head, &classifier));
     px_status status = px_model_plan(model, &config);
-    if (status == PX_OK) status = px_model_alloc(model);
-    if (status == PX_OK) status = read_tensors(model, &tensors, !classifier, dir);
+    if (status == PX_OK) status = match_tensors(model, &tensors, !classifier, dir, &m);
+    if (status == PX_OK) {
+        status = in_place ? place(model, &tensors, &m) : px_model_alloc(model);
+        if (status == PX_OK) status = read_params(model, &m);
+        px_free(m.tensor);
+    }
     px_tensors_close(&tensors);
     if (status != PX_OK) {
         px_model_free(model);
@@ -177,6 +256,34 @@ px_status px_model_load(px_model *model, const char *dir, px_head head, bool *ha
     model->version++;
     if (had_score) *had_score = classifier && head == PX_HEAD_SCALAR;
     return PX_OK;
+}
+
+px_status px_model_load(px_model *model, const char *dir, px_head head, bool *had_score) {
+    return load(model, dir, head, false, had_score);
+}
+
+px_status px_model_map(px_model *model, const char *dir, px_head head, bool *had_score) {
+    return load(model, dir, head, true, had_score);
+}
+
+px_status px_model_map_plan(const px_model *model, const char *dir, px_map_bytes *bytes) {
+    px_model_config config;
+    px_tensors tensors;
+    matched m;
+    bool classifier;
+    px_model table = *model; /* lay_out only counts */
+    PX_TRY(open_directory(&config, &tensors, dir, model->config.head, &classifier));
+    px_status status = match_tensors(&table, &tensors, !classifier, dir, &m);
+    if (status == PX_OK) {
+        *bytes = lay_out(&table, &m, NULL, 0);
+        px_free(m.tensor);
+    }
+    px_tensors_close(&tensors);
+    return status;
+}
+
+px_status px_model_map_check(const px_model *model) {
+    return model->range ? px_file_maps_check(model->range, model->range_bytes) : PX_OK;
 }
 
 /* ---- saving --------------------------------------------------------------------- */

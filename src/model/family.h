@@ -108,4 +108,7 @@ const px_family_info *px_family_get(px_family family);
 extern const px_family_info px_family_gpt2, px_family_llama, px_family_mistral, px_family_qwen2, px_family_qwen3,
     px_family_gemma, px_family_gpt_neox, px_family_opt;
 
+/* Fills the model's views from the offsets of its parameters. */
+void px_model_view(px_model *model);
+
 #endif

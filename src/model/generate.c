@@ -50,6 +50,7 @@ struct px_generator {
     int32_t *chosen;     /* [max_slots] */
     px_row_stats *stats; /* [max_slots] */
     px_generator_stats last;
+    bool used;
 };
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
@@ -399,12 +400,14 @@ px_status px_generator_feed(px_generator *g, const px_model *model, const px_sam
     for (int i = 0; i < g->plan.max_slots; i++) g->slots[i].copy_from = -1;
     queue q = {.requests = requests, .count = count, .completions = completions};
     skip_empty(&q);
-    px_packed_refresh(&g->shape, &g->compute, model);
     for (bool more = true; more;) {
         PX_TRY(extend(g, sampling, &q, feed));
         double start = px_now();
         refill(g, model, &q);
         double middle = px_now();
+        /* The first tokens ever come sooner from weights as they are, bit for bit the same, than after packing all. */
+        if (g->used) px_packed_refresh(&g->shape, &g->compute, model);
+        g->used = true;
         g->last.prefill_s += middle - start;
         more = decode(g, model, sampling, completions, feed);
         g->last.decode_s += px_now() - middle;

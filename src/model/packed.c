@@ -26,6 +26,10 @@ static size_t packed_offset(const px_shape *shape, int layer, px_matrix matrix) 
     return matrix == PX_LM_HEAD ? whole * (size_t)shape->config.layers : whole * (size_t)layer + before;
 }
 
+bool px_packed_holds(const px_shape *shape, const px_model *model) {
+    return shape->packed_of == model->weights && shape->packed_version == model->version;
+}
+
 px_weight px_shape_weight(const px_shape *shape, const px_model *model, int layer, px_matrix matrix) {
     px_weight weight = {0};
     matrix_size(shape, matrix, &weight.out, &weight.in);
@@ -38,7 +42,7 @@ px_weight px_shape_weight(const px_shape *shape, const px_model *model, int laye
                                        : matrix == PX_UP  ? view->up_w
                                                           : view->down_w);
     }
-    if (shape->packed) weight.packed = shape->packed + packed_offset(shape, layer, matrix);
+    if (px_packed_holds(shape, model)) weight.packed = shape->packed + packed_offset(shape, layer, matrix);
     return weight;
 }
 
@@ -49,7 +53,7 @@ void px_packed_layout(px_shape *shape, px_layout *layout) {
 }
 
 void px_packed_refresh(px_shape *shape, px_compute *compute, const px_model *model) {
-    if (shape->packed_of == model->weights && shape->packed_version == model->version) return;
+    if (px_packed_holds(shape, model)) return;
     for (int layer = 0; layer < shape->config.layers; layer++) {
         for (int m = PX_QKV; m <= PX_DOWN; m++) {
             px_weight weight = px_shape_weight(shape, model, layer, (px_matrix)m);

@@ -44,8 +44,8 @@ static int count_rows(const px_model_config *config, const px_row *rows) {
     return count;
 }
 
-/* Appends a list of rows to the table; view is the struct that takes the offsets. */
-static void add_rows(px_model *model, const px_row *rows, void *view, int layer) {
+/* Appends a list of rows to the table. */
+static void add_rows(px_model *model, const px_row *rows, int layer) {
     const px_model_config *config = &model->config;
     for (const px_row *r = rows; r->name; r++) {
         if (!row_applies(config, r->when)) continue;
@@ -62,8 +62,8 @@ static void add_rows(px_model *model, const px_row *rows, void *view, int layer)
         param->count = (size_t)param->shape[0] * (size_t)param->shape[1];
         if (r->view != JOINED) {
             model->block = (model->block + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS;
-            memcpy((char *)view + r->view, &model->block, sizeof model->block);
         }
+        param->joined = r->view == JOINED;
         param->offset = model->block;
         model->block += param->count;
         param->transposed = r->order == TRANSPOSED;
@@ -73,6 +73,28 @@ static void add_rows(px_model *model, const px_row *rows, void *view, int layer)
         param->split = r->split;
         param->layer = layer;
     }
+}
+
+/* The offsets of a list of rows, whose first is parameter *index, into the struct that takes them. */
+static void view_rows(const px_model *model, const px_row *rows, void *view, int *index) {
+    for (const px_row *r = rows; r->name; r++) {
+        if (!row_applies(&model->config, r->when)) continue;
+        const px_param *param = &model->params[(*index)++];
+        if (r->view != JOINED) memcpy((char *)view + r->view, &param->offset, sizeof param->offset);
+    }
+}
+
+void px_model_view(px_model *model) {
+    const px_family_info *f = px_family_get(model->config.family);
+    int index = 0;
+    model->embed = model->position = model->norm_w = model->norm_b = model->lm_head = model->score = SIZE_MAX;
+    view_rows(model, f->before, model, &index);
+    for (int layer = 0; layer < model->config.layers; layer++) {
+        memset(&model->layers[layer], 0xff, sizeof model->layers[layer]); /* all SIZE_MAX: absent */
+        view_rows(model, f->block, &model->layers[layer], &index);
+    }
+    view_rows(model, f->after, model, &index);
+    if (model->config.head == PX_HEAD_LM && model->config.tied) model->lm_head = model->embed;
 }
 
 px_status px_model_plan(px_model *model, const px_model_config *config) {
@@ -87,15 +109,11 @@ px_status px_model_plan(px_model *model, const px_model_config *config) {
         px_model_free(model);
         return px_error_code();
     }
-    model->embed = model->position = model->norm_w = model->norm_b = model->lm_head = model->score = SIZE_MAX;
-    add_rows(model, f->before, model, -1);
-    for (int layer = 0; layer < config->layers; layer++) {
-        memset(&model->layers[layer], 0xff, sizeof model->layers[layer]); /* all SIZE_MAX: absent */
-        add_rows(model, f->block, &model->layers[layer], layer);
-    }
-    add_rows(model, f->after, model, -1);
+    add_rows(model, f->before, -1);
+    for (int layer = 0; layer < config->layers; layer++) add_rows(model, f->block, layer);
+    add_rows(model, f->after, -1);
     model->block = (model->block + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS;
-    if (config->head == PX_HEAD_LM && config->tied) model->lm_head = model->embed;
+    px_model_view(model);
     return PX_OK;
 }
 
@@ -111,7 +129,8 @@ void px_model_free(px_model *model) {
     if (!model) return;
     px_free(model->params);
     px_free(model->layers);
-    if (!model->borrowed) px_free(model->weights);
+    if (model->range) px_address_release(model->range, model->range_bytes);
+    else if (!model->borrowed) px_free(model->weights);
     memset(model, 0, sizeof *model);
 }
 

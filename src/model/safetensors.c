@@ -2,7 +2,6 @@
 #include "safetensors.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 
 #define MAX_HEADER ((size_t)100 << 20) /* the format's own limit */
 #define MAX_SHARDS 1024
+#define PAGE ((size_t)4096)
 
 struct px_tensor_file {
     char *path;
@@ -175,6 +175,36 @@ void px_tensors_close(px_tensors *tensors) {
     *tensors = (px_tensors){0};
 }
 
+static size_t whole_pages(size_t bytes) {
+    return (bytes + PAGE - 1) / PAGE * PAGE;
+}
+
+size_t px_tensors_pages(const px_tensors *tensors) {
+    size_t bytes = 0;
+    for (int i = 0; i < tensors->file_count; i++) bytes += whole_pages(tensors->files[i].bytes);
+    return bytes;
+}
+
+px_status px_tensors_move(px_tensors *tensors, void *to) {
+    char *at = to;
+    for (int i = 0; i < tensors->file_count; i++) {
+        px_tensor_file *file = &tensors->files[i];
+        const unsigned char *old = file->map;
+        if (!old) continue;
+        PX_TRY(px_file_map_move(&file->map, file->bytes, at));
+        for (int k = 0; k < tensors->count; k++) {
+            px_tensor *tensor = &tensors->list[k];
+            if (tensor->path == file->path) tensor->data = (const unsigned char *)at + (tensor->data - old);
+        }
+        at += whole_pages(file->bytes);
+    }
+    return PX_OK;
+}
+
+void px_tensors_leave(px_tensors *tensors) {
+    for (int i = 0; i < tensors->file_count; i++) tensors->files[i].map = NULL;
+}
+
 /* ---- shards --------------------------------------------------------------------- */
 static bool has_file(const px_tensors *tensors, const char *path) {
     for (int i = 0; i < tensors->file_count; i++) {
@@ -269,52 +299,112 @@ px_status px_tensors_open(px_tensors *tensors, const char *dir) {
 /* ---- values --------------------------------------------------------------------- */
 typedef enum file_type { FILE_F32, FILE_F16, FILE_BF16 } file_type;
 
-static inline float value_at(const unsigned char *data, file_type type, size_t i) {
+static inline uint32_t bits_at(const unsigned char *data, file_type type, size_t i) {
     uint32_t word;
     uint16_t half;
     if (type == FILE_F32) {
         memcpy(&word, data + 4 * i, sizeof word);
-        return px_float_of_bits(word);
+        return word;
     }
     memcpy(&half, data + 2 * i, sizeof half);
-    return type == FILE_F16 ? px_from_f16(half) : px_from_bf16(half);
+    return px_bits_of_float(type == FILE_F16 ? px_from_f16(half) : px_from_bf16(half));
 }
 
-static void read_transposed(const px_tensor *tensor, file_type type, px_real *out) {
-    size_t rows = (size_t)tensor->shape[0], columns = (size_t)tensor->shape[1], tile = 32; /* tiles stay in the cache */
-    for (size_t r0 = 0; r0 < rows; r0 += tile) {
-        for (size_t c0 = 0; c0 < columns; c0 += tile) {
-            for (size_t c = c0; c < columns && c < c0 + tile; c++) {
-                for (size_t r = r0; r < rows && r < r0 + tile; r++) {
-                    out[c * rows + r] = value_at(tensor->data, type, r * columns + c);
+/* An infinity or NaN has all bits of its exponent set. */
+static inline uint32_t is_bad(uint32_t bits) {
+    return (bits & 0x7f800000u) == 0x7f800000u;
+}
+
+/* Elements [from, to) into out (NULL: only looked at); true when all are finite. */
+static inline bool convert(px_real *restrict out, const unsigned char *restrict data, file_type type, size_t from,
+                           size_t to) {
+    uint32_t bad = 0;
+    if (!out) {
+        for (size_t i = from; i < to; i++) bad |= is_bad(bits_at(data, type, i));
+        return !bad;
+    }
+    for (size_t i = from; i < to; i++) {
+        uint32_t bits = bits_at(data, type, i);
+        out[i] = px_float_of_bits(bits);
+        bad |= is_bad(bits);
+    }
+    return !bad;
+}
+
+/* The type is a constant in each call, so that each loop is compiled for its own. */
+static bool convert_share(px_real *out, const unsigned char *data, file_type type, size_t from, size_t to) {
+    switch (type) {
+    case FILE_F32: return convert(out, data, FILE_F32, from, to);
+    case FILE_F16: return convert(out, data, FILE_F16, from, to);
+    default: return convert(out, data, FILE_BF16, from, to);
+    }
+}
+
+enum { SHARE = 1 << 16, TILE = 32 }; /* elements of a thread's share; a transposed tile stays in the cache */
+
+static bool read_straight(px_real *out, const px_tensor *tensor, file_type type) {
+    size_t count = tensor->count, shares = (count + SHARE - 1) / SHARE;
+    bool good = true;
+#pragma omp parallel for schedule(static) reduction(&& : good) if (shares > 1)
+    for (size_t s = 0; s < shares; s++) {
+        size_t from = s * SHARE, to = count - from < SHARE ? count : from + SHARE;
+        good = convert_share(out, tensor->data, type, from, to) && good;
+    }
+    return good;
+}
+
+static bool read_transposed(px_real *out, const px_tensor *tensor, file_type type) {
+    size_t rows = (size_t)tensor->shape[0], columns = (size_t)tensor->shape[1];
+    uint32_t bad = 0;
+#pragma omp parallel for schedule(static) reduction(| : bad) if (tensor->count > SHARE)
+    for (size_t c0 = 0; c0 < columns; c0 += TILE) {
+        for (size_t r0 = 0; r0 < rows; r0 += TILE) {
+            for (size_t c = c0; c < columns && c < c0 + TILE; c++) {
+                for (size_t r = r0; r < rows && r < r0 + TILE; r++) {
+                    uint32_t bits = bits_at(tensor->data, type, r * columns + c);
+                    out[c * rows + r] = px_float_of_bits(bits);
+                    bad |= is_bad(bits);
                 }
             }
         }
     }
+    return !bad;
+}
+
+static px_status type_of(const px_tensor *tensor, file_type *type) {
+    static const char *const names[] = {[FILE_F32] = "F32", [FILE_F16] = "F16", [FILE_BF16] = "BF16"};
+    for (int i = FILE_F32; i <= FILE_BF16; i++) {
+        *type = (file_type)i;
+        if (strcmp(tensor->dtype, names[i]) == 0) return PX_OK;
+    }
+    return px_fail(PX_DATA, "%s: tensor \"%s\" has dtype %s; valid is F32, F16 or BF16", tensor->path, tensor->name,
+                   tensor->dtype);
+}
+
+static px_status not_finite(const px_tensor *tensor, file_type type) {
+    size_t i = 0;
+    while (i + 1 < tensor->count && !is_bad(bits_at(tensor->data, type, i))) i++;
+    return px_fail(PX_DATA, "%s: tensor \"%s\" holds %f; valid are finite weights", tensor->path, tensor->name,
+                   (double)px_float_of_bits(bits_at(tensor->data, type, i)));
 }
 
 px_status px_tensor_read(const px_tensor *tensor, bool transposed, px_real *out) {
     file_type type;
-    if (strcmp(tensor->dtype, "F32") == 0) type = FILE_F32;
-    else if (strcmp(tensor->dtype, "F16") == 0) type = FILE_F16;
-    else if (strcmp(tensor->dtype, "BF16") == 0) type = FILE_BF16;
-    else {
-        return px_fail(PX_DATA, "%s: tensor \"%s\" has dtype %s; valid is F32, F16 or BF16", tensor->path, tensor->name,
-                       tensor->dtype);
-    }
-    if (transposed && tensor->dims == 2) {
-        read_transposed(tensor, type, out);
-    } else if (type == FILE_F32 && sizeof(px_real) == sizeof(float)) {
-        memcpy(out, tensor->data, tensor->bytes);
-    } else {
-        for (size_t i = 0; i < tensor->count; i++) out[i] = value_at(tensor->data, type, i);
-    }
-    for (size_t i = 0; i < tensor->count; i++) {
-        if (isfinite(out[i])) continue;
-        return px_fail(PX_DATA, "%s: tensor \"%s\" holds %f; valid are finite weights", tensor->path, tensor->name,
-                       (double)out[i]);
-    }
-    return PX_OK;
+    PX_TRY(type_of(tensor, &type));
+    bool good = transposed && tensor->dims == 2 ? read_transposed(out, tensor, type) : read_straight(out, tensor, type);
+    return good ? PX_OK : not_finite(tensor, type);
+}
+
+bool px_tensor_in_place(const px_tensor *tensor, const px_param *param) {
+    bool ordered = param->by_head == 0 && !(param->transposed && tensor->dims == 2);
+    return ordered && strcmp(tensor->dtype, "F32") == 0 && sizeof(px_real) == sizeof(float) &&
+           (uintptr_t)tensor->data % sizeof(px_real) == 0;
+}
+
+px_status px_tensor_check(const px_tensor *tensor) {
+    file_type type;
+    PX_TRY(type_of(tensor, &type));
+    return read_straight(NULL, tensor, type) ? PX_OK : not_finite(tensor, type);
 }
 
 /* The file's groups of by_head rows go q, k, v, q, k, v, ...; those of memory all q, all k, all v. */

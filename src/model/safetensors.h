@@ -30,6 +30,11 @@ px_status px_tensors_open_file(px_tensors *tensors, const char *path);
 /* model.safetensors, else the shards of model.safetensors.index.json. */
 px_status px_tensors_open(px_tensors *tensors, const char *dir);
 void px_tensors_close(px_tensors *tensors);
+/* Bytes that all maps take one after another, and moves them so to a reserved range. leave: the maps stay there, for whoever
+ * owns the range, when the tensors are closed. */
+size_t px_tensors_pages(const px_tensors *tensors);
+px_status px_tensors_move(px_tensors *tensors, void *to);
+void px_tensors_leave(px_tensors *tensors);
 
 /* Converts F32, F16 or BF16 into out[count]; transposed: the file holds shape [n, m] of what becomes [m, n]. A tensor
  * of another type or with a value that is not finite is refused. */
@@ -37,6 +42,10 @@ px_status px_tensor_read(const px_tensor *tensor, bool transposed, px_real *out)
 
 /* As px_tensor_read, into the order that the parameter has in memory; the shapes agree. */
 px_status px_tensor_read_param(const px_tensor *tensor, const px_param *param, px_real *out);
+
+/* Can its bytes in the file be used as they are? And do they hold nothing but finite values? */
+bool px_tensor_in_place(const px_tensor *tensor, const px_param *param);
+px_status px_tensor_check(const px_tensor *tensor);
 
 /* What a file is written from; a transposed one is written as [shape[1], shape[0]], one by head (see px_param) in
  * groups of by_head rows. */

@@ -83,6 +83,9 @@ px_status px_logprobs(px_trainer *trainer, px_rollout *rollout, double temperatu
         memcpy(rollout->old_logprob, rollout->sampler_logprob, (size_t)rollout->tokens * sizeof(float));
     }
     if (status == PX_OK) {
+        status = px_model_map_check(&ppo->parts.reference);
+    }
+    if (status == PX_OK) {
         status = forward_logprobs(ppo, ppo->reference, &ppo->parts.reference, rollout, temperature, rollout->ref_logprob);
     }
     if (status == PX_OK && values) {

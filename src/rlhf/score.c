@@ -109,6 +109,7 @@ static px_status score_mine(px_ppo *ppo, px_rollout *rollout, const px_prompt_se
     for (int k = 0; k < rewards; k++) {
         double *row = rollout->raw + (size_t)k * (size_t)rollout->samples;
         if (px_rewards_spec(set->rewards, k)->kind == PX_REWARD_MODEL) {
+            PX_TRY(px_model_map_check(&ppo->parts.reward_model->model));
             PX_TRY(score_model(ppo, ppo->parts.reward_model, rollout, from, to, row));
         } else {
             memcpy(row + from, raw + (size_t)k * (size_t)count, (size_t)count * sizeof *row);

@@ -162,6 +162,7 @@ static px_status prepare_reward_model(px_session *session, px_reward_model **out
     }
     *out = reward;
     PX_TRY(px_module_plan(session, "reward", PX_HEAD_SCALAR, &reward->model));
+    PX_TRY(px_module_map_plan(session, "reward", &reward->model, &session->reward_weights));
     PX_TRY(px_module_dir(session, "reward", dir, sizeof dir));
     PX_TRY(px_path_join(file, sizeof file, dir[0] != '\0' ? dir : "/", "tokenizer.json"));
     if (session->tokenizer != NULL && dir[0] != '\0' && px_file_exists(file)) {
@@ -185,7 +186,7 @@ static px_status load_reward_model(const px_session *session, px_model *model)
 {
     bool had_score;
     px_model_free(model);
-    PX_TRY(px_module_load(session, "reward", PX_HEAD_SCALAR, model, &had_score));
+    PX_TRY(px_module_map(session, "reward", PX_HEAD_SCALAR, model, &had_score));
     if (!had_score) {
         return px_stage_fail(session->stage, "rl_module.reward", "rl_module.reward: the model has no score head; valid is the "
                              "result of a reward stage or a ...ForSequenceClassification directory with num_labels 1");
@@ -250,6 +251,7 @@ static px_status prepare_models(px_session *session, const char *from)
     PX_TRY(choose_critic(session, from));
     PX_TRY(plan_learner(session, session->critic_module, "critic", PX_HEAD_SCALAR, from, &parts->critic));
     PX_TRY(px_module_plan(session, reference_module(stage), PX_HEAD_LM, &parts->reference));
+    PX_TRY(px_module_map_plan(session, reference_module(stage), &parts->reference, &session->reference_weights));
     if (parts->reference.config.vocab_size != parts->policy.config.vocab_size) {
         return px_stage_fail(stage, "rl_module.reference", "rl_module.reference: its vocabulary (%d) is not the policy's (%d)",
                              parts->reference.config.vocab_size, parts->policy.config.vocab_size);
@@ -290,7 +292,7 @@ static px_status build_ppo(px_session *session, const char *from)
     PX_TRY(load_learner(session, "policy", "policy", PX_HEAD_LM, from, &parts->policy, &unused));
     PX_TRY(load_learner(session, session->critic_module, "critic", PX_HEAD_SCALAR, from, &parts->critic, &unused));
     px_model_free(&parts->reference);
-    PX_TRY(px_module_load(session, reference_module(session->stage), PX_HEAD_LM, &parts->reference, &unused));
+    PX_TRY(px_module_map(session, reference_module(session->stage), PX_HEAD_LM, &parts->reference, &unused));
     if (parts->reward_model != NULL) {
         PX_TRY(load_reward_model(session, &parts->reward_model->model));
     }

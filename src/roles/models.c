@@ -151,7 +151,8 @@ px_status px_module_plan(const px_session *session, const char *module, px_head 
     return px_model_plan(model, &config);
 }
 
-px_status px_module_load(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score)
+static px_status load(const px_session *session, const char *module, px_head head, bool in_place, px_model *model,
+                      bool *had_score)
 {
     char dir[PX_PATH_MAX];
     px_model_config config;
@@ -159,13 +160,31 @@ px_status px_module_load(const px_session *session, const char *module, px_head 
     PX_TRY(find_source(session, module, &from, dir, sizeof dir));
     *had_score = false;
     if (dir[0] != '\0') {
-        return px_model_load(model, dir, head, had_score);
+        return in_place ? px_model_map(model, dir, head, had_score) : px_model_load(model, dir, head, had_score);
     }
     PX_TRY(new_config(session, &from, head, &config));
     PX_TRY(px_model_plan(model, &config));
     PX_TRY(px_model_alloc(model));
     px_model_init(model, (uint64_t)px_stage_int(session->stage, "run.seed"));
     return PX_OK;
+}
+
+px_status px_module_load(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score)
+{
+    return load(session, module, head, false, model, had_score);
+}
+
+px_status px_module_map(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score)
+{
+    return load(session, module, head, true, model, had_score);
+}
+
+px_status px_module_map_plan(const px_session *session, const char *module, const px_model *model, px_map_bytes *bytes)
+{
+    char dir[PX_PATH_MAX];
+    *bytes = (px_map_bytes){.own = model->block * sizeof(px_real)};
+    PX_TRY(px_module_dir(session, module, dir, sizeof dir));
+    return dir[0] != '\0' ? px_model_map_plan(model, dir, bytes) : PX_OK;
 }
 
 px_status px_session_tokenizer(px_session *session)

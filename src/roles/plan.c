@@ -35,10 +35,11 @@ static void add_learner(px_plan *plan, const char *role, const px_model *model, 
         block, mib(m.engine), px_learner_tokens(config));
 }
 
-static void add_frozen(px_plan *plan, const char *role, const px_model *model, size_t engine)
+static void add_frozen(px_plan *plan, const char *role, px_map_bytes weights, size_t engine)
 {
-    size_t weights = model->block * sizeof(px_real);
-    add(plan, role, weights + engine, "weights %.1f, activations %.1f", mib(weights), mib(engine));
+    plan->files += weights.shared;
+    add(plan, role, weights.own + engine, "weights %.1f and %.1f of the file, activations %.1f", mib(weights.own),
+        mib(weights.shared), mib(engine));
 }
 
 static size_t add_ppo(px_plan *plan, const px_session *session)
@@ -48,9 +49,9 @@ static size_t add_ppo(px_plan *plan, const px_session *session)
     px_ppo_memory m = px_ppo_plan(config, parts);
     add_learner(plan, "policy", &parts->policy, &config->policy_learner);
     add_learner(plan, "critic", &parts->critic, &config->critic_learner);
-    add_frozen(plan, "reference", &parts->reference, m.reference);
+    add_frozen(plan, "reference", session->reference_weights, m.reference);
     if (parts->reward_model != NULL) {
-        add_frozen(plan, "reward model", &parts->reward_model->model, m.reward);
+        add_frozen(plan, "reward model", session->reward_weights, m.reward);
     }
     if (parts->collect == NULL) {
         add(plan, "sampler", m.cache + m.generator, "keys and values %.1f, the rest %.1f", mib(m.cache), mib(m.generator));
@@ -127,8 +128,9 @@ static size_t wanted(const px_session *session, size_t *all)
 {
     int learners, samplers;
     count_roles(session, &learners, &samplers);
-    *all = session->plan.total * (size_t)learners + session->runner_plan.total * (size_t)samplers + shared(session);
-    return missing(&session->plan) * (size_t)learners + missing(&session->runner_plan) * (size_t)samplers + shared(session);
+    size_t once = shared(session) + (learners > 0 ? session->plan.files : 0);
+    *all = session->plan.total * (size_t)learners + session->runner_plan.total * (size_t)samplers + once;
+    return missing(&session->plan) * (size_t)learners + missing(&session->runner_plan) * (size_t)samplers + once;
 }
 
 static void print_rows(const px_plan *plan, const char *what)
@@ -148,6 +150,9 @@ static void print_memory(const px_session *session)
         print_rows(&session->runner_plan, "an env runner");
         px_log(PX_INFO, "  %-13s%9.1f MiB  the policy's weights for its env runners, once a node", "shared",
                mib(shared(session)));
+    }
+    if (session->plan.files > 0) {
+        px_log(PX_INFO, "  %-13s%9.1f MiB  frozen weights in their files, once a node", "files", mib(session->plan.files));
     }
     px_log(PX_INFO, "  %-13s%9.1f MiB  %d rank%s, of them %.1f MiB to be taken; %.1f MiB are free", "this node", mib(all),
            px_dist_local_size(), px_dist_local_size() == 1 ? "" : "s", mib(want), mib(px_memory_available()));

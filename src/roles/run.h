@@ -46,6 +46,7 @@ typedef struct px_plan { /* bytes that a rank takes, by role */
     } rows[PX_PLAN_ROWS];
     int count;
     size_t total;
+    size_t files; /* pages of weight files, once a node */
 } px_plan;
 
 typedef struct px_weights { /* weights.c: the policy's weights in memory that a node's ranks share */
@@ -85,6 +86,7 @@ typedef struct px_session {
     px_ppo_parts parts;
     px_model model;             /* of lm and rm */
     const char *critic_module;  /* whose weights the critic starts from */
+    px_map_bytes reference_weights, reward_weights; /* frozen */
     px_plan plan, runner_plan;  /* of a rank that learns; of one that only samples, in split stages */
     char **stop_strings;
     px_trainer trainer;
@@ -114,6 +116,9 @@ px_status px_run_locate(px_run *run);
 
 /* models.c: what rl_module names. head: what the caller needs. */
 px_status px_module_load(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score);
+/* The same for a frozen module: its weights stay in the file where they can. And what that will take. */
+px_status px_module_map(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score);
+px_status px_module_map_plan(const px_session *session, const char *module, const px_model *model, px_map_bytes *bytes);
 /* Its table without weights, from the same place. */
 px_status px_module_plan(const px_session *session, const char *module, px_head head, px_model *model);
 /* The directory that a module's weights come from ("" for new ones). */

@@ -1,0 +1,105 @@
+#!/bin/bash
+# Frozen models are mapped once a node: in a PPO run, reference and reward model lie in their files' pages, which every rank
+# of the node uses, and none has a copy; a weight file that is written over while it is used ends the run with a message.
+# Usage: mapped.sh PROGRAM. Skips (77) without mpirun.
+set -u
+program=${1:?usage: mapped.sh PROGRAM}
+command -v mpirun > /dev/null || { echo "skipped: no mpirun"; exit 77; }
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+failed=0
+
+rows() { # rows COUNT FIELD LENGTH [FIELD LENGTH ...]
+    awk -v spec="${*:2}" -v count="$1" 'BEGIN {
+        n = split(spec, s, " "); x = 12345
+        for (r = 0; r < count; r++) {
+            line = "{"
+            for (f = 1; f < n; f += 2) {
+                line = line (f > 1 ? ", " : "") "\"" s[f] "\": ["
+                for (i = 0; i < s[f + 1]; i++) { x = (x * 16807) % 2147483647; line = line (i ? ", " : "") 10 + x % 15000 }
+                line = line "]"
+            }
+            print line "}"
+        }
+    }'
+}
+rows 8 prompt_ids 8 completion_ids 8 > "$dir/sft.jsonl"
+rows 8 prompt_ids 8 chosen_ids 8 rejected_ids 8 > "$dir/pairs.jsonl"
+rows 8 prompt_ids 8 > "$dir/prompts.jsonl"
+
+# About 28 MiB: small enough to train at once, large enough to be seen.
+new='{architecture: llama, hidden_size: 256, num_hidden_layers: 4, num_attention_heads: 4, intermediate_size: 768,
+      max_position_embeddings: 64, vocab_size: 16000, tie_word_embeddings: true}'
+for stage in "sft policy sft.jsonl" "reward reward pairs.jsonl"; do
+    set -- $stage
+    cat > "$dir/$1.yaml" <<END
+algorithm: $1
+rl_module: {$2: {new: $new}}
+data: {train: $dir/$3, max_tokens: 64}
+training: {batch_size: 4, lr: 1.0e-5}
+debugging: {deterministic: false}
+stop: {steps: 1}
+END
+    "$program" train "$dir/$1.yaml" --run-dir "$dir/$1" > "$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
+done
+cat > "$dir/ppo.yaml" <<END
+algorithm: ppo
+debugging: {deterministic: false}
+rl_module: {policy: {path: $dir/sft/policy}, reference: {same_as: policy}, reward: {path: $dir/reward/reward},
+            critic: {same_as: policy}}
+environment: {prompts: $dir/prompts.jsonl, max_prompt_tokens: 8, max_completion_tokens: 16, rewards: [{kind: model}]}
+training: {prompts_per_iteration: 4, minibatch_size: 4, num_epochs: 1, lr: 1.0e-5, critic_lr: 1.0e-5}
+stop: {iterations: 400}
+END
+
+# mapped PID NAME: resident KiB of the file NAME in a process, and how much of that is its own alone
+mapped() {
+    awk -v name="$2" '/^[0-9a-f]+-[0-9a-f]+ / {on = index($0, name) > 0} on && /^Rss:/ {rss += $2}
+        on && /^Private_Dirty:/ {own += $2} END {print rss + 0, own + 0}' "/proc/$1/smaps"
+}
+
+# start RANKS: a run of PPO in the background; pids: its processes once an iteration is done
+start() {
+    rm -rf "$dir/ppo"
+    mpirun -n "$1" "$program" train "$dir/ppo.yaml" --run-dir "$dir/ppo" --set run.threads_per_rank=1 > "$dir/ppo.log" 2>&1 &
+    job=$! pids=
+    for wait in $(seq 600); do
+        grep -q 'ppo [0-9]*/400' "$dir/ppo.log" && break
+        kill -0 $job 2>/dev/null || { cat "$dir/ppo.log"; exit 1; }
+        sleep 0.1
+    done
+    local children
+    read -r children < "/proc/$job/task/$job/children"
+    for pid in $children; do [ "/proc/$pid/exe" -ef "$program" ] && pids="$pids $pid"; done
+}
+
+start 2
+bytes=$(stat -c %s "$dir/sft/policy/model.safetensors")
+for pid in $pids; do
+    for file in sft/policy/model.safetensors reward/reward/model.safetensors; do
+        read -r rss own < <(mapped "$pid" "$file")
+        echo "rank $pid: $file: $rss KiB resident, $own KiB its own, of $((bytes / 1024)) KiB"
+        if [ "$rss" -lt $((bytes / 1024 * 9 / 10)) ] || [ "$own" -gt 0 ]; then
+            echo "FAILED: a frozen model is not used in its file"; failed=1
+        fi
+    done
+done
+[ "$(echo $pids | wc -w)" -eq 2 ] || { echo "FAILED: ranks seen:$pids"; failed=1; }
+
+# ---- written over in place ----
+printf '{' | dd of="$dir/reward/reward/model.safetensors" bs=1 seek=8 conv=notrunc 2> /dev/null
+wait $job
+code=$?
+if [ $code -ne 65 ] || ! grep -q 'reward/model.safetensors: the file was changed while it was in use' "$dir/ppo.log"; then
+    echo "FAILED: a changed file ends the run with $code, valid is 65 and a message:"; tail -5 "$dir/ppo.log"; failed=1
+fi
+
+# ---- cut ----
+start 2
+: > "$dir/sft/policy/model.safetensors"
+wait $job
+code=$?
+if { [ $code -ne 65 ] && [ $code -ne 74 ]; } || ! grep -q 'model.safetensors: the file was' "$dir/ppo.log"; then
+    echo "FAILED: a cut file ends the run with $code, valid is 65 or 74 and a message:"; tail -5 "$dir/ppo.log"; failed=1
+fi
+exit $failed

@@ -1,0 +1,170 @@
+/* Mapped models: the same values and the same forward as a loaded one, in the file's pages where they can lie there; and a
+ * file that changes or ends under a map is noticed. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "model/safetensors.h"
+#include "scratch.h"
+#include "tiny.h"
+
+static void save(const px_model_config *config, px_dtype dtype) {
+    px_model model;
+    tiny_model(&model, config, 3);
+    assert_done(px_model_save(&model, scratch_dir, dtype, NULL));
+    px_model_free(&model);
+}
+
+/* The order of names that most files have, where q, k, v of a layer are apart. */
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const px_tensor_source *)a)->name, ((const px_tensor_source *)b)->name);
+}
+
+static void save_sorted(const px_model_config *config) {
+    px_model model;
+    px_tensor_source sources[64];
+    tiny_model(&model, config, 3);
+    assert_done(px_model_save(&model, scratch_dir, PX_F32, NULL));
+    for (int i = 0; i < model.param_count; i++) {
+        const px_param *p = &model.params[i];
+        sources[i] = (px_tensor_source){
+            p->name, p->dims, {p->shape[0], p->shape[1]}, p->transposed, model.weights + p->offset, 0};
+    }
+    qsort(sources, (size_t)model.param_count, sizeof *sources, by_name);
+    assert_done(px_safetensors_write(scratch_path("model.safetensors"), sources, model.param_count, PX_F32));
+    px_model_free(&model);
+}
+
+static void forward(const px_model *model, px_real *logits) {
+    int32_t ids[24], starts[3], rows[24];
+    int lengths[2] = {17, 7};
+    px_batch batch = tiny_batch(ids, starts, lengths, 2, model->config.vocab_size);
+    px_engine_plan plan = {.max_tokens = 24, .max_sequences = 2, .max_sequence = 17, .threads = 1};
+    px_engine *engine;
+    assert_done(px_engine_create(&engine, &model->config, &plan));
+    px_engine_forward(engine, model, &batch);
+    for (int i = 0; i < 24; i++) rows[i] = i;
+    px_engine_logits(engine, model, rows, 24, logits);
+    px_engine_destroy(engine);
+}
+
+/* Returns how many bytes are the mapped model's own. */
+static size_t compare(void) {
+    static px_real a[24 * 64], b[24 * 64];
+    px_model loaded, mapped, plan;
+    px_map_bytes bytes;
+    assert_done(px_model_load(&loaded, scratch_dir, PX_HEAD_LM, NULL));
+    assert_done(px_model_map(&mapped, scratch_dir, PX_HEAD_LM, NULL));
+    size_t values = 0;
+    for (int i = 0; i < loaded.param_count; i++) {
+        const px_param *l = &loaded.params[i], *m = &mapped.params[i];
+        assert_string_equal(l->name, m->name);
+        assert_memory_equal(loaded.weights + l->offset, mapped.weights + m->offset, l->count * sizeof(px_real));
+        values += l->count * sizeof(px_real);
+    }
+    memset(a, 0, sizeof a);
+    memset(b, 0, sizeof b);
+    forward(&loaded, a);
+    forward(&mapped, b);
+    assert_memory_equal(a, b, sizeof a);
+    assert_done(px_model_plan(&plan, &loaded.config));
+    assert_done(px_model_map_plan(&plan, scratch_dir, &bytes));
+    assert_true(bytes.own + bytes.shared >= values);
+    assert_true(bytes.own + bytes.shared <= values + 64 * (size_t)loaded.param_count);
+    assert_done(px_model_map_check(&mapped));
+    px_model_free(&plan);
+    px_model_free(&loaded);
+    px_model_free(&mapped);
+    return bytes.own;
+}
+
+static void test_same_values(void **state) {
+    (void)state;
+    px_model_config llama = tiny_llama(PX_HEAD_LM, false), gpt2 = tiny_gpt2(PX_HEAD_LM, true);
+    size_t layer = (12 * (24 + 12 + 12)) * sizeof(float); /* q, k, v of one */
+    save(&llama, PX_F32);
+    assert_int_equal(compare(), 0); /* as we write files, everything lies in place */
+    save(&llama, PX_BF16);
+    assert_true(compare() > 41 * 12 * sizeof(float));
+    save_sorted(&llama);
+    assert_int_equal(compare(), 2 * layer); /* gate and up are neighbours by name too */
+    save(&gpt2, PX_F32);
+    assert_int_equal(compare(), 2 * (16 * 48 + 16 * 16 + 2 * 16 * 24) * sizeof(float)); /* [in, out] in files */
+}
+
+static void test_not_finite(void **state) {
+    (void)state;
+    px_model_config config = tiny_llama(PX_HEAD_LM, false);
+    px_model model;
+    float infinite = INFINITY;
+    save(&config, PX_F32);
+    int fd = open(scratch_path("model.safetensors"), O_WRONLY);
+    assert_true(fd >= 0 && pwrite(fd, &infinite, sizeof infinite, lseek(fd, 0, SEEK_END) - 4) == 4);
+    close(fd);
+    assert_refused(px_model_map(&model, scratch_dir, PX_HEAD_LM, NULL), "an infinity", "\"lm_head.weight\" holds inf");
+}
+
+static void test_changed(void **state) {
+    (void)state;
+    px_model_config config = tiny_llama(PX_HEAD_LM, false);
+    px_model model;
+    save(&config, PX_F32);
+    assert_done(px_model_map(&model, scratch_dir, PX_HEAD_LM, NULL));
+    px_real first = model.weights[model.embed];
+    save(&config, PX_BF16); /* renamed into place: the map keeps the old file */
+    assert_done(px_model_map_check(&model));
+    assert_true(model.weights[model.embed] == first);
+    px_model_free(&model);
+
+    save(&config, PX_F32);
+    assert_done(px_model_map(&model, scratch_dir, PX_HEAD_LM, NULL));
+    int fd = open(scratch_path("model.safetensors"), O_WRONLY);
+    const struct timespec times[2] = {{0, UTIME_NOW}, {1, 0}};
+    assert_true(fd >= 0 && pwrite(fd, "{", 1, 8) == 1 && futimens(fd, times) == 0);
+    close(fd);
+    assert_refused(px_model_map_check(&model), "written over", "model.safetensors: the file was changed");
+    px_model_free(&model);
+}
+
+/* In a child: its end is what is tested. */
+static void touch_cut_file(int out) {
+    px_model model;
+    dup2(out, STDERR_FILENO);
+    if (px_model_map(&model, scratch_dir, PX_HEAD_LM, NULL) != PX_OK ||
+        truncate(scratch_path("model.safetensors"), 0) != 0) {
+        _exit(1);
+    }
+    volatile px_real *weights = model.weights;
+    _exit(weights[model.embed] == 0 ? 2 : 3);
+}
+
+static void test_cut(void **state) {
+    (void)state;
+    px_model_config config = tiny_llama(PX_HEAD_LM, false);
+    char text[600] = "";
+    int ends[2], how;
+    save(&config, PX_F32);
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    if (child == 0) touch_cut_file(ends[1]);
+    close(ends[1]);
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(read(ends[0], text, sizeof text - 1) > 0);
+    close(ends[0]);
+    assert_true(WIFEXITED(how));
+    assert_int_equal(WEXITSTATUS(how), PX_IO);
+    assert_non_null(strstr(text, "model.safetensors: the file was cut"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_values), cmocka_unit_test(test_not_finite),
+                                       cmocka_unit_test(test_changed), cmocka_unit_test(test_cut)};
+    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
+}
