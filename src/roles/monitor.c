@@ -3,20 +3,38 @@
 #include "run.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <time.h>
 
 static struct {
     pthread_t thread;
-    atomic_bool running;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake; /* the end need not wait for the next look */
+    bool running;
     char stop_files[2][PX_PATH_MAX];
     double deadline;
-} monitor;
+} monitor = {.mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+static bool still_running(void)
+{
+    enum { LOOK_NS = 200000000, SECOND_NS = 1000000000 };
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    long ns = until.tv_nsec + LOOK_NS;
+    until.tv_sec += ns / SECOND_NS;
+    until.tv_nsec = ns % SECOND_NS;
+    pthread_mutex_lock(&monitor.mutex);
+    if (monitor.running) {
+        pthread_cond_timedwait(&monitor.wake, &monitor.mutex, &until);
+    }
+    bool running = monitor.running;
+    pthread_mutex_unlock(&monitor.mutex);
+    return running;
+}
 
 static void *watch(void *unused)
 {
     (void)unused;
-    while (atomic_load(&monitor.running)) {
+    do {
         if (px_file_exists(monitor.stop_files[0]) || px_file_exists(monitor.stop_files[1])) {
             px_stop_request("the STOP file");
         }
@@ -24,8 +42,7 @@ static void *watch(void *unused)
             px_stop_request("the time limit");
         }
         px_neighbours_check();
-        nanosleep(&(struct timespec){0, 200000000}, NULL);
-    }
+    } while (still_running());
     return NULL;
 }
 
@@ -35,9 +52,9 @@ px_status px_monitor_start(const char *run_dir, const char *stage_dir, double de
     PX_TRY(px_path_join(monitor.stop_files[0], PX_PATH_MAX, run_dir, "STOP"));
     PX_TRY(px_path_join(monitor.stop_files[1], PX_PATH_MAX, stage_dir, "STOP"));
     monitor.deadline = deadline;
-    atomic_store(&monitor.running, true);
+    monitor.running = true;
     if (pthread_create(&monitor.thread, NULL, watch, NULL) != 0) {
-        atomic_store(&monitor.running, false);
+        monitor.running = false;
         return px_fail(PX_IO, "cannot start the thread that watches %s", monitor.stop_files[0]);
     }
     return PX_OK;
@@ -45,7 +62,12 @@ px_status px_monitor_start(const char *run_dir, const char *stage_dir, double de
 
 void px_monitor_stop(void)
 {
-    if (atomic_exchange(&monitor.running, false)) {
+    pthread_mutex_lock(&monitor.mutex);
+    bool was = monitor.running;
+    monitor.running = false;
+    pthread_cond_signal(&monitor.wake);
+    pthread_mutex_unlock(&monitor.mutex);
+    if (was) {
         pthread_join(monitor.thread, NULL);
     }
 }
