@@ -36,6 +36,7 @@ const char *px_compute_no_bf16(void);
 px_dtype px_compute_precision(bool bf16); /* what is used when bf16 is wanted or not; the log says once where it is not had */
 /* Measured once per process: are the products in use row-invariant here, in every precision that can be had? */
 bool px_compute_row_invariant(void);
+px_status px_compute_measure(void); /* does so now, where a failure (of memory) can still be told */
 /* GFLOP/s of a library's product c[M, out] = a[M, in] w[out, in]^T, best of several: OpenBLAS in float32, oneDNN in bf16
  * with w laid out beforehand. 0: the library is not here. */
 double px_library_gemm(px_dtype precision, int threads, int M, int out, int in);

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void *need(px_pool *pool, void *memory) {
+void *px_pool_need(px_pool *pool, void *memory) {
     if (!memory && pool->exhausted) longjmp(*pool->exhausted, 1);
     PX_CHECK(memory != NULL);
     return memory;
@@ -16,10 +16,10 @@ static void *need(px_pool *pool, void *memory) {
 void *px_pool_take(px_pool *pool, size_t bytes) {
     if (pool->count == pool->capacity) {
         int capacity = pool->capacity ? 2 * pool->capacity : 64;
-        pool->blocks = need(pool, px_realloc(pool->blocks, (size_t)capacity * sizeof *pool->blocks, "configuration"));
+        pool->blocks = px_pool_need(pool, px_realloc(pool->blocks, (size_t)capacity * sizeof *pool->blocks, "configuration"));
         pool->capacity = capacity;
     }
-    void *block = need(pool, px_alloc(bytes ? bytes : 1, "configuration"));
+    void *block = px_pool_need(pool, px_alloc(bytes ? bytes : 1, "configuration"));
     pool->blocks[pool->count++] = block;
     return block;
 }

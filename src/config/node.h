@@ -15,6 +15,7 @@ typedef struct px_pool {
     jmp_buf *exhausted;
 } px_pool;
 void *px_pool_take(px_pool *pool, size_t bytes); /* zeroed */
+void *px_pool_need(px_pool *pool, void *memory);   /* memory, where it is not NULL */
 char *px_pool_text(px_pool *pool, const char *text);
 char *px_pool_format(px_pool *pool, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void px_pool_free(px_pool *pool);

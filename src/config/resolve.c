@@ -264,9 +264,8 @@ static px_value *new_value(struct job *job, const px_key *row, const char *key, 
     px_stage *stage = job->stage;
     if (stage->count == stage->capacity) {
         int capacity = stage->capacity ? 2 * stage->capacity : 256;
-        px_value *values = px_realloc(stage->values, (size_t)capacity * sizeof *values, "configuration");
-        PX_CHECK(values != NULL);
-        stage->values = values;
+        size_t bytes = (size_t)capacity * sizeof *stage->values;
+        stage->values = px_pool_need(job->pool, px_realloc(stage->values, bytes, "configuration"));
         stage->capacity = capacity;
     }
     px_value *value = &stage->values[stage->count++];
