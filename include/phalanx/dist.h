@@ -60,7 +60,8 @@ void px_min_f64(double *values, int count);
 /* Element-wise sum over ranks by a fixed binary tree over rank numbers (neighbours first): with 2^k ranks that each hold
  * the sum of an aligned 2^j block of leaves, the bits are those of one rank summing all leaves by the same tree. */
 void px_sum_f32_tree(float *values, size_t count);
-size_t px_sum_f32_tree_bytes(void); /* local: of its receive buffer, kept from the first sum on */
+px_status px_sum_f32_tree_open(void); /* local: its receive buffer, before the first sum; kept for the process */
+size_t px_sum_f32_tree_bytes(void);   /* local: what px_sum_f32_tree_open will allocate */
 /* counts[size]: what every rank passed as `mine`. */
 void px_gather_i64(int64_t mine, int64_t *counts);
 /* Concatenates by rank: bytes[size] as from px_gather_i64, out holds their total; mine may be its own place in out. */

@@ -72,16 +72,22 @@ size_t px_sum_f32_tree_bytes(void)
     return px_dist_size() > 1 && inbox == NULL ? SEGMENT * sizeof *inbox : 0;
 }
 
+px_status px_sum_f32_tree_open(void)
+{
+    size_t bytes = px_sum_f32_tree_bytes();
+    if (bytes > 0) {
+        inbox = px_alloc(bytes, "the receive buffer of gradient sums");
+    }
+    return bytes == 0 || inbox != NULL ? PX_OK : px_error_code();
+}
+
 void px_sum_f32_tree(float *values, size_t count)
 {
     int rank = px_dist_rank(), size = px_dist_size();
     if (size == 1) {
         return;
     }
-    if (inbox == NULL) {
-        inbox = px_alloc(SEGMENT * sizeof *inbox, "the receive buffer of gradient sums");
-        PX_CHECK(inbox != NULL);
-    }
+    PX_CHECK(inbox != NULL);
     for (size_t at = 0; at < count; at += SEGMENT) {
         int n = (int)(count - at < SEGMENT ? count - at : SEGMENT);
         if ((size & (size - 1)) == 0) {

@@ -89,6 +89,7 @@ px_status px_learner_create(px_learner *learner, px_model *model, const px_learn
     if (learner->m == NULL || learner->v == NULL) {
         return px_error_code();
     }
+    PX_TRY(px_sum_f32_tree_open());
     PX_TRY(make_ranges(learner));
     return px_engine_create(&learner->engine, &learner->model.config, &plan);
 }

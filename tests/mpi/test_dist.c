@@ -46,6 +46,7 @@ static void tree_sum_has_the_bits_of_one_rank(void **state)
     (void)state;
     int size = px_dist_size(), rank = px_dist_rank();
     const size_t counts[] = {1, 3, 1000, (1 << 20) + 17};
+    all_true(px_sum_f32_tree_open() == PX_OK);
     for (int c = 0; c < 4; c++) {
         float *values = malloc(counts[c] * sizeof *values);
         int each = 8 / size;
