@@ -42,6 +42,14 @@ const char *px_error_where(void); /* "src/room/file.c:123" */
 void px_error_clear(void);
 /* Takes over an error that another rank recorded. */
 void px_error_set(px_status code, const char *where, const char *text);
+/* Sets the record aside while the caller tidies up, which may fail too: what went wrong first is what people need. */
+typedef struct px_error {
+    px_status code;
+    char where[160];
+    char *text;
+} px_error;
+px_error px_error_keep(void);
+px_status px_error_restore(px_error *kept); /* returns its code */
 
 #define PX_TRY(call)                                                                                                \
     do {                                                                                                            \
@@ -73,6 +81,8 @@ bool px_fault(const char *site);
 typedef enum px_level { PX_ERROR, PX_WARNING, PX_NOTE, PX_INFO, PX_DEBUG } px_level;
 void px_log_identity(int rank, int size);
 int px_log_rank_number(void);
+void px_log_role(const char *role); /* what this rank does: part of messages that concern one rank alone */
+const char *px_log_role_name(void);
 void px_log_level(px_level level);
 px_status px_log_file(const char *path); /* appends; NULL closes */
 void px_log(px_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));

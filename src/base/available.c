@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 static size_t of_machine(void)
 {
@@ -18,6 +20,21 @@ static size_t of_machine(void)
         fclose(file);
     }
     return kib > 0 ? kib * 1024 : SIZE_MAX;
+}
+
+/* What `ulimit -v` leaves, a common bound on login nodes. */
+static size_t of_address_space(void)
+{
+    struct rlimit limit;
+    size_t pages = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (file == NULL) {
+        return SIZE_MAX;
+    }
+    bool known = fscanf(file, "%zu", &pages) == 1 && getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+    fclose(file);
+    size_t used = pages * (size_t)sysconf(_SC_PAGESIZE);
+    return !known ? SIZE_MAX : limit.rlim_cur > used ? (size_t)limit.rlim_cur - used : 0;
 }
 
 /* A file that holds one number; SIZE_MAX when it is absent or says "max". */
@@ -87,7 +104,7 @@ static size_t of_group(const char *mount, const char *group, bool second)
 
 size_t px_memory_available(void)
 {
-    size_t least = of_machine();
+    size_t machine = of_machine(), space = of_address_space(), least = machine < space ? machine : space;
     char line[PX_PATH_MAX];
     FILE *file = fopen("/proc/self/cgroup", "re");
     while (file != NULL && fgets(line, sizeof line, file) != NULL) {

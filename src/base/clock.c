@@ -58,6 +58,7 @@ void px_stop_install(void)
     sigaction(SIGUSR1, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     signal(SIGPIPE, SIG_IGN); /* a dead reward program is an error of write, not the end of the run */
+    signal(SIGXFSZ, SIG_IGN); /* so is a file that may not grow further (ulimit -f) */
 }
 
 void px_stop_request(const char *reason)

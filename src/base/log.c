@@ -8,10 +8,13 @@
 
 static struct {
     int rank, size;
+    char role[24];
     px_level level;
     FILE *file;
+    char path[PX_PATH_MAX]; /* of file */
+    bool file_failed;       /* said once */
     bool progress_shown;
-} state = {.rank = 0, .size = 1, .level = PX_INFO};
+} state = {.rank = 0, .size = 1, .role = "rank", .level = PX_INFO};
 
 void px_log_identity(int rank, int size)
 {
@@ -22,6 +25,16 @@ void px_log_identity(int rank, int size)
 int px_log_rank_number(void)
 {
     return state.rank;
+}
+
+void px_log_role(const char *role)
+{
+    snprintf(state.role, sizeof state.role, "%s", role);
+}
+
+const char *px_log_role_name(void)
+{
+    return state.role;
 }
 
 void px_log_level(px_level level)
@@ -42,6 +55,8 @@ px_status px_log_file(const char *path)
     if (state.file == NULL) {
         return px_fail(PX_IO, "%s: cannot open the log file: %s", path, strerror(errno));
     }
+    state.file_failed = false;
+    snprintf(state.path, sizeof state.path, "%s", path);
     return PX_OK;
 }
 
@@ -75,7 +90,10 @@ static void write_line(px_level level, bool tag_rank, const char *format, va_lis
         struct tm tm;
         strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", localtime_r(&now, &tm));
         fprintf(state.file, "%s %s\n", stamp, line);
-        fflush(state.file);
+        if (fflush(state.file) != 0 && !state.file_failed) { /* what matters more says so itself when it fails */
+            state.file_failed = true;
+            fprintf(stderr, "%s%s: cannot write: %s; lines are missing\n", prefix[PX_WARNING], state.path, strerror(errno));
+        }
     }
 }
 

@@ -79,8 +79,10 @@ void *px_alloc(size_t bytes, const char *what)
 {
     header *h = px_fault("memory") ? NULL : take(bytes);
     if (h == NULL) {
-        px_fail(PX_CONFIG, "out of memory: %s wants %.1f MiB, %.1f MiB are free", what,
-                (double)bytes / 1048576.0, (double)px_memory_available() / 1048576.0);
+        bool small = bytes < MAP_FROM;
+        px_fail(PX_CONFIG, "out of memory: %s %d: %s: %.*f %s wanted, %.1f MiB are free", px_log_role_name(),
+                px_log_rank_number(), what, small ? 0 : 1, small ? (double)bytes : (double)bytes / 1048576.0,
+                small ? "bytes" : "MiB", (double)px_memory_available() / 1048576.0);
         return NULL;
     }
     count_up(bytes);
@@ -91,7 +93,8 @@ void *px_alloc_array(size_t count, size_t size, const char *what)
 {
     size_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes)) {
-        px_fail(PX_CONFIG, "out of memory: %s wants %zu x %zu bytes, more than an address space", what, count, size);
+        px_fail(PX_CONFIG, "out of memory: %s %d: %s: %zu x %zu bytes wanted, more than an address space",
+                px_log_role_name(), px_log_rank_number(), what, count, size);
         return NULL;
     }
     return px_alloc(bytes, what);

@@ -4,11 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct {
-    px_status code;
-    char where[160];
-    char *text;
-} record;
+static px_error record;
 
 static void (*bug_hook)(int exit_code);
 
@@ -103,6 +99,21 @@ void px_error_set(px_status code, const char *where, const char *text)
     snprintf(record.where, sizeof record.where, "%s", where);
     free(record.text);
     record.text = copy;
+}
+
+px_error px_error_keep(void)
+{
+    px_error kept = record;
+    record = (px_error){0};
+    return kept;
+}
+
+px_status px_error_restore(px_error *kept)
+{
+    free(record.text);
+    record = *kept;
+    *kept = (px_error){0};
+    return record.code;
 }
 
 void px_bug_hook_set(void (*hook)(int exit_code))

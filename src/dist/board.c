@@ -54,6 +54,7 @@ void px_board_leave(void)
 
 void px_role_set(const char *role, bool expendable)
 {
+    px_log_role(role);
     if (board.mine != NULL) {
         snprintf(board.mine->role, sizeof board.mine->role, "%s", role);
         board.mine->expendable = expendable;

@@ -71,6 +71,7 @@ static _Noreturn void become(const char *program, const char *dir, const char *c
     setpgid(0, 0);
     signal(SIGUSR1, SIG_IGN); /* Slurm sends it to every process of a step, and it is meant for us alone */
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
     if (dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0 && chdir(dir) == 0) {
         execv(program, (char *const *)(uintptr_t)command);
     }

@@ -77,19 +77,12 @@ static px_status write_learners(px_session *session, const char *path)
     return PX_OK;
 }
 
-/* Gives back the disk that a failed attempt took; the error stays the one that made it fail. */
-static px_status discard(const char *path, px_status status)
+/* Gives back the disk that a failed attempt took. */
+static px_status discard(const char *path)
 {
-    char where[128];
-    px_buf text = {0};
-    snprintf(where, sizeof where, "%s", px_error_where());
-    bool kept = px_buf_text(&text, px_error_text()) == PX_OK;
+    px_error why = px_error_keep();
     px_tree_remove(path);
-    if (kept) {
-        px_error_set(status, where, text.data);
-    }
-    px_buf_free(&text);
-    return status;
+    return px_error_restore(&why);
 }
 
 static px_status write_checkpoint(px_session *session, int64_t iteration, const char *name)
@@ -117,7 +110,7 @@ static px_status write_checkpoint(px_session *session, int64_t iteration, const 
         status = px_checkpoint_commit(&writer, iteration, px_run_file_segment(session->file), session->run->lock);
     }
     if (status != PX_OK) {
-        discard(writer.path, status);
+        status = discard(writer.path);
     } else {
         status = px_checkpoint_mark_latest(session->dir, name);
     }
@@ -284,7 +277,7 @@ px_status px_session_results(px_session *session)
         PX_TRY(px_dir_create(fresh));
         px_status status = px_model_save(&session->trainer.learners[l].learner.model, fresh, PX_F32, tokenizer_dir(session));
         if (status != PX_OK) {
-            return discard(fresh, status);
+            return discard(fresh);
         }
         PX_TRY(px_lock_check(session->run->lock));
         if (px_dir_exists(final) && rename(final, old) != 0) {

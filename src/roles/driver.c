@@ -43,7 +43,8 @@ static int choose_threads(const px_session *session)
 
 px_status px_session_check(px_session *session)
 {
-    return px_placement_make(&session->placement, session->stage, px_world_size());
+    PX_TRY(px_placement_make(&session->placement, session->stage, px_world_size()));
+    return px_compute_measure();
 }
 
 static bool wants_bf16(const px_session *session, const char *key)
@@ -435,9 +436,10 @@ static px_status run_stage(px_session *session)
         return stop_unhealthy(session, iteration);
     }
     if (status != PX_OK) {
-        px_session_close_file(session, iteration, (int)status, px_error_text(), false);
-        write_status(session, "failed", iteration, (int)status, px_error_text());
-        return status;
+        px_error why = px_error_keep();
+        px_session_close_file(session, iteration, (int)status, why.text, false);
+        write_status(session, "failed", iteration, (int)status, why.text);
+        return px_error_restore(&why);
     }
     PX_TRY(finish_stage(session, iteration));
     session->stage_seconds += px_now() - session->mark;

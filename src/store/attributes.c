@@ -293,6 +293,19 @@ px_status px_h5_copy_attributes(const px_h5 *from, hid_t source, const px_h5 *to
     return error < 0 ? px_h5_fail(PX_DATA, from->path, "cannot read the attributes") : PX_OK;
 }
 
+px_status px_h5_copy_scalar(const px_h5 *from, const px_h5 *to, hid_t target, const char *path, const char *name)
+{
+    char **texts = NULL;
+    int count = 0;
+    hid_t id = px_h5_find(from, path, H5I_DATASET);
+    px_status status = id < 0 ? px_error_code() : px_h5_check_storage(from, id, path);
+    if (status == PX_OK) status = read_texts(from, id, true, path, &texts, &count);
+    if (status == PX_OK) status = px_h5_write_scalar(to, target, name, count ? texts[0] : "");
+    px_free_texts(texts, count);
+    if (id >= 0) H5Dclose(id);
+    return status;
+}
+
 /* ---- a group as JSON --------------------------------------------------------------------------------------------- */
 
 static px_status add_scalar(const px_h5 *file, const char *path, const char *name, json_t *json)

@@ -50,6 +50,8 @@ px_status px_h5_read_attributes(const px_h5 *file, hid_t object, struct json_t *
 px_status px_h5_read_attribute(const px_h5 *file, hid_t object, px_attribute *attribute);
 /* Scalar numbers, truth values and texts of one object to another of another file, but for the one named `except`. */
 px_status px_h5_copy_attributes(const px_h5 *from, hid_t source, const px_h5 *to, hid_t target, const char *except);
+/* The scalar string data set `path` of one file as `name` of a group of another. */
+px_status px_h5_copy_scalar(const px_h5 *from, const px_h5 *to, hid_t target, const char *path, const char *name);
 /* Refuses to read more bytes than what is stored could ever unpack to: a few bytes can claim terabytes. */
 px_status px_h5_check_size(const px_h5 *file, hid_t dataset, const char *name, size_t bytes);
 

@@ -54,23 +54,21 @@ static px_status copy_table(const px_h5 *from, const px_h5 *to, const char *name
     return status == PX_OK ? copy_attributes(from, to, name) : status;
 }
 
-/* A group of attributes and scalar texts. H5Ocopy of a whole group is not an option: HDF5 1.10 crashes on more than
- * eight variable-length attributes of one object. */
+/* A group of attributes and scalar texts. H5Ocopy is not an option: HDF5 1.10 crashes on more than eight variable-length
+ * attributes of one object, and where the disk is full. */
 static px_status copy_group(const px_h5 *from, const px_h5 *to, const char *group)
 {
     static const char *const texts[] = {"yaml", "source"};
     hid_t target = H5Gcreate2(to->id, group, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     if (target < 0) return px_h5_fail(PX_IO, to->path, "cannot create %s", group);
-    H5Gclose(target);
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        char name[64];
-        snprintf(name, sizeof name, "%s/%s", group, texts[i]);
-        if (!px_h5_has(from, name)) continue;
-        if (H5Ocopy(from->id, name, to->id, name, H5P_DEFAULT, H5P_DEFAULT) < 0) {
-            return px_h5_fail(PX_IO, to->path, "cannot copy %s", name);
-        }
+    px_status status = PX_OK;
+    for (size_t i = 0; status == PX_OK && i < sizeof texts / sizeof *texts; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "%s/%s", group, texts[i]);
+        if (px_h5_has(from, path)) status = px_h5_copy_scalar(from, to, target, path, texts[i]);
     }
-    return copy_attributes(from, to, group);
+    H5Gclose(target);
+    return status == PX_OK ? copy_attributes(from, to, group) : status;
 }
 
 static px_status copy_run(const px_h5 *from, const px_h5 *to)

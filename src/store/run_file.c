@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -379,6 +380,18 @@ int px_run_file_segment(const px_run_file *file)
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
+/* Rows for a file that has no name any more would be lost with the process. */
+static px_status check_place(const px_run_file *file)
+{
+    void *handle = NULL;
+    struct stat ours, named;
+    if (H5Fget_vfd_handle(file->h5.id, H5P_DEFAULT, &handle) < 0 || fstat(*(int *)handle, &ours) != 0) {
+        return px_h5_fail(PX_IO, file->path, "cannot be looked at");
+    }
+    if (stat(file->path, &named) == 0 && ours.st_dev == named.st_dev && ours.st_ino == named.st_ino) return PX_OK;
+    return px_fail(PX_IO, "%s: was removed or replaced while the run was writing it", file->path);
+}
+
 /* One row; front: the columns that stand before the caller's, already in file->row. */
 static px_status append_row(px_run_file *file, px_table *table, int64_t iteration, int front, const double *values,
                             int count)
@@ -389,7 +402,8 @@ static px_status append_row(px_run_file *file, px_table *table, int64_t iteratio
         file->values[c] = &file->row[c];
     }
     PX_TRY(px_table_append(&file->h5, table, 1, file->values));
-    return px_h5_sync(&file->h5);
+    PX_TRY(px_h5_sync(&file->h5));
+    return check_place(file);
 }
 
 px_status px_run_file_metrics(px_run_file *file, int64_t iteration, const double *values)

@@ -1,121 +1,43 @@
 #!/usr/bin/env bash
 # Bad input from outside: each case ends within five seconds with one message, the exit code of interface.md, no process
-# left behind and nothing half-written. $1: the program. The models are made here, from rows of token ids.
+# left behind and nothing half-written. The models are made here, from rows of token ids.
+# Usage: bad_input.sh PROGRAM [RANKS]: every case on one rank and some on two, or every case on so many ranks.
 set -u
 phalanx=$(realpath "$1")
+support=$(realpath "$(dirname "$0")/../support/bad_input")
 work=$(mktemp -d)
-full=
-cleanup() {
-    [ -z "$full" ] || umount "$full" 2> /dev/null
-    chmod -R u+w "$work" 2> /dev/null
-    rm -rf "$work"
-}
-trap cleanup EXIT
+trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-export OMP_NUM_THREADS=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
-export OMPI_MCA_mpi_yield_when_idle=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-limit=${PHALANX_BAD_INPUT_SECONDS:-5} # a case; more for a build with sanitizers
-failed=0
-cases=0
-launch=()
-
-messages() { grep -a '^phalanx: ' err | grep -acvE '^phalanx: (NOTE|warning): '; }
-fail() { echo "FAILED: $*" >&2; failed=1; }
-
-# ends CODE TEXT COMMAND...: the exit code, a text of the message, one message, no process and no half-written file left.
-ends() {
-    local want=$1 text=$2 start=$EPOCHREALTIME got spent; shift 2
-    cases=$((cases + 1))
-    timeout -k 1 "$((limit + 5))" "${launch[@]}" "$@" > out 2> err < /dev/null; got=$?
-    spent=$(((${EPOCHREALTIME/./} - ${start/./}) / 1000))
-    local what="${launch[*]} $*"
-    [ "$got" = "$want" ] || fail "exit $got, want $want: $what: $(grep -a phalanx: err | head -3)"
-    [ "$(messages)" = 1 ] || fail "$(messages) messages: $what: $(tail -4 err)"
-    grep -aqF -- "$text" err || fail "no '$text' in the message of: $what: $(grep -a phalanx: err)"
-    [ "$spent" -lt "$((limit * 1000))" ] || fail "$spent ms: $what"
-    if grep -aqE 'AddressSanitizer|runtime error|check failed' err; then fail "a bug: $what: $(tail -5 err)"; fi
-    local left
-    left=$(find . -name '*.tmp' -o -name '*.new' -o -name 'checkpoint_*.tmp*' | head -3)
-    [ -z "$left" ] || fail "half-written files after: $what: $left"
-    if pgrep -f "$work/score" > /dev/null; then
-        sleep 0.2
-        if pgrep -f "$work/score" > /dev/null; then fail "a reward program lives on after: $what"; fi
-    fi
-}
-
-train() { rm -rf run; ends "$1" "$2" "$phalanx" train "${@:3}"; }
-
-# ---- the models ----
-cat > sft.yaml <<'Y'
-run: {dir: run, seed: 1, threads_per_rank: 1}
-algorithm: sft
-rl_module:
-  policy: {new: {architecture: llama, hidden_size: 8, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 16, vocab_size: 16, max_position_embeddings: 32}}
-data: {train: rows.jsonl, max_tokens: 16}
-training: {batch_size: 4, lr: 1.0e-3}
-stop: {steps: 2}
-Y
-cat > ppo.yaml <<'Y'
-run: {dir: run, seed: 1, threads_per_rank: 1}
-algorithm: ppo
-rl_module:
-  policy: {path: base}
-  reference: {same_as: policy}
-  critic: {same_as: policy}
-environment:
-  prompts: prompts.jsonl
-  max_prompt_tokens: 8
-  max_completion_tokens: 4
-  rewards: [{kind: exec, command: [./score], timeout_s: 0.5}]
-training: {prompts_per_iteration: 4, minibatch_size: 4, num_epochs: 1}
-stop: {iterations: 2}
-Y
-cat > reward.yaml <<'Y'
-run: {dir: run, seed: 1, threads_per_rank: 1}
-algorithm: reward
-rl_module: {reward: {path: base}}
-data: {train: pairs.jsonl, max_tokens: 16}
-training: {batch_size: 4, lr: 1.0e-3}
-stop: {steps: 2}
-Y
-for i in 1 2 3 4 5 6 7 8; do
-    echo "{\"prompt_ids\":[1,$i],\"completion_ids\":[$i,3,2]}" >> rows.jsonl
-    echo "{\"prompt_ids\":[1,$i]}" >> prompts.jsonl
-    echo "{\"prompt_ids\":[1,$i],\"chosen_ids\":[$i,3],\"rejected_ids\":[4,5,2]}" >> pairs.jsonl
-done
-printf '#!/bin/sh\nwhile read -r line; do id=${line#*:}; echo "{\\"id\\":${id%%%%,*},\\"score\\":1}"; done\n' > good-score
-cp good-score score; chmod +x score
-for file in sft ppo; do
-    "$phalanx" train $file.yaml > out 2> err || { echo "the good $file.yaml fails: $(cat err)" >&2; exit 1; }
-    [ $file = sft ] && cp -r run/policy base
-    rm -rf run
-done
-"$phalanx" train reward.yaml > out 2> err || { echo "the good reward.yaml fails: $(cat err)" >&2; exit 1; }
+. "$support/cases.sh"
+on "${2:-1}"
 
 # ---- YAML ----
 # yaml CODE TEXT SED...: sft.yaml through sed
 yaml() { sed "${@:3}" sft.yaml > bad.yaml; train "$1" "$2" bad.yaml; }
 yaml 78 "bad.yaml:6:27: unknown key 'training.lrr'; did you mean 'training.lr'?" 's/lr: 1/lrr: 1/'
-yaml 78 "bad.yaml:6:24" 's/batch_size: 4/batch_size: four/'
-yaml 78 "bad.yaml:6" 's/lr: 1.0e-3/lr: -1/'
+yaml 78 "bad.yaml:6:24: training.batch_size: 'four' is not a number" 's/batch_size: 4/batch_size: four/'
+yaml 78 "bad.yaml:6:31: training.lr: '-1' is out of range; valid is a number from 0 to 10" 's/lr: 1.0e-3/lr: -1/'
 yaml 78 "bad.yaml:6:31" 's/lr: 1.0e-3/lr: .nan/'
-yaml 78 "duplicate key" 's/lr: 1.0e-3/batch_size: 4/'
+yaml 78 "bad.yaml:6:27: duplicate key" 's/lr: 1.0e-3/batch_size: 4/'
 yaml 78 "bad.yaml:8" '$a\   indented: 1'
 yaml 78 "begun at line 3" 's/^rl_module:/rl_module: [/'
-yaml 78 "bad.yaml" 's/^stop:.*/stop: \&a {steps: 2, metrics: *a}/'
-yaml 78 "bad.yaml" 's/batch_size: 4/batch_size: 4, batch_tokens: 64/'
+yaml 78 "bad.yaml:7:30: alias *a lies inside its own anchor" 's/^stop:.*/stop: \&a {steps: 2, metrics: *a}/'
+yaml 78 "bad.yaml:6:41: training.batch_tokens: contradicts training.batch_size" 's/batch_size: 4/batch_size: 4, batch_tokens: 64/'
 yaml 78 "new.hidden_size" 's/hidden_size: 8/hidden_size: 7/'
 yaml 78 "no-such" 's/policy: {new.*/policy: {stage: no-such}/'
 yaml 78 "algorithm" 's/^algorithm: sft/algorithm: magic/'
 { printf 'a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n'
   for i in 1 2 3 4 5 6 7 8 9; do p=$((i - 1)); printf 'a%d: &a%d [*a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d]\n' $i $i $p $p $p $p $p $p $p $p $p; done
 } > bad.yaml
-train 78 "bad.yaml" bad.yaml
-head -c 100000 /dev/zero | tr '\0' '[' > bad.yaml; train 78 "bad.yaml" bad.yaml
-: > bad.yaml; train 78 "bad.yaml" bad.yaml
-printf 'run: {name: "\xff\xfe"}\n' > bad.yaml; train 78 "bad.yaml" bad.yaml
-printf '\x7fELF\x02\x01\x01\x00\x00' > bad.yaml; train 78 "bad.yaml" bad.yaml
-{ echo 'include: bad.yaml'; cat sft.yaml; } > bad.yaml; train 78 "bad.yaml" bad.yaml
+train 78 "bad.yaml:6:15: aliases unfold to more than" bad.yaml
+head -c 100000 /dev/zero | tr '\0' '[' > bad.yaml; train 78 "bad.yaml:1:33: nested more than" bad.yaml
+: > bad.yaml; train 78 "bad.yaml:1:1: the file is empty" bad.yaml
+printf 'run: {name: "\xff\xfe"}\n' > bad.yaml; train 78 "bad.yaml:1:14: not UTF-8 (byte 0xFF)" bad.yaml
+printf '\x7fELF\x02\x01\x01\x00\x00' > bad.yaml; train 78 "bad.yaml:1:1: not valid YAML" bad.yaml
+{ echo 'include: bad.yaml'; cat sft.yaml; } > bad.yaml; train 78 "bad.yaml:1:10: bad.yaml includes itself" bad.yaml
+echo 'include: bad.yaml' > other.yaml; { echo 'include: other.yaml'; cat sft.yaml; } > bad.yaml
+train 78 "other.yaml:1:10: bad.yaml includes itself" bad.yaml
+{ echo 'include: none.yaml'; cat sft.yaml; } > bad.yaml; train 78 "bad.yaml:1:10" bad.yaml
 train 74 "none.yaml" none.yaml
 train 74 "$work" "$work"
 train 78 "training.lr" sft.yaml --set training.lr=fast
@@ -156,6 +78,9 @@ weights "${header/\[16,8\]/[4294967296,4294967296]}" "$data"; model model.embed_
 weights "${header/\"F32\"/\"I32\"}" "$data"; model model.embed_tokens.weight
 weights "${header/\"F32\"/\"F99\"}" "$data"; model model.embed_tokens.weight
 weights "${header/layers.0.input_layernorm/layers.0.other_layernorm}" "$data"; model layernorm
+head -c 100000 /dev/zero | tr '\0' '[' > deep; weights "$(head -c 60000 deep)" 10; model "maximum parsing depth"
+weights "${header/\}\}/\},\"model.extra.weight\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[$data,$((data + 4))]\}\}}" $((data + 4))
+model 'unexpected tensor "model.extra.weight"'
 weights "{${header:0:0}" 10; model bad/model.safetensors
 fresh; size=$((8 + ${#header}))
 printf '\0\0\xc0\x7f' | dd of=bad/model.safetensors conv=notrunc status=none bs=1 seek=$size; model model.embed_tokens.weight
@@ -169,7 +94,7 @@ vocabulary() { local i; printf '{"a":0'; for i in $(seq 1 "$1"); do printf ',"t%
 tokenizer() { printf '{"model":{"type":"BPE","vocab":%s,"merges":[]},"added_tokens":[]}' "$1" > bad/tokenizer.json; }
 fresh; tokenizer "$(vocabulary 40)"; model "vocabulary 16"
 fresh; echo '{"model":' > bad/tokenizer.json; model bad/tokenizer.json
-fresh; head -c 100000 /dev/zero | tr '\0' '{' > bad/tokenizer.json; model bad/tokenizer.json
+fresh; yes '{"a":' | head -30000 | tr -d '\n' > bad/tokenizer.json; model "maximum parsing depth"
 fresh; tokenizer '{"a":-1}'; model bad/tokenizer.json
 fresh; tokenizer '{"a":2000000000}'; model bad/tokenizer.json
 fresh; echo '{"model":{"type":"Magic"}}' > bad/tokenizer.json; model bad/tokenizer.json
@@ -198,7 +123,7 @@ train 74 "none.jsonl" sft.yaml --set data.train=none.jsonl
 for i in 1 2 3 4 5; do echo '{"prompt_ids":[1,2],"completion_ids":[3]}'; done > bad.jsonl
 train 65 "max_tokens" sft.yaml --set data.train=bad.jsonl --set data.max_tokens=2
 for i in 1 2 3 4 5; do echo '{"prompt_ids":[1,2],"chosen_ids":[3],"rejected_ids":[3]}'; done > bad.jsonl
-train 65 "bad.jsonl" reward.yaml --set data.train=bad.jsonl
+train 65 'bad.jsonl:1: field "chosen_ids" equals field "rejected_ids"' reward.yaml --set data.train=bad.jsonl
 echo '{"prompt_ids":[]}' > bad.jsonl; train 65 "bad.jsonl:1" ppo.yaml --set environment.prompts=bad.jsonl
 echo '{"prompt_ids":[1,2,3,4,5,6,7,8,9]}' > bad.jsonl; train 65 "bad.jsonl" ppo.yaml --set environment.prompts=bad.jsonl
 train 78 "max_completion_tokens" ppo.yaml --set environment.max_completion_tokens=64
@@ -206,6 +131,7 @@ train 78 "max_completion_tokens" ppo.yaml --set environment.max_completion_token
 # ---- reward programs ----
 program() { { echo '#!/bin/sh'; printf '%s\n' "${@:3}"; } > score; chmod +x score; train "$1" "$2" ppo.yaml --set fault_tolerance.max_skipped_steps=2; }
 program 65 "exit status 3" 'exit 3'
+program 65 "ended with exit status 0 after 1 of" 'read -r line; id=${line#*:}; echo "{\"id\":${id%%,*},\"score\":1}"; exit 0'
 program 65 "signal 9" 'read -r line; kill -9 $$'
 program 65 "answered none" 'sleep 100'
 program 65 "hello" 'read -r line; echo hello; sleep 100'
@@ -219,52 +145,36 @@ printf '#!/no/such/shell\n' > score; chmod +x score; train 78 "score" ppo.yaml
 cp good-score score; chmod +x score
 
 # ---- gradients, memory ----
-PHALANX_FAULT=learner.nan:1:0 "$phalanx" train sft.yaml > out 2> err || fail "one skipped step ends the run: $(cat err)"
-"$phalanx" inspect run events 2>&1 | grep -q step_skipped || fail "no event step_skipped: $("$phalanx" inspect run events 2>&1)"
-for n in 1 5 20 40 60 1000; do
-    PHALANX_FAULT=memory:$n:0 train 78 "out of memory" sft.yaml
+last=$((ranks - 1))
+export PHALANX_FAULT=learner.nan:1:$last
+train 0 "step_skipped" sft.yaml
+for n in 1 5 20 40 60 100; do
+    PHALANX_FAULT=memory:$n:$last
+    train 78 "out of memory: " sft.yaml
+    grep -aq "^phalanx: .*out of memory: [a-z]* $last: .* wanted, .* are free" err || fail "neither role nor sizes: $(cat err)"
 done
+unset PHALANX_FAULT
+big=(--set rl_module.policy.new.hidden_size=2048 --set rl_module.policy.new.intermediate_size=8192)
+ulimit -Sv 2000000 # what a login node may set
+train 78 "MiB a rank (weights" sft.yaml "${big[@]}" --set rl_module.policy.new.num_hidden_layers=4
+ulimit -Sv "$(ulimit -Hv)"
 
-# ---- disks ----
-if [ "$(id -u)" = 0 ] && mkdir full && mount -t tmpfs -o size=1m tmpfs full 2> /dev/null; then
-    full=$work/full
-    for free in 24k 64k 128k 256k 384k 512k 768k 1m 8m; do
-        umount full; mount -t tmpfs -o size=$free tmpfs full
-        rm -rf run
-        timeout 20 "$phalanx" train ppo.yaml --run-dir full/run > out 2> err < /dev/null; code=$?
-        [ $code = 0 ] && break
-        cases=$((cases + 1))
-        [ $code = 74 ] || fail "a disk of $free: exit $code: $(tail -3 err)"
-        [ "$(messages)" = 1 ] || fail "a disk of $free: not one message: $(tail -5 err)"
-        grep -qi 'no space' err || fail "a disk of $free: no 'No space': $(tail -1 err)"
-        left=$(find full -name '*.tmp' | head -3)
-        [ -z "$left" ] || fail "a disk of $free: half-written: $left"
-    done
-    [ $code = 0 ] || fail "8 MiB are not enough"
-    mount -o remount,ro full
-    train 74 "ead-only" sft.yaml --run-dir full/other
-    umount full; full=
-else
-    echo "a full disk and a read-only one are not tried: that takes root and mount" >&2
-fi
-: > file; train 74 "file" sft.yaml --run-dir file/run
-
-# ---- two ranks: the same codes, one message ----
-if command -v mpirun > /dev/null; then
-    launch=(mpirun -n 2)
-    limit=$((limit + 5)) # two ranks start slower, on a core that others use too
+# ---- some on two ranks: the same code on both, one message ----
+if [ $# -lt 2 ] && command -v mpirun > /dev/null; then
+    on 2
     train 78 "training.lrr" sft.yaml --set training.lrr=1
     fresh; truncate -s -5 bad/model.safetensors; model bad/model.safetensors
     { cat rows.jsonl; echo '{'; } > bad.jsonl; train 65 "bad.jsonl:9" sft.yaml --set data.train=bad.jsonl
     program 65 "exit status 3" 'exit 3'
     program 65 "answered none" 'sleep 100'
     cp good-score score
-    for n in 1 2 3 4 15; do
-        PHALANX_FAULT=memory:$n:1 train 78 "out of memory" sft.yaml
+    # from the start on, up to the buffers that are only taken once there is a model
+    for n in 1 4 30 60 85 90 95; do
+        export PHALANX_FAULT=memory:$n:1
+        train 78 "out of memory: " sft.yaml
     done
     export PHALANX_FAULT=learner.nan:1:1
-    rm -rf run; mpirun -n 2 "$phalanx" train sft.yaml > out 2> err || fail "a skipped step of rank 1: $(cat err)"
-    "$phalanx" inspect run events 2>&1 | grep -q step_skipped || fail "no event of rank 1's step"
+    train 0 "step_skipped" sft.yaml
     unset PHALANX_FAULT
 fi
 
