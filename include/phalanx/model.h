@@ -143,6 +143,7 @@ typedef struct px_engine_plan {
     bool train;        /* keep activations for backward */
     int threads;
     px_dtype precision; /* of the matrix products: PX_F32, or PX_BF16 where px_compute_no_bf16() is NULL */
+    bool recompute;     /* keep what is between the blocks alone, and run each block forward once more in backward */
 } px_engine_plan;
 
 typedef struct px_engine px_engine;

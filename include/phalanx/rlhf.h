@@ -45,6 +45,7 @@ typedef struct px_learner_config {
     int64_t batch_sequences;
     int threads;
     px_dtype precision;   /* of the matrix products */
+    bool recompute;       /* activations inside a block are computed again in backward: memory for time, the same bits */
 } px_learner_config;
 /* Most tokens and sequences in one forward of a learner: what its engine and batches are planned for. Local. */
 int px_learner_tokens(const px_learner_config *config);

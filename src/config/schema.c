@@ -241,6 +241,9 @@ const px_key px_keys[] = {
      "Tokens in one forward and backward: memory only, never the result."},
     {"learners.gradient_leaf_tokens", INT, "4096", NULL, TOKENS, "token", ALL, 0, NULL,
      "Tokens whose gradients are summed in one go; leaves are summed in a fixed tree, whatever the number of ranks."},
+    {"learners.activation_recomputation", BOOL, "false", NULL, NULL, "", ALL, CHANGE, NULL,
+     "Keep what lies between the blocks alone and compute what is inside them again for the gradients: the same bits with less "
+     "memory, a forward more."},
     {"learners.precision", WORD, "f32", NULL, "f32|bf16", "", ALL, 0, NULL, "Operands of the matrix products; weights and sums are float32. bf16 needs AVX512-BF16, else float32 is used."},
 
     {"evaluation.evaluation_interval", INT, "10", "pretrain=100 sft=100 reward=100", "[0,1000000000]", "", ALL, CHANGE, NULL,
@@ -292,6 +295,6 @@ const px_key px_keys[] = {
     {"debugging.deterministic", BOOL, "true", NULL, NULL, "", ALL, CHANGE, NULL,
      "The same bits on any number of ranks and threads."},
     {"debugging.log_level", WORD, "info", NULL, "error|warning|note|info|debug", "", ALL, CHANGE, NULL, ""},
-    {"debugging.timeline", BOOL, "false", NULL, NULL, "", ALL, CHANGE, NULL, "Write a time line of every rank's phases."},
+    {"debugging.timeline", BOOL, "false", NULL, NULL, "", ALL, CHANGE, NULL, "Write every rank's phases into timeline-RANK-PART.json (Chrome trace); phalanx inspect RUN timeline joins them."},
 };
 const int px_key_count = sizeof px_keys / sizeof px_keys[0];

@@ -45,8 +45,9 @@ void px_packed_refresh(px_shape *shape, px_compute *compute, const px_model *mod
 /* Scratch bytes of every kernel that a forward (and backward) over M rows uses. */
 size_t px_shape_scratch(const px_shape *shape, int M, int max_sequence, int head_rows, int threads, bool train);
 
-/* Activations of one block over M rows. Training keeps one set a layer (but norm, which is recomputed); inference runs
- * all layers through one set where x and out are the same memory, and up and act hold mlp_rows rows. */
+/* Activations of one block over M rows. Training keeps one set a layer (but norm, which is recomputed), or x and
+ * out alone; inference runs all layers through one set where x and out are the same memory, and up and act hold mlp_rows
+ * rows. */
 typedef struct px_activations {
     px_real *x;             /* [M, C] input */
     px_real *norm;          /* [M, C] output of either norm, shared by all layers */

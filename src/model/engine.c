@@ -51,7 +51,7 @@ static void lay_out_layers(px_engine *engine, px_layout *layout) {
     bool train = engine->plan.train;
     int mlp_rows = !train && rows > shape->mlp_rows ? shape->mlp_rows : rows;
     for (int layer = 0; layer < L; layer++) {
-        if (train || layer == 0) lay_out_layer(engine, layout, &a, rows, mlp_rows);
+        if ((train && !engine->plan.recompute) || layer == 0) lay_out_layer(engine, layout, &a, rows, mlp_rows);
         a.norm = norm;
         a.x = x;
         if (train) x = px_layout_take(layout, hidden, sizeof(px_real));

@@ -13,6 +13,10 @@ static size_t layer_begin(const px_model *model, int layer) {
 void px_engine_blocks_backward(px_engine *engine, const px_model *model, px_real *grads, int first, int last,
                                px_grad_ready on_ready, void *arg) {
     for (int layer = last - 1; layer >= first; layer--) {
+        /* What is inside a block has the bits of the first time, and so has the output, which is written again. */
+        if (engine->plan.recompute && layer + 1 < model->config.layers) {
+            px_engine_blocks_forward(engine, model, layer, layer + 1);
+        }
         px_block_backward(&engine->compute, &engine->shape, model, layer, &engine->layers[layer], &engine->gradients,
                           grads, engine->spans, engine->sequences, engine->positions, engine->tokens);
         ready(on_ready, arg, layer_begin(model, layer), layer_begin(model, layer + 1));

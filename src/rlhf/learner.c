@@ -55,6 +55,7 @@ static px_engine_plan engine_plan(const px_learner_config *config)
                             .max_sequences = px_learner_sequences(config),
                             .max_sequence = config->max_sequence,
                             .train = true,
+                            .recompute = config->recompute,
                             .threads = config->threads,
                             .precision = config->precision};
 }

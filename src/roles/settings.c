@@ -115,7 +115,8 @@ px_learner_config px_settings_learner(const px_session *session, int64_t schedul
                                .exact = exact,
                                .micro_tokens = (int)micro,
                                .threads = session->threads,
-                               .precision = session->learner_precision};
+                               .precision = session->learner_precision,
+                               .recompute = px_stage_bool(stage, "learners.activation_recomputation")};
 }
 
 static px_status read_sampling(px_session *session, px_sampling *sampling, const px_model_config *policy)

@@ -44,6 +44,46 @@ static void bytes_are_planned(void **state) {
     }
 }
 
+static void all_rows(void *arg, int first, int count, const px_row_stats *chunk, double *dlogprob, double *dentropy) {
+    (void)arg, (void)first, (void)chunk;
+    for (int i = 0; i < count; i++) dlogprob[i] = 1, dentropy[i] = 0.1;
+}
+
+static size_t gradient(const px_model *model, const px_batch *batch, bool recompute, px_real *grads) {
+    px_engine_plan plan = {.max_tokens = MAX_TOKENS, .max_sequences = 64, .max_sequence = 128, .train = true, .threads = 2,
+                           .recompute = recompute};
+    px_engine *engine;
+    assert_int_equal(px_engine_create(&engine, &model->config, &plan), PX_OK);
+    memset(grads, 0, model->block * sizeof *grads);
+    int n = tiny_targets(batch, rows, targets);
+    px_engine_forward(engine, model, batch);
+    px_engine_lm_backward(engine, model, grads, rows, targets, n, 1, true, all_rows, NULL);
+    px_engine_backward(engine, model, grads, NULL, NULL);
+    px_engine_destroy(engine);
+    return px_engine_bytes(model, &plan);
+}
+
+static void recomputed_activations(void **state) {
+    (void)state;
+    static const int lengths[] = {17, 128, 33, 5, 90};
+    static const px_family families[] = {PX_GPT2, PX_LLAMA, PX_MISTRAL, PX_QWEN2, PX_QWEN3, PX_GEMMA, PX_GPT_NEOX, PX_OPT};
+    for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
+        px_model_config config = tiny_family(families[f], PX_HEAD_LM);
+        px_model model;
+        config.layers = 4;
+        tiny_model(&model, &config, 5);
+        px_batch batch = tiny_batch(ids, starts, lengths, 5, config.vocab_size);
+        px_real *kept = px_alloc(model.block * sizeof *kept, "gradients"), *again = px_alloc(model.block * sizeof *again, "gradients");
+        size_t more = gradient(&model, &batch, false, kept), less = gradient(&model, &batch, true, again);
+        assert_memory_equal(kept, again, model.block * sizeof *kept);
+        assert_true(kept[0] != 0);
+        assert_true(less < more - more / 4);
+        px_free(kept);
+        px_free(again);
+        px_model_free(&model);
+    }
+}
+
 static void positions_have_an_end(void **state) {
     (void)state;
     px_model_config config = tiny_gpt2(PX_HEAD_LM, true);
@@ -207,7 +247,7 @@ static void gradients_arrive_in_order(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bytes_are_planned),
+        cmocka_unit_test(bytes_are_planned), cmocka_unit_test(recomputed_activations),
         cmocka_unit_test(positions_have_an_end),
         cmocka_unit_test(rows_do_not_depend_on_the_batch),
         cmocka_unit_test(logits_values_and_logprobs_agree),
