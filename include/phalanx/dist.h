@@ -41,6 +41,10 @@ void px_barrier(void);
  * watchdog's text names the phase, set by the caller: what this rank is doing. */
 void px_deadline_set(double seconds);                /* local */
 void px_phase_set(const char *phase, int64_t iteration); /* local */
+/* From now on every phase of this rank is an event of the files PREFIX-NNNN.json, valid JSON at any moment (Chrome trace; those
+ * of an earlier start stay). Local. */
+px_status px_timeline_open(const char *prefix, const char *role);
+void px_timeline_close(void);
 /* What a phase has taken in this process since px_usage_reset: seconds by the clock and of processor time. Waiting ranks sleep, so the
  * second over the first is the number of cores that it kept busy. Zeros for a phase that was never set. Local. */
 void px_usage_reset(void);

@@ -15,7 +15,8 @@ typedef enum px_view {
     PX_VIEW_SAMPLES,
     PX_VIEW_EVENTS,
     PX_VIEW_RANKS,
-    PX_VIEW_HEALTH
+    PX_VIEW_HEALTH,
+    PX_VIEW_TIMELINE /* px_timeline_print: not of the run file */
 } px_view;
 typedef enum px_form { PX_FORM_TABLE, PX_FORM_CSV, PX_FORM_JSON } px_form;
 px_status px_view_parse(const char *name, px_view *view); /* PX_USAGE lists the valid names */
@@ -29,6 +30,9 @@ typedef struct px_inspect_options {
 } px_inspect_options;
 /* Table form: metrics are summed up (last, mean, least, most), of the samples the last iteration's are shown. */
 px_status px_inspect(const px_inspect_options *options);
+
+/* The phases of all ranks of a stage, as a Chrome trace. */
+px_status px_timeline_print(const char *dir, FILE *out);
 
 typedef struct px_watch_options {
     const char *path;

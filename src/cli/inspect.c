@@ -8,11 +8,12 @@
 /* ---- inspect ----------------------------------------------------------------------------------------------------- */
 
 static const px_usage inspect_usage = {
-    .synopsis = "inspect RUN... [config|metrics|samples|events|ranks|health] [options]",
+    .synopsis = "inspect RUN... [config|metrics|samples|events|ranks|health|timeline] [options]",
     .what = "Looks into runs, living or killed. A run is its directory, a directory of stages or runs, or a run\n"
             "file. Without a view: health.",
     .examples = "  phalanx inspect runs/stories-ppo metrics\n"
                 "  phalanx inspect runs/a runs/b metrics --csv > both.csv\n"
+                "  phalanx inspect runs/stories-ppo timeline > trace.json    (open it in ui.perfetto.dev)\n"
                 "  phalanx inspect runs/stories-ppo/run.h5 --snapshot copy.h5",
     .exits = "0 done, 64 usage, 65 not a run or damaged, 74 input/output",
 };
@@ -67,6 +68,13 @@ px_status px_command_inspect(int argc, char **argv)
     }
     px_view view = PX_VIEW_HEALTH;
     PX_TRY(take_view(&words, &view));
+    if (view == PX_VIEW_TIMELINE) {
+        if (words.count != 1) {
+            return px_fail(PX_USAGE, "inspect: timeline takes one run");
+        }
+        PX_TRY(px_timeline_print(words.word[0], stdout));
+        return px_output_done();
+    }
     if (snapshot != NULL || repair) {
         char path[PX_PATH_MAX];
         if (words.count != 1) {

@@ -64,6 +64,7 @@ void px_role_set(const char *role, bool expendable)
 void px_phase_set(const char *phase, int64_t iteration)
 {
     px_usage_turn(phase);
+    px_timeline_turn(phase, iteration);
     if (board.mine != NULL) {
         snprintf(board.mine->phase, sizeof board.mine->phase, "%s", phase);
         board.mine->iteration = iteration;

@@ -16,4 +16,7 @@ bool px_board_core_died(void);
 /* usage.c: the time since the turn before belongs to the phase named then. */
 void px_usage_turn(const char *phase);
 
+/* timeline.c: a phase begins (NULL: none does), the one before ends. */
+void px_timeline_turn(const char *phase, int64_t iteration);
+
 #endif

@@ -9,19 +9,20 @@
 
 #define SHOWN_SAMPLES 20
 
-static const char *const view_names[] = {"config", "metrics", "samples", "events", "ranks", "health"};
+static const char *const view_names[] = {"config", "metrics", "samples", "events", "ranks", "health", "timeline"};
+enum { VIEWS = sizeof view_names / sizeof *view_names };
 
 px_status px_view_parse(const char *name, px_view *view)
 {
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < VIEWS; i++) {
         if (strcmp(name, view_names[i]) == 0) {
             *view = (px_view)i;
             return PX_OK;
         }
     }
-    const char *near = px_nearest_name(name, view_names, 6);
+    const char *near = px_nearest_name(name, view_names, VIEWS);
     return px_fail(PX_USAGE,
-                   "inspect cannot show '%s'%s%s%s; valid are config, metrics, samples, events, ranks, health", name,
+                   "inspect cannot show '%s'%s%s%s; valid are config, metrics, samples, events, ranks, health, timeline", name,
                    near ? " (did you mean " : "", near ? near : "", near ? "?)" : "");
 }
 
@@ -201,7 +202,7 @@ static px_status print_frames(const px_inspect_options *options, const frame_lis
 
 static px_status inspect_tables(const px_inspect_options *options, const px_run *runs, int count)
 {
-    static const char *const tables[] = {"", "/metrics", "/samples", "/events", "/ranks", ""};
+    static const char *const tables[] = {"", "/metrics", "/samples", "/events", "/ranks", "", ""};
     frame_list list = {0};
     px_status status = PX_OK;
     for (int i = 0; status == PX_OK && i < count; i++) {

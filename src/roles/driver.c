@@ -411,6 +411,18 @@ static px_status stop_unhealthy(px_session *session, int64_t iteration)
     return px_fail(PX_UNHEALTHY, "%s", reason);
 }
 
+static px_status open_timeline(const px_session *session)
+{
+    char name[32], path[PX_PATH_MAX];
+    if (!px_stage_bool(session->stage, "debugging.timeline")) {
+        return PX_OK;
+    }
+    PX_TRY(px_agree(px_dist_rank() == 0 ? px_dir_create(session->dir) : PX_OK));
+    snprintf(name, sizeof name, "timeline-%05d", px_world_rank());
+    PX_TRY(px_path_join(path, sizeof path, session->dir, name));
+    return px_timeline_open(path, px_role_name(&session->placement, px_world_rank()));
+}
+
 static px_status run_stage(px_session *session)
 {
     px_status status = prepare_stage(session);
@@ -464,6 +476,7 @@ px_status px_session_run(px_session *session)
     PX_TRY(px_agree(px_stage_dir(session->run, stage, session->dir, sizeof session->dir)));
     double limit = session->run->time_limit;
     PX_TRY(px_agree(px_monitor_start(session->run->dir, session->dir, limit > 0.0 ? session->run->started + limit : 0.0)));
+    PX_TRY(px_agree(open_timeline(session)));
     px_usage_reset();
     px_log(PX_INFO, "%s%s%s", px_stage_name(stage)[0] != '\0' ? "== stage " : "== ",
            px_stage_name(stage)[0] != '\0' ? px_stage_name(stage) : session->algorithm->name, " ==");
@@ -471,6 +484,7 @@ px_status px_session_run(px_session *session)
     if (status == PX_OK) {
         status = session->placement.split ? px_session_split(session, run_stage) : run_stage(session);
     }
+    px_timeline_close();
     px_monitor_stop();
     px_session_free(session);
     return status;

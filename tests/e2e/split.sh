@@ -141,6 +141,17 @@ same whole three
 "$phalanx" inspect four ranks > ranks.txt 2>&1
 [ "$(grep -c env_runner ranks.txt)" = 2 ] && grep -q 'driver+learner' ranks.txt || fail "the rank map: $(cat ranks.txt)"
 
+step="a time line"; trace
+good runners 2 4 lined --set debugging.timeline=true
+same whole lined
+"$phalanx" inspect lined timeline > trace.json 2> trace.err || fail "$(cat trace.err)"
+for want in "process_name.*rank 0: driver+learner" "process_name.*rank 3: env_runner" '"learn", "ph": "B", "pid": 1,.*"iteration": 4' \
+            '"generate", "ph": "B", "pid": 2,'; do
+    grep -q "$want" trace.json || fail "no $want in the time line: $(head -c 600 trace.json)"
+done
+[ "$(grep -c '"ph": "B"' trace.json)" = "$(grep -c '"ph": "E"' trace.json)" ] || fail "phases that do not end"
+if command -v python3 > /dev/null; then python3 -m json.tool trace.json > /dev/null || fail "no JSON"; fi
+
 step="weights between nodes"; trace
 PHALANX_RANKS_PER_NODE=1 good runners 2 4 nodes
 same whole nodes
