@@ -5,7 +5,10 @@
 #include <string.h>
 
 /* Words seen before and their ids: a direct map that is emptied when one of its stores is full. */
-enum { CACHE_SLOTS = 1 << 15, CACHE_WORD = 96, CACHE_BYTES = 4 << 20, CACHE_IDS = 1 << 20, SHORT_WORD = 40 };
+#ifndef PX_BPE_CACHE_BITS /* a fuzzer loads many small tokenizers */
+#define PX_BPE_CACHE_BITS 15
+#endif
+enum { CACHE_SLOTS = 1 << PX_BPE_CACHE_BITS, CACHE_WORD = 96, CACHE_BYTES = 4 << 20, CACHE_IDS = 1 << 20, SHORT_WORD = 40 };
 struct px_cached_word {
     uint64_t hash;
     uint32_t word, ids; /* where in cache_words and cache_ids */
@@ -349,5 +352,5 @@ px_status px_bpe_encode(px_bpe *bpe, const px_vocab *vocab, const char *word, si
     int64_t before = ids->length;
     PX_TRY(encode_word(bpe, vocab, word, length, bytes, ids));
     int64_t count = ids->length - before;
-    return count > UINT8_MAX ? PX_OK : cache_put(bpe, entry, hash, word, length, ids->data + before, count);
+    return count == 0 || count > UINT8_MAX ? PX_OK : cache_put(bpe, entry, hash, word, length, ids->data + before, count);
 }

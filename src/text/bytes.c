@@ -7,7 +7,9 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#ifndef PX_BYTES_PIECE /* a fuzzer opens many small files */
 #define PX_BYTES_PIECE ((size_t)256 << 10)
+#endif
 
 typedef enum px_packing { PX_PLAIN, PX_GZIP, PX_ZSTD } px_packing;
 

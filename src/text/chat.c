@@ -71,9 +71,23 @@ const char *px_renderer_name(const px_renderer *renderer)
 }
 
 /* ---- text */
+/* Renderers step through characters. */
+static px_status check_utf8(const px_message *messages, int count)
+{
+    for (int i = 0; i < count; i++) {
+        size_t length = strlen(messages[i].content), valid = px_utf8_valid(messages[i].content, length);
+        if (valid < length) {
+            return px_fail(PX_DATA, "byte %zu of message %d (0x%02x) is not UTF-8; texts must be UTF-8", valid + 1, i + 1,
+                           (unsigned char)messages[i].content[valid]);
+        }
+    }
+    return PX_OK;
+}
+
 static px_status write_script(const px_renderer *renderer, const px_tokenizer *t, const px_message *messages, int count,
                               bool generation_prompt, px_script *s)
 {
+    PX_TRY(check_utf8(messages, count));
     s->bos = t->bos >= 0 ? px_tokenizer_token(t, t->bos) : "";
     s->eos = t->eos >= 0 ? px_tokenizer_token(t, t->eos) : "";
     return renderer->render(s, messages, count, generation_prompt);
@@ -140,10 +154,6 @@ static px_status mask_of_stretch(px_tokenizer *t, const px_script *s, stretch at
 
 static px_status encode_script(px_tokenizer *t, const px_script *s, px_ids *ids, px_ids *before, px_ids *mask)
 {
-    size_t valid = px_utf8_valid(s->text.data != NULL ? s->text.data : "", s->text.length);
-    if (valid != s->text.length) {
-        return px_fail(PX_DATA, "byte %zu of a conversation is not UTF-8; texts must be UTF-8", valid);
-    }
     stretch at = {0};
     for (int k = 0; k < s->count; k++) {
         size_t start = k > 0 ? s->segments[k - 1].end : 0, end = s->segments[k].end;

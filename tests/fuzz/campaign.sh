@@ -21,6 +21,6 @@ for target; do
     cmake --build . --target "fuzz_$target" >build.log || { cat build.log; exit 1; }
     mkdir -p "corpus/$target"
     echo "== $target"
-    nice "tests/fuzz_$target" -runs="$runs" -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
+    nice "tests/fuzz_$target" -runs="$runs" -max_len="${PHALANX_FUZZ_LENGTH:-1024}" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
         "corpus/$target" "$root/tests/fuzz/corpus/$target" 2>&1 | tail -20
 done

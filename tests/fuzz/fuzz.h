@@ -4,6 +4,7 @@
 
 #include "phalanx/base.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -25,8 +26,8 @@ static inline const char *fuzz_file(const char *name, const uint8_t *data, size_
 {
     static char path[128];
     snprintf(path, sizeof path, "%s/%s", fuzz_dir(), name);
-    FILE *file = fopen(path, "wb");
-    PX_CHECK(file != NULL && fwrite(data, 1, size, file) == size && fclose(file) == 0);
+    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    PX_CHECK(file >= 0 && write(file, data, size) == (ssize_t)size && close(file) == 0);
     return path;
 }
 
