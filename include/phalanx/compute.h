@@ -34,6 +34,8 @@ const char *px_compute_blas(void);
 /* Why products in bf16 cannot be had here; NULL: they can. They round both operands to bf16 and sum in float32. */
 const char *px_compute_no_bf16(void);
 px_dtype px_compute_precision(bool bf16); /* what is used when bf16 is wanted or not; the log says once where it is not had */
+/* Floating-point operations of linear layers and attention that this process has done, a multiply-add counted as two. */
+double px_compute_flops(void);
 /* Measured once per process: are the products in use row-invariant here, in every precision that can be had? */
 bool px_compute_row_invariant(void);
 px_status px_compute_measure(void); /* does so now, where a failure (of memory) can still be told */

@@ -73,16 +73,26 @@ static void attend_index(const forward_job *job, const px_span *spans, int index
     attend(job, &spans[s], index % job->heads, task, work);
 }
 
+double px_span_keys(const px_span *span, int window) {
+    double first = span->position + 1, last = span->position + span->rows, w = window > 0 ? window : last;
+    if (first >= w) return (double)span->rows * w;
+    double grows = (last < w ? last : w) - first + 1; /* rows that read all keys up to their own */
+    return grows * (2 * first + grows - 1) / 2 + (span->rows - grows) * w;
+}
+
 void px_attention_forward(px_compute *ctx, px_real *out, int ldout, px_real *lse, const px_real *q, int ldq,
                           const px_span *spans, int count, int heads, double scale, int window) {
     forward_job job = {out, lse, q, ldout, ldq, heads, window, scale};
     int tasks = 0;
     size_t cost = 0; /* about: multiply-adds */
+    double keys = 0.0;
     for (int s = 0; s < count; s++) {
         PX_CHECK(spans[s].kv.D <= PX_MAX_HEAD_DIM && heads % spans[s].kv.kv_heads == 0);
         tasks += tasks_of(&spans[s]) * heads;
         cost += (size_t)spans[s].rows * (size_t)(spans[s].position + spans[s].rows) * (size_t)(spans[s].kv.D * heads);
+        keys += px_span_keys(&spans[s], window) * spans[s].kv.D;
     }
+    px_flops_add(4.0 * heads * keys); /* scores and their sum of values */
     int threads = px_threads_for(ctx, cost, 1 << 14);
     size_t mark = px_arena_mark(&ctx->scratch);
     px_real *work = px_arena_push(&ctx->scratch, (size_t)threads * PX_ATTENTION_WORK * sizeof *work);

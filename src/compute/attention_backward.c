@@ -134,6 +134,7 @@ void px_attention_backward(px_compute *ctx, px_real *dq, px_real *dk, px_real *d
     for (int s = 0; s < count; s++) {
         PX_CHECK(spans[s].position == 0 && spans[s].kv.D == D && spans[s].kv.kv_heads == kv_heads);
         if (spans[s].rows > longest) longest = spans[s].rows;
+        px_flops_add(10.0 * heads * D * px_span_keys(&spans[s], window)); /* five products */
     }
     int tasks = count * kv_heads, threads = ctx->threads < tasks ? ctx->threads : tasks;
     size_t mark = px_arena_mark(&ctx->scratch), share = work_elements(longest, D);

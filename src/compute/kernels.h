@@ -90,4 +90,10 @@ extern const px_kernels px_kernels_avx2, px_kernels_avx512;
 extern const px_products px_products_bf16; /* AVX-512 with BF16 */
 #endif
 
+/* Adds to px_compute_flops; from the thread that calls a kernel, not from those it starts. */
+void px_flops_add(double count);
+
+/* Keys that the rows of a span read, summed over rows. window 0: none. */
+double px_span_keys(const px_span *span, int window);
+
 #endif

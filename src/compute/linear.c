@@ -62,6 +62,7 @@ static void product_share(const px_product *job, const px_products *kernels, int
 
 static void product_run(px_compute *ctx, const px_product *job) {
     if (job->rows <= 0 || job->columns <= 0) return;
+    px_flops_add(2.0 * job->rows * job->columns * job->depth);
     const px_products *kernels = px_products_get(ctx->precision);
     size_t mark = px_arena_mark(&ctx->scratch);
     int threads = px_threads_for(ctx, (size_t)job->rows * (size_t)job->columns * (size_t)job->depth, 1 << 15);

@@ -195,7 +195,7 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
 {
     lm *self = trainer->self;
     px_learner *learner = &trainer->learners[0].learner;
-    double start = px_now(), cursor = self->cursor, tokens_before = self->tokens_lifetime;
+    double start = px_now(), work = px_compute_flops(), cursor = self->cursor, tokens_before = self->tokens_lifetime;
     px_trainer_clear(trainer);
     px_phase_set("learn", iteration);
     PX_TRY(next_batch(self));
@@ -215,6 +215,7 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
         tokens += (double)self->tokens[i];
     }
     double seconds = px_now() - start;
+    work = px_compute_flops() - work;
     px_trainer_set(trainer, "loss", nll / (double)self->targets);
     px_trainer_set(trainer, "perplexity", exp(nll / (double)self->targets));
     px_trainer_set(trainer, "grad_norm", step.grad_norm);
@@ -223,6 +224,8 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     px_trainer_set(trainer, "epoch", self->cursor / (double)self->order.length);
     px_trainer_set(trainer, "tokens_per_s", tokens / seconds);
     px_trainer_set(trainer, "timers/learn", seconds);
+    px_sum_f64(&work, 1);
+    px_trainer_set(trainer, "learn_gflop_per_s", 1e-9 * work / seconds);
     return px_trainer_skipped(trainer, iteration, trainer->learners[0].name, step.skipped, self->config.max_skipped_steps);
 }
 
@@ -406,6 +409,7 @@ static const px_metric metrics[] = {
     {"epoch", "1", "passes over the training data so far"},
     {"num_tokens", "token", "training tokens so far, prompts included"},
     {"tokens_per_s", "token/s", "tokens of this step / timers/learn"},
+    {"learn_gflop_per_s", "GFLOP/s", "products and attention of all ranks together / timers/learn"},
     {"timers/learn", "s", "forward, backward, reduction and optimizer step"},
 };
 static const px_metric evaluation_metrics[] = {

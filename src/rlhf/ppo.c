@@ -16,7 +16,7 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     const px_ppo_config *config = &ppo->config;
     px_rollout *rollout = &ppo->rollout;
     px_phase_times times = {0};
-    double started = px_now(), mark = started;
+    double started = px_now(), mark = started, work = px_compute_flops();
     px_trainer_clear(trainer);
     trainer->dirty = false;
 
@@ -25,21 +25,25 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     px_phase_set("generate", iteration);
     PX_TRY(px_rollout_generate(trainer, rollout, iteration, false));
     times.generate = px_now() - mark, mark += times.generate;
+    times.generate_flops = px_compute_flops() - work, work += times.generate_flops;
 
     px_phase_set("logprobs", iteration);
     bool recompute = config->importance_cap > 0.0 || px_ppo_recomputes(config);
     PX_TRY(px_logprobs(trainer, rollout, px_softmax_temperature(config->sampling.temperature), recompute, true));
     times.reference = px_now() - mark, mark += times.reference;
+    times.reference_flops = px_compute_flops() - work;
 
     px_phase_set("score", iteration);
     PX_TRY(px_score(trainer, rollout, &ppo->parts.train, iteration));
     px_reward(ppo, rollout);
     px_advantage(ppo, rollout);
     times.score = px_now() - mark, mark += times.score;
+    work = px_compute_flops();
 
     px_phase_set("learn", iteration);
     PX_TRY(px_ppo_update(trainer, rollout, iteration));
     times.learn = px_now() - mark;
+    times.learn_flops = px_compute_flops() - work;
 
     px_ppo_measure(trainer, rollout, iteration, &times, started);
     trainer->dirty = false;

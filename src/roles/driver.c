@@ -384,6 +384,7 @@ static px_status prepare_stage(px_session *session)
     PX_TRY(px_agree(px_session_prepare(session, from)));
     px_plan_print(session);
     PX_TRY(px_agree(px_plan_check(session, px_memory_available()))); /* all have looked before one allocates */
+    PX_TRY(px_session_roof(session));
     px_alloc_eager(true);
     px_status status = px_agree(px_session_build(session, from));
     px_alloc_eager(false);

@@ -287,17 +287,35 @@ static void print_busy_cores(const px_session *session)
     }
 }
 
+/* What the arithmetic reached, against a large product alone. */
+static void print_speed(const px_session *session)
+{
+    char line[256];
+    int n = 0;
+    for (int c = 0; c < session->column_count; c++) {
+        int timer = px_timer_of(session, c);
+        if (timer >= 0 && timer != c && session->phases[timer] > 0.1 && session->phases[c] > 0.0) {
+            double rate = session->phases[c] / session->phases[timer];
+            n += snprintf(line + n, sizeof line - (size_t)n, "%s%s %.0f (%.0f %%)", n > 0 ? ", " : "",
+                          session->columns[timer].name + strlen("timers/"), rate, 100.0 * rate / session->roof);
+        }
+    }
+    if (n > 0 && session->roof > 0.0) {
+        px_log(PX_INFO, "GFLOP/s: %s of %.0f for a product of 512 x 1536 x 768", line, session->roof);
+    }
+}
+
 void px_phases_print(const px_session *session)
 {
     char line[512];
     double all = 0.0, last = px_now() - session->mark; /* the final evaluation, checkpoint and results have no row */
     int n = 0;
     for (int c = 0; c < session->column_count; c++) {
-        all += session->phases[c];
+        all += px_timer_of(session, c) == c ? session->phases[c] : 0.0;
     }
     all += last;
     for (int c = 0; c < session->column_count && n < (int)sizeof line - 64; c++) {
-        if (session->phases[c] > 0.0005 * all) {
+        if (px_timer_of(session, c) == c && session->phases[c] > 0.0005 * all) {
             n += snprintf(line + n, sizeof line - (size_t)n, "%s %.1f %%, ", session->columns[c].name + strlen("timers/"),
                           100.0 * session->phases[c] / all);
         }
@@ -305,6 +323,7 @@ void px_phases_print(const px_session *session)
     snprintf(line + n, sizeof line - (size_t)n, "last evaluation and results %.1f %%", 100.0 * last / all);
     px_log(PX_INFO, "wall time: %s", line);
     print_busy_cores(session);
+    print_speed(session);
 }
 
 /* A batch log gets about a hundred lines a stage, a terminal the newest line in place as well. */

@@ -101,7 +101,8 @@ typedef struct px_session {
     double stage_seconds;       /* in earlier segments too */
     double mark;                /* px_now() when the newest row of metrics was written */
     double writing, evaluating, saving; /* seconds since then */
-    double *phases;             /* [column_count] sums of the timers/ columns in this segment */
+    double *phases;             /* [column_count] in this segment: seconds of timers/, 1e9 operations of _gflop_per_s */
+    double roof;                /* GFLOP/s of a large product, all ranks at once */
     int64_t start;              /* iteration that this segment continues from */
     int64_t saved;              /* iteration of the newest checkpoint, -1: none */
     int64_t evaluated;          /* iteration of the last evaluation in the run file, -1: none */
@@ -167,6 +168,10 @@ void px_plan_fill(px_session *session);
 /* PX_CONFIG when the ranks of this node want more than the `have` bytes it has. Local; no rank may have begun to allocate. */
 px_status px_plan_check(const px_session *session, size_t have);
 void px_progress_line(const px_session *session, int64_t iteration);
+/* The timers/ column that tells the seconds of a timers/ or _gflop_per_s column; -1: it is neither. */
+int px_timer_of(const px_session *session, int column);
+/* roof.c: measures it on all ranks at once; the status is the same on all. */
+px_status px_session_roof(px_session *session);
 void px_phases_print(const px_session *session); /* share of wall time and busy cores per phase; collective */
 px_status px_table_print(px_run *run);
 

@@ -145,11 +145,28 @@ static void attention(void **state) {
     near(out, own, 4);
 }
 
+/* A span of 3 rows from position 2 reads 3 + 4 + 5 keys, with a window of 4 3 + 4 + 4. */
+static void work_is_counted(void **state) {
+    (void)state;
+    px_real x[6] = {0}, w[12] = {0}, y[8] = {0}, q[6] = {0}, out[6], k[128] = {0}, v[128] = {0};
+    px_weight weight = {.raw = w, .out = 4, .in = 3};
+    double before = px_compute_flops();
+    px_linear_forward(&ctx, y, 4, x, 3, &weight, NULL, 2);
+    assert_true(px_compute_flops() - before == 2.0 * 2 * 4 * 3);
+    px_span span = {.row = 0, .rows = 3, .position = 2, .kv = {.k = k, .v = v, .kv_heads = 1, .D = 2, .capacity = 64}};
+    int windows[] = {0, 4, 1}, keys[] = {12, 11, 3};
+    for (int i = 0; i < 3; i++) {
+        before = px_compute_flops();
+        px_attention_forward(&ctx, out, 2, NULL, q, 2, &span, 1, 1, 1.0, windows[i]);
+        assert_true(px_compute_flops() - before == 4.0 * 2 * keys[i]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(activations), cmocka_unit_test(activations_everywhere), cmocka_unit_test(norms),
         cmocka_unit_test(rope),        cmocka_unit_test(softmax),                cmocka_unit_test(softmax_of_long_rows),
-        cmocka_unit_test(attention),
+        cmocka_unit_test(attention), cmocka_unit_test(work_is_counted),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
