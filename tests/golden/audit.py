@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Recomputes one iteration of a PPO run with PyTorch and transformers, in float64, from what the run left on disk.
+"""Recomputes iterations of a run of any algorithm with PyTorch and transformers, in float64, from what it left on disk.
 
     audit.py STAGE_DIR... [--iteration N]
 
@@ -14,8 +14,10 @@ rounding of its inputs and of itself: 1e-6 of the largest (seen: 5e-8). Within a
 drift apart by rounding: losses and norms of later minibatches get 2e-5 of the largest, or of 0.1 where they vanish as
 at a ratio of 1 (seen: 5e-6), moments 1e-4 of their tensor's change (seen: 3e-6). Weights get 1e-3 of their tensor's
 change, because a step of 1e-3 moves a weight near 1 by some ten thousand roundings only (seen: 2e-4), and because
-Adam divides by sqrt(v) where gradients vanish; no wrong formula comes so close. A token whose ratio stands within
-rounding of the clip range could fall on the other side here; with the seeds of audit.sh none does.
+Adam divides by sqrt(v) where gradients vanish; no wrong formula comes so close. Where the gradient is 0 in exact
+arithmetic they get the learning rate, absolutely, for every step. A token whose ratio stands within
+rounding of the clip range could fall on the other side here; with the seeds of audit.sh none does. Of pretrain, sft and
+reward runs the rows of each step are found again from data files, tokenizer and seed (rows.py).
 """
 import argparse
 import json
@@ -28,6 +30,8 @@ import torch
 from safetensors.torch import load_file
 
 import recompute
+import rows
+import supervised
 from recompute import Config, Iteration, Learner
 
 LOGPROB, STORED, STEP, MOMENTS, WEIGHTS = 1e-5, 1e-6, 2e-5, 1e-4, 1e-3
@@ -86,7 +90,8 @@ def audit_models(report, c, it, policy, critic, stage_dir, start):
                 scores = recompute.last_scores(recompute.load_scorer(directory), it.sequences)
                 report.compare(f"reward_{reward['name']}", column, scores.numpy() - mean, LOGPROB)
             elif reward["kind"] == "length":
-                report.compare("reward_" + reward["name"], column, recompute.length_reward(it, reward["target"]), STORED)
+                report.compare(f"reward_{reward['name']}", column, recompute.length_reward(it, reward["target"]),
+                               STORED)
     return last.numpy()
 
 
@@ -101,6 +106,24 @@ def audit_samples(report, c, it, stops):
         wrong += it.samples["group"][mate] != it.samples["group"][i] or list(it.prompts[mate]) != list(it.prompts[i])
     wrong += (it.tokens["position"] != np.concatenate([np.arange(len(x)) for x in it.completions])).sum()
     report.note("stops, groups, positions", wrong, 0, "count of samples that contradict themselves")
+
+
+def audit_text(report, c, it, directory):
+    """Prompts as the library cuts them from the file, and the decoded texts, which the file may cut."""
+    tokenizer = rows.Tokenizer(directory, None)
+    if tokenizer.library is None:
+        return
+    with open(c("environment.prompts"), encoding="utf-8") as f:
+        records = [json.loads(line) for line in f]
+    wrong = 0
+    for i, number in enumerate(it.samples["prompt_id"]):
+        if "prompt" in records[number]:
+            wrong += tokenizer.start(records[number]["prompt"]) != list(it.prompts[i])
+        for column, ids in (("prompt", it.prompts[i]), ("completion", it.completions[i])):
+            text = it.samples[column][i].decode()
+            whole = tokenizer.library.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            wrong += not whole.startswith(text) or (text != whole and len(text) < 100)
+    report.note("prompts, decoded text", wrong, 0, "count of those that the library makes otherwise")
 
 
 def audit_rewards(report, c, it, kl_coeff):
@@ -135,9 +158,11 @@ def audit_order(report, c, it):
 
 def audit_learner(report, learner, before, after):
     """Weights and moments against the next checkpoint, each difference as a part of its tensor's change."""
+    largest = max(p.grad.abs().max() for p in learner.named.values())
     old, new = (load_file(os.path.join(d, learner.name, "model.safetensors")) for d in (before, after))
     with h5py.File(os.path.join(before, "state.h5"), "r") as was, \
             h5py.File(os.path.join(after, "state.h5"), "r") as now:
+        first_step = int(was.attrs[f"{learner.name}_optimizer_steps"])
         report.note(f"{learner.name}: steps", abs(int(now.attrs[f"{learner.name}_optimizer_steps"]) - learner.steps), 0)
         for tensor, p in learner.named.items():
             state = learner.optimizer.state[p]
@@ -146,9 +171,16 @@ def audit_learner(report, learner, before, after):
                         state["exp_avg"].numpy()),
                        ("second moments", learner.moment(was, "v", tensor), learner.moment(now, "v", tensor),
                         state["exp_avg_sq"].numpy())]
+            # A bias that all keys share moves all scores of a row alike: the run's gradient is the rounding of 0
+            # there, of which Adam makes steps all the same.
+            none = (p.grad.abs() <= 1e-12 * largest).numpy()
+            away = np.abs(p.detach().numpy() - new[tensor].numpy())[none]
+            report.note(f"{learner.name}: weights without gradient", away.max(initial=0.0),
+                        learner.base_lr * (learner.steps - first_step), tensor)
             for what, a, b, want in triples:
-                change = np.linalg.norm(want - a.astype(np.float64))
-                difference = np.linalg.norm(want - b.astype(np.float64))
+                kept = ~none if what == "weights" else slice(None)
+                change = np.linalg.norm((want - a.astype(np.float64))[kept])
+                difference = np.linalg.norm((want - b.astype(np.float64))[kept])
                 tolerance = WEIGHTS if what == "weights" else MOMENTS
                 report.note(f"{learner.name}: {what}", difference / max(change, 1e-12), tolerance, tensor)
 
@@ -173,9 +205,11 @@ def audit_metrics(report, c, it, sums, path, number, kl_coeff):
     used = np.concatenate([np.full(p.stop - p.start, it.valid[i]) for i, p in enumerate(it.slices)])
     returns, value, advantage = (it.tokens[k][used] for k in ("returns", "value", "advantage"))
     lengths = np.array([len(x) for x in it.completions])
-    shaped = kl_coeff * recompute.penalty(c("training.kl.estimator"), d).sum() / n if c("training.kl.where") == "reward" else 0.0
+    in_reward = c("training.kl.where") == "reward"
+    shaped = kl_coeff * recompute.penalty(c("training.kl.estimator"), d).sum() / n if in_reward else 0.0
     want = {"objective/kl": d.sum() / n, "objective/kl_per_token": d.mean(),
-            "objective/kl_k3": recompute.penalty("k3", d).sum() / n, "objective/entropy": -it.tokens["old_logprob"].sum() / n,
+            "objective/kl_k3": recompute.penalty("k3", d).sum() / n,
+            "objective/entropy": -it.tokens["old_logprob"].sum() / n,
             "objective/non_score_reward": -shaped, "objective/scores": score.mean(),
             "objective/scores_std": score.std(), "objective/rlhf_reward": score.mean() - shaped,
             "val/var_explained": 1 - np.var(returns - value) / (np.var(returns) + 1e-5),
@@ -208,9 +242,7 @@ def next_coefficient(c, it, kl_coeff):
     return kl_coeff * (1 + np.clip(kl / target - 1, -0.2, 0.2) * it.count / c("training.kl.horizon"))
 
 
-def audit(stage_dir, number):
-    report, c = Report(), Config(os.path.join(stage_dir, "run.h5"))
-    start, before, after = (os.path.join(stage_dir, f"checkpoint_{n:06d}") for n in (0, number - 1, number))
+def audit_ppo(report, c, stage_dir, number, start, before, after):
     per_file = c("reporting.samples.iterations_per_file")
     it = Iteration(os.path.join(stage_dir, f"samples-{(number - 1) // per_file * per_file + 1:06d}.h5"), number)
     policy = recompute.load_policy(os.path.join(before, "policy"))
@@ -222,6 +254,7 @@ def audit(stage_dir, number):
         next_kl_coeff = float(f.attrs["kl_coeff"])
 
     audit_samples(report, c, it, eos if isinstance(eos, list) else [eos])
+    audit_text(report, c, it, c("rl_module.tokenizer") or os.path.join(before, "policy"))
     last = audit_models(report, c, it, policy, critic, stage_dir, start)
     audit_rewards(report, c, it, kl_coeff)
     audit_advantages(report, c, it, last)
@@ -233,13 +266,23 @@ def audit(stage_dir, number):
         audit_learner(report, learner, before, after)
     report.compare("next kl_coeff", next_kl_coeff, next_coefficient(c, it, kl_coeff), STORED)
     audit_metrics(report, c, it, sums, os.path.join(stage_dir, "run.h5"), number, kl_coeff)
-    print(f"{stage_dir}, iteration {number}: {it.count} samples, {len(it.order)} updates; differences from the files")
+    return f"{it.count} samples, {len(it.order)} updates"
+
+
+def audit(stage_dir, number):
+    report, c = Report(), Config(os.path.join(stage_dir, "run.h5"))
+    start, before, after = (os.path.join(stage_dir, f"checkpoint_{n:06d}") for n in (0, number - 1, number))
+    if c("algorithm") == "ppo":
+        what = audit_ppo(report, c, stage_dir, number, start, before, after)
+    else:
+        what = supervised.audit(report, c, stage_dir, number, before, after, audit_learner)
+    print(f"{stage_dir}, iteration {number} ({c('algorithm')}): {what}; differences from the files")
     return report.print()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("stage_dirs", nargs="+", metavar="STAGE_DIR", help="stage directory of a PPO run")
+    parser.add_argument("stage_dirs", nargs="+", metavar="STAGE_DIR", help="directory of a stage: it has run.h5")
     parser.add_argument("--iteration", type=int, action="append", help="default: every one that has both checkpoints")
     args, wrong = parser.parse_args(), False
     for stage_dir in args.stage_dirs:

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs small PPO stages on two ranks and has audit.py recompute all their numbers with PyTorch. $1: the program.
+# Runs small stages of every algorithm on two ranks, on rows of ids and on text, with models of GPT-2 and of Llama type,
+# and has audit.py recompute all their numbers with PyTorch. $1: the program.
 set -u
 program=${1:?usage: audit.sh PROGRAM}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -21,17 +22,31 @@ trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
 
 # Models with wide weights, so that distributions are far from flat, and with a stop token; rows of token ids.
-"$python" - >make.log 2>&1 <<'MAKE' || { cat make.log; exit 1; }
-import json, random
+"$python" - "$here/../../README.md" >make.log 2>&1 <<'MAKE' || { cat make.log; exit 1; }
+import json, random, sys
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 torch.manual_seed(1)
 random.seed(2)
 common = dict(vocab_size=48, bos_token_id=0, eos_token_id=1, initializer_range=0.3)
+text = common | {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0}
 GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=32, **common)).save_pretrained("gpt2")
 LlamaForCausalLM(LlamaConfig(hidden_size=16, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
                              num_key_value_heads=2, max_position_embeddings=32, tie_word_embeddings=False,
                              **common)).save_pretrained("llama")
+for name, model in {"gpt2": GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=64, **text)),
+                    "llama": LlamaForCausalLM(LlamaConfig(hidden_size=16, intermediate_size=40, num_hidden_layers=2,
+                                                          num_attention_heads=4, num_key_value_heads=2,
+                                                          max_position_embeddings=64, **text))}.items():
+    model.save_pretrained("text-" + name)
+sentences = [line.strip() for line in open(sys.argv[1]) if 20 < len(line.strip()) < 120]
+sentence = lambda: random.choice(sentences)
+with open("texts.jsonl", "w") as f, open("demos.jsonl", "w") as g, open("answers.jsonl", "w") as h:
+    for _ in range(15):
+        cut = lambda: " " + sentence()[:random.randint(4, 20)]
+        f.write(json.dumps({"text": sentence()}) + "\n")
+        g.write(json.dumps({"prompt": sentence()[:12], "completion": cut()}) + "\n")
+        h.write(json.dumps({"prompt": sentence()[:12], "chosen": cut(), "rejected": cut(), "margin": 0.25}) + "\n")
 ids = lambda low, high: [random.randrange(2, 48) for _ in range(random.randint(low, high))]
 with open("prompts.jsonl", "w") as f:
     for _ in range(11):
@@ -101,12 +116,52 @@ stages:
     stop: {iterations: 2}
 YAML
 
+"$program" tokenizer train --data "$here/../../README.md" --vocab-size 300 --out tokenizer >make.log 2>&1 ||
+    { cat make.log; exit 1; }
+cp tokenizer/* text-gpt2 && cp tokenizer/* text-llama
+
+cat >text.yaml <<'YAML'
+defaults:
+  run: {name: text, seed: 8, dir: "text-${TEXT_KIND}-run"}
+  data: {max_tokens: 40}
+  checkpointing: {interval: 1, initial: true, keep: null}
+stages:
+  pretrain:                         # texts are cut into pieces; the second file every other epoch
+    algorithm: pretrain
+    rl_module: {policy: {path: "text-${TEXT_KIND}"}}
+    data: {train: [{file: texts.jsonl}, {file: demos-texts.jsonl, weight: 0.5}], max_tokens: 16}
+    training: {batch_tokens: 150, lr: 1.0e-2, lr_schedule: cosine, warmup_steps: 1, optimizer: {weight_decay: 0.1}}
+    stop: {steps: 7}
+  sft:
+    algorithm: sft
+    rl_module: {policy: {stage: pretrain}}
+    data: {train: demos.jsonl}
+    training: {batch_size: 4, lr: 1.0e-2, grad_clip: 0.5}
+    stop: {epochs: 1.2}
+  reward:
+    algorithm: reward
+    rl_module: {reward: {stage: sft}}
+    data: {train: answers.jsonl}
+    training: {batch_size: 5, lr: 1.0e-2, center_rewards_coefficient: 0.01}
+    stop: {epochs: 1}
+  ppo:
+    algorithm: ppo
+    rl_module: {policy: {stage: sft}, reference: {same_as: policy}, reward: {stage: reward}, critic: {same_as: reward}}
+    environment: {prompts: demos.jsonl, max_prompt_tokens: 14, max_completion_tokens: 12, rewards: [{kind: model}]}
+    training: {prompts_per_iteration: 6, num_epochs: 2, minibatch_size: 4, lr: 1.0e-3, critic_lr: 1.0e-3}
+    stop: {iterations: 2}
+YAML
+sed 's/"completion".*/"x": 0}/; s/"prompt"/"text"/; s/, "x": 0//' demos.jsonl >demos-texts.jsonl
+
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
        OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 launch="mpirun -n 2"
 command -v mpirun >/dev/null || launch=
-if ! $launch "$program" train audit.yaml >train.log 2>&1; then
-    tail -n 20 train.log
-    exit 1
-fi
-"$python" "$here/audit.py" runs/gpt2 runs/llama runs/masked runs/new
+train() {
+    $launch "$program" train "$@" >train.log 2>&1 || { tail -n 20 train.log; exit 1; }
+}
+train audit.yaml
+for kind in gpt2 llama; do
+    TEXT_KIND=$kind train text.yaml
+done
+"$python" "$here/audit.py" runs/{reward,gpt2,llama,masked,new} text-{gpt2,llama}-run/{pretrain,sft,reward,ppo}
