@@ -113,7 +113,9 @@ static px_status best(const char *stage, char *out, size_t size)
     px_status status = px_file_read(path, &name);
     if (status == PX_OK) {
         name.data[strcspn(name.data, "\r\n")] = '\0';
-        status = px_path_join(out, size, stage, name.data);
+        bool plain = name.data[0] != '\0' && name.data[0] != '.' && strchr(name.data, '/') == NULL;
+        status = plain ? px_path_join(out, size, stage, name.data)
+                       : px_fail(PX_DATA, "%s: names '%.64s'; valid is a checkpoint beside it", path, name.data);
     }
     px_buf_free(&name);
     return status == PX_OK ? verified(out) : status;

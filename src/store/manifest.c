@@ -157,6 +157,20 @@ static bool name_is_inside(const char *name)
     return true;
 }
 
+/* A directory on the way that is a link may lead anywhere. */
+static px_status check_way(const char *dir, const char *name)
+{
+    char path[PX_PATH_MAX], part[PX_PATH_MAX];
+    struct stat info;
+    for (const char *slash = strchr(name, '/'); slash; slash = strchr(slash + 1, '/')) {
+        if (snprintf(part, sizeof part, "%.*s", (int)(slash - name), name) >= (int)sizeof part) break;
+        PX_TRY(px_path_join(path, sizeof path, dir, part));
+        if (lstat(path, &info) != 0) return px_fail(PX_DATA, "%s: is missing or cannot be read: %s", path, strerror(errno));
+        if (!S_ISDIR(info.st_mode)) return px_fail(PX_DATA, "%s: is no directory of the checkpoint's own", path);
+    }
+    return PX_OK;
+}
+
 static px_status check_file(const char *dir, const char *name, json_t *entry)
 {
     char path[PX_PATH_MAX], text[17];
@@ -166,6 +180,7 @@ static px_status check_file(const char *dir, const char *name, json_t *entry)
     if (!name_is_inside(name) || !json_is_integer(bytes) || !said) {
         return px_fail(PX_DATA, "%s: " NAME " has an impossible entry '%s'", dir, name);
     }
+    PX_TRY(check_way(dir, name));
     PX_TRY(px_path_join(path, sizeof path, dir, name));
     if (lstat(path, &info) != 0) return px_fail(PX_DATA, "%s: is missing or cannot be read: %s", path, strerror(errno));
     if (!S_ISREG(info.st_mode) || info.st_size != json_integer_value(bytes)) {

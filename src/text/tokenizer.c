@@ -6,6 +6,8 @@
 #include <string.h>
 
 /* ---- files */
+#define MOST_BYTES ((size_t)256 << 20) /* Gemma's has 33 MiB; a few compressed bytes can be any number of them */
+
 static px_status read_whole(const char *path, px_buf *text)
 {
     px_bytes *bytes;
@@ -14,7 +16,9 @@ static px_status read_whole(const char *path, px_buf *text)
     const char *data;
     size_t length;
     while ((status = px_bytes_next(bytes, &data, &length)) == PX_OK && length > 0) {
-        status = px_buf_add(text, data, length);
+        status = text->length + length <= MOST_BYTES
+                     ? px_buf_add(text, data, length)
+                     : px_fail(PX_DATA, "%s: more than %zu MiB; valid is less", path, MOST_BYTES >> 20);
         if (status != PX_OK) {
             break;
         }

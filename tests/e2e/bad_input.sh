@@ -100,7 +100,32 @@ fresh; tokenizer '{"a":2000000000}'; model bad/tokenizer.json
 fresh; echo '{"model":{"type":"Magic"}}' > bad/tokenizer.json; model bad/tokenizer.json
 train 65 "no-such-dir" sft.yaml --set rl_module.policy.new=null --set rl_module.policy.path=no-such-dir
 
+# ---- from elsewhere: nothing is read outside, and no more is allocated than could be needed ----
+ulimit -Sv 3000000
+fresh; sed -i 's/"hidden_size": 8/"hidden_size": 131072/; s/"vocab_size": 16/"vocab_size": 16777216/
+    s/"num_hidden_layers": 1/"num_hidden_layers": 1024/' bad/config.json
+train 78 "out of memory: the plan wants" sft.yaml --set rl_module.policy.new=null --set rl_module.policy.path=bad
+fresh; sed -i 's/"num_hidden_layers": 1/"num_hidden_layers": 1000000000/' bad/config.json; model num_hidden_layers
+fresh; sed -i 's/"intermediate_size": 16/"intermediate_size": 1000000000/' bad/config.json; model intermediate_size
+fresh; sed -i 's/"max_position_embeddings": 32/"max_position_embeddings": 4000000000/' bad/config.json
+model max_position_embeddings
+ulimit -Sv 1000000
+weights '{"model.embed_tokens.weight":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}' 64
+model model.embed_tokens.weight
+fresh; tokenizer '{"a":4194303}'; model "vocabulary 16"
+head -c 600000000 /dev/zero | gzip -1 > bad/tokenizer.json.gz
+ends 65 "tokenizer.json.gz: more than 256 MiB" "$phalanx" tokens --tokenizer bad/tokenizer.json.gz
+ulimit -Sv "$(ulimit -Hv)"
+fresh; echo '{"metadata":{},"weight_map":{"model.embed_tokens.weight":"../base/model.safetensors"}}' \
+    > bad/model.safetensors.index.json
+rm bad/model.safetensors; model "valid is a file of the same directory"
+rm -rf bad; mkdir -p bad/policy; echo ../base > bad/best; cp sft.yaml bad/config.yaml; : > bad/run.h5
+ends 65 "bad/best: names '../base'; valid is a checkpoint beside it" "$phalanx" export bad --iteration best --out exported
+[ ! -e exported ] || fail "an export from outside"
+
 # ---- data ----
+head -c 600000000 /dev/zero | gzip -1 > bad.jsonl.gz
+(ulimit -Sv 1000000; train 65 "bad.jsonl.gz:1: one record of more than 64 MiB" sft.yaml --set data.train=bad.jsonl.gz; exit $failed) || failed=1
 # rows TEXT LINE...: eight good rows and these
 rows() { { cat rows.jsonl; printf '%b\n' "${@:2}"; } > bad.jsonl; train 65 "$1" sft.yaml --set data.train=bad.jsonl; }
 rows "bad.jsonl:9" '{"prompt_ids":[1,2],"completion_ids":[1'
@@ -169,7 +194,7 @@ if [ $# -lt 2 ] && command -v mpirun > /dev/null; then
     program 65 "answered none" 'sleep 100'
     cp good-score score
     # from the start on, up to the buffers that are only taken once there is a model
-    for n in 1 4 30 60 85 90 95; do
+    for n in 1 30 85 110 130 150; do
         export PHALANX_FAULT=memory:$n:1
         train 78 "out of memory: " sft.yaml
     done

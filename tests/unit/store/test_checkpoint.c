@@ -280,6 +280,23 @@ static void test_torn(void **state)
     assert_int_equal(latest(NULL), -1);
 }
 
+/* A directory of the checkpoint that is a link to one outside is refused, though all in it is as the manifest says. */
+static void test_directory_outside(void **state)
+{
+    (void)state;
+    char path[PX_PATH_MAX], outside[PX_PATH_MAX];
+    int64_t iteration;
+    assert_ok(save(dir, "checkpoint_000001", 1));
+    snprintf(path, sizeof path, "%s/checkpoint_000001/policy", dir);
+    snprintf(outside, sizeof outside, "%s/elsewhere", dir);
+    assert_int_equal(rename(path, outside), 0);
+    assert_int_equal(symlink("../elsewhere", path), 0);
+    snprintf(path, sizeof path, "%s/checkpoint_000001", dir);
+    assert_int_equal(px_checkpoint_verify(path, &iteration), PX_DATA);
+    assert_non_null(strstr(px_error_text(), "is no directory of the checkpoint's own"));
+    px_error_clear();
+}
+
 /* ---- who may publish ----------------------------------------------------------------------------------------------- */
 
 /* A start of the run: a row of /segments, which continues from `start`. */
@@ -478,6 +495,6 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_hash), TEST(test_mismatch),
                                        TEST(test_damage),     TEST(test_torn), TEST(test_foreign_manifest),
                                        TEST(test_faults),     TEST(test_kill), TEST(test_late),
-                                       TEST(test_lost_lock),  TEST(test_prune)};
+                                       TEST(test_lost_lock),  TEST(test_prune), TEST(test_directory_outside)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
