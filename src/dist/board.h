@@ -16,6 +16,10 @@ bool px_board_core_died(void);
 /* usage.c: the time since the turn before belongs to the phase named then. */
 void px_usage_turn(const char *phase);
 
+/* watchdog.c: between begin and end this process may wait in MPI for so many seconds (0: for ever), then it leaves. */
+void px_watchdog_begin(const char *what, double seconds);
+void px_watchdog_end(void);
+
 /* timeline.c: a phase begins (NULL: none does), the one before ends. */
 void px_timeline_turn(const char *phase, int64_t iteration);
 

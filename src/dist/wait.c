@@ -21,6 +21,11 @@ void px_deadline_set(double seconds)
     deadline = seconds;
 }
 
+double px_deadline(void)
+{
+    return deadline;
+}
+
 void px_poll_set(void (*run)(void *arg), void *arg)
 {
     hook.run = run;

@@ -66,12 +66,9 @@ static px_status number_nodes(void)
     return PX_OK;
 }
 
-px_status px_dist_start(int *argc, char ***argv)
+/* Every call waits for all ranks of the job. */
+static px_status start_mpi(int *argc, char ***argv)
 {
-    gethostname(world.host, sizeof world.host - 1);
-    if (!launcher_seen()) {
-        return PX_OK;
-    }
     int provided;
     if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
         return px_fail(PX_IO, "MPI does not start");
@@ -84,7 +81,19 @@ px_status px_dist_start(int *argc, char ***argv)
     px_group_all();
     px_log_identity(world.rank, world.size);
     px_bug_hook_set(abort_job);
-    PX_TRY(number_nodes());
+    return number_nodes();
+}
+
+px_status px_dist_start(int *argc, char ***argv)
+{
+    gethostname(world.host, sizeof world.host - 1);
+    if (!launcher_seen()) {
+        return PX_OK;
+    }
+    px_watchdog_begin("starting", px_deadline());
+    px_status status = start_mpi(argc, argv);
+    px_watchdog_end();
+    PX_TRY(status);
     return px_agree(px_board_open());
 }
 
@@ -117,7 +126,9 @@ int px_dist_finish(px_status status)
             sleep(10);
             _exit((int)status);
         }
+        px_watchdog_begin("ending", px_deadline());
         MPI_Finalize();
+        px_watchdog_end();
         world.launched = false;
     }
     return (int)status;
@@ -157,7 +168,9 @@ px_status px_group_enter(const int *ranks, int count, int tag)
     drop_group();
     MPI_Comm_group(MPI_COMM_WORLD, &all);
     MPI_Group_incl(all, count, ranks, &some);
+    px_watchdog_begin("making a group of ranks", px_deadline());
     int code = MPI_Comm_create_group(MPI_COMM_WORLD, some, tag, &world.group);
+    px_watchdog_end();
     MPI_Group_free(&some);
     MPI_Group_free(&all);
     if (code != MPI_SUCCESS || world.group == MPI_COMM_NULL) {

@@ -10,6 +10,7 @@ MPI_Comm px_group_comm(void);
 /* The ranks of this node. */
 MPI_Comm px_node_comm(void);
 
+double px_deadline(void); /* seconds; 0: none */
 /* Completes all requests, sleeping between polls; past the deadline it prints a post-mortem and ends the job. */
 void px_wait_all(MPI_Request *requests, int count);
 

@@ -28,6 +28,8 @@ typedef struct runner {
     int32_t *owner;       /* [sampler samples] request of a completion */
     px_buf batch;
     double told;          /* px_now() of the last message to the driver */
+    char *into;           /* weights that arrive piece by piece; NULL: none do */
+    int64_t into_seq_no;
     bool ended, failed;
     int32_t regroup_count;
     int *regroup;         /* ranks that go on; [ranks of the job] */
@@ -81,19 +83,17 @@ static void take_piece(runner *r, const px_envelope *head, const void *bytes, si
 {
     px_weights *weights = &r->session->weights;
     size_t at = (size_t)head->first * PX_PIECE;
-    static char *into;
-    static int64_t seq_no = -1;
     if (head->first == 0) {
-        into = px_weights_begin(weights, head->seq_no);
-        seq_no = head->seq_no;
+        r->into = px_weights_begin(weights, head->seq_no);
+        r->into_seq_no = head->seq_no;
     }
-    if (into == NULL || head->seq_no != seq_no || at > weights->block || length > weights->block - at) {
+    if (r->into == NULL || head->seq_no != r->into_seq_no || at > weights->block || length > weights->block - at) {
         return;
     }
-    memcpy(into + at, bytes, length);
+    memcpy(r->into + at, bytes, length);
     if (head->first == head->count - 1) {
         px_weights_seal(weights, head->seq_no);
-        into = NULL;
+        r->into = NULL;
     }
 }
 

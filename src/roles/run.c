@@ -17,6 +17,7 @@ px_status px_run_prepare(px_run **out, const px_run_options *options)
     run->started = px_now();
     px_config_source source = {options->config_path, options->sets, options->set_count};
     PX_TRY(px_config_load(&run->config, &source));
+    px_deadline_set(px_stage_float(px_config_stage(run->config, 0), "fault_tolerance.wait_timeout_s")); /* MPI starts soon */
     int count = px_config_stage_count(run->config);
     if (count > PX_MAX_STAGES) {
         return px_fail(PX_CONFIG, "%s: %d stages; valid is at most %d", options->config_path, count, PX_MAX_STAGES);
