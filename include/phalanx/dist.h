@@ -29,6 +29,10 @@ void px_group_all(void);   /* local: all ranks of the job again */
 void px_group_leave(void); /* local: none; collectives of this rank are of it alone */
 /* ranks[count] of the job, ascending, this rank among them. Collective over those ranks alone, which pass the same tag. */
 px_status px_group_enter(const int *ranks, int count, int tag);
+/* Makes two teams of the group: ranks [0, first) and the rest; first 0: none are made. Collective over the group. */
+px_status px_team_make(int first);
+/* Local: collectives span this rank's team alone, or the whole group again. Without teams it is the group all the time. */
+void px_team(bool alone);
 /* Local: a rank of the job was given up. The job then ends without waiting for it. */
 void px_rank_lost(void);
 

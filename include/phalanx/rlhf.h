@@ -45,6 +45,7 @@ typedef struct px_learner_config {
     int64_t batch_sequences;
     int threads;
     px_dtype precision;   /* of the matrix products */
+    bool frozen;          /* weights and a forward alone: learnt by other ranks */
     bool recompute;       /* activations inside a block are computed again in backward: memory for time, the same bits */
 } px_learner_config;
 /* Most tokens and sequences in one forward of a learner: what its engine and batches are planned for. Local. */
@@ -352,6 +353,10 @@ typedef struct px_ppo_parts { /* everything a PPO trainer is put together from; 
     int evaluation_samples;             /* of each prompt */
     double evaluation_temperature;      /* 0: greedy */
     const px_collect *collect;          /* borrowed; NULL: every rank samples its share */
+    int scorers;                        /* the last so many ranks of the group score and do not learn (they are a team then, see
+                                           px_team_make, and so are the others); 0: every rank does both */
+    bool learns, scores;                /* this rank: has policy and critic to learn; has reference and reward model (and
+                                           the critic's weights) */
 } px_ppo_parts;
 px_status px_ppo_create(px_trainer *trainer, const px_ppo_config *config, px_ppo_parts *parts);
 typedef struct px_update_row { /* one optimizer step of policy and critic, for /updates */

@@ -58,13 +58,18 @@ const char *px_run_directory(const px_run *run);
 const px_config *px_run_config(const px_run *run);
 
 /* ---- placement: which rank of a job does what ---------------------------------------------------------------------------
- * Ranks take roles in this order: learners (rank 0 is the driver too), env runners, evaluators, spares. Learners are the
- * core: they may use collectives, and the death of one ends the job. The others are expendable: they only sample. */
-typedef enum px_role { PX_ROLE_LEARNER, PX_ROLE_ENV_RUNNER, PX_ROLE_EVALUATOR, PX_ROLE_SPARE } px_role;
+ * Ranks take roles in this order: learners (rank 0 is the driver too), scorers, env runners, evaluators, spares. Learners
+ * and scorers are the core: they may use collectives, and the death of one ends the job. The others are expendable: they only
+ * sample. */
+typedef enum px_role { PX_ROLE_LEARNER, PX_ROLE_SCORER, PX_ROLE_ENV_RUNNER, PX_ROLE_EVALUATOR, PX_ROLE_SPARE } px_role;
 typedef struct px_placement {
     bool split; /* false: colocated, every rank does everything */
-    int ranks, learners, env_runners, evaluators, spares;
+    int ranks, learners, scorers, env_runners, evaluators, spares; /* scorers 0: the learners score */
 } px_placement;
+static inline int px_placement_core(const px_placement *placement)
+{
+    return placement->learners + placement->scorers;
+}
 /* From the configuration alone, for a job of so many ranks. PX_CONFIG names the key that does not fit. Local. */
 px_status px_placement_make(px_placement *placement, const px_stage *stage, int ranks);
 px_role px_placement_role(const px_placement *placement, int rank); /* local */

@@ -282,7 +282,7 @@ const px_key px_keys[] = {
 
     {"placement.strategy", WORD, "auto", NULL, "auto|colocated|split", "", ALL, CHANGE, NULL,
      "auto: split where num_env_runners is above 0."},
-    {"placement.num_scorers", INT, "0", NULL, SPLITTABLE, "", PPO, CHANGE, NULL, "Ranks for reference and reward. 0: the learners."},
+    {"placement.num_scorers", INT, "0", NULL, SPLITTABLE, "", PPO, CHANGE, NULL, "Ranks for reference, rewards and values. 0: the learners."},
     {"placement.num_evaluators", INT, "0", NULL, SPLITTABLE, "", PPO, CHANGE, NULL, "Ranks that only evaluate."},
     {"placement.num_spares", INT, "0", NULL, SPLITTABLE, "", PPO, CHANGE, NULL, "Ranks that wait to replace a lost one."},
 

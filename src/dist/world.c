@@ -15,6 +15,11 @@ static struct {
     MPI_Comm node;   /* the ranks of this node */
     MPI_Comm group;  /* MPI_COMM_WORLD, or a communicator of our own */
     int group_rank, group_size;
+    struct {
+        bool made, alone; /* alone: comm, rank and size are the group's, and the group's fields this team's */
+        MPI_Comm comm;
+        int rank, size;
+    } team;
     bool lost;       /* a rank was left behind: the job cannot end by itself */
     char host[128];
 } world = {.size = 1, .local_size = 1, .group_size = 1};
@@ -136,8 +141,53 @@ int px_dist_finish(px_status status)
 
 /* ---- groups --------------------------------------------------------------------------------------------------------------- */
 
+void px_team(bool alone)
+{
+    if (!world.team.made || world.team.alone == alone) {
+        return;
+    }
+    MPI_Comm comm = world.group;
+    int rank = world.group_rank, size = world.group_size;
+    world.group = world.team.comm;
+    world.group_rank = world.team.rank;
+    world.group_size = world.team.size;
+    world.team.comm = comm;
+    world.team.rank = rank;
+    world.team.size = size;
+    world.team.alone = alone;
+}
+
+px_status px_team_make(int first)
+{
+    if (first <= 0 || first >= world.group_size) {
+        return PX_OK;
+    }
+    px_watchdog_begin("making two teams", px_deadline());
+    int code = MPI_Comm_split(world.group, world.group_rank < first ? 0 : 1, world.group_rank, &world.team.comm);
+    px_watchdog_end();
+    if (code != MPI_SUCCESS) {
+        return px_fail(PX_IO, "MPI cannot make two teams of %d ranks", world.group_size);
+    }
+    MPI_Comm_set_errhandler(world.team.comm, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(world.team.comm, &world.team.rank);
+    MPI_Comm_size(world.team.comm, &world.team.size);
+    world.team.made = true;
+    world.team.alone = false;
+    return PX_OK;
+}
+
+static void drop_team(void)
+{
+    px_team(false);
+    if (world.team.made && !world.lost) {
+        MPI_Comm_free(&world.team.comm);
+    }
+    world.team.made = false;
+}
+
 static void drop_group(void)
 {
+    drop_team();
     if (world.group != MPI_COMM_WORLD && world.group != MPI_COMM_NULL && !world.lost) {
         MPI_Comm_free(&world.group);
     }

@@ -54,7 +54,7 @@ static px_engine_plan engine_plan(const px_learner_config *config)
     return (px_engine_plan){.max_tokens = px_learner_tokens(config),
                             .max_sequences = px_learner_sequences(config),
                             .max_sequence = config->max_sequence,
-                            .train = true,
+                            .train = !config->frozen,
                             .recompute = config->recompute,
                             .threads = config->threads,
                             .precision = config->precision};
@@ -64,10 +64,10 @@ px_learner_memory px_learner_plan(const px_model *model, const px_learner_config
 {
     px_engine_plan plan = engine_plan(config);
     size_t block = model->block * sizeof(float);
-    int depth = px_work_depth(config->exact, px_dist_size());
+    int depth = config->frozen ? 0 : px_work_depth(config->exact, px_dist_size());
     return (px_learner_memory){.weights = block,
                                .gradients = (size_t)depth * block,
-                               .moments = 2 * block,
+                               .moments = config->frozen ? 0 : 2 * block,
                                .engine = px_engine_bytes(model, &plan),
                                .gradient_blocks = depth};
 }
@@ -78,6 +78,9 @@ px_status px_learner_create(px_learner *learner, px_model *model, const px_learn
     *model = (px_model){0};
     px_engine_plan plan = engine_plan(config);
     size_t block = learner->model.block;
+    if (config->frozen) {
+        return px_engine_create(&learner->engine, &learner->model.config, &plan);
+    }
     learner->depth = px_work_depth(config->exact, px_dist_size());
     for (int d = 0; d < learner->depth; d++) {
         learner->partial[d] = px_alloc_array(block, sizeof(float), "gradients");

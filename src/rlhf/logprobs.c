@@ -72,34 +72,67 @@ static px_status forward_values(px_ppo *ppo, px_engine *engine, const px_model *
     return PX_OK;
 }
 
-px_status px_logprobs(px_trainer *trainer, px_rollout *rollout, double temperature, bool recompute_old, bool values)
+/* This rank's share: of the old log-probabilities where it learns, of the rest where it scores. */
+static px_status forward_mine(px_trainer *trainer, px_rollout *rollout, double temperature, bool old, bool values)
 {
     px_ppo *ppo = trainer->self;
     px_learner *policy = &trainer->learners[0].learner, *critic = &trainer->learners[1].learner;
-    px_status status = PX_OK;
-    if (recompute_old) {
-        status = forward_logprobs(ppo, policy->engine, &policy->model, rollout, temperature, rollout->old_logprob);
-    } else { /* one engine: the sampler's are the learner's bits */
+    if (old && ppo->parts.learns) {
+        PX_TRY(forward_logprobs(ppo, policy->engine, &policy->model, rollout, temperature, rollout->old_logprob));
+    }
+    if (!ppo->parts.scores) {
+        return PX_OK;
+    }
+    PX_TRY(px_model_map_check(&ppo->parts.reference));
+    PX_TRY(forward_logprobs(ppo, ppo->reference, &ppo->parts.reference, rollout, temperature, rollout->ref_logprob));
+    return values ? forward_values(ppo, critic->engine, &critic->model, rollout) : PX_OK;
+}
+
+static void gather_values(px_rollout *rollout)
+{
+    int prompts = rollout->group[rollout->samples - 1] + 1;
+    px_rollout_gather(rollout, rollout->value, sizeof(float), rollout->first);
+    px_gather_shares(rollout->last_value, sizeof(float) * (size_t)(rollout->samples / prompts), prompts);
+}
+
+/* Between learners and scorers: each has what the other needs. */
+static void exchange(const px_ppo *ppo, px_rollout *rollout, bool old, bool values)
+{
+    int scorer = px_dist_size() - ppo->parts.scorers;
+    size_t bytes = (size_t)rollout->tokens * sizeof(float);
+    if (old) {
+        px_bcast(rollout->old_logprob, bytes, 0);
+    }
+    px_bcast(rollout->ref_logprob, bytes, scorer);
+    if (values) {
+        px_bcast(rollout->value, bytes, scorer);
+        px_bcast(rollout->last_value, (size_t)rollout->samples * sizeof(float), scorer);
+    }
+}
+
+px_status px_logprobs(px_trainer *trainer, px_rollout *rollout, double temperature, bool recompute_old, bool values)
+{
+    px_ppo *ppo = trainer->self;
+    if (!recompute_old) { /* one engine: the sampler's are the learner's bits */
         memcpy(rollout->old_logprob, rollout->sampler_logprob, (size_t)rollout->tokens * sizeof(float));
     }
-    if (status == PX_OK) {
-        status = px_model_map_check(&ppo->parts.reference);
-    }
-    if (status == PX_OK) {
-        status = forward_logprobs(ppo, ppo->reference, &ppo->parts.reference, rollout, temperature, rollout->ref_logprob);
-    }
-    if (status == PX_OK && values) {
-        status = forward_values(ppo, critic->engine, &critic->model, rollout);
-    }
+    px_team(true);
+    px_status status = forward_mine(trainer, rollout, temperature, recompute_old, values);
+    px_team(false);
     PX_TRY(px_agree(status));
-    if (recompute_old) {
+    px_team(true);
+    if (recompute_old && ppo->parts.learns) {
         px_rollout_gather(rollout, rollout->old_logprob, sizeof(float), rollout->first);
     }
-    px_rollout_gather(rollout, rollout->ref_logprob, sizeof(float), rollout->first);
-    if (values) {
-        px_rollout_gather(rollout, rollout->value, sizeof(float), rollout->first);
-        int prompts = rollout->group[rollout->samples - 1] + 1;
-        px_gather_shares(rollout->last_value, sizeof(float) * (size_t)(rollout->samples / prompts), prompts);
+    if (ppo->parts.scores) {
+        px_rollout_gather(rollout, rollout->ref_logprob, sizeof(float), rollout->first);
+    }
+    if (ppo->parts.scores && values) {
+        gather_values(rollout);
+    }
+    px_team(false);
+    if (ppo->parts.scorers > 0) {
+        exchange(ppo, rollout, recompute_old, values);
     }
     return PX_OK;
 }

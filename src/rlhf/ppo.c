@@ -280,8 +280,8 @@ px_ppo_memory px_ppo_plan(const px_ppo_config *config, const px_ppo_parts *parts
     if (s.sampler.samples > 0) {
         memory.generator = px_sampler_bytes(&s.sampler, config, &parts->policy, &memory.cache);
     }
-    memory.reference = px_engine_bytes(&parts->reference, &s.reference);
-    memory.reward = parts->reward_model != NULL ? px_engine_bytes(&parts->reward_model->model, &s.reward) : 0;
+    memory.reference = parts->scores ? px_engine_bytes(&parts->reference, &s.reference) : 0;
+    memory.reward = parts->scores && parts->reward_model != NULL ? px_engine_bytes(&parts->reward_model->model, &s.reward) : 0;
     memory.rollout = px_rollout_bytes(s.samples, config->max_prompt_tokens, config->sampling.max_new_tokens,
                                       px_rewards_count(parts->train.rewards));
     if (s.evaluation > 0) {
@@ -311,12 +311,30 @@ static px_status create_engines(px_ppo *ppo, const px_model_config *policy, cons
     if (s->sampler.samples > 0) {
         PX_TRY(px_sampler_create(&ppo->sampler, &s->sampler, &ppo->config, policy, ppo->parts.tokenizer));
     }
+    if (!ppo->parts.scores) {
+        return PX_OK;
+    }
     PX_TRY(px_engine_create(&ppo->reference, &ppo->parts.reference.config, &s->reference));
     if (reward == NULL) {
         return PX_OK;
     }
     reward->max_tokens = s->reward.max_sequence;
     return px_engine_create(&reward->engine, &reward->model.config, &s->reward);
+}
+
+/* A scorer needs the critic's values, and of the policy nothing but its shape. */
+static px_status create_learners(px_trainer *trainer, const px_ppo_config *config, px_ppo_parts *parts)
+{
+    px_learner *policy = &trainer->learners[0].learner, *critic = &trainer->learners[1].learner;
+    px_learner_config values = config->critic_learner;
+    values.frozen = !parts->learns;
+    if (parts->learns) {
+        PX_TRY(px_learner_create(policy, &parts->policy, &config->policy_learner));
+    } else {
+        *policy = (px_learner){.model = parts->policy, .config = config->policy_learner};
+        parts->policy = (px_model){0};
+    }
+    return px_learner_create(critic, &parts->critic, &values);
 }
 
 px_status px_ppo_create(px_trainer *trainer, const px_ppo_config *config, px_ppo_parts *parts)
@@ -351,8 +369,7 @@ px_status px_ppo_create(px_trainer *trainer, const px_ppo_config *config, px_ppo
     trainer->learners[0].name = "policy";
     trainer->learners[1].name = "critic";
     trainer->learner_count = 2;
-    PX_TRY(px_learner_create(&trainer->learners[0].learner, &parts->policy, &config->policy_learner));
-    PX_TRY(px_learner_create(&trainer->learners[1].learner, &parts->critic, &config->critic_learner));
+    PX_TRY(create_learners(trainer, config, parts));
     px_trainer_count(trainer, "kl_coeff", &ppo->kl_coeff);
     px_trainer_count(trainer, "num_env_steps_sampled_lifetime", &ppo->lifetime_tokens);
     px_trainer_count(trainer, "num_episodes_lifetime", &ppo->lifetime_samples);

@@ -201,7 +201,7 @@ static px_status batch_empty(px_trainer *trainer, int64_t iteration, int limit)
     return PX_OK;
 }
 
-px_status px_ppo_update(px_trainer *trainer, px_rollout *rollout, int64_t iteration)
+static px_status update(px_trainer *trainer, px_rollout *rollout, int64_t iteration)
 {
     px_ppo *ppo = trainer->self;
     totals sum = {0};
@@ -239,4 +239,41 @@ px_status px_ppo_update(px_trainer *trainer, px_rollout *rollout, int64_t iterat
     }
     report(trainer, &sum);
     return PX_OK;
+}
+
+/* What the learners come to, for the scorers: how it ended, the counts, and the critic that values the next samples. */
+static px_status hand_over(px_trainer *trainer, px_status status)
+{
+    px_ppo *ppo = trainer->self;
+    px_learner *critic = &trainer->learners[1].learner;
+    struct {
+        int64_t skipped_in_row, visited, steps[2];
+        int32_t updates, dirty;
+    } now = {trainer->skipped_in_row, ppo->visited_count, {trainer->learners[0].learner.steps, critic->steps},
+             ppo->update_count, trainer->dirty};
+    px_bcast(&now, sizeof now, 0);
+    trainer->dirty = now.dirty != 0;
+    PX_TRY(px_agree(status));
+    trainer->skipped_in_row = now.skipped_in_row;
+    ppo->visited_count = now.visited;
+    ppo->update_count = now.updates;
+    trainer->learners[0].learner.steps = now.steps[0];
+    critic->steps = now.steps[1];
+    px_bcast(ppo->visited, sizeof *ppo->visited * (size_t)now.visited, 0);
+    px_bcast(trainer->values, sizeof *trainer->values * (size_t)trainer->algorithm->metric_count, 0);
+    px_bcast(critic->model.weights, sizeof *critic->model.weights * critic->model.block, 0);
+    critic->model.version += !ppo->parts.learns;
+    return PX_OK;
+}
+
+px_status px_ppo_update(px_trainer *trainer, px_rollout *rollout, int64_t iteration)
+{
+    px_ppo *ppo = trainer->self;
+    px_status status = PX_OK;
+    px_team(true);
+    if (ppo->parts.learns) {
+        status = update(trainer, rollout, iteration);
+    }
+    px_team(false);
+    return ppo->parts.scorers > 0 ? hand_over(trainer, status) : status;
 }

@@ -118,17 +118,42 @@ static px_status score_mine(px_ppo *ppo, px_rollout *rollout, const px_prompt_se
     return PX_OK;
 }
 
+/* Each scorer's shares, then what the first of them has, with what failed there. */
+static px_status spread_scores(const px_ppo *ppo, px_rollout *rollout, const px_prompt_set *set, px_buf *events)
+{
+    int prompts = rollout->group[rollout->samples - 1] + 1, rewards = px_rewards_count(set->rewards);
+    px_team(true);
+    for (int k = 0; k < rewards && ppo->parts.scores; k++) {
+        px_gather_shares(rollout->raw + (size_t)k * (size_t)rollout->samples,
+                         sizeof(double) * (size_t)(rollout->samples / prompts), prompts);
+    }
+    px_team(false);
+    if (ppo->parts.scorers == 0) {
+        return PX_OK;
+    }
+    int scorer = px_dist_size() - ppo->parts.scorers;
+    uint64_t length = events->length;
+    px_bcast(rollout->raw, sizeof(double) * (size_t)rewards * (size_t)rollout->samples, scorer);
+    px_bcast(&length, sizeof length, scorer);
+    PX_TRY(px_agree(px_buf_reserve(events, length + 1)));
+    px_bcast(events->data, length, scorer);
+    events->length = length;
+    events->data[length] = '\0';
+    return PX_OK;
+}
+
 px_status px_score(px_trainer *trainer, px_rollout *rollout, const px_prompt_set *set, int64_t iteration)
 {
     px_ppo *ppo = trainer->self;
     px_buf events = {0};
-    px_status status = px_agree(score_mine(ppo, rollout, set, &events));
+    px_team(true);
+    px_status status = ppo->parts.scores ? score_mine(ppo, rollout, set, &events) : PX_OK;
+    px_team(false);
+    status = px_agree(status);
     if (status == PX_OK) {
-        int prompts = rollout->group[rollout->samples - 1] + 1;
-        for (int k = 0; k < px_rewards_count(set->rewards); k++) {
-            px_gather_shares(rollout->raw + (size_t)k * (size_t)rollout->samples,
-                             sizeof(double) * (size_t)(rollout->samples / prompts), prompts);
-        }
+        status = spread_scores(ppo, rollout, set, &events);
+    }
+    if (status == PX_OK) {
         if (events.length > 0) {
             px_trainer_event(trainer, iteration, "reward_failed", "%s", events.data);
         }

@@ -278,6 +278,10 @@ static px_status prepare_ppo(px_session *session, const char *from)
     parts->evaluation_samples = (int)px_stage_int(stage, "evaluation.samples");
     parts->evaluation_temperature = px_stage_float(stage, "evaluation.temperature");
     parts->collect = session->placement.split ? &session->collect : NULL;
+    px_role role = px_placement_role(&session->placement, px_world_rank());
+    parts->scorers = session->placement.scorers;
+    parts->learns = role == PX_ROLE_LEARNER;
+    parts->scores = role == (parts->scorers > 0 ? PX_ROLE_SCORER : PX_ROLE_LEARNER);
     PX_TRY(px_settings_ppo(session, &session->ppo, &parts->policy.config));
     if (scores_with_model(parts->train.rewards) || scores_with_model(parts->evaluation.rewards)) {
         return prepare_reward_model(session, &parts->reward_model);
@@ -289,11 +293,15 @@ static px_status build_ppo(px_session *session, const char *from)
 {
     px_ppo_parts *parts = &session->parts;
     bool unused;
-    PX_TRY(load_learner(session, "policy", "policy", PX_HEAD_LM, from, &parts->policy, &unused));
+    if (parts->learns) {
+        PX_TRY(load_learner(session, "policy", "policy", PX_HEAD_LM, from, &parts->policy, &unused));
+    }
     PX_TRY(load_learner(session, session->critic_module, "critic", PX_HEAD_SCALAR, from, &parts->critic, &unused));
-    px_model_free(&parts->reference);
-    PX_TRY(px_module_map(session, reference_module(session->stage), PX_HEAD_LM, &parts->reference, &unused));
-    if (parts->reward_model != NULL) {
+    if (parts->scores) {
+        px_model_free(&parts->reference);
+        PX_TRY(px_module_map(session, reference_module(session->stage), PX_HEAD_LM, &parts->reference, &unused));
+    }
+    if (parts->scores && parts->reward_model != NULL) {
         PX_TRY(load_reward_model(session, &parts->reward_model->model));
     }
     if (session->collector != NULL) {

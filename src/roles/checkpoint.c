@@ -22,6 +22,9 @@ static px_status list_moments(px_session *session, px_array **arrays, int *count
     int n = 0;
     for (int l = 0; status == PX_OK && l < trainer->learner_count; l++) {
         px_learner *learner = &trainer->learners[l].learner;
+        if (learner->m == NULL) { /* learnt by other ranks */
+            continue;
+        }
         for (int moment = 0; moment < 2; moment++) {
             px_model_arrays(&learner->model, moment == 0 ? learner->m : learner->v, *arrays + n);
             for (int p = 0; status == PX_OK && p < learner->model.param_count; p++, n++) {

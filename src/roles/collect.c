@@ -526,7 +526,7 @@ px_status px_collector_create(px_collector **out, px_session *session)
     *out = c;
     const px_placement *placement = &session->placement;
     c->session = session;
-    c->count = placement->ranks - placement->learners;
+    c->count = placement->ranks - px_placement_core(placement);
     c->seq_no = -1;
     c->polled = px_now();
     px_wire_derive(&c->wire, session);
@@ -544,7 +544,7 @@ px_status px_collector_create(px_collector **out, px_session *session)
     }
     c->jobs[c->job_count - 1].evaluation = true;
     for (int i = 0; i < c->count; i++) {
-        int rank = ranks[i] = placement->learners + i;
+        int rank = ranks[i] = px_placement_core(placement) + i;
         c->workers[i] = (worker){.rank = rank, .node = px_world_node(rank), .role = px_placement_role(placement, rank),
                                  .heard = c->polled};
         c->node_count = c->workers[i].node >= c->node_count ? c->workers[i].node + 1 : c->node_count;
@@ -616,7 +616,7 @@ size_t px_collector_boxes(const px_session *session)
 {
     px_wire wire;
     px_wire_derive(&wire, session);
-    return px_post_bytes(session->placement.ranks - session->placement.learners, wire.largest, wire.in_flight + 2);
+    return px_post_bytes(session->placement.ranks - px_placement_core(&session->placement), wire.largest, wire.in_flight + 2);
 }
 
 size_t px_collector_bytes(const px_session *session)
@@ -646,7 +646,7 @@ void px_collector_end(px_collector *c, uint8_t *alive)
     const px_envelope end = head_of(c, PX_END);
     int waiting = told != NULL ? 1 : 0;
     memset(alive, 0, (size_t)c->session->placement.ranks);
-    memset(alive, 1, (size_t)c->session->placement.learners);
+    memset(alive, 1, (size_t)px_placement_core(&c->session->placement));
     for (long poll = 0; waiting > 0 && px_now() - now < grace; poll++) {
         const px_envelope *head;
         size_t bytes;

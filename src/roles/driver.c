@@ -15,20 +15,13 @@ static int cores_available(void)
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
-/* Ranks of this node that compute at the same time as this one: where roles take turns, those of its own role. */
+/* Ranks of this node that compute at the same time as this one: where roles take turns, those of its own. */
 static int busy_together(const px_session *session)
 {
-    const px_placement *placement = &session->placement;
-    int count = 0;
-    if (!placement->split || px_stage_int(session->stage, "env_runners.max_staleness") > 0) {
+    if (!session->placement.split || px_stage_int(session->stage, "env_runners.max_staleness") > 0) {
         return px_dist_local_size();
     }
-    bool core = px_placement_role(placement, px_world_rank()) == PX_ROLE_LEARNER;
-    for (int r = 0; r < placement->ranks; r++) {
-        count += px_world_node(r) == px_world_node(px_world_rank()) &&
-                 (px_placement_role(placement, r) == PX_ROLE_LEARNER) == core;
-    }
-    return count;
+    return px_placement_busy(&session->placement, px_world_rank());
 }
 
 static int choose_threads(const px_session *session)
@@ -381,14 +374,19 @@ static px_status prepare_stage(px_session *session)
     bool resume = from[0] != '\0';
     session->saved = resume ? session->start : session->saved;
     PX_TRY(px_agree(settle_config(session, resume)));
-    PX_TRY(px_agree(px_session_prepare(session, from)));
+    px_team(true); /* sizes are a learner's or a scorer's share */
+    px_status status = px_session_prepare(session, from);
+    px_team(false);
+    PX_TRY(px_agree(status));
     px_plan_print(session);
     PX_TRY(px_agree(px_plan_check(session, px_memory_available()))); /* all have looked before one allocates */
     PX_TRY(px_session_roof(session));
     px_alloc_eager(true);
-    px_status status = px_agree(px_session_build(session, from));
+    px_team(true);
+    status = px_session_build(session, from);
+    px_team(false);
     px_alloc_eager(false);
-    PX_TRY(status);
+    PX_TRY(px_agree(status));
     if (resume) {
         PX_TRY(px_agree(px_session_restore(session, from, session->start)));
         px_log(PX_INFO, "continues after iteration %lld from %s", (long long)session->start, from);
@@ -473,7 +471,7 @@ px_status px_session_run(px_session *session)
     omp_set_num_threads(session->threads); /* not all cores for each rank of the node */
     px_deadline_set(px_stage_float(stage, "fault_tolerance.wait_timeout_s"));
     px_role_set(px_role_name(&session->placement, px_world_rank()),
-                px_placement_role(&session->placement, px_world_rank()) != PX_ROLE_LEARNER);
+                px_world_rank() >= px_placement_core(&session->placement));
     PX_TRY(px_agree(px_stage_dir(session->run, stage, session->dir, sizeof session->dir)));
     double limit = session->run->time_limit;
     PX_TRY(px_agree(px_monitor_start(session->run->dir, session->dir, limit > 0.0 ? session->run->started + limit : 0.0)));

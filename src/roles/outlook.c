@@ -105,6 +105,9 @@ static void describe(const px_session *session, const px_layout *layout, double 
         px_outlook_add(o->memory, &o->memory_count, session->plan.rows[i].role, (double)session->plan.rows[i].bytes,
                        session->plan.rows[i].parts);
     }
+    if (session->placement.scorers > 0) {
+        px_outlook_add(o->memory, &o->memory_count, "scorer", (double)session->scorer_plan.total, "a rank that only scores");
+    }
     if (session->placement.split) {
         px_outlook_add(o->memory, &o->memory_count, "env runner", (double)session->runner_plan.total, "a rank that only samples");
     }

@@ -9,11 +9,12 @@ static const struct {
     const char *key, *name;
 } keys[] = {
     [PX_ROLE_LEARNER] = {"learners.num_learners", "learner"},
+    [PX_ROLE_SCORER] = {"placement.num_scorers", "scorer"},
     [PX_ROLE_ENV_RUNNER] = {"env_runners.num_env_runners", "env_runner"},
     [PX_ROLE_EVALUATOR] = {"placement.num_evaluators", "evaluator"},
     [PX_ROLE_SPARE] = {"placement.num_spares", "spare"},
 };
-enum { ROLES = 4 };
+enum { ROLES = 5 };
 
 static px_status check_colocated(const px_stage *stage, int learners, int ranks)
 {
@@ -35,35 +36,37 @@ px_status px_placement_make(px_placement *placement, const px_stage *stage, int 
     if (!ppo || strcmp(px_stage_text(stage, "placement.strategy"), "split") != 0) {
         return check_colocated(stage, counts[PX_ROLE_LEARNER], ranks);
     }
-    if (px_stage_int(stage, "placement.num_scorers") > 0) {
-        return px_stage_fail(stage, "placement.num_scorers", "placement.num_scorers: ranks that only score are not built yet; "
-                             "valid is 0: the learners score");
-    }
+    const char *env_runners = keys[PX_ROLE_ENV_RUNNER].key;
     if (counts[PX_ROLE_ENV_RUNNER] < 1) {
-        return px_stage_fail(stage, "placement.strategy", "placement.strategy: split needs %s above 0", keys[1].key);
+        return px_stage_fail(stage, "placement.strategy", "placement.strategy: split needs %s above 0", env_runners);
     }
-    int others = counts[PX_ROLE_ENV_RUNNER] + counts[PX_ROLE_EVALUATOR] + counts[PX_ROLE_SPARE];
+    int scorers = counts[PX_ROLE_SCORER];
+    int sampling = counts[PX_ROLE_ENV_RUNNER] + counts[PX_ROLE_EVALUATOR] + counts[PX_ROLE_SPARE], others = sampling + scorers;
     int learners = counts[PX_ROLE_LEARNER] > 0 ? counts[PX_ROLE_LEARNER] : ranks - others;
     if (others >= ranks) {
-        return px_stage_fail(stage, keys[1].key, "%s: %d of %d ranks would only sample (%d env runners, %d evaluators, %d spares) "
-                             "and none is left to learn; valid is at least %d ranks (mpirun -n %d), or %s: 0", keys[1].key, others,
-                             ranks, counts[1], counts[2], counts[3], others + 1, others + 1, keys[1].key);
+        return px_stage_fail(stage, env_runners, "%s: %d of %d ranks would only sample or score (%d env runners, %d evaluators, %d "
+                             "spares, %d scorers) and none is left to learn; valid is at least %d ranks (mpirun -n %d), or %s: 0",
+                             env_runners, others, ranks, counts[PX_ROLE_ENV_RUNNER], counts[PX_ROLE_EVALUATOR],
+                             counts[PX_ROLE_SPARE], scorers, others + 1, others + 1, env_runners);
     }
     if (learners + others != ranks) {
-        return px_stage_fail(stage, keys[0].key, "%s is %d and %d ranks only sample: %d in all, but the job has %d; valid is %d, or "
-                             "0 (all that do not only sample)", keys[0].key, learners, others, learners + others, ranks,
-                             ranks - others);
+        return px_stage_fail(stage, keys[0].key, "%s is %d and %d ranks only sample or score: %d in all, but the job has %d; valid "
+                             "is %d, or 0 (all that do not only sample or score)", keys[0].key, learners, others,
+                             learners + others, ranks, ranks - others);
     }
-    *placement = (px_placement){true, ranks, learners, counts[1], counts[2], counts[3]};
+    *placement = (px_placement){true, ranks, learners, scorers, counts[PX_ROLE_ENV_RUNNER], counts[PX_ROLE_EVALUATOR],
+                                counts[PX_ROLE_SPARE]};
     return PX_OK;
 }
 
 px_role px_placement_role(const px_placement *p, int rank)
 {
-    return rank < p->learners                                  ? PX_ROLE_LEARNER
-           : rank < p->learners + p->env_runners                 ? PX_ROLE_ENV_RUNNER
-           : rank < p->learners + p->env_runners + p->evaluators ? PX_ROLE_EVALUATOR
-                                                                 : PX_ROLE_SPARE;
+    const int counts[ROLES] = {p->learners, p->scorers, p->env_runners, p->evaluators, p->spares};
+    int role = 0;
+    for (int end = counts[0]; rank >= end && role < ROLES - 1; end += counts[role]) {
+        role++;
+    }
+    return (px_role)role;
 }
 
 const char *px_role_name(const px_placement *p, int rank)
@@ -103,19 +106,35 @@ static void print(const px_placement *p)
     px_log(PX_INFO, "ranks: %s (rank 0 drives)", line);
 }
 
-/* Where roles take turns at the cores, the job keeps as many busy as the larger side has threads. */
+/* Who computes while the others wait: learners, scorers, or all that sample. */
+static int turn_of(const px_placement *p, int rank)
+{
+    px_role role = px_placement_role(p, rank);
+    return role < PX_ROLE_ENV_RUNNER ? (int)role : (int)PX_ROLE_ENV_RUNNER;
+}
+
+int px_placement_busy(const px_placement *p, int rank)
+{
+    int count = 0;
+    for (int r = 0; r < p->ranks; r++) {
+        count += px_world_node(r) == px_world_node(rank) && turn_of(p, r) == turn_of(p, rank);
+    }
+    return count;
+}
+
+/* Where roles take turns at the cores, the job keeps as many busy as the largest side has threads. */
 static int busy_cores(const px_session *session)
 {
-    int learning = 0, sampling = 0;
+    int cores[PX_ROLE_ENV_RUNNER + 1] = {0}, most = 0;
     for (int r = 0; r < session->placement.ranks; r++) {
-        bool learns = px_placement_role(&session->placement, r) == PX_ROLE_LEARNER;
-        learning += learns ? session->ranks[r].cpus : 0;
-        sampling += learns ? 0 : session->ranks[r].cpus;
+        cores[turn_of(&session->placement, r)] += session->ranks[r].cpus;
     }
-    if (session->placement.split && px_stage_int(session->stage, "env_runners.max_staleness") > 0) {
-        return learning + sampling;
+    for (int turn = 0; turn <= PX_ROLE_ENV_RUNNER; turn++) {
+        most = cores[turn] > most ? cores[turn] : most;
     }
-    return learning > sampling ? learning : sampling;
+    bool ahead = session->placement.split && px_stage_int(session->stage, "env_runners.max_staleness") > 0;
+    int core = cores[PX_ROLE_LEARNER] > cores[PX_ROLE_SCORER] ? cores[PX_ROLE_LEARNER] : cores[PX_ROLE_SCORER];
+    return ahead ? core + cores[PX_ROLE_ENV_RUNNER] : most;
 }
 
 px_status px_session_ranks(px_session *session)

@@ -42,20 +42,30 @@ static void add_frozen(px_plan *plan, const char *role, px_map_bytes weights, si
         mib(weights.shared), mib(engine));
 }
 
-static size_t add_ppo(px_plan *plan, const px_session *session)
+/* role: of the rank, a learner's (which scores too where there are no scorers) or a scorer's. */
+static size_t add_ppo(px_plan *plan, const px_session *session, px_role role)
 {
-    const px_ppo_parts *parts = &session->parts;
+    px_ppo_parts here = session->parts;
+    const px_ppo_parts *parts = &here;
     const px_ppo_config *config = &session->ppo;
+    px_learner_config critic = config->critic_learner;
+    here.learns = role == PX_ROLE_LEARNER;
+    here.scores = role == PX_ROLE_SCORER || here.scorers == 0;
+    critic.frozen = !here.learns;
     px_ppo_memory m = px_ppo_plan(config, parts);
-    add_learner(plan, "policy", &parts->policy, &config->policy_learner);
-    add_learner(plan, "critic", &parts->critic, &config->critic_learner);
-    add_frozen(plan, "reference", session->reference_weights, m.reference);
-    if (parts->reward_model != NULL) {
+    if (here.learns) {
+        add_learner(plan, "policy", &parts->policy, &config->policy_learner);
+    }
+    add_learner(plan, "critic", &parts->critic, &critic);
+    if (here.scores) {
+        add_frozen(plan, "reference", session->reference_weights, m.reference);
+    }
+    if (here.scores && parts->reward_model != NULL) {
         add_frozen(plan, "reward model", session->reward_weights, m.reward);
     }
     if (parts->collect == NULL) {
         add(plan, "sampler", m.cache + m.generator, "keys and values %.1f, the rest %.1f", mib(m.cache), mib(m.generator));
-    } else if (px_dist_rank() == 0) {
+    } else if (px_world_rank() == 0 && here.learns) {
         add(plan, "collector", px_collector_bytes(session) + (session->collector == NULL ? px_collector_boxes(session) : 0),
             "samples of the env runners");
     }
@@ -72,11 +82,11 @@ static void add_runner(px_plan *plan, const px_session *session)
     add(plan, "messages", px_env_runner_bytes(session), "to and from the driver");
 }
 
-static void add_core(px_plan *plan, const px_session *session)
+static void add_core(px_plan *plan, const px_session *session, px_role role)
 {
     size_t buffers = px_sum_f32_tree_bytes();
     if (session->algorithm == &px_algorithm_ppo) {
-        buffers += add_ppo(plan, session);
+        buffers += add_ppo(plan, session, role);
     } else if (session->algorithm == &px_algorithm_reward) {
         add_learner(plan, "reward", &session->model, &session->rm.learner);
         buffers += px_rm_bytes(&session->rm);
@@ -89,10 +99,14 @@ static void add_core(px_plan *plan, const px_session *session)
 
 void px_plan_fill(px_session *session)
 {
-    px_plan *plan = &session->plan, *runner = &session->runner_plan;
-    *plan = *runner = (px_plan){0};
-    add_core(plan, session);
+    px_plan *plan = &session->plan, *runner = &session->runner_plan, *scorer = &session->scorer_plan;
+    *plan = *runner = *scorer = (px_plan){0};
+    add_core(plan, session, PX_ROLE_LEARNER);
     add(plan, "data", px_alloc_live(), "token ids, tokenizer, configuration: already there");
+    if (session->placement.scorers > 0) {
+        add_core(scorer, session, PX_ROLE_SCORER);
+        add(scorer, "data", px_alloc_live(), "token ids, tokenizer, configuration: already there");
+    }
     if (session->placement.split) {
         add_runner(runner, session);
         add(runner, "data", px_alloc_live() - (session->collector != NULL ? px_collector_boxes(session) : 0),
@@ -106,15 +120,17 @@ static size_t missing(const px_plan *plan)
     return plan->count > 0 ? plan->total - plan->rows[plan->count - 1].bytes : 0;
 }
 
-/* Ranks of this node that learn, and those that only sample. */
-static void count_roles(const px_session *session, int *learners, int *samplers)
+/* Ranks of this node by what they take: learners, scorers, and those that only sample. */
+enum { LEARNING, SCORING, SAMPLING, KINDS };
+
+static void count_roles(const px_session *session, size_t counts[KINDS])
 {
-    *learners = *samplers = 0;
+    memset(counts, 0, KINDS * sizeof *counts);
     for (int r = 0; r < session->placement.ranks; r++) {
-        bool here = px_world_node(r) == px_world_node(px_world_rank());
-        bool learns = px_placement_role(&session->placement, r) == PX_ROLE_LEARNER;
-        *learners += here && learns;
-        *samplers += here && !learns;
+        px_role role = px_placement_role(&session->placement, r);
+        if (px_world_node(r) == px_world_node(px_world_rank())) {
+            counts[role == PX_ROLE_LEARNER ? LEARNING : role == PX_ROLE_SCORER ? SCORING : SAMPLING]++;
+        }
     }
 }
 
@@ -126,11 +142,18 @@ static size_t shared(const px_session *session)
 /* What the ranks of this node still have to allocate, and what they have in the end. */
 static size_t wanted(const px_session *session, size_t *all)
 {
-    int learners, samplers;
-    count_roles(session, &learners, &samplers);
-    size_t once = shared(session) + (learners > 0 ? session->plan.files : 0);
-    *all = session->plan.total * (size_t)learners + session->runner_plan.total * (size_t)samplers + once;
-    return missing(&session->plan) * (size_t)learners + missing(&session->runner_plan) * (size_t)samplers + once;
+    const px_plan *plans[KINDS] = {&session->plan, &session->scorer_plan, &session->runner_plan};
+    size_t counts[KINDS], want = shared(session);
+    count_roles(session, counts);
+    for (int k = 0; k < SAMPLING; k++) {
+        want += counts[k] > 0 ? plans[k]->files : 0;
+    }
+    *all = want;
+    for (int k = 0; k < KINDS; k++) {
+        *all += plans[k]->total * counts[k];
+        want += missing(plans[k]) * counts[k];
+    }
+    return want;
 }
 
 static void print_rows(const px_plan *plan, const char *what)
@@ -146,13 +169,17 @@ static void print_memory(const px_session *session)
     size_t all, want = wanted(session, &all);
     bool split = session->placement.split;
     print_rows(&session->plan, split ? "a learner" : "a rank");
+    if (session->placement.scorers > 0) {
+        print_rows(&session->scorer_plan, "a scorer");
+    }
     if (split) {
         print_rows(&session->runner_plan, "an env runner");
         px_log(PX_INFO, "  %-13s%9.1f MiB  the policy's weights for its env runners, once a node", "shared",
                mib(shared(session)));
     }
-    if (session->plan.files > 0) {
-        px_log(PX_INFO, "  %-13s%9.1f MiB  frozen weights in their files, once a node", "files", mib(session->plan.files));
+    size_t files = session->plan.files + session->scorer_plan.files;
+    if (files > 0) {
+        px_log(PX_INFO, "  %-13s%9.1f MiB  frozen weights in their files, once a node", "files", mib(files));
     }
     px_log(PX_INFO, "  %-13s%9.1f MiB  %d rank%s, of them %.1f MiB to be taken; %.1f MiB are free", "this node", mib(all),
            px_dist_local_size(), px_dist_local_size() == 1 ? "" : "s", mib(want), mib(px_memory_available()));
@@ -223,8 +250,9 @@ void px_plan_shares(const px_session *session, char *text, size_t size)
     if (session->placement.split) {
         px_wire wire;
         px_wire_derive(&wire, session);
-        snprintf(text, size, "of %d env runners takes requests of up to %d prompts, %d at a time; learners score all samples and "
-                 "learn %s of each minibatch", session->placement.env_runners, wire.prompts, wire.in_flight, share);
+        snprintf(text, size, "of %d env runners takes requests of up to %d prompts, %d at a time; %s score all samples, learners "
+                 "learn %s of each minibatch", session->placement.env_runners, wire.prompts, wire.in_flight,
+                 session->placement.scorers > 0 ? "scorers" : "learners", share);
         return;
     }
     snprintf(text, size, "samples %lld prompts an iteration, scores its own samples, learns %s of each minibatch",

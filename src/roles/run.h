@@ -87,7 +87,7 @@ typedef struct px_session {
     px_model model;             /* of lm and rm */
     const char *critic_module;  /* whose weights the critic starts from */
     px_map_bytes reference_weights, reward_weights; /* frozen */
-    px_plan plan, runner_plan;  /* of a rank that learns; of one that only samples, in split stages */
+    px_plan plan, scorer_plan, runner_plan; /* of a rank that learns; in split stages, of one that scores, one that samples */
     char **stop_strings;
     px_trainer trainer;
     px_weights weights;         /* split stages: these three */
@@ -113,6 +113,8 @@ typedef struct px_session {
 } px_session;
 
 /* run.c: fills run->dir. Local. */
+/* placement.c: ranks on the rank's node that compute when it does, roles taking turns. */
+int px_placement_busy(const px_placement *placement, int rank);
 px_status px_run_locate(px_run *run);
 
 /* models.c: what rl_module names. head: what the caller needs. */

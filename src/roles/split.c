@@ -109,13 +109,15 @@ static px_status end(px_session *session)
 static px_status run_core(px_session *session, px_status (*core)(px_session *session))
 {
     const px_placement *placement = &session->placement;
-    int *ranks = px_alloc_array((size_t)placement->learners, sizeof *ranks, "the ranks of the core");
+    int *ranks = px_alloc_array((size_t)px_placement_core(placement), sizeof *ranks, "the ranks of the core");
     PX_CHECK(ranks != NULL);
-    for (int r = 0; r < placement->learners; r++) {
+    for (int r = 0; r < px_placement_core(placement); r++) {
         ranks[r] = r;
     }
-    px_status entered = px_group_enter(ranks, placement->learners, TAG_CORE);
+    px_status entered = px_group_enter(ranks, px_placement_core(placement), TAG_CORE);
     px_free(ranks);
+    PX_CHECK(entered == PX_OK);
+    entered = px_team_make(placement->learners);
     PX_CHECK(entered == PX_OK);
     session->collect = (px_collect){.run = px_collector_run};
     px_status status = PX_OK;
@@ -133,10 +135,9 @@ static px_status run_core(px_session *session, px_status (*core)(px_session *ses
 
 px_status px_session_split(px_session *session, px_status (*core)(px_session *session))
 {
-    px_role role = px_placement_role(&session->placement, px_world_rank());
     PX_TRY(open_weights(session));
     px_status status;
-    if (role == PX_ROLE_LEARNER) {
+    if (px_world_rank() < px_placement_core(&session->placement)) {
         status = run_core(session, core);
     } else {
         px_group_leave();

@@ -141,6 +141,41 @@ same whole three
 "$phalanx" inspect four ranks > ranks.txt 2>&1
 [ "$(grep -c env_runner ranks.txt)" = 2 ] && grep -q 'driver+learner' ranks.txt || fail "the rank map: $(cat ranks.txt)"
 
+step="scorers"; trace
+good runners 2 4 scored --set placement.num_scorers=1
+same whole scored
+good runners 2 8 eight --set placement.num_scorers=2 --set placement.num_evaluators=1 --set placement.num_spares=1
+same whole eight
+"$phalanx" inspect eight ranks > ranks.txt 2>&1
+[ "$(grep -c scorer ranks.txt)" = 2 ] && [ "$(grep -c learner ranks.txt)" = 2 ] && [ "$(grep -c evaluator ranks.txt)" = 1 ] ||
+    fail "the rank map: $(cat ranks.txt)"
+grep -q 'ranks: learner 0-1, scorer 2-3, env_runner 4-5, evaluator 6, spare 7' eight.err || fail "not printed: $(head -3 eight.err)"
+cat > rm.yaml <<'YAML'
+run: {name: rm, dir: rm, seed: 3}
+algorithm: reward
+rl_module: {reward: {path: base/policy}}
+data: {train: pairs.jsonl, max_tokens: 16}
+training: {batch_size: 8, lr: 1.0e-2}
+stop: {steps: 3}
+YAML
+for i in $(seq 1 8); do
+    echo "{\"prompt_ids\": [$(ids $i 1 4)], \"chosen_ids\": [$(ids $((20 + i)) 1 5)], \"rejected_ids\": [$(ids $((40 + i)) 4 9)]}"
+done > pairs.jsonl
+"$phalanx" train rm.yaml > rm.out 2> rm.err || fail "$(cat rm.err)"
+sed 's/rl_module: {/rl_module: {reward: {path: rm\/reward}, /; s/rewards: .*/rewards: [{kind: model}, {kind: length, target: 4}]}/
+     s/same_as: policy/same_as: reward/' ppo.yaml > ppo-rm.yaml
+mv ppo.yaml ppo-length.yaml && cp ppo-rm.yaml ppo.yaml
+"$phalanx" train ppo.yaml --run-dir judged > judged.out 2> judged.err || fail "$(cat judged.err)"
+PHALANX_RANKS_PER_NODE=2 good runners 1 4 judged4 --set placement.num_scorers=2
+same judged judged4
+PHALANX_FAULT=rank.die:3:1 runners 2 4 judgedead --set placement.num_scorers=1
+[ $? -ne 124 ] || fail "hangs"
+grep -q 'post-mortem: a rank died: rank 1 (scorer' judgedead.err || fail "no post-mortem: $(cat judgedead.err)"
+good runners 2 4 judgedead --set placement.num_scorers=1
+same judged judgedead
+good runners 2 4 judgedahead --set placement.num_scorers=1 --set env_runners.max_staleness=1
+mv ppo-length.yaml ppo.yaml
+
 step="a time line"; trace
 good runners 2 4 lined --set debugging.timeline=true
 same whole lined
