@@ -65,17 +65,40 @@ static pid_t start(char **argv)
     _exit(PX_USAGE);
 }
 
+/* A run that gave its directory back is over. Where its command stays all the same (a rank was stopped while it left), it is
+ * told to end: TERM, and much later KILL. */
+static void end_leftovers(const supervision *s, pid_t pid, double *held, double *told)
+{
+    enum { PATIENCE = 15 };
+    char holder[256];
+    double now = px_now();
+    if (s->run_dir == NULL) {
+        return;
+    }
+    if (px_lock_is_held(s->run_dir, holder, sizeof holder)) {
+        *held = now;
+    } else if (*held > 0.0 && now - *held > PATIENCE && *told == 0.0) {
+        fprintf(stderr, "phalanx: supervise: the run is over since %d s, its command is told to end\n", PATIENCE);
+        kill(pid, SIGTERM);
+        *told = now;
+    } else if (*told > 0.0 && now - *told > PATIENCE) {
+        kill(-pid, SIGKILL);
+    }
+}
+
 /* Waits for the command, passing signals on. Its exit code, 128 + signal where one ended it. */
 static int attend(supervision *s, pid_t pid)
 {
     sigset_t set;
     int status;
+    double held = 0.0, told = 0.0;
     signal_set(&set);
     for (;;) {
         pid_t ended = waitpid(pid, &status, WNOHANG);
         if (ended == pid) {
             return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
         }
+        end_leftovers(s, pid, &held, &told);
         int number = sigtimedwait(&set, NULL, &(struct timespec){.tv_sec = 1});
         if (number == SIGTERM || number == SIGINT || number == SIGUSR1) {
             s->asked++;

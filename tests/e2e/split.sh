@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Ranks by role: a split run gives the samples and weights of a colocated one, bit for bit; env runners that stop, die or
 # lie cost their own work alone; what cannot be placed is refused by name.
-# Usage: split.sh PROGRAM [RUNS [SEED]]. With RUNS only that many runs in which a random rank is killed or stopped at a
-# random moment, and which are started again until they are done. TEST_TRACE=1 tells what is going on.
+# Usage: split.sh PROGRAM. TEST_TRACE=1 tells what is going on.
 set -u
-phalanx=$1 runs=${2:-0} seed=${3:-1}
+phalanx=$1
+. "$(dirname "$0")/../support/tiny_ppo.sh"
 work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-split-XXXXXX") || exit 1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
        OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
@@ -21,35 +21,6 @@ cleanup() { # what this script has started and not waited for
 }
 trap cleanup EXIT
 cd "$work" || exit 1
-
-ids() { # SEED LOW HIGH: a list of LOW to HIGH ids from 2 to 31
-    awk -v seed="$1" -v low="$2" -v high="$3" 'BEGIN { srand(seed); n = low + int(rand() * (high - low + 1));
-        for (i = 0; i < n; i++) printf "%s%d", i ? ", " : "", 2 + int(rand() * 30) }'
-}
-for i in $(seq 1 20); do
-    echo "{\"ids\": [$(ids $i 3 14)]}" >> text.jsonl
-    echo "{\"prompt_ids\": [$(ids $((600 + i)) 1 5)]}" >> prompts.jsonl
-done
-cat > base.yaml <<'YAML'
-run: {name: base, dir: base, seed: 3}
-algorithm: pretrain
-rl_module: {policy: {new: {architecture: llama, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2,
-                           vocab_size: 32, max_position_embeddings: 24, initializer_range: 0.3}}}
-data: {train: text.jsonl, max_tokens: 16}
-training: {batch_size: 10, lr: 1.0e-3}
-stop: {steps: 2}
-YAML
-cat > ppo.yaml <<'YAML'
-run: {name: ppo, seed: 5}
-algorithm: ppo
-rl_module: {policy: {path: base/policy}, critic: {same_as: policy}}
-environment: {prompts: prompts.jsonl, max_prompt_tokens: 6, max_completion_tokens: 12, rewards: [{kind: length, target: 4}]}
-env_runners: {samples_per_prompt: 2, sample_timeout_s: 20}
-training: {prompts_per_iteration: 8, num_epochs: 2, minibatch_size: 5, lr: 3.0e-3, critic_lr: 3.0e-3, lr_schedule: constant,
-           kl: {coeff: 0.1, target: 0.5, horizon: 100}}
-evaluation: {evaluation_interval: 2, prompts: prompts.jsonl, num_prompts: 5}
-stop: {iterations: 4}
-YAML
 
 train() { # RANKS DIR [options]: to its end; the exit code is the program's
     local ranks=$1 dir=$2; shift 2
@@ -86,49 +57,7 @@ event() { # DIR KIND: an event of that kind is in the run file
 }
 
 step="a model whose completions end at different lengths"; trace
-"$phalanx" train base.yaml > base.out 2> base.err || fail "$(cat base.err)"
-sed -i 's/"eos_token_id": *[^,}]*/"eos_token_id": [1, 2, 3, 4, 5]/' base/policy/config.json
-grep -q '"eos_token_id": \[1' base/policy/config.json || sed -i '0,/{/s//{ "eos_token_id": [1, 2, 3, 4, 5],/' base/policy/config.json
-rm -f base/policy/generation_config.json
-
-# One run of 60 iterations with faults, at most 3; then without. What it loses is bounded by the recovery slots.
-faulty() { # NUMBER
-    local dir=fault$1 attempt code victim signal moment
-    RANDOM=$((seed * 1000 + $1))
-    for attempt in 1 2 3 4; do
-        mpirun -n 4 "$phalanx" train ppo.yaml --run-dir "$dir" --set env_runners.num_env_runners=2 \
-            --set env_runners.sample_timeout_s=1 --set fault_tolerance.wait_timeout_s=4 --set stop.iterations=60 \
-            > "$dir.out" 2> "$dir.err" < /dev/null &
-        pid=$!
-        if [ $attempt -lt 4 ]; then
-            moment=$((RANDOM % 170 + 40)) victim=$((RANDOM % 4 + 1)) signal=$([ $((RANDOM % 2)) = 0 ] && echo KILL || echo STOP)
-            sleep "$(awk -v m=$moment 'BEGIN { print m / 100 }')"
-            victim=$(ranks_of "$pid" | sed -n ${victim}p)
-            [ -n "$victim" ] && kill -s "$signal" "$victim" 2> /dev/null
-        fi
-        for moment in $(seq 1 300); do kill -0 "$pid" 2> /dev/null || break; sleep 0.1; done
-        if kill -0 "$pid" 2> /dev/null; then
-            fail "run $1, attempt $attempt hangs after $signal: $(tail -3 "$dir.err")"
-            kill -9 $(ranks_of "$pid") "$pid"
-        fi
-        wait "$pid" 2> /dev/null
-        code=$?
-        pid=
-        step="seed $seed, run $1, attempt $attempt: $signal, exit $code"; trace
-        [ $code -eq 0 ] && break
-    done
-    [ $code -eq 0 ] || fail "run $1 is not done after $attempt attempts: exit $code"
-    for part in policy critic; do
-        cmp -s "$part.want" "$dir/$part/model.safetensors" || fail "run $1: its $part differs"
-    done
-    rm -rf "$dir"
-}
-if [ "$runs" -gt 0 ]; then
-    "$phalanx" train ppo.yaml --run-dir want --set stop.iterations=60 > want.out 2>&1 || fail "$(cat want.out)"
-    for part in policy critic; do cp want/$part/model.safetensors $part.want; done
-    for number in $(seq 1 "$runs"); do faulty "$number"; done
-    exit $failed
-fi
+tiny_ppo "$phalanx"
 
 step="split and colocated"; trace
 "$phalanx" train ppo.yaml --run-dir whole > whole.out 2> whole.err || fail "$(cat whole.err)"
