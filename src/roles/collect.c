@@ -1,5 +1,5 @@
 /* The driver's side of a split stage: hands prompts out, takes batches in, leaves silent runners out and takes them back. */
-#include "split.h"
+#include "task.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -21,20 +21,6 @@ typedef struct worker {
     request requests[PX_MAX_IN_FLIGHT];
 } worker;
 
-enum { WAITING = -1, DONE = -2 };
-
-typedef struct task { /* the prompts of one iteration */
-    bool open, evaluation;
-    int64_t iteration;
-    int prompts, each, left;
-    int64_t *rows;       /* [prompts] */
-    int32_t *owner;      /* [prompts] worker that has it, or WAITING, or DONE */
-    px_completion *completions; /* [prompts * each] */
-    int32_t *ids, *rank; /* [prompts * each][room]; [prompts * each] */
-    float *logprobs;
-    int64_t *seq_no;     /* [prompts * each] */
-} task;
-
 typedef struct node { /* where weights must be sent to */
     int64_t ready, sending; /* versions; -1: none */
     int piece, through;     /* next piece; worker that takes them */
@@ -49,7 +35,7 @@ struct px_collector {
     worker *workers;
     int count, node_count, next_id;
     node *nodes;
-    task *jobs;          /* [staleness + 1] of training, then one of evaluation */
+    px_task *jobs;          /* [staleness + 1] of training, then one of evaluation */
     int job_count;
     struct {
         int64_t seq_no;
@@ -73,10 +59,10 @@ static void tell(px_collector *c, const worker *w, const char *kind, const char 
     px_buf_free(&text);
 }
 
-static task *find_job(px_collector *c, bool evaluation, int64_t iteration)
+static px_task *find_job(px_collector *c, bool evaluation, int64_t iteration)
 {
     for (int j = 0; j < c->job_count; j++) {
-        task *job = &c->jobs[j];
+        px_task *job = &c->jobs[j];
         if (job->open && job->evaluation == evaluation && job->iteration == iteration) {
             return job;
         }
@@ -87,10 +73,10 @@ static task *find_job(px_collector *c, bool evaluation, int64_t iteration)
 /* A request comes back without a batch: its prompts wait for somebody else. */
 static void give_back(px_collector *c, worker *w, request *r)
 {
-    task *job = find_job(c, r->evaluation, r->iteration);
+    px_task *job = find_job(c, r->evaluation, r->iteration);
     for (int slot = r->first; job != NULL && slot < r->first + r->count; slot++) {
         if (job->owner[slot] == (int32_t)(w - c->workers)) {
-            job->owner[slot] = WAITING;
+            job->owner[slot] = PX_SLOT_WAITING;
         }
     }
     r->used = false;
@@ -129,68 +115,18 @@ static request *find_request(worker *w, int id)
     return NULL;
 }
 
-/* Sizes in a message are checked before they are used: it may come from a rank that has lost its mind. */
-static bool batch_fits(const px_collector *c, const task *job, const px_envelope *head, size_t bytes)
-{
-    if (job == NULL || head->first < 0 || head->count < 1 || head->count > job->prompts || head->first > job->prompts - head->count ||
-        head->each != job->each) {
-        return false;
-    }
-    size_t samples = (size_t)head->count * (size_t)head->each, tokens = 0, rows = sizeof *head + samples * sizeof(px_sampled);
-    if (bytes < rows) {
-        return false;
-    }
-    const px_sampled *rows_in = (const px_sampled *)(const void *)(head + 1);
-    for (size_t i = 0; i < samples; i++) {
-        if (rows_in[i].length < 1 || rows_in[i].length > c->wire.room || rows_in[i].finish < 0 || rows_in[i].finish > 1) {
-            return false;
-        }
-        tokens += (size_t)rows_in[i].length;
-    }
-    return bytes == rows + tokens * (sizeof(int32_t) + sizeof(float));
-}
-
-static void take_samples(task *job, const worker *w, const px_envelope *head)
-{
-    size_t samples = (size_t)head->count * (size_t)head->each, tokens = 0, at = 0;
-    const px_sampled *rows = (const px_sampled *)(const void *)(head + 1);
-    for (size_t i = 0; i < samples; i++) {
-        tokens += (size_t)rows[i].length;
-    }
-    const int32_t *ids = (const int32_t *)(const void *)(rows + samples);
-    const float *logprobs = (const float *)(const void *)(ids + tokens);
-    for (size_t i = 0; i < samples; i++) {
-        int slot = head->first + (int)(i / (size_t)head->each);
-        size_t sample = (size_t)head->first * (size_t)head->each + i, length = (size_t)rows[i].length;
-        if (job->owner[slot] != DONE) {
-            px_completion *to = &job->completions[sample];
-            memcpy(to->ids, ids + at, length * sizeof *ids);
-            memcpy(to->logprobs, logprobs + at, length * sizeof *logprobs);
-            to->length = rows[i].length;
-            to->finish = (px_finish)rows[i].finish;
-            job->rank[sample] = w->rank;
-            job->seq_no[sample] = head->seq_no;
-        }
-        at += length;
-    }
-    for (int slot = head->first; slot < head->first + head->count; slot++) {
-        job->left -= job->owner[slot] != DONE;
-        job->owner[slot] = DONE;
-    }
-}
-
 static void take_batch(px_collector *c, worker *w, const px_envelope *head, size_t bytes)
 {
     enum { STRIKES = 3 };
     request *r = find_request(w, head->id);
-    task *job = find_job(c, head->evaluation != 0, head->iteration);
+    px_task *job = find_job(c, head->evaluation != 0, head->iteration);
     bool known = hash_known(c, head->seq_no, head->hash);
     bool stale = job != NULL && !job->evaluation && job->iteration - 1 - head->seq_no > c->wire.staleness;
     if (stale) { /* of a runner that was away: its prompts are sampled again */
         job = NULL;
     }
-    if (known && batch_fits(c, job, head, bytes)) {
-        take_samples(job, w, head);
+    if (known && px_task_fits(job, c->wire.room, head, bytes)) {
+        px_task_take(job, w->rank, head);
         w->strikes = 0;
     } else if (!known || job != NULL) { /* a batch of an iteration that is over is late, not wrong */
         w->strikes++;
@@ -288,7 +224,7 @@ static void send_weights(px_collector *c, node *n)
     }
 }
 
-static bool may_take(const px_collector *c, const worker *w, const task *job, bool evaluators, bool spares)
+static bool may_take(const px_collector *c, const worker *w, const px_task *job, bool evaluators, bool spares)
 {
     bool role = job->evaluation && evaluators ? w->role == PX_ROLE_EVALUATOR
                                               : w->role == PX_ROLE_ENV_RUNNER || (spares && w->role == PX_ROLE_SPARE);
@@ -296,7 +232,7 @@ static bool may_take(const px_collector *c, const worker *w, const task *job, bo
 }
 
 /* Who has least to do. Spares come in while an env runner is missing. */
-static worker *choose_worker(px_collector *c, const task *job)
+static worker *choose_worker(px_collector *c, const px_task *job)
 {
     worker *best = NULL;
     bool evaluators = false;
@@ -315,10 +251,10 @@ static worker *choose_worker(px_collector *c, const task *job)
     return best;
 }
 
-static bool hand_out(px_collector *c, task *job, worker *w, int first)
+static bool hand_out(px_collector *c, px_task *job, worker *w, int first)
 {
     int most = job->evaluation ? c->wire.evaluation_prompts : c->wire.prompts, count = 0, free = 0;
-    while (count < most && first + count < job->prompts && job->owner[first + count] == WAITING) {
+    while (count < most && first + count < job->prompts && job->owner[first + count] == PX_SLOT_WAITING) {
         count++;
     }
     while (w->requests[free].used) {
@@ -344,11 +280,11 @@ static bool hand_out(px_collector *c, task *job, worker *w, int first)
     return true;
 }
 
-static void hand_out_all(px_collector *c, task *job)
+static void hand_out_all(px_collector *c, px_task *job)
 {
     for (int slot = 0; job->open && slot < job->prompts; slot++) {
-        worker *w = job->owner[slot] == WAITING ? choose_worker(c, job) : NULL;
-        if (job->owner[slot] == WAITING && (w == NULL || !hand_out(c, job, w, slot))) {
+        worker *w = job->owner[slot] == PX_SLOT_WAITING ? choose_worker(c, job) : NULL;
+        if (job->owner[slot] == PX_SLOT_WAITING && (w == NULL || !hand_out(c, job, w, slot))) {
             return;
         }
     }
@@ -429,18 +365,7 @@ static void publish(px_collector *c, const px_model *policy, int64_t seq_no)
     c->synch += px_now() - start;
 }
 
-static void open_job(task *job, int64_t iteration, int prompts, int each)
-{
-    job->open = true;
-    job->iteration = iteration;
-    job->prompts = job->left = prompts;
-    job->each = each;
-    for (int slot = 0; slot < prompts; slot++) {
-        job->owner[slot] = WAITING;
-    }
-}
-
-static px_status wait_for(px_collector *c, const task *job)
+static px_status wait_for(px_collector *c, const px_task *job)
 {
     double start = 0.0;
     int left = job->left;
@@ -471,7 +396,7 @@ static void report(const px_collector *c, px_collect_report *out)
     }
 }
 
-static task *job_of(px_collector *c, int64_t iteration, bool evaluation)
+static px_task *job_of(px_collector *c, int64_t iteration, bool evaluation)
 {
     return &c->jobs[evaluation ? c->job_count - 1 : (int)(iteration % (c->job_count - 1))];
 }
@@ -480,10 +405,10 @@ static task *job_of(px_collector *c, int64_t iteration, bool evaluation)
 static px_status open_ahead(px_collector *c, px_trainer *trainer, int64_t iteration)
 {
     for (int64_t next = iteration + 1; next <= iteration + c->wire.staleness && next <= c->session->total; next++) {
-        task *job = job_of(c, next, false);
+        px_task *job = job_of(c, next, false);
         if (!job->open) {
             PX_TRY(px_ppo_rows(trainer, next, job->rows));
-            open_job(job, next, c->session->ppo.prompts_per_iteration, c->wire.each);
+            px_task_open(job, next, c->session->ppo.prompts_per_iteration, c->wire.each);
         }
     }
     poll_all(c);
@@ -494,7 +419,7 @@ px_status px_collector_run(void *self, px_trainer *trainer, px_rollout *rollout,
                            int64_t seq_no, const px_completion **completions, px_collect_report *out)
 {
     px_collector *c = self;
-    task *job = job_of(c, iteration, evaluation);
+    px_task *job = job_of(c, iteration, evaluation);
     int each = evaluation ? c->wire.evaluation_each : c->wire.each, prompts = rollout->samples / each;
     c->iteration = iteration;
     c->synch = 0.0;
@@ -503,7 +428,7 @@ px_status px_collector_run(void *self, px_trainer *trainer, px_rollout *rollout,
         for (int slot = 0; slot < prompts; slot++) {
             job->rows[slot] = rollout->prompt[slot * each];
         }
-        open_job(job, iteration, prompts, each);
+        px_task_open(job, iteration, prompts, each);
     }
     px_status status = wait_for(c, job);
     job->open = false;
@@ -560,42 +485,6 @@ px_status px_collector_create(px_collector **out, px_session *session)
     return status;
 }
 
-typedef struct buffer {
-    void **where;
-    size_t count, size;
-} buffer;
-
-enum { BUFFERS = 7 };
-
-static void list_buffers(task *job, int prompts, int each, int room, buffer out[BUFFERS])
-{
-    size_t p = (size_t)prompts, samples = p * (size_t)each, tokens = samples * (size_t)room;
-    const buffer all[BUFFERS] = {
-        {(void **)&job->rows, p, sizeof(int64_t)},         {(void **)&job->owner, p, sizeof(int32_t)},
-        {(void **)&job->completions, samples, sizeof(px_completion)}, {(void **)&job->ids, tokens, sizeof(int32_t)},
-        {(void **)&job->logprobs, tokens, sizeof(float)},  {(void **)&job->rank, samples, sizeof(int32_t)},
-        {(void **)&job->seq_no, samples, sizeof(int64_t)},
-    };
-    memcpy(out, all, sizeof all);
-}
-
-static px_status alloc_job(task *job, int prompts, int each, int room)
-{
-    buffer buffers[BUFFERS];
-    list_buffers(job, prompts, each, room, buffers);
-    for (int i = 0; i < BUFFERS; i++) {
-        *buffers[i].where = px_alloc_array(buffers[i].count + 1, buffers[i].size, "samples of the env runners");
-        if (*buffers[i].where == NULL) {
-            return px_error_code();
-        }
-    }
-    for (int i = 0; i < prompts * each; i++) {
-        job->completions[i].ids = job->ids + (size_t)i * (size_t)room;
-        job->completions[i].logprobs = job->logprobs + (size_t)i * (size_t)room;
-    }
-    return PX_OK;
-}
-
 /* Prompts of one evaluation. */
 static int held_out(const px_session *session)
 {
@@ -607,9 +496,9 @@ px_status px_collector_prepare(px_collector *c)
 {
     int prompts = c->session->ppo.prompts_per_iteration;
     for (int j = 0; j < c->job_count - 1; j++) {
-        PX_TRY(alloc_job(&c->jobs[j], prompts, c->wire.each, c->wire.room));
+        PX_TRY(px_task_alloc(&c->jobs[j], prompts, c->wire.each, c->wire.room));
     }
-    return alloc_job(&c->jobs[c->job_count - 1], held_out(c->session), c->wire.evaluation_each, c->wire.room);
+    return px_task_alloc(&c->jobs[c->job_count - 1], held_out(c->session), c->wire.evaluation_each, c->wire.room);
 }
 
 size_t px_collector_boxes(const px_session *session)
@@ -626,13 +515,8 @@ size_t px_collector_bytes(const px_session *session)
     size_t bytes = 0;
     for (int j = 0; j < wire.staleness + 2; j++) {
         bool evaluation = j == wire.staleness + 1;
-        task none;
-        buffer buffers[BUFFERS];
-        list_buffers(&none, evaluation ? held_out(session) : session->ppo.prompts_per_iteration,
-                     evaluation ? wire.evaluation_each : wire.each, wire.room, buffers);
-        for (int i = 0; i < BUFFERS; i++) {
-            bytes += (buffers[i].count + 1) * buffers[i].size;
-        }
+        bytes += px_task_bytes(evaluation ? held_out(session) : session->ppo.prompts_per_iteration,
+                               evaluation ? wire.evaluation_each : wire.each, wire.room);
     }
     return bytes;
 }
@@ -687,11 +571,7 @@ void px_collector_destroy(px_collector *c)
     }
     px_post_close(c->post);
     for (int j = 0; c->jobs != NULL && j < c->job_count; j++) {
-        buffer buffers[BUFFERS];
-        list_buffers(&c->jobs[j], 0, 0, 0, buffers);
-        for (int i = 0; i < BUFFERS; i++) {
-            px_free(*buffers[i].where);
-        }
+        px_task_free(&c->jobs[j]);
     }
     px_free(c->jobs);
     px_free(c->workers);
