@@ -176,7 +176,10 @@ px_status px_module_load(const px_session *session, const char *module, px_head 
 
 px_status px_module_map(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score)
 {
-    return load(session, module, head, true, model, had_score);
+    double start = px_now();
+    PX_TRY(load(session, module, head, true, model, had_score));
+    px_log_rank(PX_DEBUG, "%s: in its file's pages after %.1f ms", module, 1e3 * (px_now() - start));
+    return PX_OK;
 }
 
 px_status px_module_map_plan(const px_session *session, const char *module, const px_model *model, px_map_bytes *bytes)

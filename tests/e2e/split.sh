@@ -217,12 +217,22 @@ step="sampling ahead"; trace
 good runners 2 4 ahead --set env_runners.max_staleness=1 --set stop.iterations=8
 PHALANX_FAULT=rank.die:5:0 runners 2 4 killed --set env_runners.max_staleness=1 --set stop.iterations=8
 good runners 2 4 killed --set env_runners.max_staleness=1 --set stop.iterations=8
-for dir in ahead killed; do # what was in flight at the kill is sampled again, and counted once
-    "$phalanx" inspect $dir metrics --csv 2> /dev/null | awk -F, '
+mpirun -n 4 "$phalanx" train ppo.yaml --run-dir stopped --set env_runners.num_env_runners=2 --set env_runners.max_staleness=1 \
+    --set stop.iterations=80 > stopped.out 2> stopped.err < /dev/null &
+pid=$!
+for turn in $(seq 1 400); do grep -q '^ppo 5/' stopped.err && break; sleep 0.02; done
+kill -USR1 "$pid"
+wait "$pid"
+code=$?
+pid=
+[ $code -eq 75 ] || fail "exit $code, want 75: $(tail -3 stopped.err)"
+good runners 2 4 stopped --set env_runners.max_staleness=1 --set stop.iterations=80
+for dir in ahead killed stopped; do # what was in flight at the kill or stop is sampled again, and counted once
+    "$phalanx" inspect $dir metrics --csv 2> /dev/null | awk -F, -v want=$([ $dir = stopped ] && echo 80 || echo 8) '
         NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
         NR > 1 { rows++; tokens += $at["num_env_steps_sampled"]; all = $at["num_env_steps_sampled_lifetime"]
                  samples = $at["num_episodes_lifetime"]; most = $at["staleness/max"] > most ? $at["staleness/max"] : most }
-        END { if (rows != 8 || tokens != all || samples != 8 * 16 || most != 1) {
+        END { if (rows != want || tokens != all || samples != want * 16 || most != 1) {
                   print rows " rows, " tokens " tokens of " all ", " samples " samples, staleness " most; exit 1 } }' ||
         fail "$dir counts wrong"
 done
