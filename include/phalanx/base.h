@@ -71,8 +71,8 @@ px_status px_error_restore(px_error *kept); /* returns its code */
 _Noreturn void px_bug(const char *file, int line, const char *text);
 void px_bug_hook_set(void (*hook)(int exit_code));
 
-/* Fault injection for tests: PHALANX_FAULT=site:n:rank makes the n-th pass (from 1) of `site` fail on that rank
- * (rank -1: on all). Costs one comparison of a pointer when the variable is not set. */
+/* Fault injection for tests: PHALANX_FAULT=site:n:rank makes the n-th pass (from 1; "n+": every pass from the n-th on)
+ * of `site` fail on that rank (-1: on all). Costs one comparison of a pointer when the variable is not set. */
 bool px_fault(const char *site);
 
 /* ---- log ----------------------------------------------------------------------------------------------------

@@ -131,9 +131,9 @@ void px_bug(const char *file, int line, const char *text)
     abort();
 }
 
-/* PHALANX_FAULT, read once: site, which pass (from 1), rank (-1: all). */
+/* PHALANX_FAULT, read once: site, which pass (from 1; "3+": all from the third on), rank (-1: all). */
 static struct {
-    bool read;
+    bool read, onward;
     char site[64];
     long pass, rank, seen;
 } fault;
@@ -145,7 +145,9 @@ bool px_fault(const char *site)
         const char *text = getenv("PHALANX_FAULT");
         fault.pass = 1;
         fault.rank = -1;
-        if (text != NULL && sscanf(text, "%63[^:]:%ld:%ld", fault.site, &fault.pass, &fault.rank) < 1) {
+        fault.onward = text != NULL && strchr(text, '+') != NULL;
+        const char *form = fault.onward ? "%63[^:]:%ld+:%ld" : "%63[^:]:%ld:%ld";
+        if (text != NULL && sscanf(text, form, fault.site, &fault.pass, &fault.rank) < 1) {
             fault.site[0] = '\0';
         }
     }
@@ -155,5 +157,6 @@ bool px_fault(const char *site)
     if (fault.rank >= 0 && fault.rank != px_log_rank_number()) {
         return false;
     }
-    return ++fault.seen == fault.pass;
+    fault.seen++;
+    return fault.onward ? fault.seen >= fault.pass : fault.seen == fault.pass;
 }

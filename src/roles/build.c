@@ -1,6 +1,7 @@
 /* Puts the trainer of a stage together. */
 #include "split.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -311,6 +312,36 @@ static px_status build_ppo(px_session *session, const char *from)
     return px_ppo_create(&session->trainer, &session->ppo, parts);
 }
 
+/* What a step or an iteration shares out must reach every rank, or the job is larger than the batch. */
+static px_status check_share(const px_session *session, const char *key, double shares, const char *what)
+{
+    int ranks = session->placement.learners;
+    if (shares >= (double)ranks) {
+        return PX_OK;
+    }
+    return px_stage_fail(session->stage, key, "%s is %lld: %.0f %s for %d ranks that learn, so that some would have nothing to "
+                         "do; valid is a larger one, or at most %.0f ranks", key,
+                         (long long)px_stage_int(session->stage, key), floor(shares), what, ranks, fmax(1.0, floor(shares)));
+}
+
+static px_status check_ranks(const px_session *session)
+{
+    const px_stage *stage = session->stage;
+    if (session->algorithm == &px_algorithm_ppo) {
+        const px_ppo_config *config = &session->ppo;
+        if (!session->placement.split) {
+            PX_TRY(check_share(session, "training.prompts_per_iteration", config->prompts_per_iteration, "prompts"));
+        }
+        return check_share(session, "training.minibatch_size", config->minibatch_size, "samples");
+    }
+    if (px_stage_is_set(stage, "training.batch_size")) {
+        return check_share(session, "training.batch_size", (double)px_stage_int(stage, "training.batch_size"), "rows");
+    }
+    double row = px_dataset_summary(session->train)->mean_length;
+    row = row < session->lm.max_tokens ? row : session->lm.max_tokens;
+    return check_share(session, "training.batch_tokens", (double)session->lm.batch_tokens / row, "rows of mean length");
+}
+
 px_status px_session_prepare(px_session *session, const char *from)
 {
     session->trainer.seed = (uint64_t)px_stage_int(session->stage, "run.seed");
@@ -324,6 +355,7 @@ px_status px_session_prepare(px_session *session, const char *from)
     } else {
         PX_TRY(session->algorithm == &px_algorithm_reward ? prepare_reward(session, from) : prepare_lm(session, from));
     }
+    PX_TRY(check_ranks(session));
     px_plan_fill(session);
     return PX_OK;
 }
