@@ -114,13 +114,13 @@ weights '{"model.embed_tokens.weight":{"dtype":"F32","shape":[1000000000000],"da
 model model.embed_tokens.weight
 fresh; tokenizer '{"a":4194303}'; model "vocabulary 16"
 head -c 600000000 /dev/zero | gzip -1 > bad/tokenizer.json.gz
-ends 65 "tokenizer.json.gz: more than 256 MiB" "$phalanx" tokens --tokenizer bad/tokenizer.json.gz
+ends_alone 65 "tokenizer.json.gz: more than 256 MiB" "$phalanx" tokens --tokenizer bad/tokenizer.json.gz
 ulimit -Sv "$(ulimit -Hv)"
 fresh; echo '{"metadata":{},"weight_map":{"model.embed_tokens.weight":"../base/model.safetensors"}}' \
     > bad/model.safetensors.index.json
 rm bad/model.safetensors; model "valid is a file of the same directory"
 rm -rf bad; mkdir -p bad/policy; echo ../base > bad/best; cp sft.yaml bad/config.yaml; : > bad/run.h5
-ends 65 "bad/best: names '../base'; valid is a checkpoint beside it" "$phalanx" export bad --iteration best --out exported
+ends_alone 65 "bad/best: names '../base'; valid is a checkpoint beside it" "$phalanx" export bad --iteration best --out exported
 [ ! -e exported ] || fail "an export from outside"
 
 # ---- data ----

@@ -62,6 +62,9 @@ ends() {
     [ -z "$left" ] || fail "processes live on after: $what: $left"
 }
 
+# Commands that are one process and not to be launched.
+ends_alone() { local launch=() ranks=1; ends "$@"; }
+
 train() { rm -rf run; ends "$1" "$2" "$phalanx" train "${@:3}"; }
 
 # ---- the models ----
