@@ -1,5 +1,5 @@
 /* base: what every room stands on. Status and errors, log, memory, counter-based random numbers, named array
- * views, hashes, growing buffers, files, JSON, and the stop flag. Knows nothing of MPI, BLAS or HDF5. */
+ * views, hashes, growing buffers, files, JSON, GGUF, and the stop flag. Knows nothing of MPI, BLAS or HDF5. */
 #ifndef PHALANX_BASE_H
 #define PHALANX_BASE_H
 
@@ -218,6 +218,34 @@ struct json_t;
 px_status px_json_read(const char *path, struct json_t **json); /* caller json_decref's */
 /* `line` is added to jansson's own line number (0-based) in messages. */
 px_status px_json_parse(const char *text, size_t length, const char *path, int64_t line, struct json_t **json);
+
+/* ---- GGUF -------------------------------------------------------------------------------------------------------
+ * A file of metadata and tensors, mapped (versions 2 and 3, little-endian). Nothing of it is believed before it is checked. */
+typedef struct px_gguf_tensor {
+    const char *name; /* of `names` */
+    const char *type; /* F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K or Q6_K */
+    int dims;
+    int64_t shape[PX_MAX_DIMS]; /* rows first: the reverse of the file's order */
+    size_t count, bytes;
+    const unsigned char *data; /* mapped, any alignment */
+} px_gguf_tensor;
+typedef struct px_gguf {
+    char path[PX_PATH_MAX];
+    const void *map;
+    size_t bytes;
+    struct json_t *meta;  /* key: number, bool, string or list of them; a float32 as its shortest decimal */
+    struct json_t *names; /* list: owns the tensors' names */
+    px_gguf_tensor *tensors;
+    int count;
+} px_gguf;
+/* The file that `path` stands for: itself when it ends in .gguf, or the only .gguf file of a directory without
+ * safetensors. out "" when there is none; several are PX_DATA. */
+px_status px_gguf_find(char *out, size_t size, const char *path);
+px_status px_gguf_open(px_gguf *gguf, const char *path);
+void px_gguf_close(px_gguf *gguf);
+const px_gguf_tensor *px_gguf_tensor_named(const px_gguf *gguf, const char *name); /* NULL: none */
+/* Elements and bytes of a block of the type; false: not one that is read. */
+bool px_gguf_block(const char *type, size_t *elements, size_t *bytes);
 
 /* UTF-8: length in bytes of the valid prefix of text (equals length when all is valid). */
 size_t px_utf8_valid(const char *text, size_t length);

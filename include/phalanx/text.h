@@ -16,8 +16,13 @@ px_status px_ids_append(px_ids *ids, const int32_t *more, int64_t count);
 void px_ids_free(px_ids *ids);
 
 /* path: a tokenizer.json (or .json.gz), or a directory that has one; tokenizer_config.json beside it is read for special
- * tokens and the chat template. PX_DATA names file, key and what is supported. */
+ * tokens and the chat template. Or a .gguf file, whose metadata has all that; where it says too little, a tokenizer.json
+ * beside it is read. PX_DATA names file, key and what is supported. */
 px_status px_tokenizer_load(px_tokenizer **tokenizer, const char *path);
+bool px_tokenizer_exists(const char *path); /* is there anything to load? */
+/* Writes tokenizer.json and tokenizer_config.json of a .gguf file into dir; `from`, as px_tokenizer_dir says, may be
+ * anything else: nothing is written then. */
+px_status px_tokenizer_extract(const char *from, const char *dir);
 void px_tokenizer_destroy(px_tokenizer *tokenizer);
 /* Ids of a text, appended. add_special: what the post-processor adds (BOS, ...). Special tokens inside the text are
  * recognised. PX_DATA on invalid UTF-8. Classes of characters are those of the Unicode version of PCRE2 and utf8proc. */
@@ -37,7 +42,7 @@ bool px_tokenizer_is_special(const px_tokenizer *tokenizer, int32_t id);
 bool px_tokenizer_adds_bos(const px_tokenizer *tokenizer); /* its post-processor puts BOS in front */
 const char *px_tokenizer_chat_template(const px_tokenizer *tokenizer); /* the Jinja text; NULL: none */
 uint64_t px_tokenizer_hash(const px_tokenizer *tokenizer); /* equal hashes: same ids for the same text */
-const char *px_tokenizer_dir(const px_tokenizer *tokenizer); /* where its files lie, for copying beside a model */
+const char *px_tokenizer_dir(const px_tokenizer *tokenizer); /* where its files lie, for copying beside a model; or its .gguf */
 
 /* Byte-level BPE from text: the most frequent pair first, ties as the tokenizers library breaks them. `special` tokens
  * come first in the vocabulary ("<|endoftext|>" is eos and bos when it is the only one; with <|im_start|> and <|im_end|>

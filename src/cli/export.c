@@ -147,10 +147,11 @@ static px_status find_source(const char *dir, const settings *s, char *out, size
 static px_status find_module(const char *dir, const settings *s, char *out, size_t size)
 {
     char source[PX_PATH_MAX];
-    if (!px_dir_exists(dir)) {
-        return px_fail(PX_DATA, "%s: no such directory; valid is a run, a stage, a checkpoint or a model", dir);
+    if (!px_dir_exists(dir) && !px_file_exists(dir)) {
+        return px_fail(PX_DATA, "%s: no such directory; valid is a run, a stage, a checkpoint, a model or a .gguf file", dir);
     }
-    if (has_file(dir, "config.json")) { /* a model's directory already: only the type changes */
+    PX_TRY(px_gguf_find(source, sizeof source, dir));
+    if (source[0] != '\0' || has_file(dir, "config.json")) { /* a model's directory already: only the type changes */
         snprintf(out, size, "%s", dir);
         return PX_OK;
     }
@@ -160,6 +161,13 @@ static px_status find_module(const char *dir, const settings *s, char *out, size
     return px_dir_exists(out) ? PX_OK
                               : px_fail(PX_DATA, "%s: no %s there; valid are the modules that the algorithm trains "
                                         "(policy, critic, reward)", source, module);
+}
+
+static px_status extract_tokenizer(const char *from, const char *out)
+{
+    char file[PX_PATH_MAX];
+    PX_TRY(px_gguf_find(file, sizeof file, from));
+    return px_tokenizer_extract(file, out);
 }
 
 static px_status write_model(const char *from, const char *out, px_dtype dtype)
@@ -172,6 +180,9 @@ static px_status write_model(const char *from, const char *out, px_dtype dtype)
     px_status status = px_dir_create(out);
     if (status == PX_OK) {
         status = px_model_save(&model, out, dtype, has_file(from, "tokenizer.json") ? from : NULL);
+    }
+    if (status == PX_OK && px_tokenizer_exists(from) && !has_file(from, "tokenizer.json")) {
+        status = extract_tokenizer(from, out);
     }
     if (status == PX_OK) {
         px_log(PX_INFO, "%s: %s, %.4g million parameters, %s", out, from, (double)px_model_parameters(&model) / 1e6,

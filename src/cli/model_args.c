@@ -1,4 +1,4 @@
-/* Models as commands take them: a directory with weights, and the tokenizer and chat template that lie in it. */
+/* Models as commands take them: a directory or a GGUF file with weights, and the tokenizer and chat template that lie in it. */
 #include "cli.h"
 
 #include <sched.h>
@@ -23,19 +23,8 @@ px_status px_precision_read(const char *command, const char *word, px_dtype *pre
 
 px_status px_tokenizer_open(px_tokenizer **tokenizer, const char *dir)
 {
-    static const char *const names[] = {"tokenizer.json", "tokenizer.json.gz"};
     *tokenizer = NULL;
-    if (px_file_exists(dir)) {
-        return px_tokenizer_load(tokenizer, dir);
-    }
-    for (int i = 0; i < PX_COUNT(names); i++) {
-        char path[PX_PATH_MAX];
-        PX_TRY(px_path_join(path, sizeof path, dir, names[i]));
-        if (px_file_exists(path)) {
-            return px_tokenizer_load(tokenizer, dir);
-        }
-    }
-    return PX_OK;
+    return px_tokenizer_exists(dir) ? px_tokenizer_load(tokenizer, dir) : PX_OK;
 }
 
 static px_status load(px_opened *opened, const char *dir, px_head head, const char *tokenizer_path,
@@ -56,9 +45,9 @@ px_status px_opened_load(px_opened *opened, const char *dir, px_head head, const
                          const char *template)
 {
     *opened = (px_opened){.threads = px_cores(), .precision = PX_F32};
-    if (!px_dir_exists(dir)) {
+    if (!px_dir_exists(dir) && !px_file_exists(dir)) {
         return px_fail(PX_DATA, "%s: no such directory; valid is a Hugging Face model directory (config.json, "
-                       "model.safetensors)", dir);
+                       "model.safetensors) or a .gguf file", dir);
     }
     px_status status = load(opened, dir, head, tokenizer_path, template);
     if (status != PX_OK) {

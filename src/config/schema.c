@@ -53,7 +53,7 @@ const px_exclusive px_exclusives[] = {
 const int px_exclusive_count = sizeof px_exclusives / sizeof px_exclusives[0];
 
 const px_key px_module_keys[] = {
-    {"path", PATH, NULL, NULL, NULL, "", ALL, 0, "path", "Hugging Face directory: config.json and safetensors."},
+    {"path", PATH, NULL, NULL, NULL, "", ALL, 0, "path", "Hugging Face directory (config.json, safetensors), or a .gguf file."},
     {"stage", TEXT, NULL, NULL, NULL, "", ALL, 0, "stage", "Result of an earlier stage of the same file."},
     {"same_as", WORD, NULL, NULL, "policy|reference|reward|critic", "", ALL, 0, "same_as",
      "Starts as another module of this stage; a critic takes its body and gets a scalar head."},

@@ -6,6 +6,7 @@
 #include "config_keys.h"
 #include "config_rope.h"
 #include "family.h"
+#include "gguf.h"
 
 /* ---- a family's entries --------------------------------------------------------------------- */
 static px_status read_needs(const px_keys *keys, const px_entry *entry) {
@@ -240,18 +241,31 @@ static px_status read_generation_config(const char *dir, px_model_config *config
     return status;
 }
 
+static px_status read_json(const char *path, json_t *json, px_model_config *config) {
+    px_keys keys = {path, "", json};
+    memset(config, 0, sizeof *config);
+    PX_TRY(read_root(&keys, config));
+    return px_model_config_check(config) == PX_OK ? PX_OK : px_fail_within("%s", path);
+}
+
 px_status px_model_config_read(const char *dir, px_model_config *config) {
     char path[PX_PATH_MAX];
+    json_t *json = NULL;
+    PX_TRY(px_gguf_find(path, sizeof path, dir));
+    if (path[0]) {
+        PX_TRY(px_gguf_config(path, &json));
+        px_status status = read_json(path, json, config);
+        json_decref(json);
+        return status;
+    }
     PX_TRY(px_path_join(path, sizeof path, dir, "config.json"));
     if (!px_file_exists(path)) {
-        return px_fail(PX_DATA, "%s: no config.json in this directory; valid is a Hugging Face model directory", dir);
+        return px_fail(PX_DATA,
+                       "%s: no config.json in this directory; valid is a Hugging Face model directory or a .gguf file",
+                       dir);
     }
-    memset(config, 0, sizeof *config);
-    json_t *json = NULL;
     PX_TRY(px_json_read(path, &json));
-    px_keys keys = {path, "", json};
-    px_status status = read_root(&keys, config);
-    if (status == PX_OK) status = px_model_config_check(config) == PX_OK ? PX_OK : px_fail_within("%s", path);
+    px_status status = read_json(path, json, config);
     json_decref(json);
     PX_TRY(status);
     return read_generation_config(dir, config);

@@ -58,14 +58,14 @@ static void shape_text(char *out, size_t size, const int64_t *shape, int dims, b
 }
 
 static px_status check_shape(const px_param *param, const px_tensor *tensor) {
-    bool fits = tensor->dims == param->dims;
+    bool fits = tensor->dims == param->dims, transposed = param->transposed && !tensor->as_used;
     for (int i = 0; i < tensor->dims && fits; i++) {
-        fits = tensor->shape[i] == param->shape[param->transposed && param->dims == 2 ? 1 - i : i];
+        fits = tensor->shape[i] == param->shape[transposed && param->dims == 2 ? 1 - i : i];
     }
     if (fits) return PX_OK;
     char found[200], wanted[64];
     shape_text(found, sizeof found, tensor->shape, tensor->dims, false);
-    shape_text(wanted, sizeof wanted, param->shape, param->dims, param->transposed);
+    shape_text(wanted, sizeof wanted, param->shape, param->dims, transposed);
     return px_fail(PX_DATA, "%s: tensor \"%s\" has shape %s; valid by config.json is %s", tensor->path, tensor->name, found,
                    wanted);
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gguf.h"
 #include "half.h"
 
 #define MAX_HEADER ((size_t)100 << 20) /* the format's own limit */
@@ -144,17 +145,37 @@ static px_status parse_header(px_tensors *tensors, px_tensor_file *file) {
     return check_cover(list + first, tensors->count - first, data, data_bytes, file->path);
 }
 
-static px_status add_file(px_tensors *tensors, const char *path) {
+static px_tensor_file *new_file(px_tensors *tensors, const char *path) {
     px_tensor_file *files = px_realloc(tensors->files, ((size_t)tensors->file_count + 1) * sizeof *files,
                                        "tensor files");
-    if (!files) return px_error_code();
+    if (!files) return NULL;
     tensors->files = files;
     px_tensor_file *file = &files[tensors->file_count];
     *file = (px_tensor_file){.path = px_strdup(path)};
-    if (!file->path) return px_error_code();
+    if (!file->path) return NULL;
     tensors->file_count++;
+    return file;
+}
+
+static px_status add_file(px_tensors *tensors, const char *path) {
+    px_tensor_file *file = new_file(tensors, path);
+    if (!file) return px_error_code();
     PX_TRY(px_file_map(path, &file->map, &file->bytes));
     return parse_header(tensors, file);
+}
+
+px_status px_tensors_adopt(px_tensors *tensors, const char *path, const void *map, size_t bytes, json_t *names) {
+    px_tensor_file *file = new_file(tensors, path);
+    if (!file) {
+        px_file_unmap(map, bytes);
+        json_decref(names);
+        return px_error_code();
+    }
+    file->map = map;
+    file->bytes = bytes;
+    file->header = names;
+    for (int i = 0; i < tensors->count; i++) tensors->list[i].path = file->path;
+    return PX_OK;
 }
 
 px_status px_tensors_open_file(px_tensors *tensors, const char *path) {
@@ -272,6 +293,8 @@ static px_status open_shards(px_tensors *tensors, const char *index, const char 
 px_status px_tensors_open(px_tensors *tensors, const char *dir) {
     char path[PX_PATH_MAX], old[PX_PATH_MAX];
     *tensors = (px_tensors){0};
+    PX_TRY(px_gguf_find(path, sizeof path, dir));
+    if (path[0]) return px_tensors_open_gguf(tensors, path);
     PX_TRY(px_path_join(path, sizeof path, dir, "model.safetensors"));
     if (px_file_exists(path)) return px_tensors_open_file(tensors, path);
     PX_TRY(px_path_join(path, sizeof path, dir, "model.safetensors.index.json"));
@@ -293,7 +316,9 @@ px_status px_tensors_open(px_tensors *tensors, const char *dir) {
                        old, dir);
     }
     return px_fail(PX_DATA,
-                   "%s: no weights; valid is model.safetensors, or model.safetensors.index.json and its shards", dir);
+                   "%s: no weights; valid is model.safetensors, model.safetensors.index.json and its shards, or one "
+                   ".gguf file",
+                   dir);
 }
 
 /* ---- values --------------------------------------------------------------------- */
@@ -388,15 +413,40 @@ static px_status not_finite(const px_tensor *tensor, file_type type) {
                    (double)px_float_of_bits(bits_at(tensor->data, type, i)));
 }
 
+/* A block's scale may be what is not finite. */
+static px_status read_blocks(px_real *out, const px_tensor *tensor, px_block_values values, size_t elements,
+                             size_t bytes) {
+    size_t blocks = tensor->count / elements;
+    uint32_t bad = 0;
+#pragma omp parallel for schedule(static) reduction(| : bad) if (tensor->count > SHARE)
+    for (size_t b = 0; b < blocks; b++) {
+        float of_block[PX_BLOCK_MAX];
+        values(tensor->data + b * bytes, of_block);
+        for (size_t i = 0; i < elements; i++) {
+            out[b * elements + i] = of_block[i];
+            bad |= is_bad(px_bits_of_float(of_block[i]));
+        }
+    }
+    return bad ? px_fail(PX_DATA, "%s: tensor \"%s\" has a block whose scale is not finite; valid are finite weights",
+                         tensor->path, tensor->name)
+               : PX_OK;
+}
+
 px_status px_tensor_read(const px_tensor *tensor, bool transposed, px_real *out) {
     file_type type;
+    size_t elements, bytes;
+    px_block_values values = px_block_reader(tensor->dtype);
+    if (values && px_gguf_block(tensor->dtype, &elements, &bytes)) {
+        return read_blocks(out, tensor, values, elements, bytes);
+    }
     PX_TRY(type_of(tensor, &type));
     bool good = transposed && tensor->dims == 2 ? read_transposed(out, tensor, type) : read_straight(out, tensor, type);
     return good ? PX_OK : not_finite(tensor, type);
 }
 
 bool px_tensor_in_place(const px_tensor *tensor, const px_param *param) {
-    bool ordered = param->by_head == 0 && !(param->transposed && tensor->dims == 2);
+    bool ordered = tensor->as_used ? tensor->interleaved == 0 && tensor->norm_offset == 0
+                                   : param->by_head == 0 && !(param->transposed && tensor->dims == 2);
     return ordered && strcmp(tensor->dtype, "F32") == 0 && sizeof(px_real) == sizeof(float) &&
            (uintptr_t)tensor->data % sizeof(px_real) == 0;
 }
@@ -407,8 +457,31 @@ px_status px_tensor_check(const px_tensor *tensor) {
     return read_straight(NULL, tensor, type) ? PX_OK : not_finite(tensor, type);
 }
 
+/* Row 2 i + h of a head in the file is row i of its half h. */
+static px_status separate_halves(const px_tensor *tensor, px_real *out) {
+    size_t rows = (size_t)tensor->interleaved, width = tensor->count / (size_t)tensor->shape[0], half = rows / 2;
+    px_real *head = px_alloc_array(rows * width, sizeof *head, "rows of a head");
+    if (!head) return px_error_code();
+    for (size_t first = 0; first < (size_t)tensor->shape[0]; first += rows) {
+        px_real *to = out + first * width;
+        memcpy(head, to, rows * width * sizeof *head);
+        for (size_t r = 0; r < rows; r++) {
+            memcpy(to + (r % 2 * half + r / 2) * width, head + r * width, width * sizeof *head);
+        }
+    }
+    px_free(head);
+    return PX_OK;
+}
+
+static px_status read_as_used(const px_tensor *tensor, px_real *out) {
+    PX_TRY(px_tensor_read(tensor, false, out));
+    for (size_t i = 0; tensor->norm_offset && i < tensor->count; i++) out[i] -= (px_real)tensor->norm_offset;
+    return tensor->interleaved ? separate_halves(tensor, out) : PX_OK;
+}
+
 /* The file's groups of by_head rows go q, k, v, q, k, v, ...; those of memory all q, all k, all v. */
 px_status px_tensor_read_param(const px_tensor *tensor, const px_param *param, px_real *out) {
+    if (tensor->as_used) return read_as_used(tensor, out);
     if (param->by_head == 0) return px_tensor_read(tensor, param->transposed, out);
     size_t groups = (size_t)param->shape[0] / (size_t)param->by_head, heads = groups / 3;
     px_tensor group = *tensor;

@@ -16,6 +16,9 @@ typedef struct px_tensor { /* one tensor of an open file; everything is borrowed
     int64_t shape[PX_TENSOR_DIMS];
     size_t count, bytes;
     const unsigned char *data; /* mapped, any alignment */
+    bool as_used;              /* rows in the order of memory, whatever the parameter says of its file */
+    int interleaved;           /* over 0: rows of a head, of whose two halves the file has a row each in turn */
+    int norm_offset;           /* what the file has added to each value */
 } px_tensor;
 
 typedef struct px_tensor_file px_tensor_file;
@@ -27,8 +30,12 @@ typedef struct px_tensors { /* all tensors of a file or of the shards of a direc
 } px_tensors;
 
 px_status px_tensors_open_file(px_tensors *tensors, const char *path);
-/* model.safetensors, else the shards of model.safetensors.index.json. */
+/* model.safetensors, else the shards of model.safetensors.index.json; or the GGUF file that `dir` is or has. */
 px_status px_tensors_open(px_tensors *tensors, const char *dir);
+/* Takes over a mapped file whose tensors the caller puts on the list; `names` owns their names. Neither is the caller's
+ * any more, whatever the result. */
+struct json_t;
+px_status px_tensors_adopt(px_tensors *tensors, const char *path, const void *map, size_t bytes, struct json_t *names);
 void px_tensors_close(px_tensors *tensors);
 /* Bytes that all maps take one after another, and moves them so to a reserved range. leave: the maps stay there, for whoever
  * owns the range, when the tensors are closed. */
@@ -36,7 +43,7 @@ size_t px_tensors_pages(const px_tensors *tensors);
 px_status px_tensors_move(px_tensors *tensors, void *to);
 void px_tensors_leave(px_tensors *tensors);
 
-/* Converts F32, F16 or BF16 into out[count]; transposed: the file holds shape [n, m] of what becomes [m, n]. A tensor
+/* Converts F32, F16, BF16 or a quantised type of GGUF into out[count]; transposed: the file holds shape [n, m] of what becomes [m, n]. A tensor
  * of another type or with a value that is not finite is refused. */
 px_status px_tensor_read(const px_tensor *tensor, bool transposed, px_real *out);
 

@@ -156,7 +156,7 @@ static px_status build_reward(px_session *session, const char *from)
 /* The scorer of sources of kind model; it keeps its own tokenizer only where that differs from the policy's. */
 static px_status prepare_reward_model(px_session *session, px_reward_model **out)
 {
-    char dir[PX_PATH_MAX], file[PX_PATH_MAX];
+    char dir[PX_PATH_MAX];
     px_reward_model *reward = px_alloc(sizeof *reward, "the reward model");
     if (reward == NULL) {
         return px_error_code();
@@ -165,8 +165,7 @@ static px_status prepare_reward_model(px_session *session, px_reward_model **out
     PX_TRY(px_module_plan(session, "reward", PX_HEAD_SCALAR, &reward->model));
     PX_TRY(px_module_map_plan(session, "reward", &reward->model, &session->reward_weights));
     PX_TRY(px_module_dir(session, "reward", dir, sizeof dir));
-    PX_TRY(px_path_join(file, sizeof file, dir[0] != '\0' ? dir : "/", "tokenizer.json"));
-    if (session->tokenizer != NULL && dir[0] != '\0' && px_file_exists(file)) {
+    if (session->tokenizer != NULL && dir[0] != '\0' && px_tokenizer_exists(dir)) {
         PX_TRY(px_tokenizer_load(&reward->tokenizer, dir));
         if (px_tokenizer_hash(reward->tokenizer) == px_tokenizer_hash(session->tokenizer)) {
             px_tokenizer_destroy(reward->tokenizer);
@@ -208,11 +207,10 @@ static bool scores_with_model(const px_rewards *rewards)
 /* Does the module's directory bring another tokenizer than the policy's? */
 static px_status other_tokenizer(const px_session *session, const char *module, bool *other)
 {
-    char dir[PX_PATH_MAX], file[PX_PATH_MAX];
+    char dir[PX_PATH_MAX];
     *other = false;
     PX_TRY(px_module_dir(session, module, dir, sizeof dir));
-    PX_TRY(px_path_join(file, sizeof file, dir[0] != '\0' ? dir : "/", "tokenizer.json"));
-    if (session->tokenizer == NULL || dir[0] == '\0' || !px_file_exists(file)) {
+    if (session->tokenizer == NULL || dir[0] == '\0' || !px_tokenizer_exists(dir)) {
         return PX_OK;
     }
     px_tokenizer *tokenizer;

@@ -69,13 +69,20 @@ static const char *tokenizer_dir(const px_session *session)
     return session->tokenizer_dir[0] != '\0' ? session->tokenizer_dir : NULL;
 }
 
+static px_status save_learner(const px_session *session, const px_model *model, const char *dir)
+{
+    const char *tokenizer = tokenizer_dir(session);
+    PX_TRY(tokenizer != NULL ? px_tokenizer_extract(tokenizer, dir) : PX_OK);
+    return px_model_save(model, dir, PX_F32, tokenizer);
+}
+
 static px_status write_learners(px_session *session, const char *path)
 {
     for (int l = 0; l < session->trainer.learner_count; l++) {
         char dir[PX_PATH_MAX];
         PX_TRY(px_path_join(dir, sizeof dir, path, session->trainer.learners[l].name));
         PX_TRY(px_dir_create(dir));
-        PX_TRY(px_model_save(&session->trainer.learners[l].learner.model, dir, PX_F32, tokenizer_dir(session)));
+        PX_TRY(save_learner(session, &session->trainer.learners[l].learner.model, dir));
     }
     return PX_OK;
 }
@@ -278,7 +285,7 @@ px_status px_session_results(px_session *session)
         PX_TRY(px_tree_remove(fresh));
         PX_TRY(px_tree_remove(old));
         PX_TRY(px_dir_create(fresh));
-        px_status status = px_model_save(&session->trainer.learners[l].learner.model, fresh, PX_F32, tokenizer_dir(session));
+        px_status status = save_learner(session, &session->trainer.learners[l].learner.model, fresh);
         if (status != PX_OK) {
             return discard(fresh);
         }

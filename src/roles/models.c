@@ -195,7 +195,7 @@ px_status px_session_tokenizer(px_session *session)
     static const char *const modules[] = {"policy", "reward"};
     const px_stage *stage = session->stage;
     const char *module = modules[strcmp(px_stage_algorithm(stage), "reward") == 0];
-    char dir[PX_PATH_MAX], file[PX_PATH_MAX];
+    char dir[PX_PATH_MAX];
     bool given = px_stage_is_set(stage, "rl_module.tokenizer");
     if (!given) {
         source from;
@@ -210,8 +210,7 @@ px_status px_session_tokenizer(px_session *session)
     if (dir[0] == '\0') {
         return PX_OK;
     }
-    PX_TRY(px_path_join(file, sizeof file, dir, "tokenizer.json"));
-    if (!given && !px_file_exists(file)) { /* id rows need none; text rows will say so */
+    if (!given && !px_tokenizer_exists(dir)) { /* id rows need none; text rows will say so */
         return PX_OK;
     }
     PX_TRY(px_tokenizer_load(&session->tokenizer, dir));

@@ -1,8 +1,10 @@
 #include "tokenizer.h"
 
 #include "bytes.h"
+#include "gguf.h"
 
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- files */
@@ -41,6 +43,10 @@ static px_status find_file(char *out, const char *path)
         if (px_file_exists(out)) {
             return PX_OK;
         }
+    }
+    PX_TRY(px_gguf_find(out, PX_PATH_MAX, path));
+    if (out[0] != '\0') {
+        return PX_OK;
     }
     return px_fail(PX_DATA, "%s: has no tokenizer.json (nor tokenizer.json.gz); a tokenizer of another format can be "
                    "saved as tokenizer.json by the transformers library", path);
@@ -87,10 +93,68 @@ static px_status load_settings(px_tokenizer *t)
     return status;
 }
 
+/* tokenizer_config.json may have changed what is put around a text. */
+static px_status hash_ends(px_tokenizer *t)
+{
+    if (t->before.length + t->after.length > 0) {
+        t->hash = px_hash(t->before.data, (size_t)t->before.length * sizeof(int32_t), t->hash);
+    }
+    return PX_OK;
+}
+
+static px_status parse_gguf(px_tokenizer *t, const char *name, const json_t *root, const json_t *settings)
+{
+    char *text = json_dumps(root, JSON_COMPACT);
+    if (text == NULL) {
+        return px_fail(PX_IO, "%s: no memory for its tokenizer", name);
+    }
+    t->hash = px_hash(text, strlen(text), 1);
+    free(text);
+    t->path = px_strdup(name);
+    t->dir = px_strdup(name);
+    if (t->path == NULL || t->dir == NULL) {
+        return px_error_code();
+    }
+    px_status status = px_tokenizer_parse(t, root);
+    status = status == PX_OK ? px_tokenizer_settings(t, settings) : status;
+    return status == PX_OK ? PX_OK : px_fail_within("%s", name);
+}
+
+/* What the metadata leaves open, a tokenizer.json beside the file says: then its path is in name. */
+static px_status load_gguf(px_tokenizer *t, char *name, bool *loaded)
+{
+    char dir[PX_PATH_MAX], beside[PX_PATH_MAX];
+    json_t *root, *settings;
+    *loaded = false;
+    px_status status = px_gguf_tokenizer(name, &root, &settings);
+    if (status == PX_OK) {
+        status = parse_gguf(t, name, root, settings);
+        json_decref(root);
+        json_decref(settings);
+        *loaded = true;
+        return status;
+    }
+    px_path_parent(dir, sizeof dir, name);
+    if (status != PX_DATA || px_path_join(beside, sizeof beside, dir, "tokenizer.json") != PX_OK || !px_file_exists(beside)) {
+        return status;
+    }
+    px_log(PX_NOTE, "%s; the tokenizer is %s", px_error_text(), beside);
+    px_error_clear();
+    return px_path_join(name, PX_PATH_MAX, "", beside);
+}
+
 static px_status load(px_tokenizer *t, const char *path)
 {
     char name[PX_PATH_MAX], dir[PX_PATH_MAX];
     PX_TRY(find_file(name, path));
+    size_t length = strlen(name);
+    if (length > 5 && strcmp(name + length - 5, ".gguf") == 0) {
+        bool loaded;
+        PX_TRY(load_gguf(t, name, &loaded));
+        if (loaded) {
+            return hash_ends(t);
+        }
+    }
     px_path_parent(dir, sizeof dir, name);
     t->path = px_strdup(name);
     t->dir = px_strdup(dir);
@@ -114,10 +178,7 @@ static px_status load(px_tokenizer *t, const char *path)
     json_decref(root);
     PX_TRY(status);
     PX_TRY(load_settings(t));
-    if (t->before.length + t->after.length > 0) { /* tokenizer_config.json may have changed them */
-        t->hash = px_hash(t->before.data, (size_t)t->before.length * sizeof(int32_t), t->hash);
-    }
-    return PX_OK;
+    return hash_ends(t);
 }
 
 px_status px_tokenizer_load(px_tokenizer **tokenizer, const char *path)

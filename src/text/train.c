@@ -109,7 +109,7 @@ static json_t *settings_tree(const px_vocab *names, int special_count)
     return tree;
 }
 
-static px_status write_tree(json_t *tree, const char *dir, const char *name)
+px_status px_tree_write(json_t *tree, const char *dir, const char *name)
 {
     char path[PX_PATH_MAX];
     char *text = tree == NULL ? NULL : json_dumps(tree, JSON_INDENT(1));
@@ -140,8 +140,8 @@ static px_status train(px_words *words, px_vocab *names, px_learned **merges, co
     }
     PX_TRY(px_merges_learn(words, byte_id, vocab_size, min_frequency, names, merges, &merge_count));
     PX_TRY(px_dir_create(dir));
-    PX_TRY(write_tree(tokenizer_tree(names, *merges, merge_count, special_count), dir, "tokenizer.json"));
-    return write_tree(settings_tree(names, special_count), dir, "tokenizer_config.json");
+    PX_TRY(px_tree_write(tokenizer_tree(names, *merges, merge_count, special_count), dir, "tokenizer.json"));
+    return px_tree_write(settings_tree(names, special_count), dir, "tokenizer_config.json");
 }
 
 px_status px_tokenizer_train(const char *const *files, int file_count, int vocab_size, int min_frequency,

@@ -30,4 +30,7 @@ typedef struct px_learned {
 px_status px_merges_learn(const px_words *words, const int32_t byte_id[256], int vocab_size, int64_t min_frequency,
                           px_vocab *names, px_learned **merges, int *merge_count);
 
+struct json_t;
+px_status px_tree_write(struct json_t *tree, const char *dir, const char *name); /* gives the tree back */
+
 #endif
