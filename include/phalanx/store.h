@@ -29,6 +29,14 @@ typedef struct px_attribute { /* one typed attribute of /config, /build or the r
     double f;
     const char *s;
 } px_attribute;
+typedef struct px_data_entry { /* a file of a data set, as the stage reads it */
+    const char *set, *file, *shape; /* "train"; path; the record shape that was detected */
+    double weight, mean_length;
+    int64_t records, rows, cut, dropped_long, dropped_equal, dropped_empty, duplicate_prompts, tokens;
+    int64_t min_length, max_length;
+    const int64_t *histogram; /* [PX_DATA_BINS] rows of length in [2^i, 2^(i+1)); the last: and longer */
+} px_data_entry;
+enum { PX_DATA_BINS = 24 };
 typedef struct px_run_header {
     const char *run_name, *algorithm;
     const px_attribute *config;
@@ -43,6 +51,8 @@ typedef struct px_run_header {
     const char *const *tokens;   /* [token_count], NULL: none */
     int token_count;
     int32_t bos_id, eos_id;
+    const px_data_entry *data;   /* [data_count] */
+    int data_count;
 } px_run_header;
 typedef struct px_segment {
     int64_t first_iteration;

@@ -115,7 +115,7 @@ typedef struct px_data_summary {
     int64_t tokens;                  /* of both sides of pairs */
     int max_length, min_length;      /* of pairs: their longer side; mean and histogram too */
     double mean_length;
-    int64_t duplicate_prompts;
+    int64_t duplicate_prompts;       /* rows, kept, whose prompt (the row where it has none) an earlier row has */
     int64_t histogram[24];           /* rows of length in [2^i, 2^(i+1)) */
 } px_data_summary;
 /* A file of a data set. weight: how many times an epoch goes through it; 0.5 takes the other half in the next epoch. */
@@ -133,7 +133,7 @@ void px_dataset_destroy(px_dataset *dataset);
 int64_t px_dataset_count(const px_dataset *dataset);
 void px_dataset_row(const px_dataset *dataset, int64_t index, px_row *row); /* views: valid until destroy */
 const px_data_summary *px_dataset_summary(const px_dataset *dataset); /* of all files */
-const px_data_summary *px_dataset_file_summary(const px_dataset *dataset, int file); /* duplicates: of the whole alone */
+const px_data_summary *px_dataset_file_summary(const px_dataset *dataset, int file);
 const px_part *px_dataset_parts(const px_dataset *dataset, int *count); /* one a file, in order; rows of a file follow
                                                                            each other */
 double px_dataset_epoch_tokens(const px_dataset *dataset); /* that an epoch takes, by weight */

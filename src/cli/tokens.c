@@ -19,6 +19,7 @@ static const px_usage usage = {
 typedef struct settings {
     const char *path, *data, *field, *template;
     bool decode, stats, json, no_special, keep_special, helped;
+    int64_t max_tokens;
     px_tokenizer *tokenizer;
     px_ids ids;
     px_buf text;
@@ -129,7 +130,7 @@ static px_status each_record(void *arg, int64_t record, int64_t line, const char
 /* The kind of rows that the records can be, tried in this order. */
 static px_status load_any(settings *s, px_dataset **data)
 {
-    px_data_options options = {.tokenizer = s->tokenizer, .eos_id = -1, .add_bos = true};
+    px_data_options options = {.tokenizer = s->tokenizer, .eos_id = -1, .add_bos = true, .max_tokens = (int)s->max_tokens};
     if (s->tokenizer != NULL) {
         options.eos_id = px_tokenizer_eos(s->tokenizer);
         if (strcmp(s->template, "none") != 0) {
@@ -160,16 +161,20 @@ static px_status print_stats(const settings *s, const px_data_summary *d)
         for (int i = 0; i < last; i++) {
             json_array_append_new(histogram, json_integer(d->histogram[i]));
         }
-        return px_print_json(json_pack("{s:s, s:I, s:I, s:I, s:i, s:i, s:f, s:I, s:o}", "shape", d->shape, "records",
-                                       (json_int_t)d->records, "rows", (json_int_t)d->rows, "tokens",
-                                       (json_int_t)d->tokens,
+        return px_print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:f, s:I, s:o}", "shape", d->shape, "records",
+                                       (json_int_t)d->records, "rows", (json_int_t)d->rows, "cut", (json_int_t)d->cut,
+                                       "dropped_long", (json_int_t)d->dropped_long, "dropped_equal",
+                                       (json_int_t)d->dropped_equal, "dropped_empty",
+                                       (json_int_t)d->dropped_empty, "tokens", (json_int_t)d->tokens,
                                        "min_length", d->min_length, "max_length", d->max_length, "mean_length",
                                        d->mean_length, "duplicate_prompts", (json_int_t)d->duplicate_prompts,
                                        "histogram", histogram));
     }
-    printf("shape              %s\nrecords            %lld\nrows               %lld\ntokens             %lld\n",
-           d->shape,
-           (long long)d->records, (long long)d->rows, (long long)d->tokens);
+    printf("shape              %s\nrecords            %lld\nrows               %lld\n", d->shape, (long long)d->records,
+           (long long)d->rows);
+    printf("cut                %lld\ndropped            %lld: %lld too long, %lld with equal sides, %lld with nothing to "
+           "learn\ntokens             %lld\n", (long long)d->cut, (long long)d->dropped, (long long)d->dropped_long,
+           (long long)d->dropped_equal, (long long)d->dropped_empty, (long long)d->tokens);
     printf("length             %d to %d, mean %.1f\nduplicate prompts  %lld\n\nlength of rows     count\n",
            d->min_length,
            d->max_length, d->mean_length, (long long)d->duplicate_prompts);
@@ -222,6 +227,7 @@ px_status px_command_tokens(int argc, char **argv)
         {"no-special", PX_OPTION_FLAG, &s.no_special, NULL, "do not add BOS and the like", 0, 0},
         {"keep-special", PX_OPTION_FLAG, &s.keep_special, NULL, "--decode shows special tokens too", 0, 0},
         {"template", PX_OPTION_TEXT, &s.template, "NAME", "--stats: chat template of conversations", 0, 0},
+        {"max-tokens", PX_OPTION_INT, &s.max_tokens, "N", "--stats: as data.max_tokens; 0: no limit", 0, 10000000},
         {"json", PX_OPTION_FLAG, &s.json, NULL, "{\"ids\",\"tokens\"} a line", 0, 0},
     };
     PX_TRY(px_options_parse(&usage, options, PX_COUNT(options), argc, argv, NULL, &s.helped));

@@ -5,11 +5,52 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* "1-1:3 2-3:40": rows by length. */
+static void write_histogram(char *text, size_t size, const px_data_summary *s)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (int i = 0; i < PX_DATA_BINS && used < size; i++) {
+        long long least = 1LL << i, most = i + 1 < PX_DATA_BINS ? 2 * least - 1 : s->max_length;
+        if (s->histogram[i] > 0) {
+            used += (size_t)snprintf(text + used, size - used, " %lld-%lld:%lld", least, most, (long long)s->histogram[i]);
+        }
+    }
+}
+
 static void describe(const char *what, const char *path, const px_data_summary *s)
 {
-    px_log(PX_INFO, "%-12s %s: %lld rows (%s), %lld tokens, length %d to %d, mean %.1f; %lld cut, %lld dropped", what, path,
-           (long long)s->rows, s->shape, (long long)s->tokens, s->min_length, s->max_length, s->mean_length, (long long)s->cut,
-           (long long)s->dropped);
+    char histogram[1024];
+    write_histogram(histogram, sizeof histogram, s);
+    px_log(PX_INFO, "%-12s %s: %lld rows (%s), %lld tokens, length %d to %d, mean %.1f; %lld cut, %lld dropped "
+                    "(%lld too long, %lld with equal sides, %lld with nothing to learn), %lld duplicate prompts",
+           what, path, (long long)s->rows, s->shape, (long long)s->tokens, s->min_length, s->max_length, s->mean_length,
+           (long long)s->cut, (long long)s->dropped, (long long)s->dropped_long, (long long)s->dropped_equal,
+           (long long)s->dropped_empty, (long long)s->duplicate_prompts);
+    px_log(PX_INFO, "%-12s rows by length:%s", what, histogram);
+}
+
+/* For the run file; shape and histogram stay the data set's. */
+static px_status keep_entry(px_session *session, const char *set, const px_source *source, const px_data_summary *s)
+{
+    size_t bytes = (size_t)(session->data_count + 1) * sizeof *session->data;
+    px_data_entry *grown = px_realloc(session->data, bytes, "the list of data files");
+    if (grown == NULL) {
+        return px_error_code();
+    }
+    session->data = grown;
+    char *file = px_strdup(source->path);
+    if (file == NULL) {
+        return px_error_code();
+    }
+    _Static_assert(sizeof s->histogram == PX_DATA_BINS * sizeof(int64_t), "bins of a histogram");
+    grown[session->data_count++] = (px_data_entry){
+        .set = set, .file = file, .shape = s->shape, .weight = source->weight, .mean_length = s->mean_length,
+        .records = s->records, .rows = s->rows, .cut = s->cut, .dropped_long = s->dropped_long,
+        .dropped_equal = s->dropped_equal, .dropped_empty = s->dropped_empty,
+        .duplicate_prompts = s->duplicate_prompts, .tokens = s->tokens, .min_length = s->min_length,
+        .max_length = s->max_length, .histogram = s->histogram};
+    return PX_OK;
 }
 
 /* Bytes of the files as they lie on the disk; a file that is not there is the reader's to report. */
@@ -37,6 +78,7 @@ static px_status load_files(px_session *session, const px_source *sources, int c
         char name[64];
         snprintf(name, sizeof name, sources[i].weight == 1.0 ? "%s" : "%s x %g", what, sources[i].weight);
         describe(name, sources[i].path, px_dataset_file_summary(*data, i));
+        PX_TRY(keep_entry(session, what, &sources[i], px_dataset_file_summary(*data, i)));
     }
     session->data_hash = px_hash(&(uint64_t){px_dataset_hash(*data)}, sizeof(uint64_t), session->data_hash);
     return PX_OK;

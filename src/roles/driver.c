@@ -352,6 +352,10 @@ void px_session_free(px_session *session)
     px_dataset_destroy(session->train);
     px_dataset_destroy(session->validation);
     px_dataset_destroy(session->demonstrations);
+    for (int i = 0; i < session->data_count; i++) {
+        px_free((void *)session->data[i].file);
+    }
+    px_free(session->data);
     px_tokenizer_destroy(session->tokenizer);
     px_buf_free(&session->skipped);
     px_free(session->stop_strings);

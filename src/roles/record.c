@@ -174,6 +174,7 @@ static px_status open_file(px_session *session, bool resume)
                                 .metrics = session->columns, .metric_count = session->column_count,
                                 .evaluation = session->evaluation_columns, .evaluation_count = session->evaluation_count,
                                 .tokens = tokens, .token_count = token_count,
+                                .data = session->data, .data_count = session->data_count,
                                 .bos_id = session->tokenizer != NULL ? px_tokenizer_bos(session->tokenizer) : -1,
                                 .eos_id = session->tokenizer != NULL ? px_tokenizer_eos(session->tokenizer) : -1};
         build[header.build_count++] = (px_attribute){.name = "learner_precision", .type = 's',

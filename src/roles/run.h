@@ -80,6 +80,8 @@ typedef struct px_session {
     px_tokenizer *tokenizer;
     px_dataset *train, *validation, *demonstrations;
     uint64_t data_hash;
+    px_data_entry *data;        /* [data_count] files of the data sets, for the run file */
+    int data_count;
     px_lm_config lm;            /* what the trainer is made from: one of lm; rm; ppo and parts */
     px_rm_config rm;
     px_ppo_config ppo;

@@ -7,7 +7,8 @@
 #include <unistd.h>
 
 static const char *const run_groups[] = {"/config", "/build"};
-static const char *const run_tables[] = {"/metrics", "/evaluation", "/events", "/segments", "/ranks", "/tokenizer"};
+static const char *const run_tables[] = {"/metrics", "/evaluation", "/events", "/segments",
+                                         "/ranks", "/tokenizer", "/data", "/data_lengths"};
 
 px_status px_sync_path(const char *path)
 {

@@ -2,6 +2,7 @@
  * attribute exists before that mode starts, afterwards rows are appended and nothing else. A resumed run writes its
  * file anew from the rows it keeps and renames it: a reader that still holds the old one disturbs nobody, and a second
  * kill in between leaves the old file as it was. */
+#include "data_tables.h"
 #include "frame.h"
 #include "rewrite.h"
 
@@ -16,9 +17,10 @@
 #define LIVE_CHUNK 256  /* rows of a chunk of a live column */
 #define FORMAT_VERSION 1
 
-enum { METRICS, EVALUATION, EVENTS, SEGMENTS, RANKS, TOKENIZER, TABLES };
+enum { METRICS, EVALUATION, EVENTS, SEGMENTS, RANKS, TOKENIZER, DATA, DATA_LENGTHS, TABLES };
 static const char *const table_names[TABLES] = {"/metrics",  "/evaluation", "/events",
-                                                "/segments", "/ranks",      "/tokenizer"};
+                                                "/segments", "/ranks",      "/tokenizer",
+                                                "/data",     "/data_lengths"};
 
 #define COLUMN(n, t, u, l) {.name = (n), .type = (t), .units = (u), .long_name = (l)}
 #define TEXT(n, w, l) {.name = (n), .type = PX_COL_TEXT, .width = (w), .units = "1", .long_name = (l)}
@@ -240,6 +242,8 @@ static px_status write_all(const px_h5 *h5, const px_run_header *header, const p
     PX_TRY(write_root(h5, header, created));
     PX_TRY(write_config(h5, header));
     for (int t = METRICS; t <= RANKS; t++) PX_TRY(px_table_create(h5, table_names[t], &frames[t], &live));
+    const px_layout fixed = {.chunk = 0, .compress = false};
+    for (int t = DATA; t <= DATA_LENGTHS; t++) PX_TRY(px_table_create(h5, table_names[t], &frames[t], &fixed));
     return write_tokenizer(h5, header, &frames[TOKENIZER]);
 }
 
@@ -309,6 +313,7 @@ static px_status gather(const char *path, const px_run_header *header, bool resu
             PX_TRY(init_columns(frames, header));
         }
     }
+    PX_TRY(px_data_tables_init(&frames[DATA], &frames[DATA_LENGTHS], header));
     return init_tokenizer(&frames[TOKENIZER], header);
 }
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { AT_ONCE = 1 << 22 }; /* hashes that are sorted together */
+enum { AT_ONCE = 1 << 21 }; /* hashes that are sorted together */
 
 typedef struct px_loader {
     px_dataset *dataset;
@@ -115,27 +115,41 @@ static px_status on_record(void *arg, int64_t number, int64_t line, const char *
     return status == PX_OK || status == PX_IO ? status : px_fail_within("%s:%lld", loader->path, (long long)line);
 }
 
-static int compare_hashes(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
+typedef struct px_seen {
+    uint64_t hash;
+    int64_t row;
+} px_seen;
+
+static int compare_seen(const void *a, const void *b) {
+    const px_seen *x = a, *y = b;
+    if (x->hash != y->hash) return x->hash > y->hash ? 1 : -1;
+    return (x->row > y->row) - (x->row < y->row);
 }
 
-/* Rows whose prompt (whole row where there is none) an earlier row had: equal hashes, a slice of them after another, so
- * that little memory is enough. */
+static void add_duplicate(px_dataset *dataset, int64_t row) {
+    int file = 0;
+    for (; row >= dataset->files[file].summary.rows; file++) row -= dataset->files[file].summary.rows;
+    dataset->files[file].summary.duplicate_prompts++;
+    dataset->summary.duplicate_prompts++;
+}
+
+/* Rows whose prompt (whole row where there is none) an earlier row had, of whichever file: equal hashes, a slice of them
+ * after another, so that little memory is enough. */
 px_status px_dataset_count_duplicates(px_dataset *dataset) {
     const px_entry *entries = (const px_entry *)px_column_data(&dataset->columns[PX_DATA_ENTRIES]);
     uint64_t slices = (uint64_t)(dataset->count / (AT_ONCE / 2)) + 1;
     int64_t room = slices > 1 ? AT_ONCE : dataset->count;
-    uint64_t *hashes = px_alloc_array((size_t)room, sizeof *hashes, "hashes of prompts");
-    if (!hashes) return px_error_code();
+    px_seen *seen = px_alloc_array((size_t)room, sizeof *seen, "hashes of prompts");
+    if (!seen) return px_error_code();
     for (uint64_t slice = 0; slice < slices; slice++) {
         int64_t n = 0;
         for (int64_t i = 0; i < dataset->count && n < room; i++)
-            if (entries[i].prompt_hash % slices == slice) hashes[n++] = entries[i].prompt_hash;
-        qsort(hashes, (size_t)n, sizeof *hashes, compare_hashes);
-        for (int64_t i = 1; i < n; i++) dataset->summary.duplicate_prompts += hashes[i] == hashes[i - 1];
+            if (entries[i].prompt_hash % slices == slice) seen[n++] = (px_seen){entries[i].prompt_hash, i};
+        qsort(seen, (size_t)n, sizeof *seen, compare_seen);
+        for (int64_t i = 1; i < n; i++)
+            if (seen[i].hash == seen[i - 1].hash) add_duplicate(dataset, seen[i].row);
     }
-    px_free(hashes);
+    px_free(seen);
     return PX_OK;
 }
 

@@ -46,6 +46,30 @@ grep -q 'optimizer step' one.err && grep -q '15 optimizer steps' one.err || fail
 grep -q 'train x 0.5.*a.jsonl: 20 rows' one.err || fail "no line for a.jsonl"
 grep -q 'train x 3.*c.json: 2 rows (prompt_ids+completion_ids)' one.err || fail "no line for c.json"
 
+# ---- statistics ----
+step="statistics"
+{ echo '{"ids": [2, 3]}'; echo '{"ids": [2, 3]}'; echo '{"ids": [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]}'; echo '{"ids": [4, 5, 6]}'; } > s.jsonl
+echo '{"prompt_ids": [2, 3], "completion_ids": [4, 1]}' > t.jsonl
+{ echo '{"prompt_ids": [2,3,4,5,6,7,8,9,10,11], "completion_ids": [4, 1]}'; } >> t.jsonl # the prompt alone fills the row
+train 1 stats --set 'data.train=[s.jsonl,t.jsonl]' --set stop.epochs=1 || fail "exit $?: $(tail -3 stats.err)"
+grep -q 's.jsonl: 4 rows (ids), 17 tokens, length 2 to 10, mean 4.2; 1 cut, 0 dropped .*, 1 duplicate prompts' stats.err ||
+    fail "s.jsonl in the log: $(grep s.jsonl stats.err)"
+grep -q 'rows by length: 2-3:3 8-15:1' stats.err || fail "no histogram in the log"
+grep -q 't.jsonl: 1 rows (prompt_ids+completion_ids).* 1 dropped (0 too long, 0 with equal sides, 1 with nothing to learn), 1 dup' stats.err ||
+    fail "t.jsonl in the log: $(grep t.jsonl stats.err)"
+if command -v h5dump > /dev/null; then
+    column() { h5dump -d "$1" stats/run.h5 | sed -n 's/^ *(0): //p' | head -1 | tr -d ' "'; }
+    for want in /data/shape:ids,prompt_ids+completion_ids,ids /data/rows:4,1,8 /data/cut:1,0,2 /data/dropped_empty:0,1,0 \
+                /data/duplicate_prompts:1,1,0; do
+        [ "$(column "${want%%:*}" | sed 's/\\000//g')" = "${want#*:}" ] || fail "${want%%:*} is $(column "${want%%:*}")"
+    done
+    [ "$(column /data_lengths/rows | cut -d, -f1-2)" = 3,1 ] || fail "lengths: $(column /data_lengths/rows)"
+fi
+"$phalanx" tokens --stats --data s.jsonl --max-tokens 10 > s.stats || fail "tokens --stats: exit $?"
+for want in 'shape              ids' 'cut                1' 'duplicate prompts  1' '8 - 15            1'; do
+    grep -q "$want" s.stats || fail "tokens --stats lacks '$want': $(cat s.stats)"
+done
+
 if [ -n "$mpi" ]; then
     step="files with weights, 2 ranks"
     train 2 two || fail "exit $?"

@@ -35,12 +35,19 @@ static const px_segment segment = {.first_iteration = 1, .num_ranks = 2, .job_id
 static const px_rank_entry ranks[] = {{.rank = 0, .cpus = 4, .pid = 11, .host = "a", .role = "driver"},
                                       {.rank = 1, .cpus = 4, .pid = 12, .host = "b", .role = "learner"}};
 
+static const int64_t histogram[PX_DATA_BINS] = {[1] = 3, [PX_DATA_BINS - 1] = 1};
+static const px_data_entry data[] = {
+    {.set = "train", .file = "a.jsonl", .shape = "text", .weight = 0.5, .mean_length = 2.5, .records = 7, .rows = 4, .cut = 1,
+     .dropped_long = 2, .dropped_empty = 1, .duplicate_prompts = 2, .tokens = 10, .min_length = 2, .max_length = 9000000,
+     .histogram = histogram}};
+
 static px_run_header header(void)
 {
     return (px_run_header){.run_name = "test", .algorithm = "ppo", .config = config, .config_count = 6,
                            .config_hash = "00ff", .yaml = "a: 1\n", .source = "", .build = config, .build_count = 1,
                            .metrics = metrics, .metric_count = 3, .evaluation = evaluation, .evaluation_count = 1,
-                           .tokens = tokens, .token_count = 5, .bos_id = 0, .eos_id = 1};
+                           .tokens = tokens, .token_count = 5, .bos_id = 0, .eos_id = 1,
+                           .data = data, .data_count = 1};
 }
 
 static int make_dir(void **state)
@@ -129,6 +136,29 @@ static void check_config(void)
     json_decref(json);
 }
 
+static void check_data(void)
+{
+    px_frame frame;
+    assert_ok(px_frame_read(path, "/data", &frame));
+    assert_int_equal(frame.rows, 1);
+    assert_string_equal(px_frame_text(&frame, px_frame_column(&frame, "set"), 0), "train");
+    assert_string_equal(px_frame_text(&frame, px_frame_column(&frame, "file"), 0), "a.jsonl");
+    assert_string_equal(px_frame_text(&frame, px_frame_column(&frame, "shape"), 0), "text");
+    static const struct { const char *column; double value; } values[] = {
+        {"weight", 0.5}, {"records", 7}, {"rows", 4}, {"cut", 1}, {"dropped_long", 2}, {"dropped_equal", 0},
+        {"dropped_empty", 1}, {"duplicate_prompts", 2}, {"tokens", 10}, {"min_length", 2}, {"max_length", 9000000},
+        {"mean_length", 2.5}};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        assert_true(number(&frame, values[i].column, 0) == values[i].value);
+    }
+    px_frame_free(&frame);
+    assert_ok(px_frame_read(path, "/data_lengths", &frame));
+    assert_int_equal(frame.rows, 2);
+    assert_true(number(&frame, "shortest", 0) == 2 && number(&frame, "longest", 0) == 3 && number(&frame, "rows", 0) == 3);
+    assert_true(number(&frame, "shortest", 1) == 8388608 && number(&frame, "longest", 1) == 9000000);
+    px_frame_free(&frame);
+}
+
 static void test_live_and_finished(void **state)
 {
     (void)state;
@@ -136,9 +166,11 @@ static void test_live_and_finished(void **state)
     write_rows(file, 1, 300); /* over a chunk */
     check_metrics(300);       /* while it is being written */
     check_config();
+    check_data();
     assert_ok(px_run_file_close(file, 300, 0, "done", true));
     check_metrics(300);
     check_config();
+    check_data();
     px_frame frame;
     assert_ok(px_frame_read(path, "/tokenizer", &frame));
     assert_int_equal(frame.rows, 5);

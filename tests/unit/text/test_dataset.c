@@ -430,7 +430,9 @@ static void several_files(void **state) {
     assert_int_equal(all->min_length, 2);
     assert_int_equal(all->max_length, 4);
     assert_true(all->mean_length == 11.0 / 4.0 && second->mean_length == 3.0);
-    assert_int_equal(all->duplicate_prompts, 1); /* in another file */
+    assert_int_equal(all->duplicate_prompts, 1); /* of a row in another file */
+    assert_int_equal(second->duplicate_prompts, 0);
+    assert_int_equal(px_dataset_file_summary(d, 2)->duplicate_prompts, 1);
     int count;
     const px_part *parts = px_dataset_parts(d, &count);
     assert_int_equal(count, 3);
