@@ -101,7 +101,7 @@ fresh; echo '{"model":{"type":"Magic"}}' > bad/tokenizer.json; model bad/tokeniz
 train 65 "no-such-dir" sft.yaml --set rl_module.policy.new=null --set rl_module.policy.path=no-such-dir
 
 # ---- from elsewhere: nothing is read outside, and no more is allocated than could be needed ----
-ulimit -Sv 3000000
+space 3000000
 fresh; sed -i 's/"hidden_size": 8/"hidden_size": 131072/; s/"vocab_size": 16/"vocab_size": 16777216/
     s/"num_hidden_layers": 1/"num_hidden_layers": 1024/' bad/config.json
 train 78 "out of memory: the plan wants" sft.yaml --set rl_module.policy.new=null --set rl_module.policy.path=bad
@@ -109,13 +109,13 @@ fresh; sed -i 's/"num_hidden_layers": 1/"num_hidden_layers": 1000000000/' bad/co
 fresh; sed -i 's/"intermediate_size": 16/"intermediate_size": 1000000000/' bad/config.json; model intermediate_size
 fresh; sed -i 's/"max_position_embeddings": 32/"max_position_embeddings": 4000000000/' bad/config.json
 model max_position_embeddings
-ulimit -Sv 1000000
+space 1000000
 weights '{"model.embed_tokens.weight":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}' 64
 model model.embed_tokens.weight
 fresh; tokenizer '{"a":4194303}'; model "vocabulary 16"
 head -c 600000000 /dev/zero | gzip -1 > bad/tokenizer.json.gz
 ends_alone 65 "tokenizer.json.gz: more than 256 MiB" "$phalanx" tokens --tokenizer bad/tokenizer.json.gz
-ulimit -Sv "$(ulimit -Hv)"
+space "$(ulimit -Hv)"
 fresh; echo '{"metadata":{},"weight_map":{"model.embed_tokens.weight":"../base/model.safetensors"}}' \
     > bad/model.safetensors.index.json
 rm bad/model.safetensors; model "valid is a file of the same directory"
@@ -125,7 +125,7 @@ ends_alone 65 "bad/best: names '../base'; valid is a checkpoint beside it" "$pha
 
 # ---- data ----
 head -c 600000000 /dev/zero | gzip -1 > bad.jsonl.gz
-(ulimit -Sv 1000000; train 65 "bad.jsonl.gz:1: one record of more than 64 MiB" sft.yaml --set data.train=bad.jsonl.gz; exit $failed) || failed=1
+(space 1000000; train 65 "bad.jsonl.gz:1: one record of more than 64 MiB" sft.yaml --set data.train=bad.jsonl.gz; exit $failed) || failed=1
 # rows TEXT LINE...: eight good rows and these
 rows() { { cat rows.jsonl; printf '%b\n' "${@:2}"; } > bad.jsonl; train 65 "$1" sft.yaml --set data.train=bad.jsonl; }
 rows "bad.jsonl:9" '{"prompt_ids":[1,2],"completion_ids":[1'
@@ -180,9 +180,9 @@ for n in 1 5 20 40 60 100; do
 done
 unset PHALANX_FAULT
 big=(--set rl_module.policy.new.hidden_size=2048 --set rl_module.policy.new.intermediate_size=8192)
-ulimit -Sv 2000000 # what a login node may set
-train 78 "MiB a rank (weights" sft.yaml "${big[@]}" --set rl_module.policy.new.num_hidden_layers=4
-ulimit -Sv "$(ulimit -Hv)"
+space 2000000 && # what a login node may set
+    train 78 "MiB a rank (weights" sft.yaml "${big[@]}" --set rl_module.policy.new.num_hidden_layers=4
+space "$(ulimit -Hv)"
 
 # ---- some on two ranks: the same code on both, one message ----
 if [ $# -lt 2 ] && command -v mpirun > /dev/null; then

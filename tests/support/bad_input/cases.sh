@@ -65,6 +65,10 @@ ends() {
 # Commands that are one process and not to be launched.
 ends_alone() { local launch=() ranks=1; ends "$@"; }
 
+# space KIB: address space that commands may take from here on; fails where that is no bound, as a program with sanitizers
+# takes terabytes.
+space() { (ulimit -Sv 1000000; "$phalanx" version) > /dev/null 2>&1 && ulimit -Sv "$1"; }
+
 train() { rm -rf run; ends "$1" "$2" "$phalanx" train "${@:3}"; }
 
 # ---- the models ----
