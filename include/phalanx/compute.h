@@ -48,12 +48,13 @@ double px_library_gemm(px_dtype precision, int threads, int M, int out, int in);
 typedef struct px_weight {
     const px_real *raw;
     int out, in;
-    const void *packed; /* the same matrix as px_weight_pack lays it out for forward; NULL: raw only */
+    const void *packed;            /* the same matrix as px_weight_pack lays it out for forward; NULL: raw only */
+    const void *packed_transposed; /* and for backward_input */
 } px_weight;
-/* The packed form, in the context's precision, saves packing in each forward, which is most of the work when rows are
- * few. Same bits either way. */
+/* The packed form, in the context's precision, saves packing in each product, which is most of the work when rows are
+ * few. Same bits either way. Transposed it takes px_weight_packed(precision, in, out). */
 size_t px_weight_packed(px_dtype precision, int out, int in); /* bytes */
-void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w);
+void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w, bool transposed);
 /* y[M,out] = x[M,in] w^T + bias[out] (bias NULL: none). ldy, ldx: row strides in elements. */
 void px_linear_forward(px_compute *ctx, px_real *y, int ldy, const px_real *x, int ldx, const px_weight *w,
                        const px_real *bias, int M);

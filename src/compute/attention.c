@@ -21,18 +21,30 @@ static void store_row(const px_kv *kv, int position, const px_real *k, const px_
     }
 }
 
-void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_real *k, const px_real *v, int ld) {
-    for (int s = 0; s < count; s++) {
+/* Rows [begin, end), counted over all spans. */
+static void store_rows(const px_span *spans, const px_real *k, const px_real *v, size_t ld, size_t begin, size_t end) {
+    size_t first = 0; /* of the span */
+    for (int s = 0; first < end; first += (size_t)spans[s++].rows) {
         const px_span *span = &spans[s];
-        PX_CHECK(span->position >= 0 && span->position + span->rows <= span->kv.capacity);
-        size_t work = (size_t)span->rows * (size_t)span->kv.kv_heads * (size_t)span->kv.D;
-        int threads = px_threads_for(ctx, work, 1 << 14);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-        for (int r = 0; r < span->rows; r++) {
-            size_t at = (size_t)(span->row + r) * (size_t)ld;
-            store_row(&span->kv, span->position + r, k + at, v + at);
+        size_t row = begin > first ? begin - first : 0;
+        for (; row < (size_t)span->rows && first + row < end; row++) {
+            size_t at = ((size_t)span->row + row) * ld;
+            store_row(&span->kv, span->position + (int)row, k + at, v + at);
         }
     }
+}
+
+void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_real *k, const px_real *v, int ld) {
+    size_t rows = 0;
+    for (int s = 0; s < count; s++) {
+        PX_CHECK(spans[s].position >= 0 && spans[s].position + spans[s].rows <= spans[s].kv.capacity);
+        rows += (size_t)spans[s].rows;
+    }
+    if (rows == 0) return;
+    int threads = px_threads_for(ctx, rows * (size_t)spans[0].kv.kv_heads * (size_t)spans[0].kv.D, 1 << 12);
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
+    for (int share = 0; share < threads; share++)
+        store_rows(spans, k, v, (size_t)ld, px_share(rows, threads, share, 1), px_share(rows, threads, share + 1, 1));
 }
 
 enum { ROWS_A_TASK = 64 };

@@ -98,8 +98,25 @@ static void scores_tile(px_real *scores, const px_real *q, const px_real *keys, 
     scores_of(PX_QUERY_TILE, scores, q, keys, blocks, D);
 }
 
+/* A row alone is one chain of multiply-adds a block: the chains of the blocks run side by side. */
+PX_INLINE void scores_beside(int blocks, px_real *scores, const px_real *q, const px_real *keys, int D) {
+    px_lanes sum[GROUP_BLOCKS];
+    PX_PRAGMA(GCC unroll 4) for (int b = 0; b < blocks; b++) sum[b] = px_lanes_set(0);
+    for (int d = 0; d < D; d++) {
+        px_lanes value = px_lanes_set(q[d]);
+        PX_PRAGMA(GCC unroll 4) for (int b = 0; b < blocks; b++)
+            sum[b] = px_lanes_fma(value, px_lanes_load(keys + ((size_t)b * (size_t)D + (size_t)d) * PX_KEY_BLOCK), sum[b]);
+    }
+    PX_PRAGMA(GCC unroll 4) for (int b = 0; b < blocks; b++) px_lanes_store(scores + b * PX_KEY_BLOCK, sum[b]);
+}
+
 static void scores_row(px_real *scores, const px_real *q, const px_real *keys, int blocks, int D) {
-    scores_of(1, scores, q, keys, blocks, D);
+    switch (blocks) {
+    case 1: scores_beside(1, scores, q, keys, D); break;
+    case 2: scores_beside(2, scores, q, keys, D); break;
+    case 3: scores_beside(3, scores, q, keys, D); break;
+    default: scores_beside(GROUP_BLOCKS, scores, q, keys, D);
+    }
 }
 
 /* `rows` is PX_QUERY_TILE or 1; in a tile all rows begin and end in the same key group. */

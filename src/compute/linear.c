@@ -81,19 +81,20 @@ size_t px_weight_packed(px_dtype precision, int out, int in) {
     return kernels->pack_b ? rounded((size_t)out, PX_PANEL) * steps(in, kernels->step) * sizeof(px_real) : 0;
 }
 
-void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w) {
+void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w, bool transposed) {
     const px_products *kernels = px_products_get(ctx->precision);
     if (!kernels->pack_b) return;
-    size_t columns = rounded((size_t)w->out, PX_PANEL);
-    int threads = px_threads_for(ctx, (size_t)w->out * (size_t)w->in, 1 << 15), block = PX_DEPTH_BLOCK * kernels->step;
+    size_t rows = (size_t)(transposed ? w->in : w->out), columns = rounded(rows, PX_PANEL), in = (size_t)w->in;
+    int threads = px_threads_for(ctx, (size_t)w->out * in, 1 << 15), block = PX_DEPTH_BLOCK * kernels->step;
+    int whole = transposed ? w->out : w->in;
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
     for (int share = 0; share < threads; share++) {
-        size_t row = px_share((size_t)w->out, threads, share, PX_PANEL);
-        size_t end = px_share((size_t)w->out, threads, share + 1, PX_PANEL);
+        size_t row = px_share(rows, threads, share, PX_PANEL), end = px_share(rows, threads, share + 1, PX_PANEL);
         px_real *to = packed;
-        for (int k = 0; k < w->in && row < end; k += block) {
-            int depth = w->in - k < block ? w->in - k : block;
-            px_operand from = {w->raw + row * (size_t)w->in + k, (size_t)w->in, 1};
+        for (int k = 0; k < whole && row < end; k += block) {
+            int depth = whole - k < block ? whole - k : block;
+            px_operand from = {w->raw + row * in + k, in, 1};
+            if (transposed) from = (px_operand){w->raw + (size_t)k * in + row, 1, in};
             kernels->pack_b(to + row * steps(depth, kernels->step), from, (int)(end - row), depth);
             to += columns * steps(depth, kernels->step);
         }
@@ -115,6 +116,8 @@ void px_linear_backward_input(px_compute *ctx, px_real *dx, int lddx, const px_r
     px_product job = {.c = dx, .ldc = (size_t)lddx, .rows = M, .columns = w->in, .depth = w->out, .add = accumulate};
     job.a = (px_operand){dy, (size_t)lddy, 1};
     job.b = (px_operand){w->raw, 1, (size_t)w->in};
+    job.packed = w->packed_transposed;
+    job.packed_columns = rounded((size_t)w->in, PX_PANEL);
     product_run(ctx, &job);
 }
 

@@ -26,6 +26,7 @@ typedef struct px_shape {
     px_real *cosine, *sine; /* [positions, rotary_dim / 2]; NULL without rotary positions */
     px_dtype precision;     /* of the matrix products */
     char *packed;             /* all matrices packed; NULL: none are */
+    bool packed_twice;        /* for backward too */
     const px_real *packed_of; /* the weights and their version that packed holds; NULL: nothing yet */
     uint64_t packed_version;
 } px_shape;
@@ -38,8 +39,8 @@ px_status px_shape_tables(px_shape *shape, int positions); /* fills them */
 /* The matrices of a block, and the head. */
 typedef enum px_matrix { PX_QKV, PX_OUT, PX_UP, PX_DOWN, PX_LM_HEAD } px_matrix;
 px_weight px_shape_weight(const px_shape *shape, const px_model *model, int layer, px_matrix matrix);
-/* Space for packed matrices, for who runs a few rows at a time through the same weights. */
-void px_packed_layout(px_shape *shape, px_layout *layout);
+/* Space for packed matrices, for who runs rows through the same weights many times. */
+void px_packed_layout(px_shape *shape, px_layout *layout, bool backward);
 bool px_packed_holds(const px_shape *shape, const px_model *model); /* are these weights packed? */
 void px_packed_refresh(px_shape *shape, px_compute *compute, const px_model *model); /* when the weights are others */
 /* Scratch bytes of every kernel that a forward (and backward) over M rows uses. */

@@ -3,10 +3,6 @@
 
 #include "block.h"
 
-static px_weight weight(const px_model *model, size_t offset, int out, int in) {
-    return (px_weight){.raw = model->weights + offset, .out = out, .in = in};
-}
-
 static px_real *at(px_real *block, size_t offset) {
     return offset == SIZE_MAX ? NULL : block + offset;
 }
@@ -24,11 +20,13 @@ void px_norm_backward(px_compute *compute, const px_shape *shape, px_real *dx, p
 
 /* In: d->dx of the block's output. Out: d->dx of mid; where the branch reads the block's input, its part of that
  * input's gradient in d->dside. */
-static void mlp_backward(px_compute *compute, const px_shape *shape, const px_model *model, const px_layer_view *view,
+static void mlp_backward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
                          const px_activations *a, const px_gradients *d, px_real *grads, int M) {
+    const px_layer_view *view = &model->layers[layer];
     const px_model_config *config = &shape->config;
     int C = config->hidden_size, I = config->intermediate_size;
-    px_weight first = weight(model, view->up_w, shape->up, C), second = weight(model, view->down_w, C, I);
+    px_weight first = px_shape_weight(shape, model, layer, PX_UP);
+    px_weight second = px_shape_weight(shape, model, layer, PX_DOWN);
     px_linear_backward_weight(compute, grads + view->down_w, at(grads, view->down_b), d->dx, C, a->act, I, M, C, I);
     px_linear_backward_input(compute, d->dact, I, d->dx, C, &second, M, false);
     if (shape->traits.gated) {
@@ -57,12 +55,13 @@ static void heads_backward(px_compute *compute, const px_shape *shape, const px_
 }
 
 /* In: d->dx of mid. Out: d->dx of the block's input. The keys and values are laid out for attention once more. */
-static void attention_backward(px_compute *compute, const px_shape *shape, const px_model *model,
-                               const px_layer_view *view, const px_activations *a, const px_gradients *d,
-                               px_real *grads, const px_span *spans, int span_count, const int32_t *positions, int M) {
+static void attention_backward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
+                               const px_activations *a, const px_gradients *d, px_real *grads, const px_span *spans,
+                               int span_count, const int32_t *positions, int M) {
+    const px_layer_view *view = &model->layers[layer];
     const px_model_config *config = &shape->config;
     int C = config->hidden_size, D = config->head_dim, q = shape->q, kv = shape->kv, qkv = shape->qkv;
-    px_weight out = weight(model, view->out_w, C, q), in = weight(model, view->qkv_w, qkv, C);
+    px_weight out = px_shape_weight(shape, model, layer, PX_OUT), in = px_shape_weight(shape, model, layer, PX_QKV);
     px_linear_backward_weight(compute, grads + view->out_w, at(grads, view->out_b), d->dx, C, a->attention, q, M, C, q);
     px_linear_backward_input(compute, d->dattention, q, d->dx, C, &out, M, false);
     px_kv_store(compute, spans, span_count, a->qkv + q, a->qkv + q + kv, qkv);
@@ -85,8 +84,7 @@ static void attention_backward(px_compute *compute, const px_shape *shape, const
 void px_block_backward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
                        const px_activations *a, const px_gradients *d, px_real *grads, const px_span *spans,
                        int span_count, const int32_t *positions, int M) {
-    const px_layer_view *view = &model->layers[layer];
-    mlp_backward(compute, shape, model, view, a, d, grads, M);
-    attention_backward(compute, shape, model, view, a, d, grads, spans, span_count, positions, M);
+    mlp_backward(compute, shape, model, layer, a, d, grads, M);
+    attention_backward(compute, shape, model, layer, a, d, grads, spans, span_count, positions, M);
     if (d->dside) px_add(compute, d->dx, d->dside, (size_t)M * (size_t)shape->config.hidden_size);
 }

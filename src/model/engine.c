@@ -106,6 +106,9 @@ static size_t lay_out(px_engine *engine, char *base) {
     engine->keys = px_layout_take(&layout, cached, sizeof(px_real));
     engine->values = px_layout_take(&layout, cached, sizeof(px_real));
     px_shape_layout(&engine->shape, &layout, plan->max_sequence);
+    /* In bf16 the two packed forms are together as large as the weights. In float32 they would be twice that, and packing
+     * is half as much of a product. */
+    if (plan->train && plan->precision == PX_BF16) px_packed_layout(&engine->shape, &layout, true);
     lay_out_layers(engine, &layout);
     engine->hidden = px_layout_take(&layout, M * (size_t)config->hidden_size, sizeof(px_real));
     if (plan->train) {
@@ -213,6 +216,7 @@ void px_engine_blocks_forward(px_engine *engine, const px_model *model, int firs
 
 void px_engine_forward(px_engine *engine, const px_model *model, const px_batch *batch) {
     take_batch(engine, batch);
+    if (engine->shape.packed) px_packed_refresh(&engine->shape, &engine->compute, model);
     px_embed_forward(&engine->compute, model, engine->layers[0].x, engine->ids, engine->positions, engine->tokens);
     px_engine_blocks_forward(engine, model, 0, model->config.layers);
     px_norm_forward(&engine->compute, &engine->shape, engine->hidden, engine->mean, engine->rstd, engine->last,

@@ -88,7 +88,7 @@ static size_t lay_out(px_generator *g, char *base) {
     g->spans = px_layout_take(&layout, slots, sizeof(px_span));
     g->live = px_layout_take(&layout, slots, sizeof(int));
     px_shape_layout(&g->shape, &layout, g->plan.max_length);
-    px_packed_layout(&g->shape, &layout);
+    px_packed_layout(&g->shape, &layout, false);
     lay_out_activations(g, &layout);
     g->hidden = px_layout_take(&layout, slots * (size_t)config->hidden_size, sizeof(px_real));
     g->logits = px_layout_take(&layout, (size_t)g->head_rows * V, sizeof(px_real));

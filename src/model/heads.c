@@ -40,7 +40,7 @@ void px_engine_logits(px_engine *engine, const px_model *model, const int32_t *r
 static void chunk_backward(px_engine *engine, const px_model *model, px_real *grads, const int32_t *rows,
                            const int32_t *targets, int count, double temperature, bool want_entropy) {
     int V = model->config.vocab_size, C = model->config.hidden_size;
-    px_weight head = {.raw = model->weights + model->lm_head, .out = V, .in = C};
+    px_weight head = px_shape_weight(&engine->shape, model, 0, PX_LM_HEAD);
     px_softmax_rows_backward(&engine->compute, engine->logits, V, engine->stats, targets, engine->dlogprob,
                              want_entropy ? engine->dentropy : NULL, count, V, temperature);
     px_linear_backward_weight(&engine->compute, grads + model->lm_head, NULL, engine->logits, V, engine->head_hidden, C,

@@ -8,11 +8,20 @@ static void matrix_size(const px_shape *shape, px_matrix matrix, int *out, int *
     *in = matrix == PX_OUT ? shape->q : matrix == PX_DOWN ? config->intermediate_size : C;
 }
 
-/* Bytes, whole cache lines. */
-static size_t packed_size(const px_shape *shape, px_matrix matrix) {
+/* Bytes for forward, whole cache lines. */
+static size_t forward_size(const px_shape *shape, px_matrix matrix) {
     int out, in;
     matrix_size(shape, matrix, &out, &in);
     return (px_weight_packed(shape->precision, out, in) + 63) / 64 * 64;
+}
+
+/* All bytes of a matrix: for forward, then for backward. */
+static size_t packed_size(const px_shape *shape, px_matrix matrix) {
+    int out, in;
+    if (matrix == PX_LM_HEAD && shape->config.head != PX_HEAD_LM) return 0;
+    matrix_size(shape, matrix, &out, &in);
+    size_t backward = shape->packed_twice ? (px_weight_packed(shape->precision, in, out) + 63) / 64 * 64 : 0;
+    return forward_size(shape, matrix) + backward;
 }
 
 /* The layers one after another, then the head. */
@@ -42,26 +51,34 @@ px_weight px_shape_weight(const px_shape *shape, const px_model *model, int laye
                                        : matrix == PX_UP  ? view->up_w
                                                           : view->down_w);
     }
-    if (px_packed_holds(shape, model)) weight.packed = shape->packed + packed_offset(shape, layer, matrix);
+    if (px_packed_holds(shape, model)) {
+        const char *at = shape->packed + packed_offset(shape, layer, matrix);
+        weight.packed = at;
+        if (shape->packed_twice) weight.packed_transposed = at + forward_size(shape, matrix);
+    }
     return weight;
 }
 
-void px_packed_layout(px_shape *shape, px_layout *layout) {
+void px_packed_layout(px_shape *shape, px_layout *layout, bool backward) {
+    shape->packed_twice = backward;
     size_t count = packed_offset(shape, 0, PX_LM_HEAD) + packed_size(shape, PX_LM_HEAD);
     shape->packed = px_layout_take(layout, count, 1);
     shape->packed_of = NULL;
 }
 
+static void pack(px_shape *shape, px_compute *compute, const px_model *model, int layer, px_matrix matrix) {
+    px_weight weight = px_shape_weight(shape, model, layer, matrix);
+    char *at = shape->packed + packed_offset(shape, layer, matrix);
+    px_weight_pack(compute, at, &weight, false);
+    if (shape->packed_twice) px_weight_pack(compute, at + forward_size(shape, matrix), &weight, true);
+}
+
 void px_packed_refresh(px_shape *shape, px_compute *compute, const px_model *model) {
     if (px_packed_holds(shape, model)) return;
     for (int layer = 0; layer < shape->config.layers; layer++) {
-        for (int m = PX_QKV; m <= PX_DOWN; m++) {
-            px_weight weight = px_shape_weight(shape, model, layer, (px_matrix)m);
-            px_weight_pack(compute, shape->packed + packed_offset(shape, layer, (px_matrix)m), &weight);
-        }
+        for (int m = PX_QKV; m <= PX_DOWN; m++) pack(shape, compute, model, layer, (px_matrix)m);
     }
-    px_weight head = px_shape_weight(shape, model, 0, PX_LM_HEAD);
-    px_weight_pack(compute, shape->packed + packed_offset(shape, 0, PX_LM_HEAD), &head);
+    if (shape->config.head == PX_HEAD_LM) pack(shape, compute, model, 0, PX_LM_HEAD);
     shape->packed_of = model->weights;
     shape->packed_version = model->version;
 }

@@ -58,7 +58,7 @@ static void linear_shape(px_dtype precision, int M, int out, int in, int threads
     px_linear_forward(&ctx, y, ldy, x, ldx, &weight, bias, M);
     check_product(precision, y, ldy, NULL, x, ldx, 1, w, in, 1, bias, M, out, in);
     px_real *packed = random_new(px_weight_packed(precision, out, in) / sizeof(px_real), 8), *again = random_new(ny, 4);
-    px_weight_pack(&ctx, packed, &weight);
+    px_weight_pack(&ctx, packed, &weight, false);
     px_weight ready = {.raw = w, .out = out, .in = in, .packed = packed};
     px_linear_forward(&ctx, again, ldy, x, ldx, &ready, bias, M);
     assert_memory_equal(y, again, ny * sizeof *y);
@@ -66,6 +66,12 @@ static void linear_shape(px_dtype precision, int M, int out, int in, int threads
     check_product(precision, dx, ldx, before, y, ldy, 1, w, 1, in, NULL, M, in, out);
     px_linear_backward_input(&ctx, dx, ldx, y, ldy, &weight, M, false);
     check_product(precision, dx, ldx, NULL, y, ldy, 1, w, 1, in, NULL, M, in, out);
+    px_real *transposed = random_new(px_weight_packed(precision, in, out) / sizeof(px_real), 9), *dx_again = random_new(nx, 5);
+    px_weight_pack(&ctx, transposed, &weight, true);
+    px_weight ready_back = {.raw = w, .out = out, .in = in, .packed_transposed = transposed};
+    for (size_t i = 0; i < nx; i++) dx_again[i] = i % (size_t)ldx < (size_t)in ? 7 : dx[i];
+    px_linear_backward_input(&ctx, dx_again, ldx, y, ldy, &ready_back, M, false);
+    assert_memory_equal(dx, dx_again, nx * sizeof *dx);
     px_linear_backward_weight(&ctx, dw, db, y, ldy, x, ldx, M, out, in);
     check_product(precision, dw, in, dw_before, y, 1, ldy, x, 1, ldx, NULL, out, in, M);
     for (int j = 0; j < out; j++) {
@@ -73,7 +79,7 @@ static void linear_shape(px_dtype precision, int M, int out, int in, int threads
         for (int m = 0; m < M; m++) sum += (double)y[m * ldy + j];
         assert_true(fabs((double)db[j] - sum) < 1e-5 + 2e-6 * M);
     }
-    px_real *all[] = {packed, again, x, w, bias, y, dx, before, dw, dw_before, db, db_before};
+    px_real *all[] = {packed, again, transposed, dx_again, x, w, bias, y, dx, before, dw, dw_before, db, db_before};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) px_free(all[i]);
     px_compute_free(&ctx);
 }
