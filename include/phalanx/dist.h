@@ -68,6 +68,11 @@ void px_min_f64(double *values, int count);
 /* Element-wise sum over ranks by a fixed binary tree over rank numbers (neighbours first): with 2^k ranks that each hold
  * the sum of an aligned 2^j block of leaves, the bits are those of one rank summing all leaves by the same tree. */
 void px_sum_f32_tree(float *values, size_t count);
+/* The same sum while the values are still being made, from the last to the first: values[first, count) will not change any
+ * more and may be summed from now on. All calls but the last return at once; it takes the rest as it is. One at a time. */
+void px_sum_f32_tree_begin(float *values, size_t count);
+void px_sum_f32_tree_ready(size_t first);
+void px_sum_f32_tree_end(void);
 px_status px_sum_f32_tree_open(void); /* local: its receive buffer, before the first sum; kept for the process */
 size_t px_sum_f32_tree_bytes(void);   /* local: what px_sum_f32_tree_open will allocate */
 /* counts[size]: what every rank passed as `mine`. */

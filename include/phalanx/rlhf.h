@@ -62,6 +62,11 @@ typedef struct px_learner {
     px_range *ranges;
     int range_count;
     int64_t steps;        /* applied optimizer steps */
+    /* within a step: partial sums in use; from where on they are one, on their way to the other ranks; is this the last
+     * backward of the rank? */
+    int alive;
+    size_t unsummed;
+    bool last;
 } px_learner;
 
 /* Takes over the model (moved in, the caller's copy is emptied). */
@@ -79,6 +84,9 @@ typedef struct px_loss {
     void (*run)(void *self, px_learner *learner, float *grads, int64_t first, int64_t count);
     void *self;
 } px_loss;
+/* What a loss ends with: backward through the blocks (px_engine_backward). The gradients that the last one of a step finishes
+ * are summed over the ranks while it goes on. */
+void px_learner_backward(px_learner *learner, float *grads);
 typedef struct px_step {
     double grad_norm; /* before clipping */
     double lr;        /* what was applied */

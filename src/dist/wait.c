@@ -79,17 +79,19 @@ void px_wait_nap(long poll, double *start)
     nanosleep(&(struct timespec){0, nap_ns}, NULL);
 }
 
+bool px_all_done(MPI_Request *requests, int count)
+{
+    int done = 0;
+    if (MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE) != MPI_SUCCESS) {
+        post_mortem(0.0, "MPI reports an error");
+    }
+    return done;
+}
+
 void px_wait_all(MPI_Request *requests, int count)
 {
     double start = 0.0;
-    for (long poll = 0;; poll++) {
-        int done = 0;
-        if (MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE) != MPI_SUCCESS) {
-            post_mortem(0.0, "MPI reports an error");
-        }
-        if (done) {
-            return;
-        }
+    for (long poll = 0; !px_all_done(requests, count); poll++) {
         px_wait_nap(poll, &start);
     }
 }

@@ -11,6 +11,8 @@ MPI_Comm px_group_comm(void);
 MPI_Comm px_node_comm(void);
 
 double px_deadline(void); /* seconds; 0: none */
+/* Are all requests completed? An error of MPI prints a post-mortem and ends the job. */
+bool px_all_done(MPI_Request *requests, int count);
 /* Completes all requests, sleeping between polls; past the deadline it prints a post-mortem and ends the job. */
 void px_wait_all(MPI_Request *requests, int count);
 

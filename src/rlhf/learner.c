@@ -119,8 +119,32 @@ static void add_block(float *restrict to, const float *restrict from, size_t cou
     }
 }
 
-/* One leaf in micro-batches of at most micro_tokens tokens (or one item); the cuts depend on the items alone. */
-static px_status run_leaf(px_learner *learner, const int32_t *tokens, int64_t from, int64_t to, float *grads,
+/* The partial sums that are alive become one in values [first, ...) of those not summed yet, in the order of the tree, and what
+ * other ranks have is added to it: while backward goes on, from the last layer to the first. */
+static void reduce_from(px_learner *learner, size_t first)
+{
+    for (int p = learner->alive - 1; p > 0; p--) {
+        add_block(learner->partial[p - 1] + first, learner->partial[p] + first, learner->unsummed - first);
+    }
+    learner->unsummed = first;
+    px_sum_f32_tree_ready(first);
+}
+
+static void on_ready(void *arg, size_t offset, size_t count)
+{
+    px_learner *learner = arg;
+    PX_CHECK(offset + count == learner->unsummed);
+    reduce_from(learner, offset);
+}
+
+void px_learner_backward(px_learner *learner, float *grads)
+{
+    px_engine_backward(learner->engine, &learner->model, grads, learner->last ? on_ready : NULL, learner);
+}
+
+/* One leaf in micro-batches of at most micro_tokens tokens (or one item); the cuts depend on the items alone. last: no leaf of
+ * this rank comes after it. */
+static px_status run_leaf(px_learner *learner, const int32_t *tokens, int64_t from, int64_t to, float *grads, bool last,
                           const px_loss *loss)
 {
     memset(grads, 0, learner->model.block * sizeof *grads);
@@ -133,6 +157,7 @@ static px_status run_leaf(px_learner *learner, const int32_t *tokens, int64_t fr
         while (end < to && sum + tokens[end] <= learner->config.micro_tokens) {
             sum += tokens[end++];
         }
+        learner->last = last && end == to;
         loss->run(loss->self, learner, grads, from, end - from);
         from = end;
     }
@@ -140,33 +165,41 @@ static px_status run_leaf(px_learner *learner, const int32_t *tokens, int64_t fr
 }
 
 /* Binary-counter summation: two partial sums of the same height are added at once, so that at most log2(leaves) + 1
- * blocks are alive and the order of additions is that of a balanced tree. */
+ * blocks are alive and the order of additions is that of a balanced tree. Those that are left at the last leaf are added
+ * range by range, as its backward finishes them. */
 static px_status run_leaves(px_learner *learner, const px_work *work, const int32_t *tokens, const px_loss *loss)
 {
-    int height[PX_MAX_DEPTH], top = 0;
+    int height[PX_MAX_DEPTH];
+    learner->alive = 0;
+    learner->unsummed = learner->model.block;
+    learner->last = false;
     for (int l = 0; l < work->mine_count; l++) {
-        int leaf = work->mine + l;
+        int leaf = work->mine + l, top = learner->alive++;
+        bool last = l == work->mine_count - 1;
         PX_CHECK(top < learner->depth);
-        PX_TRY(run_leaf(learner, tokens, work->first[leaf], work->first[leaf + 1], learner->partial[top], loss));
-        height[top++] = 0;
-        while (top >= 2 && (height[top - 1] == height[top - 2] || l == work->mine_count - 1)) {
-            add_block(learner->partial[top - 2], learner->partial[top - 1], learner->model.block);
-            height[top - 2]++;
-            top--;
+        PX_TRY(run_leaf(learner, tokens, work->first[leaf], work->first[leaf + 1], learner->partial[top], last, loss));
+        height[top] = 0;
+        for (; !last && top >= 1 && height[top] == height[top - 1]; top--) {
+            add_block(learner->partial[top - 1], learner->partial[top], learner->model.block);
+            height[top - 1]++;
+            learner->alive--;
         }
     }
-    if (top == 0) {
+    if (learner->alive == 0) {
         memset(learner->partial[0], 0, learner->model.block * sizeof(float));
     }
+    reduce_from(learner, 0); /* a last leaf without items has no backward */
     return PX_OK;
 }
 
 px_status px_learner_step(px_learner *learner, const px_work *work, const int32_t *tokens, const px_loss *loss,
                           px_step *step)
 {
-    PX_TRY(px_agree(run_leaves(learner, work, tokens, loss)));
     float *grads = learner->partial[0];
-    px_sum_f32_tree(grads, learner->model.block);
+    px_sum_f32_tree_begin(grads, learner->model.block);
+    px_status status = run_leaves(learner, work, tokens, loss);
+    px_sum_f32_tree_end(); /* also after a stop: the others may be in it already */
+    PX_TRY(px_agree(status));
     if (px_fault("learner.nan")) {
         grads[0] = NAN;
     }

@@ -188,7 +188,7 @@ static void run_loss(void *arg, px_learner *learner, float *grads, int64_t first
     px_engine_forward(learner->engine, &learner->model, &batch);
     px_engine_lm_backward(learner->engine, &learner->model, grads, ragged->rows, ragged->targets, ragged->row_count, 1.0,
                           false, row_loss, self);
-    px_engine_backward(learner->engine, &learner->model, grads, NULL, NULL);
+    px_learner_backward(learner, grads);
 }
 
 static px_status iterate(px_trainer *trainer, int64_t iteration)

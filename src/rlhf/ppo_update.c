@@ -74,7 +74,7 @@ static void policy_loss(void *arg, px_learner *learner, float *grads, int64_t fi
     px_engine_lm_backward(learner->engine, &learner->model, grads, ppo->ragged.rows, ppo->ragged.targets,
                           ppo->ragged.row_count, px_softmax_temperature(ppo->config.sampling.temperature), true, policy_rows,
                           ppo);
-    px_engine_backward(learner->engine, &learner->model, grads, NULL, NULL);
+    px_learner_backward(learner, grads);
 }
 
 static void value_loss(void *arg, px_learner *learner, float *grads, int64_t first, int64_t count)
@@ -97,7 +97,7 @@ static void value_loss(void *arg, px_learner *learner, float *grads, int64_t fir
         sums[PX_SUM_VALUE_CLIPPED] += clipped;
     }
     px_engine_value_backward(learner->engine, &learner->model, grads, ppo->ragged.rows, ppo->dvalues, ppo->ragged.row_count);
-    px_engine_backward(learner->engine, &learner->model, grads, NULL, NULL);
+    px_learner_backward(learner, grads);
 }
 
 /* The iteration's averages over its optimizer steps. */

@@ -55,7 +55,7 @@ static void run_loss(void *arg, px_learner *learner, float *grads, int64_t first
         self->dvalues[2 * k + 1] = scale * (-gradient + 2.0 * center);
     }
     px_engine_value_backward(learner->engine, &learner->model, grads, ragged->rows, self->dvalues, ragged->row_count);
-    px_engine_backward(learner->engine, &learner->model, grads, NULL, NULL);
+    px_learner_backward(learner, grads);
 }
 
 static px_status next_batch(rm *self)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -63,6 +64,68 @@ static void tree_sum_has_the_bits_of_one_rank(void **state)
     }
 }
 
+/* Ranks say at their own pace what is ready, and write into what is not: the bits are those of the sum at once. */
+static void tree_sum_while_values_are_made(void **state)
+{
+    (void)state;
+    int rank = px_dist_rank();
+    const size_t counts[] = {1, 999, (1 << 18) + 1, 5 * (1 << 20) + 17}; /* the last: more than is under way at once */
+    for (int c = 0; c < 4; c++) {
+        size_t count = counts[c], ready = count;
+        float *once = malloc(count * sizeof *once), *pieces = malloc(count * sizeof *pieces);
+        for (size_t i = 0; i < count; i++) {
+            once[i] = leaf(rank, i);
+            pieces[i] = NAN;
+        }
+        px_sum_f32_tree(once, count);
+        px_sum_f32_tree_begin(pieces, count);
+        for (size_t step = 1; ready > count / 7; step = step * 3 + (size_t)rank) { /* the rest is ready at the end */
+            size_t next = step < ready ? ready - step : 0;
+            for (size_t i = next; i < ready; i++) {
+                pieces[i] = leaf(rank, i);
+            }
+            px_sum_f32_tree_ready(ready = next);
+        }
+        for (size_t i = 0; i < ready; i++) {
+            pieces[i] = leaf(rank, i);
+        }
+        px_sum_f32_tree_end();
+        all_true(memcmp(once, pieces, count * sizeof *once) == 0);
+        free(once);
+        free(pieces);
+    }
+}
+
+/* Of no power of two: what a binomial tree adds, on every rank of the group. */
+static void tree_sum_of_three(void **state)
+{
+    (void)state;
+    enum { COUNT = (1 << 18) + 3 };
+    if (px_world_size() < 4) {
+        return;
+    }
+    int rank = px_dist_rank();
+    px_status status = PX_OK;
+    bool same = true;
+    if (rank < 3) {
+        px_group_leave();
+        status = px_group_enter((int[]){0, 1, 2}, 3, 9);
+        float *values = malloc(COUNT * sizeof *values);
+        for (size_t i = 0; i < COUNT; i++) {
+            values[i] = leaf(rank, i);
+        }
+        if (status == PX_OK) {
+            px_sum_f32_tree(values, COUNT);
+        }
+        for (size_t i = 0; i < COUNT; i++) {
+            same = same && values[i] == (leaf(0, i) + leaf(1, i)) + leaf(2, i);
+        }
+        free(values);
+        px_group_all();
+    }
+    all_true(status == PX_OK && same);
+}
+
 static void gather_and_share(void **state)
 {
     (void)state;
@@ -117,6 +180,7 @@ int main(int argc, char **argv)
     px_dist_start(&argc, &argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(agreement_takes_the_worst), cmocka_unit_test(tree_sum_has_the_bits_of_one_rank),
+        cmocka_unit_test(tree_sum_while_values_are_made), cmocka_unit_test(tree_sum_of_three),
         cmocka_unit_test(gather_and_share), cmocka_unit_test(sums),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
