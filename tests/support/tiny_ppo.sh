@@ -34,3 +34,19 @@ sed -i 's/"eos_token_id": *[^,}]*/"eos_token_id": [1, 2, 3, 4, 5]/' base/policy/
 grep -q '"eos_token_id": \[1' base/policy/config.json || sed -i '0,/{/s//{ "eos_token_id": [1, 2, 3, 4, 5],/' base/policy/config.json
 rm -f base/policy/generation_config.json
 }
+same_run() { # DIR DIR: weights, metrics and samples are equal bit for bit; else the file `differs` says what is not
+    local part
+    for part in policy critic; do
+        cmp "$1/$part/model.safetensors" "$2/$part/model.safetensors" > differs 2>&1 || return 1
+    done
+    for part in metrics samples; do # without the columns that tell time, machine and history
+        for dir in "$1" "$2"; do
+            "$phalanx" inspect "$dir" $part --csv 2> inspect.err | awk -F, '
+                NR == 1 { for (i = 1; i <= NF; i++) keep[i] = $i !~ /^(run|timestamp|segment|rank|eps|core_hours|memory_peak)$/ &&
+                                                               $i !~ /^(num_healthy_workers$|time_|timers\/)|per_s$/ }
+                { for (i = 1; i <= NF; i++) if (keep[i]) printf "%s,", $i; print "" }' > "$part.$([ "$dir" = "$1" ] && echo one || echo two)"
+        done
+        [ -s $part.one ] || { cp inspect.err differs; return 1; }
+        diff $part.one $part.two > diff.out || { { echo "$part:"; head -n 6 diff.out | cut -c1-300; } > differs; return 1; }
+    done
+}

@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# One run directory, one job. A second start on a living run is refused; the lock of a dead process of this host is taken
+# over at once, that of another host after 30 s without a heartbeat; an owner that was stopped and goes on after another took
+# over publishes nothing, wherever it was stopped. $1: the program.
+set -u
+phalanx=$(realpath "$1")
+. "$(dirname "$0")/../support/tiny_ppo.sh"
+work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-owners-XXXXXX") || exit 1
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
+       OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+failed=0 step=start pid=
+mpi=$(command -v mpirun || true)
+trace() { [ -z "${TEST_TRACE:-}" ] || echo "$SECONDS s: $step" >&2; }
+fail() { echo "FAILED: $step: $*" >&2; failed=1; }
+ranks_of() { ps -o pid=,comm= --ppid "$1" 2> /dev/null | awk '$2 ~ /^phalanx/ { print $1 }'; }
+processes() { local ranks; ranks=$(ranks_of "$1"); echo "${ranks:-$1}"; }
+trap '[ -z "$pid" ] || kill -9 $(ranks_of "$pid") "$pid" 2> /dev/null; rm -rf "$work"' EXIT
+cd "$work" || exit 1
+
+train() { # DIR [options]: to its end
+    local dir=$1; shift
+    timeout -k 5 60 "$phalanx" train ppo.yaml --run-dir "$dir" "$@" > "$dir.out" 2> "$dir.err" < /dev/null
+}
+begin() { # RANKS DIR [options]: as far as iteration 2, slowly, and on
+    local ranks=$1 dir=$2 launch= turn; shift 2
+    [ "$ranks" = 1 ] || launch="$mpi -n $ranks"
+    TEST_DELAY=0.004 $launch "$phalanx" train ppo.yaml --run-dir "$dir" "$@" > "$dir.out" 2> "$dir.err" < /dev/null &
+    pid=$!
+    for turn in $(seq 1 3000); do
+        awk -F'[:,]' '/"iteration"/ { exit !($2 >= 2) }' "$dir/status.json" 2> /dev/null && return
+        kill -0 "$pid" 2> /dev/null || break
+        sleep 0.01
+    done
+    fail "did not reach iteration 2: $(tail -n 3 "$dir.err")"
+}
+refused() { # DIR TEXT: nothing is changed, one message
+    local code before
+    before=$(cat "$1/lock")
+    timeout -k 5 60 "$phalanx" train ppo.yaml --run-dir "$1" > again.out 2> again.err < /dev/null
+    code=$?
+    [ $code = 78 ] || fail "exit $code, want 78: $(tail -n 2 again.err)"
+    [ "$(grep -c '^phalanx: ' again.err)" = 1 ] && grep -q "$2" again.err || fail "not one message with '$2': $(cat again.err)"
+    [ "$(sed 's/^[^,]*//' "$1/lock")" = "$(sed 's/^[^,]*//' <<< "$before")" ] || fail "the lock is another: $(cat "$1/lock")"
+}
+lock_says() { # DIR HOST SECONDS: as if that host had given its last sign so long ago
+    local text
+    text=$(sed "s/\"host\": \"[^\"]*\"/\"host\": \"$2\"/; s/\"heartbeat\": *[0-9.]*/\"heartbeat\": $(($(date +%s) - $3)).0/" "$1/lock")
+    echo "$text" > "$1/lock"
+}
+finished() { # DIR: it is what the straight run is, and nobody else's traces are left
+    grep -q '"state": "done"' "$1/status.json" || fail "status.json: $(tr -d '\n' < "$1/status.json")"
+    same_run straight "$1" || fail "$(cat differs)"
+    [ ! -e "$1/lock" ] || fail "its lock is left: $(cat "$1/lock")"
+    local left
+    left=$(find "$1" -name '*.tmp*' -o -name 'lock.*' -o -name '*.old')
+    [ -z "$left" ] || fail "left behind: $left"
+}
+
+cat > judge <<'JUDGE'
+#!/usr/bin/env bash
+while IFS= read -r line; do
+    id=${line#*\"id\":}; id=${id%%,*}
+    [ "${TEST_DELAY:-0}" = 0 ] || sleep "$TEST_DELAY"
+    echo "{\"id\": $id, \"score\": 0.25}"
+done
+JUDGE
+chmod +x judge
+tiny_ppo "$phalanx"
+sed -i "s|{kind: length, target: 4}\]|{kind: length, target: 4}, {name: judge, kind: exec, command: [\"$work/judge\"]}]|;
+        s/iterations: 4/iterations: 12/; s/evaluation_interval: 2/evaluation_interval: 3/" ppo.yaml
+train straight || fail "$(cat straight.err)"
+
+step="a second start on a living run"; trace
+begin 1 run
+refused run "a run is going on here, process $pid on host"
+step="its process is killed: the next start does not wait"; trace
+kill -9 "$pid"; wait "$pid" 2> /dev/null; pid=
+grep -q '"token"' run/lock || fail "no lock is left to take over"
+before=$(date +%s%3N)
+train run || fail "$(cat run.err)"
+[ $(($(date +%s%3N) - before)) -lt 10000 ] || fail "it waited"
+finished run
+
+step="a lock of another host"; trace
+begin 1 other
+kill -9 "$pid"; wait "$pid" 2> /dev/null; pid=
+lock_says other elsewhere 5
+refused other "process [0-9]* on host elsewhere (heartbeat [5-9] s ago)"
+lock_says other elsewhere 25
+refused other "host elsewhere"
+lock_says other elsewhere 31
+train other || fail "$(cat other.err)"
+finished other
+
+# The old owner sleeps at a moment of the seed's choice; its lock then tells of 31 s of silence on another host.
+overtaken() { # RANKS MOMENT_MS WHEN: it goes on when the new owner has begun or has ended
+    local dir=owner$1-$2-$3 stopped code owner
+    begin "$1" "$dir"
+    sleep "0.$(printf %03d "$2")"
+    stopped=$(processes "$pid")
+    kill -STOP $stopped
+    lock_says "$dir" elsewhere 31
+    mv "$dir.err" "$dir.old.err"
+    if [ "$3" = after ]; then
+        train "$dir" || fail "the new owner: $(tail -n 2 "$dir.err")"
+        cp -r "$dir" "$dir.then"
+    else
+        TEST_DELAY=0.004 timeout -k 5 60 "$phalanx" train ppo.yaml --run-dir "$dir" > "$dir.out" 2> "$dir.err" < /dev/null &
+        owner=$!
+        for turn in $(seq 1 1000); do grep -q 'continues after' "$dir.err" && break; sleep 0.01; done
+    fi
+    kill -CONT $stopped
+    wait "$pid"; code=$?
+    pid=
+    [ $code != 0 ] || fail "the old owner says that it is done"
+    grep -q 'taken over by another run\|run.h5: was removed or replaced' "$dir.old.err" || fail "the old owner: $(tail -n 3 "$dir.old.err")"
+    if [ "$3" = after ]; then
+        rm -f "$dir/log.txt" "$dir.then/log.txt"
+        diff -r "$dir" "$dir.then" > differs || fail "the old owner has changed: $(cat differs)"
+    else
+        wait $owner || fail "the new owner: $(tail -n 2 "$dir.err")"
+    fi
+    finished "$dir"
+}
+for when in after while; do
+    for moment in 0 40 90; do
+        step="an owner of the past goes on, $when, $moment ms"; trace
+        overtaken 1 $moment $when
+    done
+    [ -z "$mpi" ] || { step="two ranks of the past go on, $when"; trace; overtaken 2 20 $when; }
+done
+
+[ $failed = 0 ] && echo "all passed"
+exit $failed
