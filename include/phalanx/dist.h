@@ -49,6 +49,9 @@ void px_phase_set(const char *phase, int64_t iteration); /* local */
  * of an earlier start stay). Local. */
 px_status px_timeline_open(const char *prefix, const char *role);
 void px_timeline_close(void);
+/* What went on beside the phases from `began` (px_wall_time) until now: an event of a row below theirs. Local. */
+typedef enum px_timeline_row { PX_ROW_PHASES, PX_ROW_SUMS, PX_ROW_WEIGHTS } px_timeline_row;
+void px_timeline_span(px_timeline_row row, const char *name, double began);
 /* What a phase has taken in this process since px_usage_reset: seconds by the clock and of processor time. Waiting ranks sleep, so the
  * second over the first is the number of cores that it kept busy. Zeros for a phase that was never set. Local. */
 void px_usage_reset(void);

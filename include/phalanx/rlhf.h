@@ -336,6 +336,8 @@ typedef struct px_collect_report {
 typedef struct px_collect {
     px_status (*run)(void *self, px_trainer *trainer, px_rollout *rollout, int64_t iteration, bool evaluation,
                          int64_t seq_no, const px_completion **completions, px_collect_report *report);
+    /* The policy of the next iteration is done while the critic still learns: whoever samples may have it. */
+    void (*publish)(void *self, const px_model *policy, int64_t seq_no);
     void *self;           /* NULL on the other ranks */
 } px_collect;
 

@@ -18,7 +18,8 @@ static struct {
     bool open, began; /* began: a phase that has not ended */
     int fd, part;
     char prefix[PREFIX];
-    char role[160];   /* the event that names this rank */
+    int64_t iteration; /* of the last phase */
+    char names[800];  /* the events that name this rank and its rows */
     px_buf text;      /* of the part */
 } timeline;
 
@@ -43,7 +44,7 @@ static px_status replace(void)
 static px_status begin_part(void)
 {
     px_buf_clear(&timeline.text);
-    PX_TRY(px_buf_printf(&timeline.text, "[\n%s%s", timeline.role, end));
+    PX_TRY(px_buf_printf(&timeline.text, "[\n%s%s", timeline.names, end));
     return replace();
 }
 
@@ -75,6 +76,19 @@ static void finish(void)
     timeline.open = false;
 }
 
+static void name_rows(const char *role)
+{
+    static const char *const rows[] = {[PX_ROW_PHASES] = "phases", [PX_ROW_SUMS] = "sums over ranks", [PX_ROW_WEIGHTS] = "weights"};
+    int rank = px_world_rank();
+    size_t room = sizeof timeline.names;
+    int at = snprintf(timeline.names, room, "{\"name\": \"process_name\", \"ph\": \"M\", \"pid\": %d, \"tid\": 0, "
+                      "\"args\": {\"name\": \"rank %d: %.20s on %.40s\"}}", rank, rank, role, px_dist_host());
+    for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
+        at += snprintf(timeline.names + at, room - (size_t)at, ",\n{\"name\": \"thread_name\", \"ph\": \"M\", \"pid\": %d, "
+                       "\"tid\": %zu, \"args\": {\"name\": \"%s\"}}", rank, row, rows[row]);
+    }
+}
+
 px_status px_timeline_open(const char *prefix, const char *role)
 {
     char path[PX_PATH_MAX];
@@ -84,8 +98,7 @@ px_status px_timeline_open(const char *prefix, const char *role)
     memset(&timeline, 0, sizeof timeline);
     timeline.fd = -1;
     snprintf(timeline.prefix, sizeof timeline.prefix, "%s", prefix);
-    snprintf(timeline.role, sizeof timeline.role, "{\"name\": \"process_name\", \"ph\": \"M\", \"pid\": %d, \"tid\": 0, "
-             "\"args\": {\"name\": \"rank %d: %.20s on %.40s\"}}", px_world_rank(), px_world_rank(), role, px_dist_host());
+    name_rows(role);
     do { /* parts of an earlier start of the run stay */
         path_of(timeline.part, path);
     } while (px_file_exists(path) && ++timeline.part < 9999);
@@ -95,6 +108,15 @@ px_status px_timeline_open(const char *prefix, const char *role)
         finish();
     }
     return status;
+}
+
+static void write_event(const char *event)
+{
+    if (add(event) != PX_OK) { /* a full disk ends the time line, not the run */
+        px_log_rank(PX_WARNING, "%s: the time line of this rank ends here: %s", timeline.prefix, px_error_text());
+        px_error_clear();
+        finish();
+    }
 }
 
 void px_timeline_turn(const char *phase, int64_t iteration)
@@ -114,10 +136,18 @@ void px_timeline_turn(const char *phase, int64_t iteration)
                  "%.0f, \"args\": {\"iteration\": %lld}}", phase, px_world_rank(), now, (long long)iteration);
     }
     timeline.began = phase != NULL;
-    if (add(event) != PX_OK) { /* a full disk ends the time line, not the run */
-        px_log_rank(PX_WARNING, "%s: the time line of this rank ends here: %s", timeline.prefix, px_error_text());
-        px_error_clear();
-        finish();
+    timeline.iteration = iteration;
+    write_event(event);
+}
+
+void px_timeline_span(px_timeline_row row, const char *name, double began)
+{
+    char event[300];
+    if (timeline.open) {
+        snprintf(event, sizeof event, "{\"name\": \"%.48s\", \"ph\": \"X\", \"pid\": %d, \"tid\": %d, \"ts\": %.0f, \"dur\": %.0f, "
+                 "\"args\": {\"iteration\": %lld}}", name, px_world_rank(), (int)row, 1e6 * began,
+                 1e6 * (px_wall_time() - began), (long long)timeline.iteration);
+        write_event(event);
     }
 }
 

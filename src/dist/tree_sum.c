@@ -27,6 +27,7 @@ static struct {
     size_t ready;  /* values from here on will not change any more */
     size_t taken;  /* from here on they are in a lane, or summed */
     int next;      /* lane of the next segment: the same on all ranks */
+    double began;  /* px_wall_time() of the first segment; 0: none has begun */
     lane lanes[LANES];
 } sum;
 
@@ -122,6 +123,7 @@ static void begin_segment(lane *l)
     l->moves = (size & (size - 1)) == 0 ? plan_power_of_two(l->plan, l->count, rank, size)
                                         : plan_any(l->plan, l->count, rank, size);
     l->at = 0;
+    sum.began = sum.began > 0.0 ? sum.began : px_wall_time();
     begin_move(l);
 }
 
@@ -174,6 +176,7 @@ void px_sum_f32_tree_begin(float *values, size_t count)
     sum.ready = count;
     sum.taken = px_dist_size() > 1 ? count : 0;
     sum.next = 0;
+    sum.began = 0.0;
 }
 
 void px_sum_f32_tree_ready(size_t first)
@@ -186,7 +189,10 @@ void px_sum_f32_tree_ready(size_t first)
 
 void px_sum_f32_tree_end(void)
 {
-    double start = 0.0;
+    double start = 0.0, called = px_wall_time();
+    if (sum.began > 0.0) {
+        px_timeline_span(PX_ROW_SUMS, "sum, while backward goes on", sum.began);
+    }
     sum.ready = 0;
     for (long poll = 0; !all_summed(); poll++) {
         if (advance()) {
@@ -197,6 +203,9 @@ void px_sum_f32_tree_end(void)
         }
     }
     sum.values = NULL;
+    if (px_dist_size() > 1) {
+        px_timeline_span(PX_ROW_SUMS, "sum, waited for", called);
+    }
 }
 
 void px_sum_f32_tree(float *values, size_t count)

@@ -137,7 +137,15 @@ static void add_minibatch(totals *sum, const px_ppo *ppo, const px_step steps[2]
     *approxkl = s[PX_SUM_APPROXKL] / tokens;
 }
 
-static px_status minibatch(px_trainer *trainer, px_rollout *rollout, int64_t iteration, px_update_row *row, totals *sum,
+static void publish(const px_ppo *ppo, const px_learner *policy)
+{
+    if (ppo->parts.collect != NULL && px_dist_rank() == 0) {
+        ppo->parts.collect->publish(ppo->parts.collect->self, &policy->model, (int64_t)ppo->weights_seq_no + 1);
+    }
+}
+
+/* last: no minibatch of the iteration comes after it. */
+static px_status minibatch(px_trainer *trainer, px_rollout *rollout, int64_t iteration, bool last, px_update_row *row, totals *sum,
                            double *approxkl)
 {
     px_ppo *ppo = trainer->self;
@@ -157,6 +165,9 @@ static px_status minibatch(px_trainer *trainer, px_rollout *rollout, int64_t ite
         px_work_plan(&ppo->work, ppo->batch_tokens, ppo->batch_count, learner->config.exact, px_dist_rank(), px_dist_size());
         PX_TRY(px_learner_step(learner, &ppo->work, ppo->batch_tokens, &losses[l], &steps[l]));
         trainer->dirty = true;
+        if (l == 0 && last) {
+            publish(ppo, learner);
+        }
     }
     px_work_gather(&ppo->work, ppo->sums, PX_PPO_STATS);
     PX_TRY(px_trainer_skipped(trainer, iteration, steps[0].skipped ? "policy" : "critic",
@@ -228,7 +239,8 @@ static px_status update(px_trainer *trainer, px_rollout *rollout, int64_t iterat
             double approxkl;
             *row = (px_update_row){.epoch = epoch, .minibatch = (int32_t)((at - begin) / ppo->config.minibatch_size),
                                    .first = at, .last = (end < ppo->visited_count ? end : ppo->visited_count) - 1};
-            PX_TRY(minibatch(trainer, rollout, iteration, row, &sum, &approxkl));
+            bool last = epoch == ppo->config.num_epochs - 1 && end >= ppo->visited_count;
+            PX_TRY(minibatch(trainer, rollout, iteration, last, row, &sum, &approxkl));
             ppo->update_count++;
             stop = ppo->config.early_stop_kl > 0.0 && approxkl > 1.5 * ppo->config.early_stop_kl;
         }

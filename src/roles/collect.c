@@ -24,6 +24,7 @@ typedef struct worker {
 typedef struct node { /* where weights must be sent to */
     int64_t ready, sending; /* versions; -1: none */
     int piece, through;     /* next piece; worker that takes them */
+    double began;           /* px_wall_time() of the first */
 } node;
 
 enum { VERSIONS = 64 };
@@ -207,6 +208,7 @@ static void send_weights(px_collector *c, node *n)
         }
         n->sending = n->through >= 0 ? c->seq_no : -1;
         n->piece = 0;
+        n->began = px_wall_time();
     }
     const char *bytes = n->sending >= 0 ? px_weights_find(weights, n->sending) : NULL;
     for (; bytes != NULL && n->piece < pieces; n->piece++) {
@@ -219,6 +221,7 @@ static void send_weights(px_collector *c, node *n)
         }
     }
     if (bytes != NULL) {
+        px_timeline_span(PX_ROW_WEIGHTS, "send to another node", n->began);
         n->ready = n->sending;
         n->sending = -1;
     }
@@ -349,12 +352,13 @@ static px_status check_health(const px_collector *c)
 /* ---- a rollout ---------------------------------------------------------------------------------------------------------------- */
 
 /* The same version is published once, whether it trains or evaluates. */
-static void publish(px_collector *c, const px_model *policy, int64_t seq_no)
+void px_collector_publish(void *self, const px_model *policy, int64_t seq_no)
 {
+    px_collector *c = self;
     if (seq_no == c->seq_no) {
         return;
     }
-    double start = px_now();
+    double start = px_now(), began = px_wall_time();
     px_weights *weights = &c->session->weights;
     memcpy(px_weights_begin(weights, seq_no), policy->weights, weights->block);
     c->hash = px_weights_seal(weights, seq_no);
@@ -363,6 +367,7 @@ static void publish(px_collector *c, const px_model *policy, int64_t seq_no)
     c->published[seq_no % VERSIONS].hash = c->hash;
     c->nodes[px_world_node(px_world_rank())].ready = seq_no;
     c->synch += px_now() - start;
+    px_timeline_span(PX_ROW_WEIGHTS, "publish", began);
 }
 
 static px_status wait_for(px_collector *c, const px_task *job)
@@ -388,9 +393,10 @@ static px_status wait_for(px_collector *c, const px_task *job)
     return PX_OK;
 }
 
-static void report(const px_collector *c, px_collect_report *out)
+static void report(px_collector *c, px_collect_report *out)
 {
     *out = (px_collect_report){.restored = c->restored, .synch_s = c->synch};
+    c->synch = 0.0;
     for (int i = 0; i < c->count; i++) {
         out->healthy += c->workers[i].health == HEALTHY && c->workers[i].role != PX_ROLE_EVALUATOR;
     }
@@ -422,8 +428,7 @@ px_status px_collector_run(void *self, px_trainer *trainer, px_rollout *rollout,
     px_task *job = job_of(c, iteration, evaluation);
     int each = evaluation ? c->wire.evaluation_each : c->wire.each, prompts = rollout->samples / each;
     c->iteration = iteration;
-    c->synch = 0.0;
-    publish(c, &trainer->learners[0].learner.model, seq_no);
+    px_collector_publish(c, &trainer->learners[0].learner.model, seq_no);
     if (!job->open) {
         for (int slot = 0; slot < prompts; slot++) {
             job->rows[slot] = rollout->prompt[slot * each];
@@ -479,9 +484,7 @@ px_status px_collector_create(px_collector **out, px_session *session)
     }
     px_status status = px_post_open(&c->post, ranks, c->count, c->wire.largest, c->wire.in_flight + 2);
     px_free(ranks);
-    if (c->wire.staleness > 0) {
-        px_poll_set(poll_all, c);
-    }
+    px_poll_set(poll_all, c);
     return status;
 }
 

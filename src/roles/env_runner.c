@@ -30,6 +30,7 @@ typedef struct runner {
     double told;          /* px_now() of the last message to the driver */
     char *into;           /* weights that arrive piece by piece; NULL: none do */
     int64_t into_seq_no;
+    double into_began;    /* px_wall_time() */
     bool ended, failed;
     int32_t regroup_count;
     int *regroup;         /* ranks that go on; [ranks of the job] */
@@ -86,6 +87,7 @@ static void take_piece(runner *r, const px_envelope *head, const void *bytes, si
     if (head->first == 0) {
         r->into = px_weights_begin(weights, head->seq_no);
         r->into_seq_no = head->seq_no;
+        r->into_began = px_wall_time();
     }
     if (r->into == NULL || head->seq_no != r->into_seq_no || at > weights->block || length > weights->block - at) {
         return;
@@ -93,6 +95,7 @@ static void take_piece(runner *r, const px_envelope *head, const void *bytes, si
     memcpy(r->into + at, bytes, length);
     if (head->first == head->count - 1) {
         px_weights_seal(weights, head->seq_no);
+        px_timeline_span(PX_ROW_WEIGHTS, "receive", r->into_began);
         r->into = NULL;
     }
 }

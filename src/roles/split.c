@@ -119,7 +119,7 @@ static px_status run_core(px_session *session, px_status (*core)(px_session *ses
     PX_CHECK(entered == PX_OK);
     entered = px_team_make(placement->learners);
     PX_CHECK(entered == PX_OK);
-    session->collect = (px_collect){.run = px_collector_run};
+    session->collect = (px_collect){.run = px_collector_run, .publish = px_collector_publish};
     px_status status = PX_OK;
     if (px_dist_rank() == 0) {
         status = px_collector_create(&session->collector, session);

@@ -70,6 +70,8 @@ size_t px_collector_boxes(const px_session *session);
 size_t px_collector_bytes(const px_session *session);
 px_status px_collector_run(void *collector, px_trainer *trainer, px_rollout *rollout, int64_t iteration, bool evaluation,
                            int64_t seq_no, const px_completion **completions, px_collect_report *report);
+/* The weights of a version may be read from now on, and go to the other nodes whenever the driver polls. */
+void px_collector_publish(void *collector, const px_model *policy, int64_t seq_no);
 /* Tells all that the stage is over; alive[ranks of the job] then says who has answered. */
 void px_collector_end(px_collector *collector, uint8_t *alive);
 /* Tells those of ranks[count] (of the job) that are not of the core who goes on. */

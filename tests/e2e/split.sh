@@ -117,8 +117,20 @@ done
 if command -v python3 > /dev/null; then python3 -m json.tool trace.json > /dev/null || fail "no JSON"; fi
 
 step="weights between nodes"; trace
-PHALANX_RANKS_PER_NODE=1 good runners 2 4 nodes
+PHALANX_RANKS_PER_NODE=1 good runners 2 4 nodes --set debugging.timeline=true
 same whole nodes
+"$phalanx" inspect nodes timeline > trace.json 2> trace.err || fail "$(cat trace.err)"
+for want in '"sum, while backward goes on", "ph": "X", "pid": 1, "tid": 1' '"receive", "ph": "X", "pid": 3, "tid": 2'; do
+    grep -q "$want" trace.json || fail "no $want in the time line: $(head -c 600 trace.json)"
+done
+awk '{ pid = ts = $0; sub(/.*"pid": /, "", pid); sub(/.*"ts": /, "", ts) } # the weights leave while the critic learns
+    pid + 0 != 0 { next }
+    /"ph": "B"/ { if ($0 ~ /"learn"/) from[++n] = ts + 0; learning = $0 ~ /"learn"/ }
+    /"ph": "E"/ && learning { to[n] = ts + 0; learning = 0 }
+    /"send to another node"/ { sent[++sends] = ts + 0 }
+    END { for (s = 1; s <= sends; s++) for (i = 1; i <= n; i++) within += sent[s] >= from[i] && sent[s] <= to[i]
+          if (n < 4 || within < n) { print n " times learnt, " within " of " sends " sends meanwhile"; exit 1 } }' trace.json ||
+    fail "weights are not sent while the critic learns"
 
 step="an env runner that stops is left out and taken back"; trace
 PHALANX_FAULT=env_runner.hang:9:3 mpirun -n 4 "$phalanx" train ppo.yaml --run-dir back --set env_runners.num_env_runners=2 \

@@ -33,8 +33,14 @@ static int events_of(const char *kind) {
         if (!all) fail_msg("%s: line %d: %s", path, error.line, error.text);
         assert_true(json_is_array(all));
         json_array_foreach(all, i, event) {
-            count += strcmp(json_string_value(json_object_get(event, "ph")), kind) == 0;
+            const char *ph = json_string_value(json_object_get(event, "ph"));
+            assert_true(ph != NULL && strlen(ph) == 1 && strchr("BEMX", ph[0]) != NULL);
+            count += strcmp(ph, kind) == 0;
             assert_true(json_is_integer(json_object_get(event, "pid")));
+            assert_true(json_is_integer(json_object_get(event, "tid")));
+            assert_true(json_is_string(json_object_get(event, "name")) || ph[0] == 'E');
+            assert_true(json_number_value(json_object_get(event, "ts")) > 1e15 || ph[0] == 'M'); /* microseconds since 1970 */
+            assert_true(json_is_integer(json_object_get(event, "dur")) == (ph[0] == 'X'));
         }
         json_decref(all);
     }
@@ -55,7 +61,21 @@ static void test_phases(void **state) {
     px_phase_set("generate", 2);
     px_timeline_close();
     assert_int_equal(events_of("B"), 3);
-    assert_int_equal(events_of("M"), 2);
+    assert_int_equal(events_of("M"), 2 * 4); /* the rank and its three rows */
+}
+
+static void test_spans(void **state) {
+    (void)state;
+    px_timeline_span(PX_ROW_SUMS, "sum", px_wall_time()); /* into nothing */
+    assert_int_equal(px_timeline_open(prefix, "learner"), PX_OK);
+    px_phase_set("learn", 1);
+    double began = px_wall_time();
+    nanosleep(&(struct timespec){0, 1000000}, NULL);
+    px_timeline_span(PX_ROW_SUMS, "sum", began);
+    px_timeline_span(PX_ROW_WEIGHTS, "publish", px_wall_time());
+    assert_int_equal(events_of("X"), 2); /* while the phase goes on */
+    px_timeline_close();
+    assert_int_equal(events_of("E"), events_of("B"));
 }
 
 static void test_killed(void **state) {
@@ -86,7 +106,7 @@ static void test_not_writable(void **state) {
 int main(void) {
     if (!mkdtemp(dir)) return 1;
     snprintf(prefix, sizeof prefix, "%s/timeline-00000", dir);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_phases), cmocka_unit_test(test_killed),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_phases), cmocka_unit_test(test_spans), cmocka_unit_test(test_killed),
                                        cmocka_unit_test(test_not_writable)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     px_tree_remove(dir);
