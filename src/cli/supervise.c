@@ -14,13 +14,14 @@
 #include <unistd.h>
 
 static const px_usage usage = {
-    .synopsis = "supervise [--restarts N] [--run-dir DIR] [--on-stop exit|requeue|succeed] -- COMMAND [ARGS]",
+    .synopsis = "supervise [--restarts N] [--run-dir DIR [--start-timeout S]] [--on-stop exit|requeue|succeed] -- COMMAND [ARGS]",
     .what = "Runs COMMAND (mpirun ... phalanx train ..., srun ...) again until it is done: a rank or node that died costs\n"
             "the iteration in flight. It gives up after N restarts, and at once where another try cannot help (usage,\n"
             "data, configuration, divergence). TERM, INT and USR1 are passed on as USR1, which makes a run save its state\n"
             "and end with exit code 75; the second one as TERM. A stopped run (75) ends the supervisor with 75 (exit),\n"
             "puts the Slurm job back into the queue (requeue), or counts as success, so that the next job of a chain\n"
-            "goes on (succeed). With --run-dir, the state of the run is part of the report of every restart.",
+            "goes on (succeed). With --run-dir, the state of the run is part of the report of every restart, and a command\n"
+            "that hangs is told to end: one that has not begun its run after --start-timeout seconds, or outlives it.",
     .examples = "  phalanx supervise -- mpirun -n 4 phalanx train my-ppo.yaml\n"
                 "  phalanx supervise --run-dir runs/my-ppo --on-stop requeue -- srun -K --mpi=pmix phalanx train my-ppo.yaml",
     .exits = "0 done, 64 usage, 75 stopped and resumable, else the command's last",
@@ -28,7 +29,7 @@ static const px_usage usage = {
 
 typedef struct supervision {
     const char *run_dir, *on_stop;
-    int64_t restarts;
+    int64_t restarts, start_timeout;
     char **argv;
     int asked; /* stop signals so far */
 } supervision;
@@ -65,9 +66,9 @@ static pid_t start(char **argv)
     _exit(PX_USAGE);
 }
 
-/* A run that gave its directory back is over. Where its command stays all the same (a rank was stopped while it left), it is
- * told to end: TERM, and much later KILL. */
-static void end_leftovers(const supervision *s, pid_t pid, double *held, double *told)
+/* A run that gave its directory back is over, and one that never took it has not begun. Where its command stays all the same (a
+ * rank was stopped while it left, or died so early that the launcher lost count), it is told to end: TERM, and later KILL. */
+static void end_hanging(const supervision *s, pid_t pid, double started, double *held, double *told)
 {
     enum { PATIENCE = 15 };
     char holder[256];
@@ -75,10 +76,13 @@ static void end_leftovers(const supervision *s, pid_t pid, double *held, double 
     if (s->run_dir == NULL) {
         return;
     }
+    bool over = *held > 0.0 && now - *held > PATIENCE;
+    bool never = *held == 0.0 && s->start_timeout > 0 && now - started > (double)s->start_timeout;
     if (px_lock_is_held(s->run_dir, holder, sizeof holder)) {
         *held = now;
-    } else if (*held > 0.0 && now - *held > PATIENCE && *told == 0.0) {
-        fprintf(stderr, "phalanx: supervise: the run is over since %d s, its command is told to end\n", PATIENCE);
+    } else if (*told == 0.0 && (over || never)) {
+        fprintf(stderr, "phalanx: supervise: the run %s %.0f s, its command is told to end\n",
+                over ? "is over since" : "has not begun after", over ? now - *held : now - started);
         kill(pid, SIGTERM);
         *told = now;
     } else if (*told > 0.0 && now - *told > PATIENCE) {
@@ -91,14 +95,14 @@ static int attend(supervision *s, pid_t pid)
 {
     sigset_t set;
     int status;
-    double held = 0.0, told = 0.0;
+    double started = px_now(), held = 0.0, told = 0.0;
     signal_set(&set);
     for (;;) {
         pid_t ended = waitpid(pid, &status, WNOHANG);
         if (ended == pid) {
             return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
         }
-        end_leftovers(s, pid, &held, &told);
+        end_hanging(s, pid, started, &held, &told);
         int number = sigtimedwait(&set, NULL, &(struct timespec){.tv_sec = 1});
         if (number == SIGTERM || number == SIGINT || number == SIGUSR1) {
             s->asked++;
@@ -244,12 +248,13 @@ static px_status supervise(supervision *s)
 
 px_status px_command_supervise(int argc, char **argv)
 {
-    supervision s = {.on_stop = "exit", .restarts = 10};
+    supervision s = {.on_stop = "exit", .restarts = 10, .start_timeout = 300};
     px_words words = {.count = 0};
     bool helped;
     const px_option options[] = {
         {"restarts", PX_OPTION_INT, &s.restarts, "N", "starts after the first", 0, 1000000},
-        {"run-dir", PX_OPTION_TEXT, &s.run_dir, "DIR", "of the run, for the report", 0, 0},
+        {"run-dir", PX_OPTION_TEXT, &s.run_dir, "DIR", "of the run, for the report and for commands that hang", 0, 0},
+        {"start-timeout", PX_OPTION_INT, &s.start_timeout, "S", "seconds a command may take until its run begins; 0: any", 0, 1000000},
         {"on-stop", PX_OPTION_TEXT, &s.on_stop, "WHAT", "when the run stops with 75: exit, requeue or succeed", 0, 0},
     };
     int split = 1;

@@ -29,7 +29,7 @@ check_lost() { # NUMBER LOG
 faulty() { # NUMBER
     local dir=run$1 pid victim signal moment fault told= begin=$SECONDS code
     RANDOM=$((seed * 1000 + $1))
-    "$phalanx" supervise --run-dir "$dir" -- mpirun -n 4 "$phalanx" train ppo.yaml --run-dir "$dir" \
+    "$phalanx" supervise --run-dir "$dir" --start-timeout 30 -- mpirun -n 4 "$phalanx" train ppo.yaml --run-dir "$dir" \
         --set env_runners.num_env_runners=2 --set env_runners.sample_timeout_s=1 --set fault_tolerance.wait_timeout_s=3 \
         --set stop.iterations=$iterations > "$dir.out" 2> "$dir.err" < /dev/null &
     pid=$!

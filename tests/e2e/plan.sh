@@ -128,6 +128,10 @@ for i in $(seq 200); do [ -e ready ] && break; sleep 0.05; done
 kill -TERM $pid; wait $pid; got=$?
 [ $got = 75 ] || fail "a signal is passed on as USR1 and 75 comes back: $got, $(cat err)"
 code 64 "cannot be started" "$phalanx" supervise -- "$work/nothing"
+begin=$SECONDS # a launcher that hangs before the run has begun
+"$phalanx" supervise --run-dir runs/never --start-timeout 1 -- bash -c 'echo start >> starts; [ $(wc -l < starts) = 2 ] || sleep 200' \
+    2> err && [ "$(wc -l < starts)" = 2 ] && [ $((SECONDS - begin)) -lt 60 ] && grep -q 'the run has not begun after [0-9]* s' err ||
+    fail "supervise --start-timeout: $(cat err)"
 
 [ $failed = 0 ] && echo "plan, submit and supervise: as they say"
 exit $failed
