@@ -10,7 +10,7 @@
 static const px_usage inspect_usage = {
     .synopsis = "inspect RUN... [config|metrics|samples|events|ranks|health|timeline] [options]",
     .what = "Looks into runs, living or killed. A run is its directory, a directory of stages or runs, or a run\n"
-            "file. Without a view: health.",
+            "file. Without a view: health. A second run whose name is that of a view is written ./NAME.",
     .examples = "  phalanx inspect runs/stories-ppo metrics\n"
                 "  phalanx inspect runs/a runs/b metrics --csv > both.csv\n"
                 "  phalanx inspect runs/stories-ppo timeline > trace.json    (open it in ui.perfetto.dev)\n"
@@ -35,17 +35,28 @@ static bool is_path(const char *word)
     return strchr(word, '/') != NULL || px_file_exists(word) || px_dir_exists(word);
 }
 
-/* The last word may be a view; a word that is no path and no view is a mistyped view. */
+static bool is_view(const char *word)
+{
+    px_view view;
+    bool known = px_view_parse(word, &view) == PX_OK;
+    px_error_clear();
+    return known;
+}
+
+/* One word may be a view, even where a file of that name lies, as long as another word names the run; a word that is no path
+ * and no view is a mistyped view. */
 static px_status take_view(px_words *words, px_view *view)
 {
-    for (int i = 0; i < words->count; i++) {
-        if (is_path(words->word[i])) {
+    bool taken = false;
+    for (int i = words->count - 1; i >= 0; i--) {
+        bool clear = !taken && words->count > 1 && is_view(words->word[i]);
+        if (!clear && is_path(words->word[i])) {
             continue;
         }
         PX_TRY(px_view_parse(words->word[i], view));
         memmove(&words->word[i], &words->word[i + 1], (size_t)(words->count - i - 1) * sizeof *words->word);
         words->count--;
-        i--;
+        taken = true;
     }
     return words->count > 0 ? PX_OK
                             : px_fail(PX_USAGE, "inspect: which run? e.g. phalanx inspect runs/quickstart metrics");

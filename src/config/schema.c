@@ -238,9 +238,12 @@ const px_key px_keys[] = {
 
     {"learners.num_learners", INT, "0", NULL, SPLITTABLE, "", ALL, CHANGE, NULL, "Ranks that learn. 0: all that do not only sample."},
     {"learners.micro_batch_tokens", INT, "auto", NULL, "auto|" TOKENS, "token", ALL, CHANGE, NULL,
-     "Tokens in one forward and backward: memory only, never the result."},
+     "Tokens in one forward and backward: memory only, never the result. Only with debugging.deterministic: false; else "
+     "gradient_leaf_tokens counts."},
     {"learners.gradient_leaf_tokens", INT, "4096", NULL, TOKENS, "token", ALL, 0, NULL,
-     "Tokens whose gradients are summed in one go; leaves are summed in a fixed tree, whatever the number of ranks."},
+     "Tokens in one forward and backward with debugging.deterministic: true. A minibatch is cut into at least 8 gradient leaves, "
+     "fixed by the order of its samples; a leaf with more tokens than this is computed in parts of so many. Leaves are summed in "
+     "one fixed tree, whatever the number of ranks."},
     {"learners.activation_recomputation", BOOL, "false", NULL, NULL, "", ALL, CHANGE, NULL,
      "Keep what lies between the blocks alone and compute what is inside them again for the gradients: the same bits with less "
      "memory, a forward more."},

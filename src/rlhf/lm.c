@@ -406,6 +406,7 @@ static const px_metric metrics[] = {
     {"perplexity", "1", "exp(loss)"},
     {"grad_norm", "1", "Euclidean norm of the gradient before clipping"},
     {"lr", "1", "learning rate applied in this step"},
+    {"num_steps_skipped", "1", "1 where this optimizer step was skipped because the gradient was not finite, else 0"},
     {"epoch", "1", "passes over the training data so far"},
     {"num_tokens", "token", "training tokens so far, prompts included"},
     {"tokens_per_s", "token/s", "tokens of this step / timers/learn"},

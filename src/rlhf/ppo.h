@@ -75,7 +75,7 @@ void px_rollout_mine(const px_rollout *rollout, int *from, int *to);
 /* Objective and batch statistics into trainer->values. */
 void px_ppo_measure(px_trainer *trainer, const px_rollout *rollout, int64_t iteration, const px_phase_times *times,
                     double started);
-enum { PX_PPO_METRIC_COUNT = 62, PX_PPO_EVALUATION_COUNT = 4 };
+enum { PX_PPO_METRIC_COUNT = 63, PX_PPO_EVALUATION_COUNT = 4 };
 extern const px_metric px_ppo_metrics[PX_PPO_METRIC_COUNT], px_ppo_evaluation_metrics[PX_PPO_EVALUATION_COUNT];
 
 #endif

@@ -49,6 +49,7 @@ const px_metric px_ppo_metrics[PX_PPO_METRIC_COUNT] = {
     {"num_episodes_lifetime", "1", "samples so far"},
     {"num_module_steps_trained", "token", "completion tokens passed through the policy loss in this iteration"},
     {"num_module_updates_lifetime", "1", "optimizer steps of the policy so far"},
+    {"num_steps_skipped", "1", "minibatches of this iteration whose optimizer step was skipped because the policy's or the critic's gradient was not finite"},
     {"weights_seq_no", "1", "version of the weights that sampled this iteration"},
     {"diff_num_grad_updates_vs_sampler_policy", "1", "mean over samples of the optimizer steps between the weights that sampled and those at the update's start"},
     {"staleness/mean", "1", "mean over samples of the versions between the weights that sampled and those at the update's start"},

@@ -38,6 +38,8 @@ void px_trainer_clear(px_trainer *trainer)
 
 px_status px_trainer_skipped(px_trainer *trainer, int64_t iteration, const char *module, bool skipped, int limit)
 {
+    double *count = &trainer->values[find(trainer->algorithm->metrics, trainer->algorithm->metric_count, "num_steps_skipped")];
+    *count = (isnan(*count) ? 0.0 : *count) + (skipped ? 1.0 : 0.0);
     if (!skipped) {
         trainer->skipped_in_row = 0;
         return PX_OK;

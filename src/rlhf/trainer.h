@@ -8,7 +8,7 @@
 px_status px_trainer_begin(px_trainer *trainer, const px_algorithm *algorithm);
 /* All values NaN: what an iteration starts from. */
 void px_trainer_clear(px_trainer *trainer);
-/* Counts a skipped step: an event, and PX_DIVERGED after `limit` in a row. */
+/* Counts a skipped step: metric num_steps_skipped, an event, and PX_DIVERGED after `limit` in a row. */
 px_status px_trainer_skipped(px_trainer *trainer, int64_t iteration, const char *module, bool skipped, int limit);
 
 /* A ragged batch under construction; sized once. */

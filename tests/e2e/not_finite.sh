@@ -38,6 +38,7 @@ printf '%s\n' "run: {name: ppo, seed: 2}" "algorithm: ppo" "rl_module: {policy: 
     "training: {prompts_per_iteration: 6, minibatch_size: 6, num_epochs: 2, lr: 1.0e-3, critic_lr: 1.0e-3}" \
     "stop: {iterations: 3}" > ppo.yaml
 
+: > events # a file of that name does not hide the view
 train() { # CODE TEXT [options]: the exit code, and the text in the only message (in an event where the code is 0)
     local code=$1 text=$2 launch= got; shift 2
     [ $ranks = 1 ] || launch="$mpi -n $ranks"
@@ -53,6 +54,11 @@ train() { # CODE TEXT [options]: the exit code, and the text in the only message
     [ "$(grep '^phalanx: ' err | grep -vc '^phalanx: NOTE: ')" = 1 ] || fail "not one message: $(cat err)"
     grep -q "^phalanx: .*$text" err || fail "no '$text': $(cat err)"
 }
+skipped() { # steps that the metrics call skipped
+    "$phalanx" inspect run metrics --csv 2> inspect.err | awk -F, '
+        NR == 1 { for (i = 1; i <= NF; i++) if ($i == "num_steps_skipped") c = i }
+        NR > 1 { sum += c ? $c : -100 } END { print sum }'
+}
 steps() { # MODULE: optimizer steps of the last state
     "$h5dump" -a "${1}_optimizer_steps" "run/$(cat run/latest)/state.h5" 2> h5dump.err | sed -n 's/^ *(0): //p'
 }
@@ -65,6 +71,7 @@ for ranks in 1 2; do
         train 0 "step_skipped.*the gradient is not finite; 1 in a row"
         unset PHALANX_FAULT
         [ "$(grep -c step_skipped events.txt)" = 1 ] || fail "events: $(cat events.txt)"
+        [ "$(skipped)" = 1 ] || fail "$(skipped) skipped steps in the metrics, want 1"
         module=policy # of 6 steps, in PPO too: the third gradient there is the policy's
         [ $algorithm != reward ] || module=reward
         [ -z "$h5dump" ] || [ "$(steps $module)" = 5 ] || fail "$(steps $module) optimizer steps, want 5"
