@@ -70,7 +70,8 @@ static inline int px_placement_core(const px_placement *placement)
 {
     return placement->learners + placement->scorers;
 }
-/* From the configuration alone, for a job of so many ranks. PX_CONFIG names the key that does not fit. Local. */
+/* From the configuration, for a job of so many ranks. PX_CONFIG names the key that does not fit. Local, but where nodes say
+ * who samples (placement.env_runner_nodes): then collective over the job. */
 px_status px_placement_make(px_placement *placement, const px_stage *stage, int ranks);
 px_role px_placement_role(const px_placement *placement, int rank); /* local */
 const char *px_role_name(const px_placement *placement, int rank);  /* as in /ranks of the run file. Local */

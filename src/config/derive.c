@@ -62,6 +62,7 @@ void px_stage_derive(px_stage *stage) {
     if (is_auto(precision)) precision->text = px_stage_find(stage, "learners.precision")->text;
     px_value *strategy = px_stage_find(stage, "placement.strategy");
     if (is_auto(strategy)) {
-        strategy->text = px_stage_find(stage, "env_runners.num_env_runners")->i > 0 ? "split" : "colocated";
+        bool nodes = px_stage_find(stage, "placement.env_runner_nodes")->form != PX_IS_NULL;
+        strategy->text = nodes || px_stage_find(stage, "env_runners.num_env_runners")->i > 0 ? "split" : "colocated";
     }
 }

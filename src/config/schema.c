@@ -284,7 +284,10 @@ const px_key px_keys[] = {
      "A mean KL of a sample above stops the run with a checkpoint and exit 80. null: none."},
 
     {"placement.strategy", WORD, "auto", NULL, "auto|colocated|split", "", ALL, CHANGE, NULL,
-     "auto: split where num_env_runners is above 0."},
+     "auto: split where num_env_runners is above 0 or env_runner_nodes names nodes."},
+    {"placement.env_runner_nodes", TEXT, NULL, NULL, "null", "", PPO, CHANGE, NULL,
+     "Nodes whose ranks only sample, instead of a count: names as Slurm lists them (cpu[001-016],old7), or het-group:N, a "
+     "component of a heterogeneous Slurm job. They come last in the order of ranks."},
     {"placement.num_scorers", INT, "0", NULL, SPLITTABLE, "", PPO, CHANGE, NULL, "Ranks for reference, rewards and values. 0: the learners."},
     {"placement.num_evaluators", INT, "0", NULL, SPLITTABLE, "", PPO, CHANGE, NULL, "Ranks that only evaluate."},
     {"placement.num_spares", INT, "0", NULL, SPLITTABLE, "", PPO, CHANGE, NULL, "Ranks that wait to replace a lost one."},

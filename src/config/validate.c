@@ -289,7 +289,11 @@ static void check_placement(const struct check *c) {
     double runners = 0;
     if (!strategy || !number(c, "env_runners.num_env_runners", &runners)) return;
     bool split = strcmp(strategy, "split") == 0;
-    if (split && runners == 0) {
+    bool nodes = given(c, "placement.env_runner_nodes");
+    if (!split && nodes) {
+        wrong(c, "placement.env_runner_nodes", "needs strategy split; valid is null with strategy colocated");
+    }
+    if (split && runners == 0 && !nodes) {
         wrong(c, "placement.strategy", "split needs env runners; valid is env_runners.num_env_runners above 0, or colocated");
     } else if (!split && runners > 0) {
         wrong(c, "placement.strategy", "colocated contradicts env_runners.num_env_runners %g; valid is split, or 0 env runners",

@@ -1,7 +1,9 @@
 /* Which rank does what, from the configuration and the number of ranks alone. */
+#include "node_list.h"
 #include "run.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -15,12 +17,79 @@ static const struct {
     [PX_ROLE_SPARE] = {"placement.num_spares", "spare"},
 };
 enum { ROLES = 5 };
+static const char nodes_key[] = "placement.env_runner_nodes";
 
 static px_status check_colocated(const px_stage *stage, int learners, int ranks)
 {
     if (learners > 0 && learners != ranks) {
         return px_stage_fail(stage, keys[0].key, "%s is %d, but colocated every rank learns and the job has %d; valid is 0, or "
                              "env_runners.num_env_runners above 0", keys[0].key, learners, ranks);
+    }
+    return PX_OK;
+}
+
+/* The nodes of a class: a list, or a component of a heterogeneous Slurm job. */
+static px_status find_nodes(const px_stage *stage, const char **list)
+{
+    const char group[] = "het-group:", *text = px_stage_text(stage, nodes_key);
+    char variable[64];
+    *list = text;
+    if (strncmp(text, group, sizeof group - 1) == 0) {
+        snprintf(variable, sizeof variable, "SLURM_JOB_NODELIST_HET_GROUP_%.8s", text + sizeof group - 1);
+        *list = getenv(variable);
+        if (*list == NULL) {
+            return px_stage_fail(stage, nodes_key, "%s: %s, but %s is not set: this is no heterogeneous Slurm job with that "
+                                 "component; valid is het-group:0 up to its last, or a list of nodes", nodes_key, text, variable);
+        }
+    }
+    return px_node_list_is_valid(*list) ? PX_OK : px_stage_fail(stage, nodes_key, "%s: '%s' is no list of nodes; valid is "
+                                                                "like cpu[001-016],old7 or het-group:1", nodes_key, *list);
+}
+
+/* Ranks on the nodes of the class, which are the last ones of the job. Collective over the job. */
+static px_status count_on_nodes(const px_stage *stage, int *count)
+{
+    const char *list = "", *node = getenv("SLURMD_NODENAME");
+    if (!px_dist_launched()) {
+        return px_stage_fail(stage, nodes_key, "%s: which ranks are on these nodes is known in the job alone (under mpirun or "
+                             "srun); valid here is null, with env_runners.num_env_runners instead", nodes_key);
+    }
+    int size = px_dist_size();
+    int64_t *inside = px_alloc_array((size_t)size, sizeof *inside, "the nodes of the env runners");
+    px_status status = px_agree(inside != NULL ? find_nodes(stage, &list) : px_error_code());
+    *count = 0;
+    if (status == PX_OK) {
+        px_gather_i64(px_node_list_has(list, node != NULL ? node : px_dist_host()), inside);
+    }
+    for (int r = 0; status == PX_OK && r < size; r++) {
+        *count += inside[r] != 0;
+        if (*count > 0 && !inside[r]) {
+            status = px_stage_fail(stage, nodes_key, "%s: rank %d is not on these nodes, but rank %d before it is; valid is an "
+                                   "order of ranks in which they come last (mpirun --host, or the last component of the job)",
+                                   nodes_key, r, r - 1);
+        }
+    }
+    px_free(inside);
+    if (status == PX_OK && *count == 0) {
+        status = px_stage_fail(stage, nodes_key, "%s: none of the %d ranks is on these nodes (rank 0 is on %s); valid is a list "
+                               "of nodes of this job", nodes_key, size, node != NULL ? node : px_dist_host());
+    }
+    return status;
+}
+
+/* Where nodes say who samples, the number of env runners follows. Collective over the job. */
+static px_status count_env_runners(const px_stage *stage, int counts[ROLES])
+{
+    int on_nodes, given = counts[PX_ROLE_ENV_RUNNER], others = counts[PX_ROLE_EVALUATOR] + counts[PX_ROLE_SPARE];
+    if (px_stage_text(stage, nodes_key) == NULL) {
+        return PX_OK;
+    }
+    PX_TRY(count_on_nodes(stage, &on_nodes));
+    counts[PX_ROLE_ENV_RUNNER] = on_nodes - others;
+    if (on_nodes <= others || (given > 0 && given != on_nodes - others)) {
+        return px_stage_fail(stage, nodes_key, "%s: %d ranks are on these nodes, %d of them evaluators and spares, but "
+                             "env_runners.num_env_runners is %d; valid is 0 (those on the nodes) and at least %d ranks on them",
+                             nodes_key, on_nodes, others, given, others + 1);
     }
     return PX_OK;
 }
@@ -36,6 +105,7 @@ px_status px_placement_make(px_placement *placement, const px_stage *stage, int 
     if (!ppo || strcmp(px_stage_text(stage, "placement.strategy"), "split") != 0) {
         return check_colocated(stage, counts[PX_ROLE_LEARNER], ranks);
     }
+    PX_TRY(count_env_runners(stage, counts));
     const char *env_runners = keys[PX_ROLE_ENV_RUNNER].key;
     if (counts[PX_ROLE_ENV_RUNNER] < 1) {
         return px_stage_fail(stage, "placement.strategy", "placement.strategy: split needs %s above 0", env_runners);

@@ -70,6 +70,31 @@ same whole three
 "$phalanx" inspect four ranks > ranks.txt 2>&1
 [ "$(grep -c env_runner ranks.txt)" = 2 ] && grep -q 'driver+learner' ranks.txt || fail "the rank map: $(cat ranks.txt)"
 
+step="by node class"; trace
+classes() { # FIRST SECOND LIST DIR [options]: two ranks on either node
+    local first=$1 second=$2 list=$3 dir=$4; shift 4
+    timeout -k 5 100 mpirun -n 2 env SLURMD_NODENAME=$first "$phalanx" train ppo.yaml --run-dir "$dir" \
+        --set placement.env_runner_nodes="$list" "$@" : -n 2 env SLURMD_NODENAME=$second "$phalanx" train ppo.yaml \
+        --run-dir "$dir" --set placement.env_runner_nodes="$list" "$@" > "$dir.out" 2> "$dir.err" < /dev/null
+}
+good classes big1 cpu03 'old7,cpu[01-08]' classed
+same whole classed
+grep -q 'ranks: learner 0-1, env_runner 2-3' classed.err || fail "not printed: $(head -3 classed.err)"
+SLURM_JOB_NODELIST_HET_GROUP_1='cpu[02-03]' good classes big1 cpu03 het-group:1 classed1 --set placement.num_evaluators=1
+same whole classed1
+"$phalanx" inspect classed1 ranks | grep -q evaluator || fail "the rank map: $("$phalanx" inspect classed1 ranks)"
+wrong_class() { # TEXT FIRST SECOND LIST [options]
+    local text=$1; shift
+    classes "$1" "$2" "$3" refused "${@:4}"
+    [ $? = 78 ] && [ "$(grep -c '^phalanx: ' refused.err)" = 1 ] && grep -q "$text" refused.err || fail "not one message with '$text': $(cat refused.err)"
+    [ ! -e refused/run.h5 ] || fail "a refused run has a run file"
+}
+wrong_class 'rank 2 is not on these nodes, but rank 1 before it is' cpu03 big1 'cpu[01-08]'
+wrong_class 'none of the 4 ranks is on these nodes (rank 0 is on big1)' big1 big2 'cpu[01-08]'
+wrong_class 'is no list of nodes; valid is like' big1 cpu03 'cpu[01'
+wrong_class 'SLURM_JOB_NODELIST_HET_GROUP_3 is not set' big1 cpu03 het-group:3
+wrong_class 'but env_runners.num_env_runners is 3' big1 cpu03 cpu03 --set env_runners.num_env_runners=3
+
 step="scorers"; trace
 good runners 2 4 scored --set placement.num_scorers=1
 same whole scored

@@ -1,0 +1,11 @@
+/* Inside roles: which nodes a list names. */
+#ifndef PHALANX_ROLES_NODE_LIST_H
+#define PHALANX_ROLES_NODE_LIST_H
+
+#include <stdbool.h>
+
+bool px_node_list_is_valid(const char *list);
+/* Of a valid list; the node's name with or without its domain. */
+bool px_node_list_has(const char *list, const char *node);
+
+#endif
