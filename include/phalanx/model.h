@@ -110,8 +110,9 @@ int px_model_copy(px_model *to, const px_model *from);
 /* Named views of `block` (weights, gradients or a moment of this model); caller owns the array of param_count. */
 void px_model_arrays(const px_model *model, px_real *block, px_array *arrays);
 
-/* Hugging Face directory: safetensors (one file or shards with an index; F32, F16, BF16), config.json. `head` says what
- * the caller needs: an LM directory loaded with PX_HEAD_SCALAR gets a score head of zeros (the caller initialises it) and
+/* Hugging Face directory: safetensors (one file or shards with an index; F32, F16, BF16), config.json; or a .gguf file, by
+ * its path or as the only one of a directory without safetensors (quantised blocks become F32; px_model_map copies them).
+ * PyTorch's pickles are refused by name and by content. `head` says what the caller needs: an LM directory loaded with PX_HEAD_SCALAR gets a score head of zeros (the caller initialises it) and
  * *had_score = false; a ...ForSequenceClassification directory brings its own. NONE takes either. */
 px_status px_model_load(px_model *model, const char *dir, px_head head, bool *had_score);
 /* The same for who only reads: tensors stay in the pages of their files where they lie there as they are used (F32, not

@@ -7,6 +7,7 @@
 #include "config_rope.h"
 #include "family.h"
 #include "gguf.h"
+#include "pickle.h"
 
 /* ---- a family's entries --------------------------------------------------------------------- */
 static px_status read_needs(const px_keys *keys, const px_entry *entry) {
@@ -260,6 +261,7 @@ px_status px_model_config_read(const char *dir, px_model_config *config) {
     }
     PX_TRY(px_path_join(path, sizeof path, dir, "config.json"));
     if (!px_file_exists(path)) {
+        PX_TRY(px_pickle_refuse(dir));
         return px_fail(PX_DATA,
                        "%s: no config.json in this directory; valid is a Hugging Face model directory or a .gguf file",
                        dir);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "gguf.h"
+#include "pickle.h"
 #include "half.h"
 
 #define MAX_HEADER ((size_t)100 << 20) /* the format's own limit */
@@ -119,6 +120,7 @@ static px_status parse_header(px_tensors *tensors, px_tensor_file *file) {
     uint64_t length = 0;
     for (int i = 7; i >= 0 && file->bytes >= 8; i--) length = length << 8 | bytes[i];
     if (file->bytes < 8 || length > file->bytes - 8 || length > MAX_HEADER || length < 2) {
+        if (px_is_pickle(bytes, file->bytes)) return px_pickle_fail(file->path, "DIRECTORY");
         return px_fail(PX_DATA, "%s: not a safetensors file, or cut: %zu bytes, header length %llu", file->path,
                        file->bytes, (unsigned long long)length);
     }
@@ -291,7 +293,7 @@ static px_status open_shards(px_tensors *tensors, const char *index, const char 
 }
 
 px_status px_tensors_open(px_tensors *tensors, const char *dir) {
-    char path[PX_PATH_MAX], old[PX_PATH_MAX];
+    char path[PX_PATH_MAX];
     *tensors = (px_tensors){0};
     PX_TRY(px_gguf_find(path, sizeof path, dir));
     if (path[0]) return px_tensors_open_gguf(tensors, path);
@@ -306,15 +308,7 @@ px_status px_tensors_open(px_tensors *tensors, const char *dir) {
         if (status != PX_OK) px_tensors_close(tensors);
         return status;
     }
-    static const char *const pickled[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
-    for (int i = 0; i < 2; i++) {
-        PX_TRY(px_path_join(old, sizeof old, dir, pickled[i]));
-        if (!px_file_exists(old)) continue;
-        return px_fail(PX_DATA,
-                       "%s: pickled weights are not read, since a pickle can run code; valid is model.safetensors "
-                       "(where Python is: AutoModelForCausalLM.from_pretrained(\"%s\").save_pretrained(\"NEW\"))",
-                       old, dir);
-    }
+    PX_TRY(px_pickle_refuse(dir));
     return px_fail(PX_DATA,
                    "%s: no weights; valid is model.safetensors, model.safetensors.index.json and its shards, or one "
                    ".gguf file",

@@ -36,6 +36,13 @@ static px_status refuse_table(const char *path, const char *reader) {
                    path, reader, path);
 }
 
+/* A table under another name, told by its first bytes: Parquet's magic and the first field of a page or the footer. */
+static px_status check_table(const char *path, const char *data, size_t length) {
+    if (length >= 5 && !memcmp(data, "PAR1\x15", 5)) return refuse_table(path, "read_parquet");
+    if (length >= 6 && !memcmp(data, "ARROW1", 6)) return refuse_table(path, "read_feather");
+    return PX_OK;
+}
+
 static px_status layout_of(const char *path, px_layout *layout) {
     size_t length = strlen(path);
     if (ends_with(path, length, ".gz")) length -= 3;
@@ -236,7 +243,10 @@ static px_status read_all(px_reader *reader, px_bytes *bytes) {
     for (bool first = true;; first = false) {
         PX_TRY(px_bytes_next(bytes, &data, &length));
         if (length == 0) break;
-        if (first) look_at_start(reader, &data, &length);
+        if (first) {
+            PX_TRY(check_table(reader->path, data, length));
+            look_at_start(reader, &data, &length);
+        }
         PX_TRY(feed(reader, data, length));
     }
     if (reader->layout == PX_ARRAY) {

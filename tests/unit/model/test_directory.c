@@ -218,6 +218,35 @@ static void test_shards(void **state) {
     px_model_free(&model);
 }
 
+/* What torch.save writes, since 1.6 and before. */
+static const char zipped[] = "PK\3\4\0\0\10\10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\20\0\22\0archive/data.pklFB";
+static const char bare[] = "\x80\2\x8a\nl\xfc\x9c\x46\xf9 j\xa8P\x19.";
+
+static void refuses_pickles(px_model *model) {
+    static const char *const names[] = {"optimizer.pt", "consolidated.00.pth", "last.ckpt", "model.bin"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char want[80];
+        scratch_text(names[i], "x");
+        snprintf(want, sizeof want, "%s: pickled weights", names[i]);
+        assert_refused(px_model_load(model, scratch_path(names[i]), PX_HEAD_LM, NULL), names[i], want);
+        assert_refused(px_model_load(model, scratch_dir, PX_HEAD_LM, NULL), names[i], "pytorch_model.bin: pickled");
+    }
+    assert_int_equal(px_tree_remove(scratch_path("pytorch_model.bin")), PX_OK);
+    assert_refused(px_model_load(model, scratch_dir, PX_HEAD_LM, NULL), "first", "consolidated.00.pth: pickled");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        assert_int_equal(px_tree_remove(scratch_path(names[i])), PX_OK);
+    }
+    scratch_write("weights", zipped, sizeof zipped - 1);
+    assert_refused(px_model_load(model, scratch_path("weights"), PX_HEAD_LM, NULL), "zip", "weights: pickled weights");
+    scratch_write("model.safetensors", zipped, sizeof zipped - 1);
+    assert_refused(px_model_load(model, scratch_dir, PX_HEAD_LM, NULL), "zip", "model.safetensors: pickled weights");
+    scratch_write("model.safetensors", bare, sizeof bare - 1);
+    assert_refused(px_model_load(model, scratch_dir, PX_HEAD_LM, NULL), "bare", "model.safetensors: pickled weights");
+    scratch_write("model.safetensors", "PK\3\4 something else, not zipped", 33);
+    assert_refused(px_model_load(model, scratch_dir, PX_HEAD_LM, NULL), "other", "not a safetensors file");
+    assert_int_equal(px_tree_remove(scratch_path("model.safetensors")), PX_OK);
+}
+
 static void test_absent(void **state) {
     (void)state;
     px_model model;
@@ -227,6 +256,7 @@ static void test_absent(void **state) {
     scratch_text("pytorch_model.bin", "PK");
     assert_refused(px_model_load(&model, scratch_dir, PX_HEAD_LM, NULL), "pickle",
                    "pytorch_model.bin: pickled weights");
+    refuses_pickles(&model);
     make(&model, PX_GPT2, PX_HEAD_LM, true);
     assert_int_equal(px_model_save(&model, scratch_path("no/such"), PX_F32, NULL), PX_IO);
     assert_int_equal(px_model_save(&model, scratch_dir, PX_I64, NULL), PX_USAGE);

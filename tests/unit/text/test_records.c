@@ -79,6 +79,9 @@ static void names_that_say_nothing(void **state) {
     (void)state;
     expect_refused("no-such-file.jsonl", PX_IO, "No such file");
     expect_refused(put_text("a.parquet", "PAR1"), PX_DATA, "pd.read_parquet(");
+    expect_refused(put_text("b.jsonl", "PAR1\x15\x04\x15"), PX_DATA, "pd.read_parquet(");
+    expect_refused(put_text("b.txt", "PAR1\x15\x04\x15"), PX_DATA, "b.txt");
+    expect_refused(put_text("b.json", "ARROW1"), PX_DATA, "pd.read_feather(");
     expect_refused(put_text("a.arrow", "ARROW1"), PX_DATA, "pd.read_feather(");
     expect_refused(put_text("a.csv", "a,b"), PX_DATA, "orient='records', lines=True");
     expect_refused(put_text("a.dat", "x"), PX_DATA, "valid are .jsonl");
