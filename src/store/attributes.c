@@ -347,15 +347,20 @@ static px_status add_scalars(const px_h5 *file, hid_t id, const char *group, jso
     return PX_OK;
 }
 
+px_status px_h5_read_group(const px_h5 *file, hid_t id, const char *group, json_t *json)
+{
+    PX_TRY(px_h5_read_attributes(file, id, json));
+    return add_scalars(file, id, group, json);
+}
+
 px_status px_attributes_read(const char *path, const char *group, struct json_t **object)
 {
     px_h5 file;
     *object = NULL;
-    PX_TRY(px_h5_open(&file, path));
+    PX_TRY(px_h5_open(&file, path, NULL));
     json_t *json = json_object();
     hid_t id = px_h5_find(&file, group, H5I_GROUP);
-    px_status status = id < 0 ? px_error_code() : px_h5_read_attributes(&file, id, json);
-    if (status == PX_OK) status = add_scalars(&file, id, group, json);
+    px_status status = id < 0 ? px_error_code() : px_h5_read_group(&file, id, group, json);
     H5Fclose(file.id);
     if (status == PX_OK) {
         *object = json;

@@ -88,20 +88,29 @@ px_status px_h5_create(px_h5 *file, const char *path)
     return status;
 }
 
-px_status px_h5_open(px_h5 *file, const char *path)
+px_status px_h5_open_unprobed(px_h5 *file, const char *path)
 {
-    struct stat info;
     px_h5_start();
     file->path = path;
     file->id = -1;
-    if (stat(path, &info) != 0) return px_fail(PX_IO, "%s: cannot open: %s", path, strerror(errno));
-    if (!S_ISREG(info.st_mode)) return px_fail(PX_IO, "%s: is not a file", path);
     hid_t list = access_list();
     file->id = H5Fopen(path, H5F_ACC_RDONLY | H5F_ACC_SWMR_READ, list);
     if (file->id < 0) file->id = H5Fopen(path, H5F_ACC_RDONLY, list);
     px_status status = file->id < 0 ? px_h5_fail(PX_DATA, path, "is no HDF5 file that can be read") : PX_OK;
     H5Pclose(list);
     return status;
+}
+
+px_status px_h5_open(px_h5 *file, const char *path, const char *table)
+{
+    struct stat info;
+    file->path = path;
+    file->id = -1;
+    if (stat(path, &info) != 0) return px_fail(PX_IO, "%s: cannot open: %s", path, strerror(errno));
+    if (!S_ISREG(info.st_mode)) return px_fail(PX_IO, "%s: is not a file", path);
+    px_h5_start();
+    PX_TRY(px_h5_probe(path, table));
+    return px_h5_open_unprobed(file, path);
 }
 
 px_status px_h5_sync(const px_h5 *file)

@@ -23,8 +23,11 @@ void px_h5_start(void);
 px_status px_h5_fail(px_status code, const char *path, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 px_status px_h5_create(px_h5 *file, const char *path);
-/* For reading: living, killed and finished files alike. */
-px_status px_h5_open(px_h5 *file, const char *path);
+/* For reading: living, killed and finished files alike; one table of it, or anything when that is NULL. PX_DATA when the
+ * library would crash on the file. */
+px_status px_h5_open(px_h5 *file, const char *path, const char *table);
+px_status px_h5_open_unprobed(px_h5 *file, const char *path); /* one that this process wrote, or whose hash holds */
+px_status px_h5_probe(const char *path, const char *table);   /* PX_DATA when reading the file crashes or never ends */
 px_status px_h5_sync(const px_h5 *file);  /* everything written so far is on the disk */
 px_status px_h5_close(px_h5 *file);       /* closes every object of the file too */
 
@@ -46,6 +49,8 @@ px_status px_h5_read_texts(const px_h5 *file, hid_t object, const char *name, ch
 void px_free_texts(char **texts, int count);
 /* All attributes of an object that JSON can hold, added to `object`. */
 px_status px_h5_read_attributes(const px_h5 *file, hid_t object, struct json_t *json);
+/* Those of a group, and the scalar texts and numbers in it. */
+px_status px_h5_read_group(const px_h5 *file, hid_t id, const char *group, struct json_t *json);
 /* One attribute by name and type; a text is px_strdup'ed. */
 px_status px_h5_read_attribute(const px_h5 *file, hid_t object, px_attribute *attribute);
 /* Scalar numbers, truth values and texts of one object to another of another file, but for the one named `except`. */

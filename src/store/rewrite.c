@@ -87,7 +87,7 @@ static px_status copy_run(const px_h5 *from, const px_h5 *to)
 static px_status copy_file(const char *path, const char *out)
 {
     px_h5 from, to;
-    PX_TRY(px_h5_open(&from, path));
+    PX_TRY(px_h5_open(&from, path, NULL));
     px_status status = px_h5_create(&to, out);
     if (status == PX_OK) {
         status = copy_run(&from, &to);

@@ -162,7 +162,7 @@ static px_status take_over(const char *path, px_frame *frames, int64_t last_iter
 {
     px_h5 old;
     px_frame all_metrics = {0};
-    PX_TRY(px_h5_open(&old, path));
+    PX_TRY(px_h5_open(&old, path, NULL));
     px_status status = PX_OK;
     for (int t = METRICS; status == PX_OK && t <= RANKS; t++) {
         px_frame frame;

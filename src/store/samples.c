@@ -67,6 +67,8 @@ static px_status drop_rows(px_frame *frame, int64_t keep_iteration, const id_set
     return PX_OK;
 }
 
+static char last_written[PX_PATH_MAX]; /* by this process: read back before every iteration that goes to the same file */
+
 /* The old rows that stay, [table_count] frames; all empty when there is no file yet. */
 static px_status read_old(const char *path, const px_table_data *tables, int table_count, int64_t keep_iteration,
                           px_frame *old)
@@ -75,7 +77,7 @@ static px_status read_old(const char *path, const px_table_data *tables, int tab
     id_set dropped = {NULL, 0};
     px_frame samples = {0};
     if (!px_file_exists(path)) return PX_OK;
-    PX_TRY(px_h5_open(&file, path));
+    PX_TRY(strcmp(path, last_written) == 0 ? px_h5_open_unprobed(&file, path) : px_h5_open(&file, path, NULL));
     px_status status = PX_OK;
     if (px_h5_has(&file, "/samples")) status = px_table_read(&file, "/samples", &samples);
     if (status == PX_OK) status = find_dropped(&samples, keep_iteration, &dropped);
@@ -133,6 +135,7 @@ px_status px_samples_append(const char *path, const px_table_data *tables, int t
     if (status == PX_OK) status = write_file(temporary, tables, table_count, all);
     if (status == PX_OK && lock) status = px_lock_check(lock);
     if (status == PX_OK) status = px_publish(temporary, path);
+    if (status == PX_OK) snprintf(last_written, sizeof last_written, "%s", path);
     if (status != PX_OK) unlink(temporary);
     for (int t = 0; old && all && t < table_count; t++) {
         px_frame_free(&old[t]);

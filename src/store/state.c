@@ -132,7 +132,7 @@ px_status px_checkpoint_load_state(const char *dir, const px_array *arrays, int 
     char path[PX_PATH_MAX];
     px_h5 file;
     PX_TRY(px_path_join(path, sizeof path, dir, NAME));
-    PX_TRY(px_h5_open(&file, path));
+    PX_TRY(px_h5_open_unprobed(&file, path));
     hid_t root = H5Gopen2(file.id, "/", H5P_DEFAULT);
     px_attribute format = {.name = "format", .type = 's'}, version = {.name = "format_version", .type = 'i'};
     px_status status = px_h5_read_attribute(&file, root, &format);

@@ -380,7 +380,7 @@ px_status px_frame_read(const char *path, const char *group, px_frame *frame)
 {
     px_h5 file;
     memset(frame, 0, sizeof *frame);
-    PX_TRY(px_h5_open(&file, path));
+    PX_TRY(px_h5_open(&file, path, group));
     px_status status = px_table_read(&file, group, frame);
     H5Fclose(file.id);
     return status;
