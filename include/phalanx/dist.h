@@ -96,7 +96,8 @@ int px_stop_agreed(void);
 /* ---- the ranks of a node look after each other (local) --------------------------------------------------------------- */
 void px_role_set(const char *role, bool expendable); /* expendable: the job goes on without this rank */
 void px_event_note(const char *text);                /* the last thing that happened to this rank */
-/* Looks whether the other ranks of this node live; one of them reports a death. From any thread, several times a second. */
+/* Looks whether the other ranks of this node live, one of them reports a death; and whether one of them was asked to stop.
+ * From any thread, several times a second. */
 void px_neighbours_check(void);
 bool px_rank_died(int rank);                         /* of the job; known only on its own node */
 void px_rank_describe(int rank, px_buf *text);       /* role, phase, since when: as far as it is known on this node */

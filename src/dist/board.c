@@ -15,9 +15,10 @@ typedef enum row_state { ROW_NONE, ROW_ALIVE, ROW_DEAD, ROW_LEFT } row_state;
 
 typedef struct row {
     atomic_int state;
+    atomic_bool stopping; /* a stop was asked for here; `stop` says how */
     int rank, pid;
     bool expendable;
-    char role[24], phase[32], event[128];
+    char role[24], phase[32], event[128], stop[48];
     int64_t iteration;
     double since; /* px_now() when the phase began: one clock for a node */
 } row;
@@ -126,8 +127,29 @@ void px_rank_describe(int rank, px_buf *text)
     px_buf_printf(text, "rank %d", rank);
 }
 
+/* A stop that one rank of the node was asked for is one for all of them, also where the next collective is far away. */
+static void share_stop(void)
+{
+    static char heard[80]; /* outlives the request */
+    if (px_stop_level() > 0 && !atomic_load(&board.mine->stopping)) {
+        const char *reason = px_stop_reason();
+        snprintf(board.mine->stop, sizeof board.mine->stop, "%s", reason != NULL ? reason : "a stop");
+        atomic_store(&board.mine->stopping, true);
+    }
+    for (int i = 0; i < board.count && px_stop_level() == 0; i++) {
+        const row *r = &board.rows[i];
+        if (atomic_load(&r->stopping)) {
+            snprintf(heard, sizeof heard, "%s on rank %d", r->stop, r->rank);
+            px_stop_request(heard);
+        }
+    }
+}
+
 void px_neighbours_check(void)
 {
+    if (board.mine != NULL) {
+        share_stop();
+    }
     for (int i = 0; i < board.count; i++) {
         row *r = &board.rows[i];
         int alive = ROW_ALIVE;

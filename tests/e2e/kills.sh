@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# kill -9 of one rank or all, at seeded instants of a run of four stages on one and two ranks: the job ends on every rank,
+# the same command continues on any rank count, at most one iteration is lost, and the finished run equals the one that
+# nobody disturbed bit for bit. $1: the program. PHALANX_KILLS: how many (50; 1000 for a night). PHALANX_KILL_SEED: which.
+. "$(dirname "$0")/harness.bash"
+kills=${PHALANX_KILLS:-50}
+RANDOM=${PHALANX_KILL_SEED:-1}
+longest=${PHALANX_KILL_MS:-300} # until the kill: from the start, from when a stage goes on, or from when it has done something
+every_step=(--set pretrain.checkpointing.recovery_interval=1 --set sft.checkpointing.recovery_interval=1
+            --set reward.checkpointing.recovery_interval=1 --set ppo.checkpointing.recovery_interval=1)
+
+stage_of() { sed -n 's/.*"stage": "\([a-z]*\)".*/\1/p' "$1/status.json" 2> /dev/null; }
+iteration_of() { sed -n 's/.*"iteration": \([0-9]*\).*/\1/p' "$1/status.json" 2> /dev/null; }
+processes() { pgrep -f -- "--run-dir $work/victim" || true; }
+
+# What status.json called finished before the kill is not done again. STAGE ITERATION CODE (of the start after it)
+loses_nothing() {
+    local from
+    [ -n "$1" ] && grep -q "== stage $1 ==" victim.err || return 0
+    from=$(awk -v stage="$1" '/== stage / { on = index($0, "== stage " stage " ==") }
+                              on && /continues after iteration/ { print $4 + 0 ? $4 : $5; exit }' victim.err)
+    [ -n "$from" ] || [ "$3" = 0 ] || return 0 # killed before it got there
+    [ "${from:-0}" -ge "$2" ] || fail "iteration $2 of $1 was done, the next start went on after ${from:-none}"
+}
+
+base_model
+good 1 straight "${every_step[@]}"
+[ "$failed" = 0 ] || { cat straight.err; exit 1; }
+declare -A hit
+killed=0 starts=0 runs=0 stage= iteration=0
+while [ "$killed" -lt "$kills" ] && [ "$failed" = 0 ]; do
+    ranks=$((RANDOM % 5 < 3 || ! ${#mpi} ? 1 : 2))
+    step="start $starts on $ranks ranks, after $killed kills with seed ${PHALANX_KILL_SEED:-1}"; trace
+    starts=$((starts + 1))
+    TEST_DELAY=0 $(launcher $ranks) "$phalanx" train recipe.yaml --run-dir "$work/victim" "${every_step[@]}" \
+        > victim.out 2> victim.err < /dev/null &
+    pid=$!
+    ms=$((RANDOM % longest))
+    who=$((RANDOM % 3)) early=$((RANDOM % 4))
+    since=('' '== stage' ' [1-9][0-9]*/[0-9]* ' ' [1-9][0-9]*/[0-9]* ')
+    for turn in $(seq 1 1000); do
+        [ "$early" = 0 ] || grep -q "${since[$early]}" victim.err || ! kill -0 "$pid" 2> /dev/null || { sleep 0.01; continue; }
+        break
+    done
+    sleep "$((ms / 1000)).$(printf %03d $((ms % 1000)))"
+    if kill -0 "$pid" 2> /dev/null; then
+        one=$(ranks_of "$pid" | shuf -n 1 --random-source=<(yes "$starts"))
+        if [ "$ranks" = 1 ] || [ "$who" = 0 ] || [ -z "$one" ]; then
+            kill -9 $(ranks_of "$pid") "$pid" 2> /dev/null
+        else
+            kill -9 "$one" 2> /dev/null
+        fi
+        before=$SECONDS
+        wait "$pid" 2> /dev/null; code=$?
+        [ $((SECONDS - before)) -le 15 ] || fail "$((SECONDS - before)) s until the job ended"
+    else
+        wait "$pid"; code=$?
+    fi
+    pid=
+    loses_nothing "$stage" "$iteration" "$code"
+    if [ "$code" = 0 ]; then
+        runs=$((runs + 1)) stage= iteration=0
+        same straight victim
+        rm -rf victim
+        continue
+    fi
+    [ "$code" -gt 128 ] || [ "$ranks" = 2 ] || fail "exit $code: $(tail -n 2 victim.err)"
+    for turn in $(seq 1 100); do [ -z "$(processes)" ] && break; sleep 0.1; done
+    [ -z "$(processes)" ] || fail "ranks live on: $(processes)"
+    killed=$((killed + 1))
+    stage=$(stage_of victim) iteration=$(iteration_of victim)
+    hit[${stage:-start}]=$((${hit[${stage:-start}]:-0} + 1))
+done
+step="the last run"
+if [ "$failed" = 0 ] && [ -d victim ]; then
+    good 1 victim "${every_step[@]}"
+    loses_nothing "$stage" "$iteration" 0
+    same straight victim
+    runs=$((runs + 1))
+fi
+[ "$failed" = 0 ] && {
+    echo "$killed kills in $starts starts, $runs runs finished with the bits of the straight one; kills by stage:"
+    for stage in "${!hit[@]}"; do echo "  $stage ${hit[$stage]}"; done
+}
+exit "$failed"
