@@ -139,32 +139,45 @@ static void test_garbage(void **state)
     assert_true(can_take());
 }
 
+/* The winners live until everybody has tried: a dead winner's lock would be the next starter's by right. */
+static void start_one(int go, int tried, int end)
+{
+    char byte = 0;
+    px_lock *lock;
+    if (read(go, &byte, 1) < 0) _exit(3);
+    px_status status = px_lock_take(&lock, dir);
+    if (write(tried, &byte, 1) != 1 || read(end, &byte, 1) < 0) _exit(3);
+    if (status != PX_OK) _exit(1);
+    _exit(px_lock_check(lock) == PX_OK ? 0 : 2);
+}
+
 /* Many start over a dead run's lock at once. */
 static void test_race(void **state)
 {
     (void)state;
     enum { STARTERS = 8 };
     for (int round = 0; round < 10; round++) {
-        int gate[2];
+        int go[2], tried[2], end[2];
+        char byte;
         leave(NULL, 1 << 30, 0, 0);
-        assert_int_equal(pipe(gate), 0);
+        assert_int_equal(pipe(go) | pipe(tried) | pipe(end), 0);
         for (int i = 0; i < STARTERS; i++) {
             pid_t child = fork();
             assert_true(child >= 0);
             if (child) continue;
-            char go;
-            px_lock *lock;
-            close(gate[1]);
-            if (read(gate[0], &go, 1) < 0) _exit(3);
-            if (px_lock_take(&lock, dir) != PX_OK) _exit(1);
-            usleep(100000);
-            _exit(px_lock_check(lock) == PX_OK ? 0 : 2); /* leaves it behind: nobody later may find it free meanwhile */
+            close(go[1]), close(tried[0]), close(end[1]);
+            start_one(go[0], tried[1], end[0]);
         }
-        close(gate[0]);
+        close(go[0]), close(tried[1]), close(end[0]);
         usleep(20000);
-        close(gate[1]);
+        close(go[1]);
+        for (int i = 0; i < STARTERS; i++) assert_int_equal(read(tried[0], &byte, 1), 1);
+        close(end[1]), close(tried[0]);
         int winners = 0, status = 0;
-        while (wait(&status) > 0) winners += WIFEXITED(status) && WEXITSTATUS(status) == 0;
+        while (wait(&status) > 0) {
+            assert_true(WIFEXITED(status) && WEXITSTATUS(status) <= 2);
+            winners += WEXITSTATUS(status) == 0;
+        }
         assert_int_equal(winners, 1);
         unlink(path);
     }
