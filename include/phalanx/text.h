@@ -111,7 +111,8 @@ typedef struct px_data_summary {
     char shape[64];                  /* "prompt+completion", "chosen+rejected (implicit prompt)", ... */
     int64_t records, rows, cut, dropped;
     int64_t dropped_long, dropped_equal, dropped_empty; /* over max_tokens; chosen equal to rejected (more than 2 % of
-                                        them are an error); nothing to learn within max_tokens. Their sum: dropped */
+                                        them are an error); an empty text (more than 90 % are an error) or nothing to
+                                        learn within max_tokens. Their sum: dropped */
     int64_t tokens;                  /* of both sides of pairs */
     int max_length, min_length;      /* of pairs: their longer side; mean and histogram too */
     double mean_length;

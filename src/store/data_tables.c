@@ -13,7 +13,7 @@ static const px_column data_columns[] = {
     COLUMN("cut", PX_COL_I64, "1", "rows kept that were cut at the length limit"),
     COLUMN("dropped_long", PX_COL_I64, "1", "records dropped: over the length limit"),
     COLUMN("dropped_equal", PX_COL_I64, "1", "records dropped: chosen equals rejected"),
-    COLUMN("dropped_empty", PX_COL_I64, "1", "records dropped: nothing to learn within the length limit"),
+    COLUMN("dropped_empty", PX_COL_I64, "1", "records dropped: an empty text, or nothing to learn within the length limit"),
     COLUMN("duplicate_prompts", PX_COL_I64, "1", "rows whose prompt an earlier row of the set has, kept"),
     COLUMN("tokens", PX_COL_I64, "token", "tokens of the rows, both sides of pairs"),
     COLUMN("min_length", PX_COL_I64, "token", "shortest row; of pairs the longer side"),

@@ -14,6 +14,8 @@ typedef struct px_loader {
     const char *path;
     px_row_maker maker;
     int64_t equal_line; /* of the first pair with equal sides; 0: none */
+    int64_t empty_count, empty_line; /* rows without a text; the first and what it lacked */
+    char empty_reason[sizeof((px_row_maker *)0)->reason];
 } px_loader;
 
 static px_status add_mask(px_column *masks, const px_ids *mask) {
@@ -92,6 +94,11 @@ static px_status add_record(px_loader *loader, const json_t *record, int64_t num
     summary->records++;
     switch (loader->maker.verdict) {
     case PX_ROW_TOO_LONG: summary->dropped_long++; break;
+    case PX_ROW_EMPTY:
+        if (loader->empty_count++ == 0) {
+            loader->empty_line = line;
+            memcpy(loader->empty_reason, loader->maker.reason, sizeof loader->empty_reason);
+        } /* fall through */
     case PX_ROW_NO_TARGET: summary->dropped_empty++; break;
     case PX_ROW_EQUAL:
         summary->dropped_equal++;
@@ -153,13 +160,18 @@ px_status px_dataset_count_duplicates(px_dataset *dataset) {
     return PX_OK;
 }
 
-/* A stray pair with equal sides is left out and counted; many of them mean that the file is not what it should be. */
+/* A stray pair with equal sides or row without an answer is left out and counted; many of them mean that the file is not
+ * what it should be. */
 static px_status check_usable(const px_loader *loader) {
     const px_data_summary *summary = &loader->file->summary;
     if (summary->dropped_equal * 50 > summary->records)
         return px_fail(PX_DATA, "%s:%lld: field \"%s\" equals field \"%s\" (in %lld of %lld pairs; up to 2 %% are left "
                                 "out); valid is two different answers", loader->path, (long long)loader->equal_line,
                        loader->maker.shape->answer, loader->maker.shape->rejected, (long long)summary->dropped_equal,
+                       (long long)summary->records);
+    if (loader->empty_count * 10 > summary->records * 9)
+        return px_fail(PX_DATA, "%s:%lld: %s (so in %lld of %lld records; up to 90 %% are left out)", loader->path,
+                       (long long)loader->empty_line, loader->empty_reason, (long long)loader->empty_count,
                        (long long)summary->records);
     if (summary->rows > 0) return PX_OK;
     return px_fail(PX_DATA, "%s: none of the %lld records can be used: %lld longer than max_tokens %d, %lld with no "

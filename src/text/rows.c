@@ -1,5 +1,8 @@
 #include "rows.h"
 
+#include "characters.h"
+
+#include <stdio.h>
 #include <string.h>
 
 void px_row_maker_free(px_row_maker *maker) {
@@ -19,7 +22,7 @@ static px_status take_ids(px_row_maker *maker, const json_t *record, const char 
     size_t count = json_array_size(list);
     int vocab = maker->options->vocab_size;
     int64_t limit = vocab > 0 ? vocab : INT32_MAX;
-    if (count == 0) return px_fail(PX_DATA, "field \"%s\" is empty; valid is one token id or more", field);
+    if (count == 0) return px_row_empty(maker, "field \"%s\" is empty; valid is one token id or more", field);
     for (size_t i = 0; i < count; i++) {
         const json_t *item = json_array_get(list, i);
         if (!json_is_integer(item))
@@ -52,10 +55,10 @@ typedef struct px_span {
     size_t length;
 } px_span;
 
-static px_status text_field(const json_t *record, const char *field, px_span *span) {
+static px_status text_field(px_row_maker *maker, const json_t *record, const char *field, px_span *span) {
     const json_t *value = json_object_get(record, field);
     *span = (px_span){json_string_value(value), json_string_length(value)};
-    if (span->length == 0) return px_fail(PX_DATA, "field \"%s\" is empty; valid is text", field);
+    if (span->length == 0) return px_row_empty(maker, "field \"%s\" is empty; valid is text", field);
     return PX_OK;
 }
 
@@ -78,30 +81,47 @@ static px_status styled_prompt(px_row_maker *maker, const json_t *record, px_spa
     return PX_OK;
 }
 
+static bool is_space(char c) {
+    return memchr(" \t\n\r", c, 4) != NULL;
+}
+
+/* A character of a script that has no spaces between words, or its punctuation: CJK radicals to ideographs with kana,
+ * compatibility and full-width forms, the ideographs of the supplementary planes. */
+static bool ends_word(uint32_t c) {
+    return (c >= 0x2e80 && c < 0xa000) || (c >= 0xf900 && c < 0xfb00) || (c >= 0xfe30 && c < 0xfe50) ||
+           (c >= 0xff00 && c < 0xfff0) || (c >= 0x20000 && c < 0x40000);
+}
+
 /* Where the prompt ends in two texts that begin with it: after the last "\n\nAssistant:" they share, else before the
- * last white space they share, so that no word is split. */
+ * last white space they share or after the last Chinese or Japanese character, so that no word is split. */
 static size_t shared_prompt(px_span a, px_span b) {
     static const char turn[] = "\n\nAssistant:";
     size_t turn_length = sizeof turn - 1, shared = 0;
     while (shared < a.length && shared < b.length && a.text[shared] == b.text[shared]) shared++;
     for (size_t end = shared; end >= turn_length; end--)
         if (!memcmp(a.text + end - turn_length, turn, turn_length)) return end;
-    for (size_t end = shared; end > 0; end--)
-        if (memchr(" \t\n\r", a.text[end - 1], 4)) {
-            while (end > 0 && memchr(" \t\n\r", a.text[end - 1], 4)) end--;
-            return end;
-        }
+    if (shared == b.length) a = b; /* the shorter, if one of them is all that they share */
+    size_t end = shared;
+    while (end > 0 && end < a.length && ((unsigned char)a.text[end] & 0xc0) == 0x80) end--; /* not inside a character */
+    for (int step; end > 0; end -= (size_t)step) {
+        bool word = ends_word(px_char_before(a.text, end, &step));
+        if (word && end < a.length) return end; /* something is left for the answer */
+        if (!is_space(a.text[end - 1])) continue;
+        while (end > 0 && is_space(a.text[end - 1])) end--;
+        return end;
+    }
     return 0;
 }
 
-static px_status split_implicit(const px_shape *shape, px_span *prompt, px_span *chosen, px_span *rejected) {
+static px_status split_implicit(px_row_maker *maker, px_span *prompt, px_span *chosen, px_span *rejected) {
+    const px_shape *shape = maker->shape;
     size_t split = shared_prompt(*chosen, *rejected);
     if (split == 0)
         return px_fail(PX_DATA, "fields \"%s\" and \"%s\" do not begin with the same prompt; valid is a field "
                                 "\"prompt\", or two texts that begin with it", shape->answer, shape->rejected);
     if (split == chosen->length || split == rejected->length)
-        return px_fail(PX_DATA, "field \"%s\" has nothing after the shared prompt; valid is two answers",
-                       split == chosen->length ? shape->answer : shape->rejected);
+        return px_row_empty(maker, "field \"%s\" has nothing after the shared prompt; valid is two answers",
+                            split == chosen->length ? shape->answer : shape->rejected);
     *prompt = (px_span){chosen->text, split};
     *chosen = (px_span){chosen->text + split, chosen->length - split};
     *rejected = (px_span){rejected->text + split, rejected->length - split};
@@ -144,17 +164,17 @@ static px_status end_answer(const px_row_maker *maker, px_ids *ids) {
 static px_status make_from_text(px_row_maker *maker, const json_t *record) {
     const px_shape *shape = maker->shape;
     px_span prompt = {0}, answer = {0}, rejected = {0};
-    if (shape->answer) PX_TRY(text_field(record, shape->answer, &answer));
-    if (shape->rejected) PX_TRY(text_field(record, shape->rejected, &rejected));
+    if (shape->answer) PX_TRY(text_field(maker, record, shape->answer, &answer));
+    if (shape->rejected) PX_TRY(text_field(maker, record, shape->rejected, &rejected));
     if (shape->prompt) {
-        PX_TRY(text_field(record, shape->prompt, &prompt));
+        PX_TRY(text_field(maker, record, shape->prompt, &prompt));
         if (shape->style != PX_STYLE_PLAIN) PX_TRY(styled_prompt(maker, record, &prompt));
     } else if (shape->rejected) {
         if (answer.length == rejected.length && !memcmp(answer.text, rejected.text, answer.length)) {
             maker->verdict = PX_ROW_EQUAL;
             return PX_OK;
         }
-        PX_TRY(split_implicit(shape, &prompt, &answer, &rejected));
+        PX_TRY(split_implicit(maker, &prompt, &answer, &rejected));
     }
     if (!prompt.text) {
         PX_TRY(encode_start(maker, answer));
@@ -233,12 +253,8 @@ static px_status check_extras(const px_row_maker *maker, const json_t *record) {
     return PX_OK;
 }
 
-px_status px_row_make(px_row_maker *maker, const json_t *record) {
+static px_status make(px_row_maker *maker, const json_t *record) {
     const px_shape *shape = maker->shape;
-    maker->ids.length = maker->rejected.length = maker->mask.length = 0;
-    maker->has_mask = false;
-    maker->prompt_length = 0;
-    maker->verdict = PX_ROW_KEPT;
     PX_TRY(read_margin(maker, record));
     PX_TRY(check_extras(maker, record));
     if (shape->form != PX_FORM_IDS && !maker->options->tokenizer)
@@ -254,8 +270,20 @@ px_status px_row_make(px_row_maker *maker, const json_t *record) {
         PX_TRY(check_vocabulary(maker, &maker->ids));
         PX_TRY(check_vocabulary(maker, &maker->rejected));
         if (maker->verdict == PX_ROW_KEPT && maker->ids.length == 0)
-            return px_fail(PX_DATA, "the text gives no token at all; valid is text that the tokenizer knows");
+            return px_row_empty(maker, "the text gives no token at all; valid is text that the tokenizer knows");
     }
     if (maker->verdict == PX_ROW_KEPT) maker->verdict = judge(maker);
+    return PX_OK;
+}
+
+px_status px_row_make(px_row_maker *maker, const json_t *record) {
+    maker->ids.length = maker->rejected.length = maker->mask.length = 0;
+    maker->has_mask = false;
+    maker->prompt_length = 0;
+    maker->verdict = PX_ROW_KEPT;
+    px_status status = make(maker, record);
+    if (status != PX_DATA || maker->verdict != PX_ROW_EMPTY) return status;
+    snprintf(maker->reason, sizeof maker->reason, "%s", px_error_text());
+    px_error_clear();
     return PX_OK;
 }

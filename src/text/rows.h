@@ -9,6 +9,7 @@ typedef enum px_verdict {
     PX_ROW_CUT,       /* kept, without its end */
     PX_ROW_TOO_LONG,  /* dropped */
     PX_ROW_EQUAL,     /* dropped: chosen and rejected are the same */
+    PX_ROW_EMPTY,     /* dropped: a prompt or an answer is empty; the reason says which */
     PX_ROW_NO_TARGET, /* dropped: nothing to learn within max_tokens */
 } px_verdict;
 
@@ -22,6 +23,7 @@ typedef struct px_row_maker {
     int64_t prompt_length;
     double margin;
     px_verdict verdict;
+    char reason[200]; /* of PX_ROW_EMPTY */
     /* scratch */
     px_ids header; /* a prompt of messages up to the assistant's turn */
     px_buf text;
@@ -30,6 +32,9 @@ typedef struct px_row_maker {
 } px_row_maker;
 
 px_status px_row_make(px_row_maker *maker, const json_t *record); /* the record has maker->shape */
+/* What is below px_row_make returns this where the record is right and only lacks text; px_row_make turns it into the
+ * verdict. */
+#define px_row_empty(maker, ...) ((maker)->verdict = PX_ROW_EMPTY, px_fail(PX_DATA, __VA_ARGS__))
 void px_row_maker_free(px_row_maker *maker);
 
 /* Turns of a conversation, turns.c: fills ids (and rejected, mask, prompt_length) of maker from a record of messages,

@@ -46,7 +46,7 @@ static px_status push_field(px_row_maker *maker, const json_t *record, const cha
     const json_t *value = json_object_get(record, field);
     if (json_is_object(value)) return push_object(maker, field, 0, value);
     if (json_array_size(value) == 0)
-        return px_fail(PX_DATA, "field \"%s\" is empty; valid is one message or more", field);
+        return px_row_empty(maker, "field \"%s\" is empty; valid is one message or more", field);
     for (size_t i = 0; i < json_array_size(value); i++) PX_TRY(push_object(maker, field, i, json_array_get(value, i)));
     return PX_OK;
 }
@@ -68,7 +68,7 @@ static px_status push_user(px_row_maker *maker, const json_t *record) {
     const char *text = json_string_value(json_object_get(record, maker->shape->prompt));
     const char *input = json_string_value(json_object_get(record, "input"));
     if (maker->shape->style != PX_STYLE_ALPACA) input = NULL;
-    if (!*text) return px_fail(PX_DATA, "field \"%s\" is empty; valid is text", maker->shape->prompt);
+    if (!*text) return px_row_empty(maker, "field \"%s\" is empty; valid is text", maker->shape->prompt);
     px_buf_clear(&maker->text);
     PX_TRY(px_buf_printf(&maker->text, "%s%s%s", text, input && *input ? "\n" : "", input ? input : ""));
     return push_turn(maker, "user", maker->text.data);
@@ -90,7 +90,7 @@ static px_status push_answer(px_row_maker *maker, const json_t *record, const ch
     if (strcmp(last->role, "assistant") != 0 || maker->message_count == before)
         return px_fail(PX_DATA, "field \"%s\" ends with a turn of %.40s; valid is an assistant's turn at the end",
                        field, last->role);
-    if (!*last->content) return px_fail(PX_DATA, "field \"%s\": the answer is empty; valid is text", field);
+    if (!*last->content) return px_row_empty(maker, "field \"%s\": the answer is empty; valid is text", field);
     return PX_OK;
 }
 
@@ -120,6 +120,19 @@ static int64_t first_target(const px_ids *mask) {
     return -1;
 }
 
+/* A whole conversation: turns of the assistant that say nothing are history, as long as another one says something. */
+static px_status check_answers(px_row_maker *maker) {
+    const char *field = maker->shape->answer;
+    bool any = false;
+    for (int i = 0; i < maker->message_count; i++) {
+        if (strcmp(maker->messages[i].role, "assistant") != 0) continue;
+        if (*maker->messages[i].content) return PX_OK;
+        any = true;
+    }
+    if (any) return px_row_empty(maker, "field \"%s\": the answer is empty; valid is text", field);
+    return px_row_empty(maker, "field \"%s\" has no assistant's turn to learn; valid is one or more", field);
+}
+
 /* prompt (or none) + completion: a language-model row whose targets are the assistant's turns of the completion. */
 static px_status make_lm(px_row_maker *maker, const json_t *record) {
     int prompt_turns = 0;
@@ -130,6 +143,7 @@ static px_status make_lm(px_row_maker *maker, const json_t *record) {
     } else {
         PX_TRY(push_system(maker, record, maker->shape->answer));
         PX_TRY(push_field(maker, record, maker->shape->answer));
+        PX_TRY(check_answers(maker));
     }
     PX_TRY(render(maker, maker->message_count, false, &maker->ids, &maker->mask));
     maker->has_mask = true;
@@ -140,8 +154,8 @@ static px_status make_lm(px_row_maker *maker, const json_t *record) {
     }
     int64_t first = first_target(&maker->mask);
     if (first < 0)
-        return px_fail(PX_DATA, "field \"%s\" has no assistant's turn, so there is nothing to learn; valid is one or "
-                                "more", maker->shape->answer);
+        return px_row_empty(maker, "field \"%s\" has no assistant's turn to learn; valid is one or more",
+                            maker->shape->answer);
     maker->prompt_length = first;
     return PX_OK;
 }
@@ -165,8 +179,8 @@ static px_status shared_turns(px_row_maker *maker, const json_t *record, int *co
         return px_fail(PX_DATA, "fields \"%s\" and \"%s\" do not begin with the same turn; valid is a field "
                                 "\"prompt\", or two conversations that begin with it", shape->answer, shape->rejected);
     if (n == a_count || n == b_count)
-        return px_fail(PX_DATA, "field \"%s\" has no turn after the shared prompt; valid is two answers",
-                       n == a_count ? shape->answer : shape->rejected);
+        return px_row_empty(maker, "field \"%s\" has no turn after the shared prompt; valid is two answers",
+                            n == a_count ? shape->answer : shape->rejected);
     *count = start + n;
     return PX_OK;
 }
@@ -215,7 +229,7 @@ static px_status make_prompt(px_row_maker *maker, const json_t *record) {
     }
     while (count > 0 && !strcmp(maker->messages[count - 1].role, "assistant")) count--;
     if (count == 0 || !*maker->messages[count - 1].content)
-        return px_fail(PX_DATA, "the prompt is empty; valid is a user's turn before the assistant's");
+        return px_row_empty(maker, "the prompt is empty; valid is a user's turn before the assistant's");
     PX_TRY(render(maker, count, true, &maker->ids, NULL));
     maker->prompt_length = maker->ids.length;
     return PX_OK;

@@ -244,6 +244,27 @@ static void implicit_prompts(void **state) {
     px_dataset_destroy(d);
     expect_refused("{\"chosen\":\"yes\",\"rejected\":\"no\"}\n", &with,
                    ":1: fields \"chosen\" and \"rejected\" do not begin");
+    /* No spaces: the prompt ends after a character that both share, not inside one (U+84DD, U+84DE), nor in a word. */
+    static const struct {
+        const char *chosen, *rejected, *prompt;
+    } unspaced[] = {
+        {"\u95ee\uff1a\u8272\uff1f\u7b54\uff1a\u84dd", "\u95ee\uff1a\u8272\uff1f\u7b54\uff1a\u84de", "\u95ee\uff1a\u8272\uff1f\u7b54\uff1a"},
+        {"\u7b54\uff1ablue", "\u7b54\uff1ablack", "\u7b54\uff1a"},
+        {"\u5929\u7a7a", "\u5929\u7a7a\u84dd", "\u5929"},
+        {"\u5929 red", "\u5929 read", "\u5929"},
+    };
+    for (size_t i = 0; i < sizeof unspaced / sizeof *unspaced; i++) {
+        char record[200];
+        snprintf(record, sizeof record, "{\"chosen\":\"%s\",\"rejected\":\"%s\"}\n", unspaced[i].chosen, unspaced[i].rejected);
+        d = load("z.jsonl", record, &with);
+        px_row row;
+        px_dataset_row(d, 0, &row);
+        px_buf prompt = {0};
+        assert_int_equal(px_tokenizer_decode(tokenizer, row.ids, row.prompt_length, false, &prompt), PX_OK);
+        assert_string_equal(prompt.data, unspaced[i].prompt);
+        px_buf_free(&prompt);
+        px_dataset_destroy(d);
+    }
 }
 
 static void few_equal_pairs_are_left_out_many_are_an_error(void **state) {
@@ -262,6 +283,44 @@ static void few_equal_pairs_are_left_out_many_are_an_error(void **state) {
     px_buf_free(&text);
     expect_refused("{\"prompt_ids\":[1],\"chosen_ids\":[2],\"rejected_ids\":[2]}\n", &with,
                    ":1: field \"chosen_ids\" equals");
+}
+
+static void rows_without_a_text_are_left_out_nearly_all_are_an_error(void **state) {
+    (void)state;
+    static const struct {
+        px_kind kind;
+        const char *good, *empty;
+    } sets[] = {
+        {PX_ROWS_LM, "{\"text\":\"a\"}\n", "{\"text\":\"\"}\n"},
+        {PX_ROWS_LM, "{\"prompt\":\"a\",\"completion\":\"b\"}\n", "{\"prompt\":\"a\",\"completion\":\"\"}\n"},
+        {PX_ROWS_LM, "{\"instruction\":\"a\",\"input\":\"\",\"output\":\"b\"}\n",
+         "{\"instruction\":\"a\",\"input\":\"\",\"output\":\"\"}\n"},
+        {PX_ROWS_LM, "{\"prompt_ids\":[1],\"completion_ids\":[2]}\n", "{\"prompt_ids\":[1],\"completion_ids\":[]}\n"},
+        {PX_ROWS_LM, "{\"messages\":[{\"role\":\"user\",\"content\":\"u\"},{\"role\":\"assistant\",\"content\":\"a\"}]}\n",
+         "{\"messages\":[{\"role\":\"user\",\"content\":\"u\"},{\"role\":\"assistant\",\"content\":\"\"}]}\n"},
+        {PX_ROWS_PAIRS, "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\"}\n",
+         "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"\"}\n"},
+        {PX_ROWS_PAIRS, "{\"chosen\":\"a b\",\"rejected\":\"a c\"}\n", "{\"chosen\":\"a b\",\"rejected\":\"\"}\n"},
+        {PX_ROWS_PROMPTS, "{\"prompt\":\"a\"}\n", "{\"prompt\":\"\"}\n"},
+    };
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        px_data_options with = options(sets[i].kind);
+        with.renderer = chatml;
+        px_buf text = {0};
+        for (int k = 0; k < 10; k++) px_buf_text(&text, k == 1 ? sets[i].good : sets[i].empty);
+        px_dataset *d = load("e.jsonl", text.data, &with);
+        assert_int_equal(px_dataset_count(d), 1);
+        assert_int_equal(px_dataset_summary(d)->dropped_empty, 9);
+        assert_int_equal(px_dataset_summary(d)->dropped, 9);
+        px_row row;
+        px_dataset_row(d, 0, &row);
+        assert_int_equal(row.record, 1);
+        px_dataset_destroy(d);
+        px_buf_text(&text, sets[i].empty);
+        expect_refused(text.data, &with, "bad.jsonl:1: ");
+        assert_non_null(strstr(px_error_text(), "in 10 of 11 records"));
+        px_buf_free(&text);
+    }
 }
 
 /* ---- conversations ----------------------------------------------------------------------------------------------- */
@@ -590,7 +649,7 @@ static void bad_records(void **state) {
                      "(shape prompt+completion)"},
         {PX_ROWS_LM, "{\"text\":\"a\"}\n{\"txt\":\"b\"}\n", ":2: field \"text\" is missing"},
         {PX_ROWS_LM, "{\"text\":\"a\"}\n{\"text\":null}\n", ":2: field \"text\" is null; valid is a string"},
-        {PX_ROWS_LM, "{\"text\":\"a\"}\n\n{\"text\":\"\"}\n", ":3: field \"text\" is empty"},
+        {PX_ROWS_LM, "\n\n{\"text\":\"\"}\n", ":3: field \"text\" is empty"},
         {PX_ROWS_LM, "{\"text\":\"a\"}\n{\"text\":\"a\",\"prompt\":\"b\",\"completion\":\"c\"}\n",
          ":2: a record of the shape prompt+completion; every record must have the shape of the first, text"},
         {PX_ROWS_LM, "{\"prompt\":\"a\",\"completion\":\"b\"}\n{\"prompt\":\"a\",\"completion\":3}\n",
@@ -740,6 +799,7 @@ int main(void) {
         cmocka_unit_test(pairs_of_texts),
         cmocka_unit_test(implicit_prompts),
         cmocka_unit_test(few_equal_pairs_are_left_out_many_are_an_error),
+        cmocka_unit_test(rows_without_a_text_are_left_out_nearly_all_are_an_error),
         cmocka_unit_test(conversations),
         cmocka_unit_test(pairs_of_conversations),
         cmocka_unit_test(prompts),
