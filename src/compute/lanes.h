@@ -38,7 +38,8 @@ typedef struct px_lanes {
     px_part p[PX_PARTS];
 } px_lanes;
 
-PX_INLINE px_part px_part_set(px_real value) { return (px_part){0} + value; }
+/* value - 0 is value for every value, so that the compiler broadcasts; 0 + value would be an addition for the sake of -0. */
+PX_INLINE px_part px_part_set(px_real value) { return value - (px_part){0}; }
 
 /* a where mask (all bits), else b */
 PX_INLINE px_part px_part_select(px_part_int mask, px_part a, px_part b) {
