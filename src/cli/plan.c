@@ -11,7 +11,7 @@ static const px_usage usage = {
             "of the file. --sbatch writes the script that 'phalanx submit' would hand to Slurm.",
     .examples = "  phalanx plan configs/quickstart.yaml --ntasks-per-node 2 --cpus-per-task 1\n"
                 "  phalanx plan my-ppo.yaml --nodes 4 --ntasks-per-node 2 --cpus-per-task 32 --sbatch my-ppo.sbatch",
-    .exits = "0 done, 64 usage, 65 bad data, 74 input/output, 78 configuration that cannot run",
+    .exits = "0 done, 64 usage, 65 bad data, 74 input/output, 75 stopped, 78 configuration that cannot run",
 };
 
 static json_t *parts_json(const px_outlook_part *parts, int count)

@@ -2,11 +2,15 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+static const double patience = 300.0; /* seconds for sbatch */
 
 static const px_usage usage = {
     .synopsis = "submit CONFIG [--array KEY=1:5]... [--chain N] [--dry-run] [options]",
@@ -18,15 +22,25 @@ static const px_usage usage = {
     .examples = "  phalanx submit my-ppo.yaml --nodes 4 --ntasks-per-node 2 --cpus-per-task 32\n"
                 "  phalanx submit my-ppo.yaml --array run.seed=1:5 --array training.lr=1e-6,3e-6\n"
                 "  phalanx submit my-ppo.yaml --chain 4 --time 12:00:00 --dry-run",
-    .exits = "0 done: submitted, 64 usage, 65 bad data, 74 sbatch failed, 78 configuration that cannot run",
+    .exits = "0 done: submitted, 64 usage, 65 bad data, 74 sbatch failed, 75 stopped, 78 configuration that cannot run",
 };
 
+/* Until the other side closes it. Slurm's commands give up by themselves when the controller does not answer. */
 static px_status read_all(int fd, px_buf *out)
 {
     char bytes[512];
+    double started = px_now();
     for (;;) {
-        ssize_t n = read(fd, bytes, sizeof bytes);
-        if (n == 0 || (n < 0 && errno != EINTR)) {
+        struct pollfd wait = {.fd = fd, .events = POLLIN};
+        int ready = poll(&wait, 1, 100);
+        if (px_stop_level() > 0) {
+            return px_fail(PX_STOPPED, "stopped by %s before sbatch had answered", px_stop_reason());
+        }
+        if (px_now() - started > patience) {
+            return px_fail(PX_IO, "sbatch has not answered for %.0f s: does 'sinfo' answer?", patience);
+        }
+        ssize_t n = ready > 0 ? read(fd, bytes, sizeof bytes) : -1;
+        if (n == 0 || (ready > 0 && n < 0 && errno != EINTR)) {
             return PX_OK;
         }
         if (n > 0) {
@@ -60,6 +74,9 @@ static px_status run_sbatch(char *const *argv, const px_buf *script, px_buf *ans
     if (failed != 0) {
         return px_fail(PX_IO, "%s cannot be started: %s; submit where Slurm's commands are, or take the script of --dry-run",
                        argv[0], strerror(failed));
+    }
+    if (status != PX_OK) {
+        kill(pid, SIGKILL);
     }
     while (waitpid(pid, &code, 0) < 0 && errno == EINTR) {
     }

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <omp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,8 @@
 #include <unistd.h>
 
 enum { MAX_PROCESSES = 64, NEW_TOKENS = 8 };
-static const double enough = 0.15; /* seconds of repeated runs that a measurement takes */
+static const double enough = 0.15;   /* seconds of repeated runs that a measurement takes */
+static const double patience = 600.0; /* seconds until the longest of measurements has ended, however busy the machine is */
 
 /* ---- a model of few layers and what it runs on ------------------------------------------------------------------------ */
 
@@ -253,27 +255,25 @@ static px_status measure_block(px_probe *probe)
     return PX_OK;
 }
 
-static px_status measure(px_probe *probes, int count, int threads)
+static px_status measure(px_probe *probe, int threads)
 {
-    for (int i = 0; i < count; i++) {
-        bool flat = probes[i].kind == PX_PROBE_CLEAR || probes[i].kind == PX_PROBE_STEP;
-        PX_TRY(flat ? measure_block(&probes[i]) : measure_model(&probes[i], threads));
-    }
-    return PX_OK;
+    bool flat = probe->kind == PX_PROBE_CLEAR || probe->kind == PX_PROBE_STEP;
+    return flat ? measure_block(probe) : measure_model(probe, threads);
 }
 
 /* ---- processes --------------------------------------------------------------------------------------------------------------- */
 
-typedef struct answer {
+typedef struct answer { /* to one probe */
     px_status status;
     char text[1024];
+    double seconds;
 } answer;
 
-static bool move(int fd, void *bytes, size_t size, bool out)
+static bool tell(int fd, const answer *a)
 {
-    for (size_t at = 0; at < size;) {
-        ssize_t n = out ? write(fd, (char *)bytes + at, size - at) : read(fd, (char *)bytes + at, size - at);
-        if (n <= 0 && !(n < 0 && errno == EINTR)) {
+    for (size_t at = 0; at < sizeof *a;) {
+        ssize_t n = write(fd, (const char *)a + at, sizeof *a - at);
+        if (n < 0 && errno != EINTR) {
             return false;
         }
         at += n > 0 ? (size_t)n : 0;
@@ -281,29 +281,51 @@ static bool move(int fd, void *bytes, size_t size, bool out)
     return true;
 }
 
-/* The first process answers; the others keep the machine as busy as ranks do until they are ended. */
-static _Noreturn void child(px_probe *probes, int count, int threads, int fd)
+/* The first process answers; the others, without a pipe, keep the machine as busy as ranks do until they are ended. */
+static _Noreturn void child(px_probe *probes, int count, int threads, int fd, pid_t parent)
 {
-    answer a = {PX_OK, ""};
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     omp_set_num_threads(threads);
-    do {
-        a.status = measure(probes, count, threads);
-    } while (fd < 0 && a.status == PX_OK);
-    snprintf(a.text, sizeof a.text, "%s", px_error_text());
-    bool told = fd >= 0 && move(fd, &a, sizeof a, true) && move(fd, probes, (size_t)count * sizeof *probes, true);
-    _exit(told ? 0 : 1);
+    bool wanted = true;
+    for (int i = 0; wanted && i < count && getppid() == parent; i = fd < 0 ? (i + 1) % count : i + 1) {
+        answer a = {.status = measure(&probes[i], threads), .seconds = probes[i].seconds};
+        snprintf(a.text, sizeof a.text, "%s", px_error_text());
+        wanted = (fd < 0 || tell(fd, &a)) && a.status == PX_OK;
+    }
+    _exit(0);
+}
+
+/* Waits no longer than for the slowest of measurements, and not at all once the program is told to end. */
+static px_status hear(int fd, answer *a)
+{
+    double started = px_now();
+    for (size_t at = 0; at < sizeof *a;) {
+        struct pollfd wait = {.fd = fd, .events = POLLIN};
+        int ready = poll(&wait, 1, 100);
+        if (px_stop_level() > 0) {
+            return px_fail(PX_STOPPED, "stopped by %s while speed was measured", px_stop_reason());
+        }
+        ssize_t n = ready > 0 ? read(fd, (char *)a + at, sizeof *a - at) : -1;
+        if (n == 0 || (ready > 0 && n < 0 && errno != EINTR)) {
+            return px_fail(PX_IO, "the process that measures speed was lost; was there memory for it?");
+        }
+        if (px_now() - started > patience) {
+            return px_fail(PX_IO, "a measurement of speed did not end within %.0f s", patience);
+        }
+        at += n > 0 ? (size_t)n : 0;
+    }
+    return a->status == PX_OK ? PX_OK : px_fail(a->status, "%s", a->text);
 }
 
 px_status px_probes_run(px_probe *probes, int count, int threads, int processes)
 {
-    pid_t children[MAX_PROCESSES];
+    pid_t children[MAX_PROCESSES], self = getpid();
     int pipes[2], started = 0;
-    answer a = {PX_BUG, "the process that measures speed was lost"};
     if (pipe2(pipes, O_CLOEXEC) != 0) {
         return px_fail(PX_IO, "a pipe to measure speed: %s", strerror(errno));
     }
     fflush(NULL);
+    omp_pause_resource_all(omp_pause_hard); /* a team's threads do not outlive a fork: children make teams of their own */
     for (; started < processes && started < MAX_PROCESSES; started++) {
         children[started] = fork();
         if (children[started] == 0) {
@@ -311,23 +333,24 @@ px_status px_probes_run(px_probe *probes, int count, int threads, int processes)
             if (started > 0) {
                 close(pipes[1]); /* so that the parent sees the first one's end */
             }
-            child(probes, count, threads, started == 0 ? pipes[1] : -1);
+            child(probes, count, threads, started == 0 ? pipes[1] : -1, self);
         } else if (children[started] < 0) {
             break;
         }
     }
     close(pipes[1]);
-    if (started == 0) {
-        snprintf(a.text, sizeof a.text, "no process to measure speed: %s", strerror(errno));
-    } else if (move(pipes[0], &a, sizeof a, false) && !move(pipes[0], probes, (size_t)count * sizeof *probes, false)) {
-        a.status = PX_BUG;
+    px_status status = started > 0 ? PX_OK : px_fail(PX_IO, "no process to measure speed: %s", strerror(errno));
+    for (int i = 0; status == PX_OK && i < count; i++) {
+        answer a = {.status = PX_OK};
+        status = hear(pipes[0], &a);
+        probes[i].seconds = a.seconds;
     }
     close(pipes[0]);
     for (int i = 0; i < started; i++) {
         kill(children[i], SIGKILL);
         waitpid(children[i], NULL, 0);
     }
-    return a.status == PX_OK ? PX_OK : px_fail(a.status, "%s", a.text);
+    return status;
 }
 
 /* ---- disk ------------------------------------------------------------------------------------------------------------------ */

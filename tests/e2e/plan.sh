@@ -75,6 +75,27 @@ printf 'acount: x\nlauncher: prun\nmodules: {a: b}\nmax_time: soon\n' > site.yam
 code 78 "site.yaml:1:1: unknown key 'acount'; did you mean 'account'?" "$phalanx" plan run.yaml
 for line in 2:11 3:10 4:11; do grep -q "site.yaml:$line: " err || fail "site.yaml:$line: $(cat err)"; done
 
+# ---- teams of threads, and the end of every wait ----
+echo 'cpus_per_task: 1' > site.yaml
+code 0 "in all" timeout -s KILL 120 "$phalanx" plan run.yaml --cpus-per-task 2 --ntasks-per-node 2 --set run.threads_per_rank=2
+stopped() { # SIGNAL COMMAND...: once the command waits for a process of its own, the signal ends both
+    local signal=$1 pid child; shift
+    timeout -s KILL 120 "$@" > out 2> err & pid=$!
+    for i in $(seq 300); do
+        child=$(pgrep -P "$(pgrep -P $pid)" | head -n 1) && [ -n "$child" ] && break; sleep 0.1
+    done 2> /dev/null
+    kill -"$signal" "$(pgrep -P $pid)"; wait $pid; local got=$?
+    [ $got = 75 ] && grep -q "stopped by SIG$signal" err || fail "$signal for $*: exit $got, $(cat err)"
+    [ -n "$child" ] && [ ! -e "/proc/$child" ] || fail "$signal for $*: its process '$child' goes on"
+}
+wide="sft.rl_module.policy.new.hidden_size=1024"
+stopped TERM "$phalanx" plan run.yaml --set $wide
+stopped INT "$phalanx" plan run.yaml --set $wide
+mkdir -p bin; ln -sf "$(command -v cat)" "$(command -v grep)" bin/
+printf '#!/bin/sh\nexec /bin/sleep 100\n' > bin/sbatch; chmod +x bin/sbatch
+PATH=$work/bin:$PATH stopped TERM "$phalanx" submit run.yaml --stage sft
+rm bin/sbatch
+
 # ---- scripts ----
 cat > site.yaml <<'END'
 account: abc
@@ -102,7 +123,6 @@ code 64 "valid is KEY=" "$phalanx" submit run.yaml --dry-run --array run.seed
 code 64 "valid is MINUTES" "$phalanx" submit run.yaml --dry-run --time tomorrow
 code 0 "in all" "$phalanx" plan run.yaml --sbatch run.sbatch
 bash -n run.sbatch && grep -q '^dir=runs/tiny' run.sbatch || fail "plan --sbatch: $(cat run.sbatch)"
-mkdir -p bin; ln -sf "$(command -v cat)" "$(command -v grep)" bin/
 PATH=$work/bin code 74 "sbatch cannot be started" "$phalanx" submit run.yaml
 
 # ---- supervise ----
