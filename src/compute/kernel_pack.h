@@ -160,15 +160,29 @@ PX_INLINE void pack_columns(px_real *to, const px_real *from, size_t column, int
 
 #endif
 
+/* Columns far apart are on a page each: all panels of a group take what they need of a few before they go on. */
+enum { PANELS_AT_ONCE = 4, COLUMNS_AT_ONCE = 16 };
+
+PX_INLINE void pack_group(px_real *to, const px_real *from, size_t column, int rows, int depth, int width) {
+    size_t panel = (size_t)width * (size_t)steps_of(depth);
+    for (int k = 0; k < depth; k += COLUMNS_AT_ONCE, from += COLUMNS_AT_ONCE * column) {
+        int some = depth - k < COLUMNS_AT_ONCE ? depth - k : COLUMNS_AT_ONCE;
+        px_real *at = to + (size_t)(k / STEP) * (size_t)width;
+        for (int i = 0; i < rows; i += width, at += panel)
+            pack_columns(at, from + i, column, rows - i < width ? rows - i : width, some, width);
+    }
+}
+
 PX_INLINE void pack_panels(px_real *to, px_operand from, int rows, int depth, int width) {
-    for (int i = 0; i < rows; i += width) {
+    int group = from.row == 1 ? PANELS_AT_ONCE * width : width;
+    for (int i = 0; i < rows; i += group) {
         const px_real *base = from.data + (size_t)i * from.row;
-        int n = rows - i < width ? rows - i : width;
+        int n = rows - i < group ? rows - i : group;
         if (from.row == 1)
-            pack_columns(to, base, from.column, n, depth, width);
+            pack_group(to, base, from.column, n, depth, width);
         else
             pack_rows(to, base, from.row, n, depth, width);
-        to += (size_t)width * (size_t)steps_of(depth);
+        to += (size_t)group * (size_t)steps_of(depth);
     }
 }
 

@@ -1,7 +1,7 @@
-/* Matrix products after Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008): both operands
- * are packed into panels, and a register tile of TILE_ROWS x TILE_PARTS * 16 sums runs down the depth. Every element is one
- * chain of multiply-adds in the order of depth, whatever the shape around it. With PX_PAIRS a step of the chain is the
- * product of two pairs, added in float32. */
+/* Matrix products after Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008): operands are
+ * packed into panels (b, and a where its rows cannot be read in place), and a register tile of TILE_ROWS x TILE_LANES * 16
+ * sums runs down the depth. Every element is one chain of multiply-adds in the order of depth, whatever the shape around it.
+ * With PX_PAIRS a step of the chain is the product of two pairs, added in float32. */
 #include "kernel_pack.h"
 
 /* As many sums as the registers hold beside the loaded panel. */
@@ -30,9 +30,11 @@ static void pack_a(px_real *to, px_operand from, int rows, int depth) {
     pack_panels(to, from, rows, depth, TILE_ROWS);
 }
 
-/* One register tile of `rows` rows: c = start + sum over steps k of a[k][row] * b[k][column]. a has TILE_ROWS a step, b PX_PANEL. */
-PX_INLINE void tile(int rows, px_real *c, size_t ldc, const px_real *a, const px_real *b, int steps, bool load,
+/* One register tile of `rows` rows: c = start + sum over steps k of a(k, row) * b[k][column]. lda 0: a is packed, TILE_ROWS
+ * words a step; else it lies where it is used, row by row. b has PX_PANEL words a step. */
+PX_INLINE void tile(int rows, px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, int steps, bool load,
                     const px_real *bias) {
+    size_t a_row = lda ? lda : 1, a_step = lda ? 1 : TILE_ROWS;
     px_lanes sum[TILE_ROWS][TILE_LANES];
     PX_PRAGMA(GCC unroll 16) for (int r = 0; r < rows; r++)
         PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++)
@@ -41,11 +43,11 @@ PX_INLINE void tile(int rows, px_real *c, size_t ldc, const px_real *a, const px
         px_lanes panel[TILE_LANES];
         PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++) panel[v] = px_lanes_load(b + v * PX_LANES);
         PX_PRAGMA(GCC unroll 16) for (int r = 0; r < rows; r++) {
-            px_lanes value = px_lanes_set(a[r]);
+            px_lanes value = px_lanes_set(a[(size_t)r * a_row]);
             PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++)
                 sum[r][v] = multiply_add(value, panel[v], sum[r][v]);
         }
-        a += TILE_ROWS;
+        a += a_step;
         b += PX_PANEL;
     }
     PX_PRAGMA(GCC unroll 16) for (int r = 0; r < rows; r++)
@@ -55,17 +57,23 @@ PX_INLINE void tile(int rows, px_real *c, size_t ldc, const px_real *a, const px
         }
 }
 
-static void tile_full(px_real *c, size_t ldc, const px_real *a, const px_real *b, int steps, bool load,
+static void tile_full(px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, int steps, bool load,
                       const px_real *bias) {
-    tile(TILE_ROWS, c, ldc, a, b, steps, load, bias);
+    if (lda)
+        tile(TILE_ROWS, c, ldc, a, lda, b, steps, load, bias);
+    else
+        tile(TILE_ROWS, c, ldc, a, 0, b, steps, load, bias);
 }
 
 /* The last rows of a matrix: what a few rows cost is what decoding costs. */
-static void tile_some(int rows, px_real *c, size_t ldc, const px_real *a, const px_real *b, int steps, bool load,
+static void tile_some(int rows, px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, int steps, bool load,
                       const px_real *bias) {
 #define ROWS(n) \
     case n: \
-        tile(n < TILE_ROWS ? n : TILE_ROWS, c, ldc, a, b, steps, load, bias); \
+        if (lda) \
+            tile(n < TILE_ROWS ? n : TILE_ROWS, c, ldc, a, lda, b, steps, load, bias); \
+        else \
+            tile(n < TILE_ROWS ? n : TILE_ROWS, c, ldc, a, 0, b, steps, load, bias); \
         break;
     switch (rows) {
         ROWS(1)
@@ -79,43 +87,43 @@ static void tile_some(int rows, px_real *c, size_t ldc, const px_real *a, const 
         ROWS(9)
         ROWS(10)
         ROWS(11)
-    default: tile_full(c, ldc, a, b, steps, load, bias);
+    default: tile_full(c, ldc, a, lda, b, steps, load, bias);
     }
 #undef ROWS
 }
 
 /* A tile that sticks out of the matrix to the right goes through a whole one on the stack. */
-static void tile_edge(int rows, int columns, px_real *c, size_t ldc, const px_real *a, const px_real *b, int steps,
-                      bool load, const px_real *bias) {
+static void tile_edge(int rows, int columns, px_real *c, size_t ldc, const px_real *a, size_t lda,
+                      const px_real *b, int steps, bool load, const px_real *bias) {
     enum { WIDTH = TILE_LANES * PX_LANES };
     px_real full[TILE_ROWS * WIDTH] = {0}, full_bias[WIDTH] = {0};
     for (int r = 0; load && r < rows; r++) memcpy(full + r * WIDTH, c + (size_t)r * ldc, (size_t)columns * sizeof *c);
     if (bias) memcpy(full_bias, bias, (size_t)columns * sizeof *bias);
-    tile_some(rows, full, WIDTH, a, b, steps, load, bias ? full_bias : NULL);
+    tile_some(rows, full, WIDTH, a, lda, b, steps, load, bias ? full_bias : NULL);
     for (int r = 0; r < rows; r++) memcpy(c + (size_t)r * ldc, full + r * WIDTH, (size_t)columns * sizeof *c);
 }
 
-/* One packed block of a against one of b. Few rows: a stays in the first-level cache and b goes by once. Many: a panel of
- * a stays there and the block of b in the second level. */
-static void block_product(px_real *c, size_t ldc, const px_real *a, const px_real *b, int rows, int columns, int steps,
-                          bool load, const px_real *bias) {
+/* One block of a against one packed block of b. Few rows: a stays in the first-level cache and b goes by once. Many: a
+ * panel of a stays there and the block of b in the second level. */
+static void block_product(px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, int rows, int columns,
+                          int steps, bool load, const px_real *bias) {
     enum { WIDTH = TILE_LANES * PX_LANES };
     int across = rows <= 4 * TILE_ROWS ? WIDTH : columns;
     for (int j0 = 0; j0 < columns; j0 += across) {
         int end = columns - j0 < across ? columns : j0 + across;
         for (int i = 0; i < rows; i += TILE_ROWS) {
             int height = rows - i < TILE_ROWS ? rows - i : TILE_ROWS;
-            const px_real *a_panel = a + (size_t)i * (size_t)steps;
+            const px_real *a_panel = a + (size_t)i * (lda ? lda : (size_t)steps);
             for (int j = j0; j < end; j += WIDTH) {
                 const px_real *b_panel = b + (size_t)(j / PX_PANEL) * PX_PANEL * (size_t)steps + j % PX_PANEL;
                 px_real *to = c + (size_t)i * ldc + j;
                 const px_real *bias_here = bias ? bias + j : NULL;
                 if (columns - j < WIDTH)
-                    tile_edge(height, columns - j, to, ldc, a_panel, b_panel, steps, load, bias_here);
+                    tile_edge(height, columns - j, to, ldc, a_panel, lda, b_panel, steps, load, bias_here);
                 else if (height == TILE_ROWS)
-                    tile_full(to, ldc, a_panel, b_panel, steps, load, bias_here);
+                    tile_full(to, ldc, a_panel, lda, b_panel, steps, load, bias_here);
                 else
-                    tile_some(height, to, ldc, a_panel, b_panel, steps, load, bias_here);
+                    tile_some(height, to, ldc, a_panel, lda, b_panel, steps, load, bias_here);
             }
         }
     }
@@ -123,15 +131,24 @@ static void block_product(px_real *c, size_t ldc, const px_real *a, const px_rea
 
 enum { DEPTH_BLOCK = PX_DEPTH_BLOCK * STEP };
 
+/* Rows that are contiguous in the depth are read in place, unless words are made of them, or a panel's rows lie so that
+ * all of them fall on the same few lines of the first-level cache. */
+static size_t in_place(const px_product *job) {
+    bool crowded = job->a.row * sizeof(px_real) % 4096 == 0 && job->rows > 1;
+    return STEP == 1 && job->a.column == 1 && !crowded ? job->a.row : 0;
+}
+
 static void product(const px_product *job, px_real *block_a, px_real *block_b) {
-    for (int i0 = 0; i0 < job->rows; i0 += PX_ROW_BLOCK) {
-        int rows = job->rows - i0 < PX_ROW_BLOCK ? job->rows - i0 : PX_ROW_BLOCK;
+    size_t lda = in_place(job);
+    int row_block = lda ? job->rows : PX_ROW_BLOCK;
+    for (int i0 = 0; i0 < job->rows; i0 += row_block) {
+        int rows = job->rows - i0 < row_block ? job->rows - i0 : row_block;
         for (int k0 = 0; k0 < job->depth; k0 += DEPTH_BLOCK) {
             int depth = job->depth - k0 < DEPTH_BLOCK ? job->depth - k0 : DEPTH_BLOCK, steps = steps_of(depth);
             bool load = job->add || k0 > 0, last = k0 + depth == job->depth;
             px_operand a = job->a;
             a.data += (size_t)i0 * a.row + (size_t)k0 * a.column;
-            pack_a(block_a, a, rows, depth);
+            if (!lda) pack_a(block_a, a, rows, depth);
             for (int j0 = 0; j0 < job->columns; j0 += PX_COLUMN_BLOCK) {
                 int columns = job->columns - j0 < PX_COLUMN_BLOCK ? job->columns - j0 : PX_COLUMN_BLOCK;
                 const px_real *panels = block_b;
@@ -142,8 +159,8 @@ static void product(const px_product *job, px_real *block_a, px_real *block_b) {
                     b.data += (size_t)j0 * b.row + (size_t)k0 * b.column;
                     pack_b(block_b, b, columns, depth);
                 }
-                block_product(job->c + (size_t)i0 * job->ldc + j0, job->ldc, block_a, panels, rows, columns, steps, load,
-                              last && job->bias ? job->bias + j0 : NULL);
+                block_product(job->c + (size_t)i0 * job->ldc + j0, job->ldc, lda ? a.data : block_a, lda, panels, rows,
+                              columns, steps, load, last && job->bias ? job->bias + j0 : NULL);
             }
         }
     }

@@ -22,16 +22,18 @@ static size_t thread_bytes(int rows, int columns, int depth) {
     return rounded((px_product_pack_a(rows, depth) + px_product_pack_b(columns, depth)) * sizeof(px_real), 64);
 }
 
-/* Rows of the thread grid (columns: threads / rows) that makes the largest share of work plus packing smallest. */
-static int grid_rows(const px_product *job, int threads, int tile_rows) {
+/* Rows of the thread grid (columns: threads / rows) that makes the largest share of work plus packing smallest. Operands
+ * that are read in place or are packed already cost none. */
+static int grid_rows(const px_product *job, int threads, const px_products *kernels) {
     int best = 1;
+    double row_cost = kernels->step == 1 && job->a.column == 1 ? 0 : 16, column_cost = job->packed ? 0 : 16;
     double best_cost = 0;
     for (int r = 1; r <= threads; r++) {
         if (threads % r) continue;
-        double rows = (double)rounded(((size_t)job->rows + (size_t)r - 1) / (size_t)r, (size_t)tile_rows);
+        double rows = (double)rounded(((size_t)job->rows + (size_t)r - 1) / (size_t)r, (size_t)kernels->tile_rows);
         int c = threads / r;
         double columns = (double)rounded(((size_t)job->columns + (size_t)c - 1) / (size_t)c, PX_PANEL);
-        double cost = rows * columns + 16 * (rows + columns);
+        double cost = rows * columns + row_cost * rows + column_cost * columns;
         if (r == 1 || cost < best_cost) {
             best = r;
             best_cost = cost;
@@ -66,7 +68,7 @@ static void product_run(px_compute *ctx, const px_product *job) {
     const px_products *kernels = px_products_get(ctx->precision);
     size_t mark = px_arena_mark(&ctx->scratch);
     int threads = px_threads_for(ctx, (size_t)job->rows * (size_t)job->columns * (size_t)job->depth, 1 << 15);
-    int grid = grid_rows(job, threads, kernels->tile_rows);
+    int grid = grid_rows(job, threads, kernels);
     size_t bytes = thread_bytes(job->rows, job->columns, job->depth);
     char *scratch = px_arena_push(&ctx->scratch, bytes * (size_t)threads);
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)

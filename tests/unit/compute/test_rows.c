@@ -87,7 +87,8 @@ static void linear_shape(px_dtype precision, int M, int out, int in, int threads
 static void linear_layers(void **state) {
     (void)state;
     static const int shapes[][3] = {{1, 1, 1},   {3, 5, 7},     {12, 32, 16},   {13, 33, 17},
-                                    {64, 1, 96}, {40, 350, 40}, {11, 70, 801}, {25, 64, 1000}, {1030, 40, 20}};
+                                    {64, 1, 96}, {40, 350, 40}, {11, 70, 801}, {25, 64, 1000}, {1030, 40, 20},
+                                    {14, 1019, 1021}}; /* its strides are 4096 bytes */
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (int threads = 1; threads <= 3; threads++) {
             linear_shape(PX_F32, shapes[s][0], shapes[s][1], shapes[s][2], threads);
