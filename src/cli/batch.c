@@ -94,6 +94,19 @@ static px_status header_text(px_buf *out, const char *option, const char *value)
     return value != NULL ? px_buf_printf(out, "#SBATCH --%s=%s\n", option, value) : PX_OK;
 }
 
+/* What each component of a job has of its own. */
+static px_status header_group(const px_planned *plan, const px_node_group *group, px_buf *out)
+{
+    const px_site *site = &plan->site;
+    PX_TRY(px_buf_printf(out, "#SBATCH --nodes=%d\n#SBATCH --ntasks-per-node=%d\n#SBATCH --cpus-per-task=%d\n", group->nodes,
+                         group->ranks_per_node, group->cores));
+    PX_TRY(header_text(out, "time", plan->limit));
+    PX_TRY(header_text(out, "account", site->account));
+    PX_TRY(header_text(out, "partition", site->partition));
+    PX_TRY(header_text(out, "qos", site->qos));
+    return header_text(out, "constraint", site->constraint);
+}
+
 static px_status header(const px_planned *plan, int cells, px_on_stop on_stop, px_buf *out)
 {
     const px_site *site = &plan->site;
@@ -110,17 +123,15 @@ static px_status header(const px_planned *plan, int cells, px_on_stop on_stop, p
     PX_TRY(header_text(out, "job-name", name));
     PX_TRY(header_text(out, "chdir", cwd));
     PX_TRY(px_buf_printf(out, "#SBATCH --output=%s\n#SBATCH --open-mode=append\n", cells > 0 ? "%x-%A_%a.out" : "%x-%j.out"));
-    PX_TRY(px_buf_printf(out, "#SBATCH --nodes=%lld\n#SBATCH --ntasks-per-node=%lld\n#SBATCH --cpus-per-task=%lld\n",
-                         (long long)plan->nodes, (long long)plan->ntasks_per_node, (long long)plan->cpus_per_task));
-    PX_TRY(header_text(out, "time", plan->limit));
+    PX_TRY(header_group(plan, &plan->layout.groups[0], out));
     PX_TRY(px_buf_printf(out, "#SBATCH --signal=B:USR1@%lld\n#SBATCH --%srequeue\n", (long long)site->signal_s,
                          on_stop == PX_STOP_REQUEUE ? "" : "no-"));
-    PX_TRY(header_text(out, "account", site->account));
-    PX_TRY(header_text(out, "partition", site->partition));
-    PX_TRY(header_text(out, "qos", site->qos));
-    PX_TRY(header_text(out, "constraint", site->constraint));
     for (int i = 0; i < site->sbatch.count; i++) {
         PX_TRY(px_buf_printf(out, "#SBATCH %s\n", site->sbatch.line[i]));
+    }
+    for (int g = 1; g < plan->layout.group_count; g++) {
+        PX_TRY(px_buf_text(out, "#SBATCH hetjob\n"));
+        PX_TRY(header_group(plan, &plan->layout.groups[g], out));
     }
     return cells > 0 ? px_buf_printf(out, "#SBATCH --array=0-%d\n", cells - 1) : PX_OK;
 }
@@ -167,26 +178,53 @@ static px_status cells(const px_planned *plan, const axis *axes, int count, int 
     return px_buf_text(out, "esac\n");
 }
 
-static px_status launch(const px_planned *plan, const char *program, px_buf *out)
+/* The program and what it does, the same on every rank. */
+static px_status train(const px_planned *plan, const char *program, bool array, px_buf *out)
 {
-    const px_site *site = &plan->site;
-    long long ranks = plan->nodes * plan->ntasks_per_node;
-    if (strcmp(site->launcher, "mpirun") == 0) {
-        PX_TRY(px_buf_printf(out, "    mpirun -n %lld ", ranks));
-    } else { /* -K: a dead rank ends the step; the number of cores is not inherited from the job */
-        PX_TRY(px_buf_printf(out, "    srun -K --mpi=%s --nodes=%lld --ntasks=%lld --cpus-per-task=%lld ", site->mpi,
-                             (long long)plan->nodes, ranks, (long long)plan->cpus_per_task));
+    char config[PX_PATH_MAX];
+    if (realpath(plan->words.word[0], config) == NULL) {
+        return px_fail(PX_IO, "%s: its full path cannot be found", plan->words.word[0]);
     }
-    return quote(out, program);
+    PX_TRY(quote(out, program));
+    PX_TRY(px_buf_text(out, " train "));
+    PX_TRY(quote(out, config));
+    PX_TRY(px_buf_text(out, " --run-dir \"$dir\""));
+    if (plan->stage != NULL) {
+        PX_TRY(px_buf_text(out, " --stage "));
+        PX_TRY(quote(out, plan->stage));
+    }
+    for (int i = 0; i < plan->sets.count; i++) {
+        PX_TRY(px_buf_text(out, " --set "));
+        PX_TRY(quote(out, plan->sets.word[i]));
+    }
+    return array ? px_buf_text(out, " \"${cell[@]}\"") : PX_OK;
+}
+
+static px_status launch(const px_planned *plan, const char *program, bool array, px_buf *out)
+{
+    const px_layout *layout = &plan->layout;
+    if (strcmp(plan->site.launcher, "mpirun") == 0) {
+        PX_TRY(px_buf_printf(out, "    mpirun -n %d ", px_layout_ranks(layout)));
+        return train(plan, program, array, out);
+    }
+    for (int g = 0; g < layout->group_count; g++) { /* -K: a dead rank ends the step */
+        const px_node_group *group = &layout->groups[g];
+        PX_TRY(px_buf_text(out, g == 0 ? "    srun -K" : " : \\\n    "));
+        PX_TRY(layout->group_count > 1 ? px_buf_printf(out, "%s--het-group=%d", g == 0 ? " " : "", g) : PX_OK);
+        PX_TRY(px_buf_printf(out, " --mpi=%s --nodes=%d --ntasks=%d --cpus-per-task=%d ", plan->site.mpi, group->nodes,
+                             group->nodes * group->ranks_per_node, group->cores)); /* cores are not inherited from the job */
+        PX_TRY(train(plan, program, array, out));
+    }
+    return PX_OK;
 }
 
 static px_status command(const px_planned *plan, bool array, px_on_stop on_stop, px_buf *out)
 {
     static const char *const names[] = {"exit", "requeue", "succeed"};
-    char program[PX_PATH_MAX], config[PX_PATH_MAX];
+    char program[PX_PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (length < 0 || realpath(plan->words.word[0], config) == NULL) {
-        return px_fail(PX_IO, "%s: its full path cannot be found", plan->words.word[0]);
+    if (length < 0) {
+        return px_fail(PX_IO, "the program's full path cannot be found");
     }
     program[length] = '\0';
     if (strcmp(plan->site.launcher, "mpirun") == 0) { /* threads of a rank must not share one core */
@@ -200,19 +238,20 @@ static px_status command(const px_planned *plan, bool array, px_on_stop on_stop,
     PX_TRY(px_buf_text(out, "exec "));
     PX_TRY(quote(out, program));
     PX_TRY(px_buf_printf(out, " supervise --run-dir \"$dir\" --on-stop %s -- \\\n", names[on_stop]));
-    PX_TRY(launch(plan, program, out));
-    PX_TRY(px_buf_text(out, " train "));
-    PX_TRY(quote(out, config));
-    PX_TRY(px_buf_text(out, " --run-dir \"$dir\""));
-    if (plan->stage != NULL) {
-        PX_TRY(px_buf_text(out, " --stage "));
-        PX_TRY(quote(out, plan->stage));
+    PX_TRY(launch(plan, program, array, out));
+    return px_buf_text(out, "\n");
+}
+
+/* What Slurm cannot do with a heterogeneous job. */
+static px_status check_groups(const px_planned *plan, bool array)
+{
+    if (plan->layout.group_count == 1 || (!array && strcmp(plan->site.launcher, "mpirun") != 0)) {
+        return PX_OK;
     }
-    for (int i = 0; i < plan->sets.count; i++) {
-        PX_TRY(px_buf_text(out, " --set "));
-        PX_TRY(quote(out, plan->sets.word[i]));
-    }
-    return px_buf_text(out, array ? " \"${cell[@]}\"\n" : "\n");
+    return array ? px_fail(PX_USAGE, "submit: --array with --het-group: Slurm has no arrays of heterogeneous jobs; submit them one "
+                                     "by one")
+                 : px_fail(PX_CONFIG, "--het-group with launcher mpirun: it sees one component of the job alone; valid in site.yaml "
+                                      "is launcher: srun");
 }
 
 static px_status write_script(const px_planned *plan, const axis *axes, int count, px_on_stop on_stop, px_buf *script)
@@ -224,6 +263,7 @@ static px_status write_script(const px_planned *plan, const axis *axes, int coun
         }
         total *= axes[a].count;
     }
+    PX_TRY(check_groups(plan, total > 0));
     PX_TRY(header(plan, total, on_stop, script));
     PX_TRY(px_buf_printf(script, "# %.2f h and %.1f core-hours were reckoned\n", plan->seconds / 3600.0, px_planned_core_hours(plan)));
     PX_TRY(environment(&plan->site, script));

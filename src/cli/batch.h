@@ -8,9 +8,9 @@
 
 #include <stdio.h>
 
-enum { PX_PLAN_OPTIONS = 8, PX_MAX_CELLS = 1000 };
+enum { PX_PLAN_OPTIONS = 9, PX_MAX_CELLS = 1000 };
 typedef struct px_planned {
-    px_words words, sets;
+    px_words words, sets, het_groups;
     const char *run_dir, *stage, *time, *site_path;
     int64_t nodes, ntasks_per_node, cpus_per_task; /* 0: as site.yaml says, else one node, one task, all cores */
     /* filled by px_planned_make */
@@ -19,7 +19,7 @@ typedef struct px_planned {
     px_layout layout;
     px_outlook *stages;
     int stage_count;
-    double seconds, disk_bytes, disk_files, memory_bytes; /* sums; memory of the largest rank */
+    double seconds, disk_bytes, disk_files, node_bytes; /* sums; memory of the fullest node */
     char limit[32];                                       /* time limit of a job */
 } px_planned;
 /* The options that both have, into options[PX_PLAN_OPTIONS]. */

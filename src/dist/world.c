@@ -102,12 +102,16 @@ px_status px_dist_start(int *argc, char ***argv)
     return px_agree(px_board_open());
 }
 
-void px_dist_assume(int size, int local_size, int group_size)
+void px_dist_assume(int *nodes, int size, int group_size)
 {
     PX_CHECK(!world.launched);
+    world.nodes = nodes;
     world.size = size;
     world.group_size = group_size;
-    world.local_size = local_size;
+    world.local_size = 1;
+    while (world.local_size < size && nodes[world.local_size] == nodes[0]) {
+        world.local_size++;
+    }
 }
 
 int px_dist_finish(px_status status)

@@ -1,33 +1,36 @@
 /* The time of a stage: how often it runs which kernel, times how long that kernel takes here. */
 #include "outlook.h"
+#include "split.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { MAX_PROBES = 16 };
-typedef struct probes {
+typedef struct crew { /* ranks that share the work of a phase, and what is measured for them */
+    px_crew ranks;
     px_probe list[MAX_PROBES];
     int count;
-} probes;
+} crew;
 
-/* A batch is measured with at most so many tokens: some seconds even on two cores; what it stands for is scaled. */
-static int affordable(const px_model_config *model, int length)
+/* A batch is measured with at most so many operations: some seconds even on two cores; what it stands for is scaled. */
+static int affordable(const px_model_config *model, int length, int heads)
 {
-    double most = 3e12 / (216.0 * (double)model->hidden_size * model->hidden_size);
-    int sequences = (int)(most / length);
+    double layers = 72.0 * 3.0 * (double)model->hidden_size * model->hidden_size * length;
+    double head = model->head == PX_HEAD_LM ? 6.0 * (double)model->vocab_size * model->hidden_size * heads : 0.0;
+    int sequences = (int)(3e12 / (layers + head));
     return sequences > 1 ? sequences : 1;
 }
 
-static px_probe *ask(probes *p, px_probe_kind kind, const px_model_config *model, double sequences, double length, double heads)
+static px_probe *ask(crew *c, px_probe_kind kind, const px_model_config *model, double sequences, double length, double heads)
 {
-    PX_CHECK(p->count < MAX_PROBES);
-    px_probe *probe = &p->list[p->count++];
+    PX_CHECK(c->count < MAX_PROBES);
+    px_probe *probe = &c->list[c->count++];
     *probe = (px_probe){.kind = kind, .model = *model};
     probe->length = (int)fmin(fmax(2.0, length + 0.5), model->max_positions);
     probe->heads = (int)fmin(fmax(1.0, heads + 0.5), probe->length - 1);
-    int most = kind == PX_PROBE_DECODE ? 4096 : affordable(model, probe->length);
+    int most = kind == PX_PROBE_DECODE ? 4096 : affordable(model, probe->length, probe->heads);
     probe->sequences = (int)fmin(fmax(1.0, sequences + 0.5), most);
     return probe;
 }
@@ -37,34 +40,72 @@ static double per_token(const px_probe *probe)
     return probe->seconds / ((double)probe->sequences * probe->length);
 }
 
+static px_status run_probes(const px_session *session, crew *c)
+{
+    for (int i = 0; i < c->count; i++) {
+        bool decodes = c->list[i].kind == PX_PROBE_DECODE || c->list[i].kind == PX_PROBE_PACK;
+        c->list[i].precision = decodes ? session->sampler_precision : session->learner_precision;
+    }
+    int cores = omp_get_num_procs(), threads = c->ranks.threads < cores ? c->ranks.threads : cores;
+    int processes = cores / threads < c->ranks.together ? cores / threads : c->ranks.together;
+    PX_TRY(c->count > 0 ? px_probes_run(c->list, c->count, threads, processes) : PX_OK);
+    for (int i = 0; i < c->count; i++) { /* cores that are not here: as good as those that are */
+        c->list[i].seconds *= (double)threads / c->ranks.threads;
+    }
+    return PX_OK;
+}
+
+static void add(px_outlook *outlook, const char *name, double seconds)
+{
+    px_outlook_add(outlook->time, &outlook->time_count, name, seconds, "");
+    outlook->seconds += seconds;
+}
+
+/* Until the first step: processes and MPI start, memory is touched, the roof is measured. */
+static void add_start(const px_session *session, const px_layout *layout, px_outlook *outlook)
+{
+    enum { MIB_PER_S = 2000 };
+    bool first = session->number == 0;
+    double mib = 0.0;
+    for (int n = 0; n < px_layout_nodes(layout) && n < 16; n++) {
+        mib = fmax(mib, px_outlook_node_bytes(outlook, layout, n) / 1048576.0);
+    }
+    add(outlook, "start", mib / MIB_PER_S + (first ? 1.0 : 0.0));
+}
+
 /* ---- learners ------------------------------------------------------------------------------------------------------------ */
 
-typedef struct learner_cost { /* of one optimizer step on this rank */
-    px_probe *train, *clear, *step;
-    double tokens, leaves;    /* of this rank */
+typedef struct learner_cost { /* of one optimizer step on a rank */
+    const px_crew *ranks;
+    px_probe *train, *pack, *clear, *step;
+    double tokens, leaves;    /* of a rank */
     size_t block;
 } learner_cost;
 
 /* items: of a minibatch, each of `each` sequences. */
-static learner_cost ask_learner(probes *p, const px_model *model, const px_learner_config *config, double items, int each,
-                                double length, double heads)
+static learner_cost ask_learner(crew *c, const px_session *session, const px_model *model, const px_learner_config *config,
+                                double items, int each, double length, double heads)
 {
-    int size = px_dist_size(), leaves = px_work_leaves(config->exact, size);
+    int size = c->ranks.count, leaves = px_work_leaves(config->exact, size);
     double used = fmin(leaves, items), leaf = items * each * length / used; /* tokens */
     double batches = ceil(leaf / fmax(config->micro_tokens, each * length));
-    learner_cost cost = {.leaves = ceil(used / size), .block = model->block};
+    learner_cost cost = {.ranks = &c->ranks, .leaves = ceil(used / size), .block = model->block};
     cost.tokens = cost.leaves * leaf;
-    cost.train = ask(p, PX_PROBE_TRAIN, &model->config, leaf / batches / length, length, heads);
-    cost.clear = ask(p, PX_PROBE_CLEAR, &model->config, 1, 2, 1);
-    cost.step = ask(p, PX_PROBE_STEP, &model->config, 1, 2, 1);
+    cost.train = ask(c, PX_PROBE_TRAIN, &model->config, leaf / batches / length, length, heads);
+    cost.clear = ask(c, PX_PROBE_CLEAR, &model->config, 1, 2, 1);
+    cost.step = ask(c, PX_PROBE_STEP, &model->config, 1, 2, 1);
+    if (session->learner_precision == PX_BF16) { /* float32 engines do not pack */
+        cost.pack = ask(c, PX_PROBE_PACK, &model->config, 1, 2, 1);
+    }
     return cost;
 }
 
 static double learner_seconds(const learner_cost *cost, const px_layout *layout)
 {
-    double bytes = (double)cost->block * sizeof(float), local = layout->ranks_per_node, nodes = layout->nodes;
+    double bytes = (double)cost->block * sizeof(float), local = cost->ranks->per_node, nodes = cost->ranks->nodes;
     double sum = 2.0 * (1.0 - 1.0 / local) * cost->clear->seconds + 2.0 * (1.0 - 1.0 / nodes) * bytes / layout->network;
-    return cost->tokens * per_token(cost->train) + cost->leaves * cost->clear->seconds + cost->step->seconds + sum;
+    double pack = cost->pack != NULL ? 2.0 * cost->pack->seconds : 0.0; /* for forward and for backward */
+    return cost->tokens * per_token(cost->train) + cost->leaves * cost->clear->seconds + cost->step->seconds + pack + sum;
 }
 
 /* ---- what the data are like ------------------------------------------------------------------------------------------------ */
@@ -99,27 +140,6 @@ static double evaluations(const px_session *session)
 
 /* ---- stages ---------------------------------------------------------------------------------------------------------------- */
 
-static px_status run_probes(const px_session *session, probes *p, const px_layout *layout)
-{
-    for (int i = 0; i < p->count; i++) {
-        p->list[i].precision = p->list[i].kind == PX_PROBE_DECODE ? session->sampler_precision : session->learner_precision;
-    }
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    int threads = session->threads < cores ? session->threads : (int)cores;
-    int processes = (int)cores / threads < layout->ranks_per_node ? (int)cores / threads : layout->ranks_per_node;
-    PX_TRY(px_probes_run(p->list, p->count, threads, processes));
-    for (int i = 0; i < p->count; i++) { /* cores that are not here: as good as those that are */
-        p->list[i].seconds *= (double)threads / session->threads;
-    }
-    return PX_OK;
-}
-
-static void add(px_outlook *outlook, const char *name, double seconds)
-{
-    px_outlook_add(outlook->time, &outlook->time_count, name, seconds, "");
-    outlook->seconds += seconds;
-}
-
 static px_status forecast_supervised(px_session *session, const px_layout *layout, px_outlook *outlook)
 {
     bool pairs = session->algorithm == &px_algorithm_reward;
@@ -132,82 +152,193 @@ static px_status forecast_supervised(px_session *session, const px_layout *layou
     if (items == 0.0) {
         items = fmax(1.0, (double)session->lm.batch_tokens / length);
     }
-    probes p = {.count = 0};
-    learner_cost step = ask_learner(&p, &session->model, config, items, each, length, heads);
-    px_probe *forward = ask(&p, PX_PROBE_FORWARD, &session->model.config, px_learner_tokens(config) / length, length, heads);
-    PX_TRY(run_probes(session, &p, layout));
+    crew all = {.ranks = px_outlook_crew(session, layout, PX_ROLE_LEARNER)};
+    learner_cost step = ask_learner(&all, session, &session->model, config, items, each, length, heads);
+    px_probe *forward = ask(&all, PX_PROBE_FORWARD, &session->model.config, px_learner_tokens(config) / length, length, heads);
+    PX_TRY(run_probes(session, &all));
     add(outlook, "learn", (double)session->total * learner_seconds(&step, layout));
-    add(outlook, "evaluate", evaluations(session) * held.tokens * per_token(forward) / px_dist_size());
+    add(outlook, "evaluate", evaluations(session) * held.tokens * per_token(forward) / all.ranks.count);
     if (pairs) { /* scores are centred at the end */
         double tokens = session->demonstrations != NULL ? shown.tokens : train.tokens;
-        add(outlook, "center", tokens * per_token(forward) / px_dist_size());
+        add(outlook, "center", tokens * per_token(forward) / all.ranks.count);
     }
     return PX_OK;
 }
 
-typedef struct sampler_cost {
-    px_probe *full, *part, *prefill;
-    double slots;
+typedef struct sampler_cost { /* of a rank that samples */
+    px_probe *full, *part, *prefill, *pack;
+    double samples, prompts, slots; /* its share of an iteration; decoded at once */
 } sampler_cost;
 
+/* Prompts are handed out in requests: a rank's share is whole requests of them. */
+static sampler_cost ask_sampler(crew *c, const px_session *session, double prompts, int each, int request, double length,
+                                double completion)
+{
+    const px_ppo_config *config = &session->ppo;
+    const px_model_config *policy = &session->parts.policy.config;
+    sampler_cost cost = {.prompts = fmin(prompts, request * ceil(ceil(prompts / request) / c->ranks.count))};
+    cost.samples = cost.prompts * each;
+    cost.slots = fmax(1.0, fmin(config->max_slots, cost.samples));
+    if (session->placement.split) {
+        px_wire wire;
+        px_wire_derive(&wire, session);
+        cost.slots = fmin(cost.slots, (double)wire.in_flight * request * each);
+    }
+    cost.full = ask(c, PX_PROBE_DECODE, policy, cost.slots, length + completion / 2.0, 1);
+    cost.part = ask(c, PX_PROBE_DECODE, policy, cost.slots / 4.0, length + completion / 2.0, 1);
+    cost.prefill = ask(c, PX_PROBE_FORWARD, policy, fmin(cost.prompts, config->inference_tokens / length), length, 1);
+    cost.pack = ask(c, PX_PROBE_PACK, policy, 1, length, 1);
+    return cost;
+}
+
 /* A decoding step costs a + b x rows: weights are read once, rows are work. */
-static double sample_seconds(const sampler_cost *cost, double samples, double prompts, double prompt, double completion,
-                             double longest)
+static double sample_seconds(const sampler_cost *cost, double prompt, double completion, double longest)
 {
-    double rows = cost->full->sequences, few = cost->part->sequences;
-    double b = rows > few ? fmax(0.0, (cost->full->seconds - cost->part->seconds) / (rows - few)) : 0.0;
-    double a = cost->full->seconds - b * rows, tokens = samples * completion;
-    double steps = samples <= cost->slots ? longest : tokens / cost->slots + longest - completion;
-    return a * steps + b * tokens + prompts * prompt * per_token(cost->prefill);
+    double rows = cost->full->sequences, few = cost->part->sequences, full = cost->full->seconds;
+    double b = rows > few ? fmin(fmax(0.0, (full - cost->part->seconds) / (rows - few)), full / rows) : 0.0;
+    double a = full - b * rows, tokens = cost->samples * completion;
+    double steps = cost->samples <= cost->slots ? longest : tokens / cost->slots + longest - completion;
+    return a * steps + b * tokens + cost->prompts * prompt * per_token(cost->prefill) + cost->pack->seconds;
 }
 
-static double share_of(double things)
+/* Programs and rules answer at a pace of their own: some prompts are scored here, as their own completions. */
+static px_status time_rewards(const px_session *session, px_rewards *rewards, double *each)
 {
-    return ceil(things / px_dist_size());
+    enum { SOME = 4 };
+    px_buf text = {0};
+    size_t places[SOME + 1] = {0};
+    px_reward_sample samples[SOME];
+    int count = 0, specs = px_rewards_count(rewards);
+    px_status status = PX_OK;
+    for (; count < SOME && count < px_dataset_count(session->train) && status == PX_OK; count++) {
+        px_row row;
+        px_dataset_row(session->train, count, &row);
+        samples[count] = (px_reward_sample){.completion_tokens = row.length, .record = row.json != NULL ? row.json : "{}"};
+        status = session->tokenizer != NULL ? px_tokenizer_decode(session->tokenizer, row.ids, row.length, true, &text) : PX_OK;
+        status = status == PX_OK ? px_buf_add(&text, "", 1) : status;
+        places[count + 1] = text.length;
+    }
+    for (int i = 0; i < count; i++) {
+        samples[i].prompt = samples[i].completion = text.data + places[i];
+    }
+    double *raw = px_alloc_array((size_t)(count * specs) + 1, sizeof *raw, "a measurement");
+    status = raw != NULL ? status : px_error_code();
+    for (int run = 0; run < 2 && status == PX_OK; run++) { /* the first waits for the programs' start */
+        double start = px_now();
+        status = px_rewards_score(rewards, samples, count, raw, NULL);
+        *each = (px_now() - start) / count;
+    }
+    px_free(raw);
+    px_buf_free(&text);
+    return status;
 }
 
-static px_status forecast_ppo(px_session *session, const px_layout *layout, double completion, px_outlook *outlook)
+/* What a PPO iteration is made of, in seconds of a rank that has its share of each. */
+typedef struct iteration {
+    double generate, publish, logprobs, score, learn, write;
+} iteration;
+
+static double share_of(double things, const crew *c)
+{
+    return ceil(things / c->ranks.count);
+}
+
+/* Whole iterations; where sampling goes on beside the rest, the shorter of both is hidden in all but the first. */
+static void add_iterations(const px_session *session, const iteration *it, px_outlook *outlook)
+{
+    double n = (double)session->total, rest = it->logprobs + it->score + it->learn + it->write;
+    add(outlook, "generate", n * it->generate);
+    if (it->publish > 0.0) {
+        add(outlook, "publish", n * it->publish);
+    }
+    add(outlook, "logprobs", n * it->logprobs);
+    add(outlook, "score", n * it->score);
+    add(outlook, "learn", n * it->learn);
+    add(outlook, "write samples", n * it->write);
+    if (session->placement.split && px_stage_int(session->stage, "env_runners.max_staleness") > 0) {
+        outlook->hidden = (n - 1.0) * fmin(it->generate, rest);
+        outlook->seconds -= outlook->hidden;
+    }
+}
+
+/* Writing an iteration's samples into a file that is half full on average. */
+static double write_seconds(const px_session *session, const px_disk_speed *disk, double samples, double completion)
+{
+    double every = (double)px_stage_int(session->stage, "reporting.samples.every");
+    double per_file = (double)px_stage_int(session->stage, "reporting.samples.iterations_per_file");
+    double half = 0.5 * (1.0 + fmin(per_file / fmax(1.0, every), (double)session->total));
+    double tokens = px_stage_bool(session->stage, "reporting.samples.tokens") ? samples * completion : 0.0;
+    return every > 0.0 ? (disk->append + disk->append_token * half * tokens) / every : 0.0;
+}
+
+static px_status forecast_ppo(px_session *session, const px_layout *layout, const px_disk_speed *disk, px_outlook *outlook)
 {
     const px_ppo_config *config = &session->ppo;
     const px_ppo_parts *parts = &session->parts;
-    const px_model_config *policy = &parts->policy.config, *critic = &parts->critic.config;
-    double prompt = px_dataset_summary(session->train)->mean_length, each = config->samples_per_prompt;
-    double samples = config->prompts_per_iteration * each, length = prompt + completion;
-    double local = share_of(config->prompts_per_iteration) * each, longest = config->sampling.max_new_tokens;
-    double held = session->validation != NULL ? (double)px_dataset_count(session->validation) : 0.0;
-    double held_local = share_of(fmin(held, parts->evaluation_prompts)) * parts->evaluation_samples;
-    double forward = config->inference_tokens / length;
-    sampler_cost sampler = {.slots = fmin(config->max_slots, fmax(local, held_local))};
-    probes p = {.count = 0};
-    sampler.full = ask(&p, PX_PROBE_DECODE, policy, fmin(sampler.slots, local), prompt + completion / 2.0, 1);
-    sampler.part = ask(&p, PX_PROBE_DECODE, policy, fmin(sampler.slots, local) / 4.0, prompt + completion / 2.0, 1);
-    sampler.prefill = ask(&p, PX_PROBE_FORWARD, policy, fmin(local, config->inference_tokens / prompt), prompt, 1);
-    px_probe *reference = ask(&p, PX_PROBE_FORWARD, &parts->reference.config, forward, length, completion);
-    px_probe *value = ask(&p, PX_PROBE_FORWARD, critic, px_learner_tokens(&config->critic_learner) / length, length, completion);
-    px_probe *score = parts->reward_model != NULL
-                          ? ask(&p, PX_PROBE_FORWARD, &parts->reward_model->model.config, forward, length, 1) : NULL;
-    double minibatch = fmin(config->minibatch_size, samples);
-    learner_cost policy_step = ask_learner(&p, &parts->policy, &config->policy_learner, minibatch, 1, length, completion);
-    learner_cost critic_step = ask_learner(&p, &parts->critic, &config->critic_learner, minibatch, 1, length, completion);
-    PX_TRY(run_probes(session, &p, layout));
+    const px_placement *placement = &session->placement;
+    bool split = placement->split, recompute = px_ppo_recomputes(config);
+    double prompt = px_dataset_summary(session->train)->mean_length, completion = outlook->completion_tokens;
+    double each = config->samples_per_prompt, samples = config->prompts_per_iteration * each, length = prompt + completion;
+    double longest = config->sampling.max_new_tokens, minibatch = fmin(config->minibatch_size, samples);
+    double held = session->validation != NULL ? fmin((double)px_dataset_count(session->validation), parts->evaluation_prompts) : 0.0;
+    px_wire wire = {.prompts = 1, .evaluation_prompts = 1};
+    if (split) {
+        px_wire_derive(&wire, session);
+    }
 
-    double iterations = (double)session->total, reference_s = length * per_token(reference);
-    double score_s = score != NULL ? length * per_token(score) : 0.0;
-    double old_s = px_ppo_recomputes(config) ? reference_s : 0.0;
+    crew crews[PX_ROLE_EVALUATOR + 1] = {{.count = 0}};
+    for (int role = 0; role <= PX_ROLE_EVALUATOR; role++) {
+        crews[role].ranks = px_outlook_crew(session, layout, (px_role)role);
+    }
+    crew *learners = &crews[PX_ROLE_LEARNER], *scorers = placement->scorers > 0 ? &crews[PX_ROLE_SCORER] : learners;
+    crew *samplers = split ? &crews[PX_ROLE_ENV_RUNNER] : learners, *shown = placement->evaluators > 0 ? &crews[PX_ROLE_EVALUATOR] : samplers;
+    double forward = config->inference_tokens / length;
+    sampler_cost sampler = ask_sampler(samplers, session, config->prompts_per_iteration, (int)each, wire.prompts, prompt, completion);
+    sampler_cost evaluator = sampler;
+    if (evaluations(session) > 0.0) {
+        evaluator = ask_sampler(shown, session, held, parts->evaluation_samples, wire.evaluation_prompts, prompt, completion);
+    }
+    px_probe *copy = split ? ask(learners, PX_PROBE_COPY, &parts->policy.config, 1, 2, 1) : NULL;
+    px_probe *reference = ask(scorers, PX_PROBE_FORWARD, &parts->reference.config, forward, length, completion);
+    px_probe *old = ask(learners, PX_PROBE_FORWARD, &parts->policy.config, px_learner_tokens(&config->policy_learner) / length, length,
+                        completion);
+    px_probe *value = ask(scorers, PX_PROBE_FORWARD, &parts->critic.config, px_learner_tokens(&config->critic_learner) / length, length,
+                          completion);
+    px_probe *score = parts->reward_model != NULL
+                          ? ask(scorers, PX_PROBE_FORWARD, &parts->reward_model->model.config, forward, length, 1) : NULL;
+    learner_cost policy = ask_learner(learners, session, &parts->policy, &config->policy_learner, minibatch, 1, length, completion);
+    learner_cost critic = ask_learner(learners, session, &parts->critic, &config->critic_learner, minibatch, 1, length, completion);
+    for (int role = 0; role <= PX_ROLE_EVALUATOR; role++) {
+        PX_TRY(run_probes(session, &crews[role]));
+    }
+    double rule = 0.0, bytes = (double)parts->policy.block * sizeof(float);
+    PX_TRY(time_rewards(session, parts->train.rewards, &rule));
+
+    double mine = share_of(config->prompts_per_iteration, scorers) * each, learnt = share_of(config->prompts_per_iteration, learners) * each;
+    double old_s = recompute || config->importance_cap > 0.0 ? learnt * length * per_token(old) : 0.0;
+    double score_s = rule + (score != NULL ? length * per_token(score) : 0.0), reference_s = length * per_token(reference);
     double steps = config->num_epochs * ceil(samples / config->minibatch_size);
-    add(outlook, "generate", iterations * sample_seconds(&sampler, local, local / each, prompt, completion, longest));
-    add(outlook, "logprobs", iterations * local * (reference_s + old_s + length * per_token(value)));
-    add(outlook, "score", iterations * local * score_s);
-    add(outlook, "learn", iterations * steps * (learner_seconds(&policy_step, layout) + learner_seconds(&critic_step, layout)));
-    double once = sample_seconds(&sampler, held_local, held_local / parts->evaluation_samples, prompt, completion, longest);
-    add(outlook, "evaluate", evaluations(session) * (once + held_local * (reference_s + old_s + score_s)));
+    iteration it = {.generate = sample_seconds(&sampler, prompt, completion, longest),
+                    .publish = copy != NULL ? copy->seconds + (px_layout_nodes(layout) > 1 ? bytes / layout->network : 0.0) : 0.0,
+                    .logprobs = fmax(old_s, mine * (reference_s + length * per_token(value))),
+                    .score = mine * score_s,
+                    .learn = steps * (learner_seconds(&policy, layout) + learner_seconds(&critic, layout)),
+                    .write = write_seconds(session, disk, samples, completion)};
+    if (scorers == learners) {
+        it.logprobs = old_s + mine * (reference_s + length * per_token(value));
+    }
+    add_iterations(session, &it, outlook);
+    double held_mine = share_of(held, scorers) * parts->evaluation_samples, held_old = share_of(held, learners) * parts->evaluation_samples;
+    double once = sample_seconds(&evaluator, prompt, completion, longest) + held_mine * (reference_s + score_s) + it.publish;
+    add(outlook, "evaluate", evaluations(session) * (once + (recompute ? held_old * length * per_token(old) : 0.0)));
     return PX_OK;
 }
 
-px_status px_forecast(px_session *session, const px_layout *layout, double completion, px_outlook *outlook)
+px_status px_forecast(px_session *session, const px_layout *layout, const px_disk_speed *disk, px_outlook *outlook)
 {
+    add_start(session, layout, outlook);
     if (session->algorithm == &px_algorithm_ppo) {
-        return forecast_ppo(session, layout, completion, outlook);
+        return forecast_ppo(session, layout, disk, outlook);
     }
     return forecast_supervised(session, layout, outlook);
 }

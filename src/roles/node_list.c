@@ -109,3 +109,29 @@ bool px_node_list_has(const char *list, const char *node)
         }
     }
 }
+
+/* Numbers of a set between brackets. */
+static int count_set(const char *set, const char *close)
+{
+    int count = 0;
+    while (set < close) {
+        char *end;
+        long low = strtol(set, &end, 10), high = *end == '-' ? strtol(end + 1, &end, 10) : low;
+        count += high >= low ? (int)(high - low + 1) : 0;
+        set = end + 1;
+    }
+    return count;
+}
+
+int px_node_list_count(const char *list)
+{
+    int count = 0;
+    for (const char *item = list, *end;; item = end + 1) {
+        end = end_of_item(item);
+        const char *open = memchr(item, '[', (size_t)(end - item));
+        count += open != NULL ? count_set(open + 1, strchr(open, ']')) : 1;
+        if (*end == '\0') {
+            return count;
+        }
+    }
+}

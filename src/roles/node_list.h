@@ -8,4 +8,6 @@ bool px_node_list_is_valid(const char *list);
 /* Of a valid list; the node's name with or without its domain. */
 bool px_node_list_has(const char *list, const char *node);
 
+int px_node_list_count(const char *list); /* of a valid list */
+
 #endif

@@ -19,6 +19,7 @@ void px_outlook_add(px_outlook_part *parts, int *count, const char *name, double
 typedef struct disk {
     double checkpoint_bytes, checkpoint_files; /* of one */
     double saves;                              /* in the whole stage */
+    double result_bytes;                       /* of the stage's result */
     double bytes, files;                       /* at most at one time */
 } disk;
 
@@ -73,14 +74,13 @@ static disk reckon_disk(const px_session *session, double completion)
     } else {
         add_learner(session, &session->model, &d, &weights);
     }
+    d.result_bytes = weights;
     d.bytes += weights + 65536.0 + (double)session->total * columns * sizeof(double); /* results, run.h5 */
     d.files += d.checkpoint_files;
     count_checkpoints(session, &d);
     add_samples(session, completion, &d);
     return d;
 }
-
-/* ---- one stage -------------------------------------------------------------------------------------------------------------- */
 
 /* Tokens of a completion as the demonstrations have them: what a model that learnt them will answer with. */
 static double mean_completion(const px_session *session)
@@ -94,6 +94,135 @@ static double mean_completion(const px_session *session)
     return sum / rows;
 }
 
+/* ---- who does what ------------------------------------------------------------------------------------------------------- */
+
+static int overlap(int first, int count, int other, int other_count)
+{
+    int low = first > other ? first : other, a = first + count, b = other + other_count, high = a < b ? a : b;
+    return high > low ? high - low : 0;
+}
+
+/* Ranks that compute while this one does, on its node: those of its turn, or all where roles do not wait for each other. */
+static int together(const px_session *session, int rank, int node_first, int node_count)
+{
+    const px_placement *p = &session->placement;
+    int core = px_placement_core(p), first = rank < p->learners ? 0 : rank < core ? p->learners : core;
+    int count = rank < p->learners ? p->learners : rank < core ? p->scorers : p->ranks - core;
+    bool ahead = p->split && px_stage_int(session->stage, "env_runners.max_staleness") > 0;
+    return ahead ? node_count : overlap(first, count, node_first, node_count);
+}
+
+/* Threads and neighbours of the ranks [first, first + count), over the nodes that they are on. */
+static px_crew crew_of(const px_session *session, const px_layout *layout, int first, int count)
+{
+    px_crew crew = {.first = first, .count = count};
+    double fixed;
+    bool given = px_stage_number(session->stage, "run.threads_per_rank", &fixed);
+    for (int n = 0; n < px_layout_nodes(layout); n++) {
+        int node_first;
+        const px_node_group *group = px_layout_node(layout, n, &node_first);
+        int here = overlap(first, count, node_first, group->ranks_per_node);
+        if (here == 0) {
+            continue;
+        }
+        int rank = first > node_first ? first : node_first, busy = together(session, rank, node_first, group->ranks_per_node);
+        int share = group->ranks_per_node * group->cores / busy, threads = given ? (int)fixed : share > 0 ? share : 1;
+        crew.threads = crew.nodes == 0 || threads < crew.threads ? threads : crew.threads;
+        crew.together = busy > crew.together ? busy : crew.together;
+        crew.per_node = here > crew.per_node ? here : crew.per_node;
+        crew.nodes++;
+    }
+    return crew;
+}
+
+px_crew px_outlook_crew(const px_session *session, const px_layout *layout, px_role role)
+{
+    const px_placement *p = &session->placement;
+    const int counts[] = {p->learners, p->scorers, p->env_runners, p->evaluators, p->spares};
+    int first = 0;
+    for (int r = 0; r < (int)role; r++) {
+        first += counts[r];
+    }
+    return crew_of(session, layout, first, counts[role]);
+}
+
+static const px_plan *plan_of(const px_session *session, px_role role)
+{
+    return role == PX_ROLE_LEARNER ? &session->plan : role == PX_ROLE_SCORER ? &session->scorer_plan : &session->runner_plan;
+}
+
+static void list_memory(const px_session *session, px_outlook_role *role)
+{
+    const px_plan *plan = plan_of(session, role->role);
+    role->file_bytes = (double)plan->files;
+    for (int i = 0; i < plan->count; i++) {
+        if (role->first > 0 && strcmp(plan->rows[i].role, "collector") == 0) { /* rank 0 alone has it */
+            continue;
+        }
+        px_outlook_add(role->memory, &role->memory_count, plan->rows[i].role, (double)plan->rows[i].bytes, plan->rows[i].parts);
+        role->memory_bytes += (double)plan->rows[i].bytes;
+    }
+}
+
+static void list_roles(const px_session *session, const px_layout *layout, px_outlook *o)
+{
+    const px_placement *p = &session->placement;
+    for (int r = 0; r < p->ranks; r++) {
+        px_outlook_role *last = o->role_count > 0 ? &o->roles[o->role_count - 1] : NULL;
+        if (last == NULL || strcmp(last->name, px_role_name(p, r)) != 0) {
+            PX_CHECK(o->role_count < PX_OUTLOOK_ROLES);
+            last = &o->roles[o->role_count++];
+            *last = (px_outlook_role){.role = px_placement_role(p, r), .first = r};
+            snprintf(last->name, sizeof last->name, "%s", px_role_name(p, r));
+        }
+        last->count++;
+    }
+    for (int i = 0; i < o->role_count; i++) {
+        o->roles[i].threads = crew_of(session, layout, o->roles[i].first, o->roles[i].count).threads;
+        list_memory(session, &o->roles[i]);
+    }
+    o->shared_bytes = (double)px_plan_shared(session);
+}
+
+double px_outlook_node_bytes(const px_outlook *o, const px_layout *layout, int node)
+{
+    int first;
+    const px_node_group *group = px_layout_node(layout, node, &first);
+    double bytes = o->shared_bytes, files = 0.0;
+    for (int i = 0; i < o->role_count; i++) {
+        int ranks = overlap(o->roles[i].first, o->roles[i].count, first, group->ranks_per_node);
+        bytes += ranks * o->roles[i].memory_bytes;
+        files = ranks > 0 ? fmax(files, o->roles[i].file_bytes) : files; /* driver and learners map the same */
+    }
+    return bytes + files;
+}
+
+/* Every node must hold its ranks. */
+static px_status check_memory(const px_session *session, const px_layout *layout, const px_outlook *o)
+{
+    size_t have = layout->node_memory > 0 ? layout->node_memory : px_memory_available() + px_alloc_live();
+    for (int n = 0; n < px_layout_nodes(layout); n++) {
+        double want = px_outlook_node_bytes(o, layout, n), most = -1.0;
+        px_role role = PX_ROLE_LEARNER;
+        char node[16];
+        int first;
+        if (want <= (double)have) {
+            continue;
+        }
+        const px_node_group *group = px_layout_node(layout, n, &first);
+        for (int i = 0; i < o->role_count; i++) {
+            double all = overlap(o->roles[i].first, o->roles[i].count, first, group->ranks_per_node) * o->roles[i].memory_bytes;
+            role = all > most ? o->roles[i].role : role;
+            most = fmax(most, all);
+        }
+        snprintf(node, sizeof node, "%d", n);
+        return px_plan_refuse(session, plan_of(session, role), node, group->ranks_per_node, (size_t)want, have);
+    }
+    return PX_OK;
+}
+
+/* ---- one stage -------------------------------------------------------------------------------------------------------------- */
+
 static void describe(const px_session *session, const px_layout *layout, double completion, px_outlook *o)
 {
     snprintf(o->stage, sizeof o->stage, "%s", px_stage_name(session->stage));
@@ -101,43 +230,25 @@ static void describe(const px_session *session, const px_layout *layout, double 
     o->iterations = session->total;
     px_plan_schedule(session, o->schedule, sizeof o->schedule);
     px_plan_shares(session, o->shares, sizeof o->shares);
-    for (int i = 0; i < session->plan.count; i++) {
-        px_outlook_add(o->memory, &o->memory_count, session->plan.rows[i].role, (double)session->plan.rows[i].bytes,
-                       session->plan.rows[i].parts);
-    }
-    if (session->placement.scorers > 0) {
-        px_outlook_add(o->memory, &o->memory_count, "scorer", (double)session->scorer_plan.total, "a rank that only scores");
-    }
-    if (session->placement.split) {
-        px_outlook_add(o->memory, &o->memory_count, "env runner", (double)session->runner_plan.total, "a rank that only samples");
-    }
-    o->memory_bytes = (double)session->plan.total;
+    list_roles(session, layout, o);
     if (session->algorithm == &px_algorithm_ppo) {
         int limit = session->ppo.sampling.max_new_tokens;
         o->completion_known = completion > 0.0 && completion < limit;
         o->completion_tokens = o->completion_known ? completion : limit;
     }
-    (void)layout;
-}
-
-static px_status check_memory(const px_session *session, const px_layout *layout)
-{
-    size_t have = layout->node_memory;
-    if (have == 0) {
-        have = px_memory_available() + px_alloc_live();
-    }
-    return px_plan_check(session, have);
 }
 
 /* With the sizes of the layout: everything that a run reckons before it allocates. */
-static px_status size_stage(px_session *session, const px_layout *layout, double completion, px_outlook *outlook)
+static px_status size_stage(px_session *session, const px_layout *layout, int *nodes, double completion, px_outlook *outlook)
 {
     double started = px_now();
-    PX_TRY(px_session_check(session));
-    px_dist_assume(px_world_size(), layout->ranks_per_node, session->placement.learners);
+    PX_TRY(px_placement_plan(&session->placement, session->stage, layout));
+    PX_TRY(px_compute_measure());
+    px_dist_assume(nodes, session->placement.ranks, session->placement.learners);
+    session->threads = px_outlook_crew(session, layout, PX_ROLE_LEARNER).threads;
     PX_TRY(px_session_prepare(session, ""));
     describe(session, layout, completion, outlook);
-    PX_TRY(check_memory(session, layout));
+    PX_TRY(check_memory(session, layout, outlook));
     px_outlook_add(outlook->time, &outlook->time_count, "data", px_now() - started, "");
     outlook->seconds += px_now() - started;
     return PX_OK;
@@ -145,19 +256,22 @@ static px_status size_stage(px_session *session, const px_layout *layout, double
 
 static px_status time_stage(px_session *session, const px_layout *layout, px_outlook *outlook)
 {
-    double byte, file;
     disk d = reckon_disk(session, outlook->completion_tokens);
+    px_disk_speed speed;
     outlook->disk_bytes = d.bytes;
     outlook->disk_files = d.files;
-    PX_TRY(px_forecast(session, layout, outlook->completion_tokens, outlook));
-    PX_TRY(px_probe_disk(session->dir, &byte, &file));
-    double seconds = d.saves * (d.checkpoint_bytes * byte + (d.checkpoint_files + 2.0) * file);
-    px_outlook_add(outlook->time, &outlook->time_count, "checkpoint", seconds, "");
-    outlook->seconds += seconds;
+    PX_TRY(px_probe_disk(session->dir, &speed));
+    PX_TRY(px_forecast(session, layout, &speed, outlook));
+    double saves = d.saves * (d.checkpoint_bytes * speed.byte + (d.checkpoint_files + 2.0) * speed.file);
+    double results = d.result_bytes * speed.byte + d.checkpoint_files * speed.file;
+    px_outlook_add(outlook->time, &outlook->time_count, "checkpoint", saves + results, "");
+    double records = 2.0 * (double)session->total * speed.file; /* a row of metrics and status.json */
+    px_outlook_add(outlook->time, &outlook->time_count, "record", records, "");
+    outlook->seconds += saves + results + records;
     return PX_OK;
 }
 
-static px_status plan_stage(px_run *run, int index, const px_layout *layout, double *completion, px_outlook *outlook)
+static px_status plan_stage(px_run *run, int index, const px_layout *layout, int *nodes, double *completion, px_outlook *outlook)
 {
     px_session *session = px_alloc(sizeof *session, "a stage");
     if (session == NULL) {
@@ -167,18 +281,12 @@ static px_status plan_stage(px_run *run, int index, const px_layout *layout, dou
     session->stage = px_config_stage(run->config, index);
     session->rewards = &run->rewards[index];
     session->algorithm = px_algorithm_find(px_stage_algorithm(session->stage));
-    session->threads = layout->threads;
-    double threads;
-    if (px_stage_number(session->stage, "run.threads_per_rank", &threads)) {
-        session->threads = (int)threads;
-    }
     px_session_precision(session);
     px_status status = px_stage_dir(run, session->stage, session->dir, sizeof session->dir);
     if (status == PX_OK) {
-        px_dist_assume(layout->nodes * layout->ranks_per_node, layout->ranks_per_node, layout->nodes * layout->ranks_per_node);
-        status = size_stage(session, layout, *completion, outlook);
+        status = size_stage(session, layout, nodes, *completion, outlook);
         status = status == PX_OK ? time_stage(session, layout, outlook) : status;
-        px_dist_assume(1, 1, 1);
+        px_dist_assume(NULL, 1, 1);
     }
     if (status == PX_OK && session->algorithm == &px_algorithm_sft) {
         *completion = mean_completion(session);
@@ -188,20 +296,36 @@ static px_status plan_stage(px_run *run, int index, const px_layout *layout, dou
     return status;
 }
 
-px_status px_run_outlook(px_run *run, const px_layout *layout, px_outlook *outlooks, int *count)
+static px_status plan_stages(px_run *run, const px_layout *layout, int *nodes, px_outlook *outlooks, int *count)
 {
     double completion = 0.0;
-    *count = 0;
-    run->planning = true;
-    px_log_level(PX_WARNING);
-    PX_TRY(px_run_locate(run));
     for (int i = 0; i < px_config_stage_count(run->config); i++) {
         const char *name = px_stage_name(px_config_stage(run->config, i));
         if (run->options.stage != NULL && strcmp(run->options.stage, name) != 0) {
             continue;
         }
         outlooks[*count] = (px_outlook){.iterations = 0};
-        PX_TRY(plan_stage(run, i, layout, &completion, &outlooks[(*count)++]));
+        PX_TRY(plan_stage(run, i, layout, nodes, &completion, &outlooks[(*count)++]));
     }
     return PX_OK;
+}
+
+px_status px_run_outlook(px_run *run, const px_layout *layout, px_outlook *outlooks, int *count)
+{
+    int *nodes = px_alloc_array((size_t)px_layout_ranks(layout), sizeof *nodes, "the nodes of a plan");
+    if (nodes == NULL) {
+        return px_error_code();
+    }
+    for (int n = 0, r = 0, first; n < px_layout_nodes(layout); n++) {
+        for (int i = px_layout_node(layout, n, &first)->ranks_per_node; i > 0; i--) {
+            nodes[r++] = n;
+        }
+    }
+    *count = 0;
+    run->planning = true;
+    px_log_level(PX_WARNING);
+    px_status status = px_run_locate(run);
+    status = status == PX_OK ? plan_stages(run, layout, nodes, outlooks, count) : status;
+    px_free(nodes);
+    return status;
 }

@@ -28,10 +28,18 @@ static px_status check_colocated(const px_stage *stage, int learners, int ranks)
     return PX_OK;
 }
 
+static const char group[] = "het-group:";
+
+static px_status check_list(const px_stage *stage, const char *list)
+{
+    return px_node_list_is_valid(list) ? PX_OK : px_stage_fail(stage, nodes_key, "%s: '%s' is no list of nodes; valid is "
+                                                               "like cpu[001-016],old7 or het-group:1", nodes_key, list);
+}
+
 /* The nodes of a class: a list, or a component of a heterogeneous Slurm job. */
 static px_status find_nodes(const px_stage *stage, const char **list)
 {
-    const char group[] = "het-group:", *text = px_stage_text(stage, nodes_key);
+    const char *text = px_stage_text(stage, nodes_key);
     char variable[64];
     *list = text;
     if (strncmp(text, group, sizeof group - 1) == 0) {
@@ -42,8 +50,7 @@ static px_status find_nodes(const px_stage *stage, const char **list)
                                  "component; valid is het-group:0 up to its last, or a list of nodes", nodes_key, text, variable);
         }
     }
-    return px_node_list_is_valid(*list) ? PX_OK : px_stage_fail(stage, nodes_key, "%s: '%s' is no list of nodes; valid is "
-                                                                "like cpu[001-016],old7 or het-group:1", nodes_key, *list);
+    return check_list(stage, *list);
 }
 
 /* Ranks on the nodes of the class, which are the last ones of the job. Collective over the job. */
@@ -51,8 +58,8 @@ static px_status count_on_nodes(const px_stage *stage, int *count)
 {
     const char *list = "", *node = getenv("SLURMD_NODENAME");
     if (!px_dist_launched()) {
-        return px_stage_fail(stage, nodes_key, "%s: which ranks are on these nodes is known in the job alone (under mpirun or "
-                             "srun); valid here is null, with env_runners.num_env_runners instead", nodes_key);
+        return px_stage_fail(stage, nodes_key, "%s: one process is on one node and cannot only sample; valid here is null, or a job "
+                             "of several ranks (mpirun, srun)", nodes_key);
     }
     int size = px_dist_size();
     int64_t *inside = px_alloc_array((size_t)size, sizeof *inside, "the nodes of the env runners");
@@ -77,14 +84,34 @@ static px_status count_on_nodes(const px_stage *stage, int *count)
     return status;
 }
 
-/* Where nodes say who samples, the number of env runners follows. Collective over the job. */
-static px_status count_env_runners(const px_stage *stage, int counts[ROLES])
+/* The same of a job that does not run yet. */
+static px_status count_in_layout(const px_stage *stage, const px_layout *layout, int *count)
 {
-    int on_nodes, given = counts[PX_ROLE_ENV_RUNNER], others = counts[PX_ROLE_EVALUATOR] + counts[PX_ROLE_SPARE];
-    if (px_stage_text(stage, nodes_key) == NULL) {
-        return PX_OK;
+    const char *text = px_stage_text(stage, nodes_key);
+    int nodes = px_layout_nodes(layout), last = layout->group_count - 1, listed = 0, first;
+    if (strncmp(text, group, sizeof group - 1) != 0) {
+        PX_TRY(check_list(stage, text));
+        listed = px_node_list_count(text);
+    } else if (last > 0 && atoi(text + sizeof group - 1) == last) {
+        listed = layout->groups[last].nodes;
+    } else {
+        return px_stage_fail(stage, nodes_key, "%s: %s, but the job has %d component%s and ranks that only sample come last; valid "
+                             "is het-group:%d (--het-group NODESxTASKSxCORES adds a component)", nodes_key, text, last + 1,
+                             last > 0 ? "s" : "", last > 0 ? last : 1);
     }
-    PX_TRY(count_on_nodes(stage, &on_nodes));
+    if (listed >= nodes) {
+        return px_stage_fail(stage, nodes_key, "%s: '%s' names %d nodes, the job has %d; valid is fewer, so that some learn (or "
+                             "more --nodes)", nodes_key, text, listed, nodes);
+    }
+    px_layout_node(layout, nodes - listed, &first);
+    *count = px_layout_ranks(layout) - first;
+    return PX_OK;
+}
+
+/* Where nodes say who samples, the number of env runners follows. */
+static px_status count_env_runners(const px_stage *stage, int on_nodes, int counts[ROLES])
+{
+    int given = counts[PX_ROLE_ENV_RUNNER], others = counts[PX_ROLE_EVALUATOR] + counts[PX_ROLE_SPARE];
     counts[PX_ROLE_ENV_RUNNER] = on_nodes - others;
     if (on_nodes <= others || (given > 0 && given != on_nodes - others)) {
         return px_stage_fail(stage, nodes_key, "%s: %d ranks are on these nodes, %d of them evaluators and spares, but "
@@ -94,7 +121,13 @@ static px_status count_env_runners(const px_stage *stage, int counts[ROLES])
     return PX_OK;
 }
 
-px_status px_placement_make(px_placement *placement, const px_stage *stage, int ranks)
+static bool is_split(const px_stage *stage)
+{
+    return strcmp(px_stage_algorithm(stage), "ppo") == 0 && strcmp(px_stage_text(stage, "placement.strategy"), "split") == 0;
+}
+
+/* on_nodes: ranks on the nodes of those that only sample; -1: no nodes are named. */
+static px_status place(px_placement *placement, const px_stage *stage, int ranks, int on_nodes)
 {
     int counts[ROLES] = {0};
     bool ppo = strcmp(px_stage_algorithm(stage), "ppo") == 0;
@@ -102,10 +135,12 @@ px_status px_placement_make(px_placement *placement, const px_stage *stage, int 
     for (int role = 0; role < ROLES; role++) {
         counts[role] = ppo || role == PX_ROLE_LEARNER ? (int)px_stage_int(stage, keys[role].key) : 0;
     }
-    if (!ppo || strcmp(px_stage_text(stage, "placement.strategy"), "split") != 0) {
+    if (!is_split(stage)) {
         return check_colocated(stage, counts[PX_ROLE_LEARNER], ranks);
     }
-    PX_TRY(count_env_runners(stage, counts));
+    if (on_nodes >= 0) {
+        PX_TRY(count_env_runners(stage, on_nodes, counts));
+    }
     const char *env_runners = keys[PX_ROLE_ENV_RUNNER].key;
     if (counts[PX_ROLE_ENV_RUNNER] < 1) {
         return px_stage_fail(stage, "placement.strategy", "placement.strategy: split needs %s above 0", env_runners);
@@ -127,6 +162,24 @@ px_status px_placement_make(px_placement *placement, const px_stage *stage, int 
     *placement = (px_placement){true, ranks, learners, scorers, counts[PX_ROLE_ENV_RUNNER], counts[PX_ROLE_EVALUATOR],
                                 counts[PX_ROLE_SPARE]};
     return PX_OK;
+}
+
+px_status px_placement_make(px_placement *placement, const px_stage *stage, int ranks)
+{
+    int on_nodes = -1;
+    if (is_split(stage) && px_stage_text(stage, nodes_key) != NULL) {
+        PX_TRY(count_on_nodes(stage, &on_nodes));
+    }
+    return place(placement, stage, ranks, on_nodes);
+}
+
+px_status px_placement_plan(px_placement *placement, const px_stage *stage, const px_layout *layout)
+{
+    int on_nodes = -1;
+    if (is_split(stage) && px_stage_text(stage, nodes_key) != NULL) {
+        PX_TRY(count_in_layout(stage, layout, &on_nodes));
+    }
+    return place(placement, stage, px_layout_ranks(layout), on_nodes);
 }
 
 px_role px_placement_role(const px_placement *p, int rank)

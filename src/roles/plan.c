@@ -31,8 +31,8 @@ static void add_learner(px_plan *plan, const char *role, const px_model *model, 
     px_learner_memory m = px_learner_plan(model, config);
     double block = mib(m.weights);
     add(plan, role, m.weights + m.gradients + m.moments + m.engine,
-        "weights %.1f, gradients %d x %.1f, moments 2 x %.1f, activations %.1f (%d tokens)", block, m.gradient_blocks, block,
-        block, mib(m.engine), px_learner_tokens(config));
+        "weights %.1f, gradients %d x %.1f, moments %d x %.1f, activations %.1f (%d tokens)", block, m.gradient_blocks, block,
+        m.moments > 0 ? 2 : 0, block, mib(m.engine), px_learner_tokens(config));
 }
 
 static void add_frozen(px_plan *plan, const char *role, px_map_bytes weights, size_t engine)
@@ -134,7 +134,7 @@ static void count_roles(const px_session *session, size_t counts[KINDS])
     }
 }
 
-static size_t shared(const px_session *session)
+size_t px_plan_shared(const px_session *session)
 {
     return session->placement.split ? px_weights_bytes(session->parts.policy.block * sizeof(px_real), px_session_buffers(session)) : 0;
 }
@@ -143,7 +143,7 @@ static size_t shared(const px_session *session)
 static size_t wanted(const px_session *session, size_t *all)
 {
     const px_plan *plans[KINDS] = {&session->plan, &session->scorer_plan, &session->runner_plan};
-    size_t counts[KINDS], want = shared(session);
+    size_t counts[KINDS], want = px_plan_shared(session);
     count_roles(session, counts);
     for (int k = 0; k < SAMPLING; k++) {
         want += counts[k] > 0 ? plans[k]->files : 0;
@@ -175,7 +175,7 @@ static void print_memory(const px_session *session)
     if (split) {
         print_rows(&session->runner_plan, "an env runner");
         px_log(PX_INFO, "  %-13s%9.1f MiB  the policy's weights for its env runners, once a node", "shared",
-               mib(shared(session)));
+               mib(px_plan_shared(session)));
     }
     size_t files = session->plan.files + session->scorer_plan.files;
     if (files > 0) {
@@ -200,27 +200,24 @@ static const char *key_of(const px_session *session, const char *role)
     return session->algorithm == &px_algorithm_ppo ? "training.prompts_per_iteration" : "data.train";
 }
 
-px_status px_plan_check(const px_session *session, size_t have)
+px_status px_plan_refuse(const px_session *session, const px_plan *plan, const char *node, int ranks, size_t want, size_t have)
 {
-    const px_plan *plan = &session->plan;
-    size_t all, want = wanted(session, &all);
     int largest = 0;
-    if (want <= have) {
-        return PX_OK;
-    }
     for (int i = 1; i < plan->count; i++) {
         largest = plan->rows[i].bytes > plan->rows[largest].bytes ? i : largest;
     }
-    char node[160] = "a node";
-    if (!session->run->planning) {
-        snprintf(node, sizeof node, "node %s", px_dist_host());
-    }
     return px_stage_fail(session->stage, key_of(session, plan->rows[largest].role),
-                         "out of memory: the plan wants %.1f MiB (%zu bytes) for %d rank%s of %s, %.1f MiB (%zu bytes) "
+                         "out of memory: the plan wants %.1f MiB (%zu bytes) for %d rank%s of node %s, %.1f MiB (%zu bytes) "
                          "are free; most of it is for %s: %.1f MiB a rank (%s). Fewer ranks a node, smaller models, fewer tokens "
                          "(learners.gradient_leaf_tokens, env_runners.max_slots) or debugging.deterministic: false take less",
-                         mib(want), want, px_dist_local_size(), px_dist_local_size() == 1 ? "" : "s", node, mib(have), have, plan->rows[largest].role,
+                         mib(want), want, ranks, ranks == 1 ? "" : "s", node, mib(have), have, plan->rows[largest].role,
                          mib(plan->rows[largest].bytes), plan->rows[largest].parts);
+}
+
+px_status px_plan_check(const px_session *session, size_t have)
+{
+    size_t all, want = wanted(session, &all);
+    return want <= have ? PX_OK : px_plan_refuse(session, &session->plan, px_dist_host(), px_dist_local_size(), want, have);
 }
 
 void px_plan_schedule(const px_session *session, char *text, size_t size)
@@ -248,11 +245,19 @@ void px_plan_shares(const px_session *session, char *text, size_t size)
         return;
     }
     if (session->placement.split) {
+        const px_placement *p = &session->placement;
         px_wire wire;
         px_wire_derive(&wire, session);
-        snprintf(text, size, "of %d env runners takes requests of up to %d prompts, %d at a time; %s score all samples, learners "
-                 "learn %s of each minibatch", session->placement.env_runners, wire.prompts, wire.in_flight,
-                 session->placement.scorers > 0 ? "scorers" : "learners", share);
+        int n = snprintf(text, size, "%d env runner%s: requests of up to %d prompt%s, %d at a time each; ", p->env_runners,
+                         p->env_runners == 1 ? "" : "s", wire.prompts, wire.prompts == 1 ? "" : "s", wire.in_flight);
+        n += p->scorers > 0 ? snprintf(text + n, size - (size_t)n, "%d scorer%s: all samples; ", p->scorers,
+                                       p->scorers == 1 ? "" : "s") : 0;
+        n += snprintf(text + n, size - (size_t)n, "%d learner%s: %severy minibatch", p->learners, p->learners == 1 ? "" : "s",
+                      p->scorers > 0 ? "" : "the scores of all samples, and ");
+        if (wire.staleness > 0) {
+            snprintf(text + n, size - (size_t)n, "; sampled up to %d iteration%s ahead, while others score and learn",
+                     wire.staleness, wire.staleness == 1 ? "" : "s");
+        }
         return;
     }
     snprintf(text, size, "samples %lld prompts an iteration, scores its own samples, learns %s of each minibatch",
@@ -270,11 +275,11 @@ void px_plan_print(const px_session *session)
            px_world_size() == 1 ? "" : "s", session->threads, session->threads == 1 ? "" : "s",
            session->learner_precision == PX_BF16 ? "bf16" : products,
            px_stage_bool(stage, "debugging.deterministic") ? "the same bits on 1, 2, 4, 8 ranks" : "not bit-exact across ranks");
-    char schedule[256], shares[160];
+    char schedule[256], shares[256];
     px_plan_schedule(session, schedule, sizeof schedule);
     px_plan_shares(session, shares, sizeof shares);
     px_log(PX_INFO, "  %-12s %s", session->algorithm == &px_algorithm_ppo ? "iteration" : "steps", schedule);
-    px_log(PX_INFO, "  each rank    %s", shares);
+    px_log(PX_INFO, "  %-12s %s", session->placement.split ? "shares" : "each rank", shares);
     print_memory(session);
     if (!px_compute_row_invariant()) {
         px_log(PX_NOTE, "the forward is not batch-invariant on this processor: old log-probabilities are recomputed by the learner");

@@ -171,6 +171,9 @@ void px_plan_shares(const px_session *session, char *text, size_t size); /* what
 void px_plan_fill(px_session *session);
 /* PX_CONFIG when the ranks of this node want more than the `have` bytes it has. Local; no rank may have begun to allocate. */
 px_status px_plan_check(const px_session *session, size_t have);
+/* That refusal: `plan` is of the ranks that take most of a node. */
+px_status px_plan_refuse(const px_session *session, const px_plan *plan, const char *node, int ranks, size_t want, size_t have);
+size_t px_plan_shared(const px_session *session); /* split: what a node's ranks share, once a node */
 void px_progress_line(const px_session *session, int64_t iteration);
 /* The timers/ column that tells the seconds of a timers/ or _gflop_per_s column; -1: it is neither. */
 int px_timer_of(const px_session *session, int column);

@@ -43,24 +43,60 @@ END
 echo 'cpus_per_task: 1' > site.yaml
 
 # ---- plan ----
-code 0 "each rank" "$phalanx" plan run.yaml
+code 0 "shares" "$phalanx" plan run.yaml
 code 0 '"stages"' "$phalanx" plan run.yaml --nodes 2 --ntasks-per-node 2 --json
 [ "$(field 'len(x["ranks"])')" = 4 ] || fail "four ranks have $(field 'x["ranks"]')"
 [ "$(field '[s["iterations"] for s in x["stages"]]')" = "[6, 2]" ] || fail "schedule: $(cat out)"
 [ "$(field 'x["stages"][1]["completion_tokens"]')" = 6.0 ] || fail "completions are those of the demonstrations: $(cat out)"
 [ "$(field 'x["seconds"] > 0 and x["disk_bytes"] > 1e4 and x["files"] > 20')" = True ] || fail "totals: $(cat out)"
-policy=$(field 'x["stages"][1]["memory"]["policy"]')
+policy=$(field 'x["stages"][1]["roles"][0]["memory"]["policy"]')
 [ -e runs ] && fail "a plan leaves files behind"
 
 # the run agrees with its plan, to the byte
 "$phalanx" train run.yaml > /dev/null 2> train.log || fail "train: $(cat train.log)"
 code 0 '"stages"' "$phalanx" plan run.yaml --json
-grep -A4 'plan: ppo' train.log | grep -q "policy  *$(field '"%.1f" % (x["stages"][1]["memory"]["policy"] / 1048576)') MiB" ||
+grep -A4 'plan: ppo' train.log | grep -q "policy  *$(field '"%.1f" % (x["stages"][1]["roles"][0]["memory"]["policy"] / 1048576)') MiB" ||
     fail "memory of the plan and of the run differ: $(grep -A4 'plan: ppo' train.log), $(cat out)"
 files=$(find runs -type f | wc -l); bytes=$(du -sb runs | cut -f1)
 [ "$(field "x['files'] >= $files and x['disk_bytes'] >= 0.9 * $bytes and x['disk_bytes'] < 3 * $bytes")" = True ] ||
     fail "$files files, $bytes bytes, planned $(field 'x["files"], x["disk_bytes"]')"
 [ -n "$policy" ] || fail "no memory of the policy"
+
+# ---- roles: by rank, node and stage; a heterogeneous job ----
+roles='[r["roles"]["ppo"] for r in x["ranks"]]'
+split="--set env_runners.num_env_runners=2 --set placement.num_scorers=1 --set placement.num_evaluators=1 --set sft.training.batch_size=8"
+code 0 '"stages"' "$phalanx" plan run.yaml --nodes 2 --ntasks-per-node 3 $split --json
+[ "$(field "$roles")" = "['driver+learner', 'learner', 'scorer', 'env_runner', 'env_runner', 'evaluator']" ] || fail "roles: $(cat out)"
+[ "$(field '{r["roles"]["sft"] for r in x["ranks"][1:]}, [r["node"] for r in x["ranks"]]')" = "{'learner'} [0, 0, 0, 1, 1, 1]" ] ||
+    fail "nodes: $(cat out)"
+field '*[(r["role"], r["ranks"], r["memory_bytes"], r["file_bytes"]) for r in x["stages"][1]["roles"]], sep="\n"' > map
+/usr/bin/python3 - out <<'END' || fail "memory of nodes: $(cat map)"
+import json, sys
+s = json.load(open(sys.argv[1]))["stages"][1]
+by = {r["role"]: r for r in s["roles"]}
+def node(*names): return sum(by[n]["memory_bytes"] for n in names) + s["shared_bytes"] + max(by[n]["file_bytes"] for n in names)
+want = [node("driver+learner", "learner", "scorer"), node("env_runner", "env_runner", "evaluator")]
+sys.exit(0 if s["node_memory_bytes"] == want and want[0] != want[1] and s["shared_bytes"] > 0 and
+         "collector" in by["driver+learner"]["memory"] and "collector" not in by["learner"]["memory"] and
+         set(by["env_runner"]["memory"]) == {"sampler", "messages", "data"} else 1)
+END
+code 0 "node 1 " "$phalanx" plan run.yaml --nodes 2 --ntasks-per-node 3 $split
+grep -q 'node 1 .* MiB  env_runner 3-4, evaluator 5' out || fail "the map: $(cat out)"
+het="--ntasks-per-node 2 --het-group 2x2x4 --set placement.env_runner_nodes=het-group:1"
+code 0 '"stages"' "$phalanx" plan run.yaml $het --stage ppo --json
+[ "$(field '[(r["role"], r["ranks"]) for r in x["stages"][0]["roles"]]')" = "[('driver+learner', 1), ('learner', 1), ('env_runner', 4)]" ] ||
+    fail "components: $(cat out)"
+[ "$(field 'round(x["core_hours"] / x["seconds"] * 3600)')" = 18 ] || fail "cores of all components: $(cat out)"
+code 0 "env_runner 1" "$phalanx" plan run.yaml --nodes 2 --stage ppo --set 'placement.env_runner_nodes=cpu[7]'
+code 78 "valid is het-group:1" "$phalanx" plan run.yaml $het --stage ppo --set placement.env_runner_nodes=het-group:0
+code 78 "names 3 nodes, the job has 3" "$phalanx" plan run.yaml --nodes 3 --stage ppo --set 'placement.env_runner_nodes=cpu[1-3]'
+code 64 "valid is NODESxRANKSxCORES" "$phalanx" plan run.yaml --het-group 2x2
+code 0 "#SBATCH hetjob" "$phalanx" submit run.yaml $het --stage ppo --dry-run
+bash -n out || fail "bash does not take the script: $(cat out)"
+for text in '--het-group=0 --mpi=pmix --nodes=1 --ntasks=2 --cpus-per-task=1' '--het-group=1 --mpi=pmix --nodes=2 --ntasks=4 --cpus-per-task=4'; do
+    grep -qF -- "$text" out || fail "no $text in $(cat out)"
+done
+code 64 "no arrays of heterogeneous" "$phalanx" submit run.yaml $het --stage ppo --dry-run --array run.seed=1:2
 
 # ---- what cannot run ----
 sed 's/hidden_size: 32/hidden_size: 33/' run.yaml > odd.yaml

@@ -46,8 +46,17 @@ static void test_names(void **state)
     }
 }
 
+static void test_counts(void **state)
+{
+    (void)state;
+    assert_int_equal(px_node_list_count("a"), 1);
+    assert_int_equal(px_node_list_count("a,b[7]"), 2);
+    assert_int_equal(px_node_list_count("cpu[001-016],old7"), 17);
+    assert_int_equal(px_node_list_count("n[1,5-6],r[08-12]-ib"), 8);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_valid), cmocka_unit_test(test_names)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_valid), cmocka_unit_test(test_names), cmocka_unit_test(test_counts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
