@@ -157,6 +157,12 @@ typedef struct px_row_stats {
 } px_row_stats;
 void px_softmax_rows(px_compute *ctx, px_row_stats *stats, const px_real *z, int ldz, const int32_t *targets, int M, int V,
                      double temperature, bool want_entropy);
+/* A token of one row, in one pass: the first in id order at which the running sum of the softmax exceeds uniform (0 to
+ * below 1); temperature 0: the first largest, with the statistics at temperature 1. stats have the bits that
+ * px_softmax_rows gives for that token. mass: scratch for a double a PX_SOFTMAX_CHUNK begun. -1, and no stats: the row
+ * has a NaN or an infinite maximum. */
+#define PX_SOFTMAX_CHUNK 1024
+int px_softmax_draw(px_row_stats *stats, const px_real *z, int V, double temperature, double uniform, double *mass);
 /* z becomes dz: (g/T)(onehot(target) - p) - (h/T) p (ln p + entropy), with g = dlogprob[m], h = dentropy[m] (NULL: 0). */
 void px_softmax_rows_backward(px_compute *ctx, px_real *z, int ldz, const px_row_stats *stats, const int32_t *targets,
                               const double *dlogprob, const double *dentropy, int M, int V, double temperature);

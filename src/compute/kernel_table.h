@@ -17,6 +17,7 @@ const px_kernels PX_ISA_TABLE = {
     .activation = activation,
     .activation_backward = activation_backward,
     .softmax_row = softmax_row,
+    .softmax_draw = softmax_draw,
     .softmax_row_backward = softmax_row_backward,
     .attention_rows = attention_rows,
     .attention_scores = attention_scores,

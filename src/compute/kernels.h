@@ -66,6 +66,7 @@ typedef struct px_kernels {
     void (*activation_backward)(px_activation kind, px_real *dx, px_real *dup, const px_real *dy, const px_real *x,
                                 const px_real *up, size_t count);
     void (*softmax_row)(px_row_stats *stats, const px_real *z, int target, int V, double temperature, bool want_entropy);
+    int (*softmax_draw)(px_row_stats *stats, const px_real *z, int V, double temperature, double uniform, double *mass);
     void (*softmax_row_backward)(px_real *z, const px_row_stats *stats, int target, double g, double h, int V,
                                  double temperature);
     void (*attention_rows)(const px_head_job *job, int begin, int end, px_real *work); /* query rows [begin, end) */

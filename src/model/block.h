@@ -95,9 +95,9 @@ void px_head_logits(px_compute *compute, const px_shape *shape, const px_model *
                     const px_real *hidden, int M);
 
 /* ---- sampling ---------------------------------------------------------------------------------------------------- */
-/* Chooses a token; weights[V] is scratch and holds the final distribution times *total. generated: tokens of the
- * completion so far, for min_new_tokens. */
-int px_sample_choose(const px_real *logits, int V, const px_sampling *sampling, const int32_t *history,
-                     int history_length, int generated, double uniform, double *weights, double *total);
+/* Chooses a token and gives its log-probability; weights[V] is scratch. generated: tokens of the completion so far, for
+ * min_new_tokens. */
+int px_sample_token(px_row_stats *stats, const px_real *logits, int V, const px_sampling *sampling,
+                    const int32_t *history, int history_length, int generated, double uniform, double *weights);
 
 #endif

@@ -296,15 +296,13 @@ static void choose_rows(px_generator *g, const px_sampling *sampling, int first,
         int index = g->live[first + i];
         const slot *s = &g->slots[index];
         int generated = s->length - s->request->prompt_length;
-        double total, uniform = px_rng_uniform(&sampling->rng, sampling->iteration, s->request->slot, s->sample,
-                                               (uint32_t)generated);
+        double uniform = px_rng_uniform(&sampling->rng, sampling->iteration, s->request->slot, s->sample,
+                                        (uint32_t)generated);
         g->chosen[first + i] =
-            px_sample_choose(g->logits + (size_t)i * (size_t)V, V, sampling,
-                             g->history + (size_t)index * (size_t)g->plan.max_length, s->length, generated, uniform,
-                             g->weights + (size_t)omp_get_thread_num() * (size_t)V, &total);
+            px_sample_token(g->stats + first + i, g->logits + (size_t)i * (size_t)V, V, sampling,
+                            g->history + (size_t)index * (size_t)g->plan.max_length, s->length, generated, uniform,
+                            g->weights + (size_t)omp_get_thread_num() * (size_t)V);
     }
-    px_softmax_rows(&g->compute, g->stats + first, g->logits, V, g->chosen + first, count, V,
-                    sampling->temperature > 0 ? sampling->temperature : 1, false);
 }
 
 static bool is_stop(const px_sampling *sampling, int32_t id) {

@@ -1,6 +1,7 @@
 /* One token from a row of logits. Order as in Hugging Face's generate: repetition penalty, min_new_tokens, temperature,
- * top-k, top-p, min-p; then the inverse CDF in id order, in double. Nothing is sorted: the thresholds of top-k and
- * top-p are found digit by digit in the weights' representation. */
+ * top-k, top-p, min-p; then the inverse CDF in id order. Without any of them the softmax's own sums are inverted; else
+ * the distribution is made in double. Nothing is sorted: the thresholds of top-k and top-p are found digit by digit in
+ * the weights' representation. */
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -48,18 +49,18 @@ static inline double exp_negative(double x) {
 
 /* weights = z / temperature; returns the largest. NaN is never the largest. */
 FOR_EACH_ISA static double scale_row(double *weights, const px_real *logits, int V, double temperature) {
-    double largest = -INFINITY, lane[LANES];
+    double largest = -INFINITY, inverse = 1 / temperature, lane[LANES];
     int i = 0;
     for (int j = 0; j < LANES; j++) lane[j] = -INFINITY;
     for (; i + LANES <= V; i += LANES) {
         for (int j = 0; j < LANES; j++) {
-            double z = (double)logits[i + j] / temperature;
+            double z = (double)logits[i + j] * inverse;
             weights[i + j] = z;
             lane[j] = z > lane[j] ? z : lane[j];
         }
     }
     for (; i < V; i++) {
-        weights[i] = (double)logits[i] / temperature;
+        weights[i] = (double)logits[i] * inverse;
         largest = weights[i] > largest ? weights[i] : largest;
     }
     for (int j = 0; j < LANES; j++) largest = lane[j] > largest ? lane[j] : largest;
@@ -194,13 +195,17 @@ static int invert_cdf(const double *weights, int V, double uniform, double total
     return last;
 }
 
-int px_sample_choose(const px_real *logits, int V, const px_sampling *sampling, const int32_t *history,
-                     int history_length, int generated, double uniform, double *weights, double *total) {
+static bool masked(const px_sampling *sampling, int generated) {
+    return generated < sampling->min_new_tokens && sampling->stop_count > 0;
+}
+
+/* weights[V] becomes the final distribution times *total. */
+static int choose(const px_real *logits, int V, const px_sampling *sampling, const int32_t *history,
+                  int history_length, int generated, double uniform, double *weights, double *total) {
     bool greedy = sampling->temperature <= 0;
     double temperature = greedy ? 1 : sampling->temperature;
     double largest = scale_row(weights, logits, V, temperature);
-    bool masked = generated < sampling->min_new_tokens && sampling->stop_count > 0;
-    if (masked || (sampling->repetition_penalty != 1 && history_length > 0)) {
+    if (masked(sampling, generated) || (sampling->repetition_penalty != 1 && history_length > 0)) {
         apply_penalties(weights, logits, V, sampling, history, history_length, generated, temperature);
         largest = weights[largest_id(weights, V)];
     }
@@ -220,11 +225,25 @@ int px_sample_choose(const px_real *logits, int V, const px_sampling *sampling, 
     return invert_cdf(weights, V, uniform, *total);
 }
 
+int px_sample_token(px_row_stats *stats, const px_real *logits, int V, const px_sampling *sampling,
+                    const int32_t *history, int history_length, int generated, double uniform, double *weights) {
+    bool whole = sampling->temperature <= 0 || (sampling->top_p >= 1 && sampling->min_p <= 0 &&
+                                                (sampling->top_k <= 0 || sampling->top_k >= V));
+    if (whole && sampling->repetition_penalty == 1 && !masked(sampling, generated)) {
+        int id = px_softmax_draw(stats, logits, V, sampling->temperature, uniform, weights);
+        if (id >= 0) return id;
+    }
+    double total;
+    int32_t id = choose(logits, V, sampling, history, history_length, generated, uniform, weights, &total);
+    px_compute alone = {.threads = 1};
+    px_softmax_rows(&alone, stats, logits, V, &id, 1, V, sampling->temperature > 0 ? sampling->temperature : 1, false);
+    return id;
+}
+
 int px_sample_row(const px_real *logits, int V, const px_sampling *sampling, const int32_t *history,
                   int history_length, double uniform, double *probabilities) {
     double total;
-    int id = px_sample_choose(logits, V, sampling, history, history_length, history_length, uniform, probabilities,
-                              &total);
+    int id = choose(logits, V, sampling, history, history_length, history_length, uniform, probabilities, &total);
     for (int i = 0; i < V; i++) probabilities[i] /= total;
     return id;
 }

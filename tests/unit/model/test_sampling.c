@@ -164,6 +164,33 @@ static void random_rows(void **state) {
     }
 }
 
+/* Without filters the softmax's own sums are inverted: the token at which the distribution in double passes the uniform,
+ * within float rounding; the log-probability has the bits of the softmax's. */
+static void draws_follow_the_distribution(void **state) {
+    (void)state;
+    px_rng rng = px_rng_make(4, "test", PX_RNG_NOISE);
+    px_compute alone = {.threads = 1};
+    double mass[V];
+    for (uint32_t trial = 0; trial < 200; trial++) {
+        int count = trial % 4 == 0 ? 1 + (int)trial : V - (int)trial;
+        for (int i = 0; i < count; i++) logits[i] = (px_real)(4 * px_rng_normal(&rng, trial, (uint32_t)i, 0, 0));
+        logits[count / 2] = -INFINITY;
+        if (trial % 3 == 0) logits[count - 1] = 60; /* in the last chunk: all before it shrinks to nothing */
+        px_sampling s = neutral();
+        s.temperature = trial % 2 ? .7 : trial % 10 == 8 ? 0 : 1;
+        double uniform = trial == 2 ? 0 : trial == 4 ? nextafter(1, 0) : px_rng_uniform(&rng, trial, 0, 1, 0), to = 0;
+        px_row_stats drawn, rows;
+        int32_t id = px_softmax_draw(&drawn, logits, count, s.temperature, uniform, mass);
+        assert_true(id >= 0 && id < count && (count == 1 || isfinite(logits[id])));
+        px_softmax_rows(&alone, &rows, logits, count, &id, 1, count, s.temperature > 0 ? s.temperature : 1, false);
+        assert_memory_equal(&drawn.logprob, &rows.logprob, sizeof rows.logprob);
+        int expected = px_sample_row(logits, count, &s, NULL, 0, uniform, got);
+        if (s.temperature <= 0) assert_int_equal(id, expected);
+        for (int i = 0; i <= id; i++) to += got[i];
+        if (s.temperature > 0) assert_true(to > uniform - 1e-6 && to - got[id] < uniform + 1e-6 && got[id] > 0);
+    }
+}
+
 /* Chi-square over 4 outcomes at 40,000 draws: 16.27 is the 0.999 quantile at 3 degrees of freedom. */
 static void frequencies(void **state) {
     (void)state;
@@ -186,6 +213,11 @@ static void bad_rows_stay_inside(void **state) {
     int id = px_sample_row(nan_row, 4, &s, NULL, 0, .7, p);
     assert_true(id >= 0 && id < 4);
     assert_int_equal(px_sample_row(one_nan, 4, &s, NULL, 0, .7, p), 1);
+    const px_real infinite[4] = {0, INFINITY, 0, 0};
+    px_row_stats stats;
+    assert_int_equal(px_softmax_draw(&stats, nan_row, 4, 1, .7, p), -1);
+    assert_int_equal(px_softmax_draw(&stats, one_nan, 4, 1, .7, p), -1);
+    assert_int_equal(px_softmax_draw(&stats, infinite, 4, 1, .7, p), -1);
     s.top_k = 2;
     s.top_p = .5;
     id = px_sample_row(nan_row, 4, &s, NULL, 0, .7, p);
@@ -197,6 +229,7 @@ int main(void) {
         cmocka_unit_test(temperature),    cmocka_unit_test(filters),     cmocka_unit_test(repetition),
         cmocka_unit_test(min_new_tokens), cmocka_unit_test(greedy),      cmocka_unit_test(inverse_cdf_in_id_order),
         cmocka_unit_test(random_rows),    cmocka_unit_test(frequencies), cmocka_unit_test(bad_rows_stay_inside),
+        cmocka_unit_test(draws_follow_the_distribution),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
