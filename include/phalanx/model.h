@@ -214,7 +214,7 @@ typedef struct px_completion { /* one per sample, requests in order, samples in 
 typedef struct px_generator_plan {
     int max_slots;     /* sequences decoded together */
     int max_length;    /* prompt + completion */
-    int max_prefill;   /* prompt tokens in one forward */
+    int max_prefill;   /* tokens in one forward, of prompts and of sequences that decode beside them */
     int threads;
     px_dtype precision; /* as the engine's */
 } px_generator_plan;
@@ -224,13 +224,14 @@ px_status px_generator_create(px_generator **generator, const px_model_config *c
 void px_generator_destroy(px_generator *generator);
 /* on_token, if set, is called after each token of a sample; returning true stops the sample (stop strings, chat). */
 typedef bool (*px_on_token)(void *arg, int completion, const px_completion *so_far);
-/* A prompt is prefilled once for all its samples; finished sequences leave at once and the queue refills their slots.
+/* A prompt goes through once for all its samples, beside what decodes; finished sequences leave at once and the queue
+ * refills their slots.
  * Polls the stop level once a step: PX_STOPPED, completions undefined. The logprobs are the bits that
  * px_engine_logprobs gives for the same ids where px_compute_row_invariant(). */
 px_status px_generator_run(px_generator *generator, const px_model *model, const px_sampling *sampling,
                            const px_request *requests, int count, px_completion *completions, px_on_token on_token,
                            void *arg);
-/* The same while requests still come in: step is called before each decode step and returns how many requests there are by
+/* The same while requests still come in: step is called before each step and returns how many requests there are by
  * now, in the arrays of the call (never fewer), or -1 to end at once with PX_STOPPED; done is called when a sample has
  * ended. Both may be NULL. */
 typedef struct px_feed {
@@ -243,8 +244,9 @@ px_status px_generator_feed(px_generator *generator, const px_model *model, cons
                               const px_request *requests, int count, px_completion *completions, const px_feed *feed);
 /* Work done by the last run, for tokens per second and FLOP/s. */
 typedef struct px_generator_stats {
-    int64_t prefill_tokens, decode_tokens, decode_steps;
-    double prefill_s, decode_s;
+    int64_t prefill_tokens, decode_tokens; /* tokens of prompts but their last; tokens chosen */
+    int64_t decode_steps;                  /* steps without prompts, */
+    double decode_s, prefill_s;            /* and their time; that of the other steps */
 } px_generator_stats;
 void px_generator_last(const px_generator *generator, px_generator_stats *stats);
 

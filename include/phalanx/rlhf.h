@@ -297,7 +297,7 @@ typedef struct px_ppo_config {
  * Every sample is a function of weights, prompt and place (iteration, slot, sample): any rank draws the same. */
 typedef struct px_sampler_plan {
     int samples;          /* most completions of one run */
-    int max_prompt, slots, prefill; /* prompt tokens; sequences decoded together; prompt tokens in one forward */
+    int max_prompt, slots, prefill; /* prompt tokens; sequences decoded together; tokens in one forward */
     int threads;
     px_dtype precision;
 } px_sampler_plan;

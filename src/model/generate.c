@@ -1,8 +1,9 @@
-/* Continuous batching: every slot is a sequence with its own keys and values; all live slots decode one token in one
- * batch; a slot that finishes takes the next sample of the queue at once.
+/* Continuous batching: every slot is a sequence with its own keys and values. A step feeds all live slots in one batch:
+ * those that decode their last token, those that are new as much of their prompts as there is room for; a slot whose
+ * last token has gone through gets its next one; a slot that finishes takes the next sample of the queue at once.
  *
- * A prompt is prefilled but for its last token, which every sample then feeds as its first decode step. So a prompt's
- * cache can be handed to its other samples by a copy, and a slot that held the prompt before needs nothing at all. */
+ * A prompt goes through once. The cache of all of it but the last token is handed to its other samples by a copy, and
+ * each feeds the last token itself; a slot that held the prompt before needs nothing at all. */
 #include <omp.h>
 #include <string.h>
 
@@ -17,7 +18,7 @@ typedef struct slot {
     int completion;
     int length; /* tokens of prompt and completion so far */
     int cached; /* tokens whose keys and values are there */
-    int copy_from; /* slot whose prefill of the same prompt is under way; -1: none */
+    int copy_from; /* slot through which the same prompt is going; -1: none */
     bool live;
 } slot;
 
@@ -40,9 +41,10 @@ struct px_generator {
     int rows; /* largest batch */
     int32_t *ids, *positions;
     px_span *spans; /* [max_slots] */
-    int *live;      /* [max_slots] slot of a decode row */
+    int *ending;    /* [max_slots] slots that get a token in this step, */
+    int *last_row;  /* and the batch's row of their last token */
     px_activations activations;
-    px_real *hidden; /* [rows, C] */
+    px_real *hidden; /* [max_slots, C] of the last rows */
 
     int head_rows;
     px_real *logits;     /* [head_rows, V] */
@@ -86,7 +88,8 @@ static size_t lay_out(px_generator *g, char *base) {
     g->ids = px_layout_take(&layout, (size_t)g->rows, sizeof(int32_t));
     g->positions = px_layout_take(&layout, (size_t)g->rows, sizeof(int32_t));
     g->spans = px_layout_take(&layout, slots, sizeof(px_span));
-    g->live = px_layout_take(&layout, slots, sizeof(int));
+    g->ending = px_layout_take(&layout, slots, sizeof(int));
+    g->last_row = px_layout_take(&layout, slots, sizeof(int));
     px_shape_layout(&g->shape, &layout, g->plan.max_length);
     px_packed_layout(&g->shape, &layout, false);
     lay_out_activations(g, &layout);
@@ -173,6 +176,7 @@ static void copy_cache(px_generator *g, int to, int from, int tokens) {
     int parts = config->layers * config->kv_heads; /* contiguous runs of one head in one layer */
     size_t part = g->layer_elements / (size_t)config->kv_heads;
     size_t keys = px_kv_elements(1, config->head_dim, tokens), values = (size_t)tokens * (size_t)config->head_dim;
+#pragma omp parallel for num_threads(g->plan.threads) schedule(static)
     for (int i = 0; i < parts; i++) {
         size_t t = slot_offset(g, to) + (size_t)i * part, f = slot_offset(g, from) + (size_t)i * part;
         memcpy(g->keys + t, g->keys + f, keys * sizeof(px_real));
@@ -192,17 +196,24 @@ static void forward_rows(px_generator *g, const px_model *model, int span_count,
     }
 }
 
-/* Appends the next `count` uncached tokens of a slot to the batch as a span. */
-static void add_span(px_generator *g, int index, int count, int *spans, int *rows) {
+typedef struct batch {
+    int spans, rows, ending;
+} batch;
+
+/* Appends the next `count` uncached tokens of a slot as a span. */
+static void add_span(px_generator *g, int index, int count, batch *b) {
     slot *s = &g->slots[index];
     const int32_t *history = g->history + (size_t)index * (size_t)g->plan.max_length;
-    g->spans[(*spans)++] = (px_span){.row = *rows, .rows = count, .position = s->cached, .kv = slot_kv(g, index)};
+    g->spans[b->spans++] = (px_span){.row = b->rows, .rows = count, .position = s->cached, .kv = slot_kv(g, index)};
     for (int i = 0; i < count; i++) {
-        g->ids[*rows + i] = history[s->cached + i];
-        g->positions[*rows + i] = s->cached + i;
+        g->ids[b->rows + i] = history[s->cached + i];
+        g->positions[b->rows + i] = s->cached + i;
     }
-    *rows += count;
+    b->rows += count;
     s->cached += count;
+    if (s->cached < s->length) return;
+    g->ending[b->ending] = index;
+    g->last_row[b->ending++] = b->rows - 1;
 }
 
 /* ---- queue ------------------------------------------------------------------------------------------------------- */
@@ -217,8 +228,8 @@ static void skip_empty(queue *q) {
     }
 }
 
-/* Gives a free slot the next sample; the prompt's cache is its own, a copy, a copy to come, or to be prefilled. While
- * samples of a request wait, no slot that holds its prompt has gone to a later request. */
+/* Gives a free slot the next sample; the prompt's cache is its own, a copy, a copy to come, or to be made. While samples
+ * of a request wait, no slot that holds its prompt has gone to a later request. */
 static void assign(px_generator *g, int index, queue *q) {
     slot *s = &g->slots[index];
     const px_request *request = &q->requests[q->request];
@@ -252,48 +263,30 @@ static void assign(px_generator *g, int index, queue *q) {
     skip_empty(q);
 }
 
-static void prefill(px_generator *g, const px_model *model) {
-    int spans = 0, rows = 0, room = g->plan.max_prefill;
-    for (int i = 0; i < g->plan.max_slots; i++) {
-        slot *s = &g->slots[i];
-        while (s->live && s->copy_from < 0 && s->cached < s->length - 1) {
-            int left = s->length - 1 - s->cached;
-            int count = left < room - rows ? left : room - rows;
-            add_span(g, i, count, &spans, &rows);
-            g->last.prefill_tokens += count;
-            if (rows == room) {
-                forward_rows(g, model, spans, rows);
-                spans = rows = 0;
-            }
-        }
+static void refill(px_generator *g, queue *q) {
+    for (int i = 0; i < g->plan.max_slots && !queue_empty(q); i++) {
+        if (!g->slots[i].live) assign(g, i, q);
     }
-    if (rows > 0) forward_rows(g, model, spans, rows);
+}
+
+/* Slots that wait for a prompt which has gone through meanwhile. */
+static void copy_prompts(px_generator *g) {
     for (int i = 0; i < g->plan.max_slots; i++) {
         slot *s = &g->slots[i];
-        if (!s->live || s->copy_from < 0) continue;
+        if (!s->live || s->copy_from < 0 || g->slots[s->copy_from].cached < s->length - 1) continue;
         copy_cache(g, i, s->copy_from, s->length - 1);
         s->cached = s->length - 1;
         s->copy_from = -1;
     }
 }
 
-static void refill(px_generator *g, const px_model *model, queue *q) {
-    bool assigned = false;
-    for (int i = 0; i < g->plan.max_slots && !queue_empty(q); i++) {
-        if (g->slots[i].live) continue;
-        assign(g, i, q);
-        assigned = true;
-    }
-    if (assigned) prefill(g, model);
-}
-
-/* ---- decode ------------------------------------------------------------------------------------------------------ */
-/* Tokens for rows first .. first + count - 1 of the batch, whose logits are there. */
+/* ---- step -------------------------------------------------------------------------------------------------------- */
+/* Tokens for the ending slots first .. first + count - 1, whose logits are there. */
 static void choose_rows(px_generator *g, const px_sampling *sampling, int first, int count) {
     int V = g->shape.config.vocab_size;
 #pragma omp parallel for num_threads(g->plan.threads) schedule(dynamic, 1) if (count > 1)
     for (int i = 0; i < count; i++) {
-        int index = g->live[first + i];
+        int index = g->ending[first + i];
         const slot *s = &g->slots[index];
         int generated = s->length - s->request->prompt_length;
         double uniform = px_rng_uniform(&sampling->rng, sampling->iteration, s->request->slot, s->sample,
@@ -312,14 +305,14 @@ static bool is_stop(const px_sampling *sampling, int32_t id) {
     return false;
 }
 
-static void append(px_generator *g, const px_sampling *sampling, int row, px_completion *completions,
+static void append(px_generator *g, const px_sampling *sampling, int at, px_completion *completions,
                    const px_feed *feed) {
-    int index = g->live[row];
+    int index = g->ending[at];
     slot *s = &g->slots[index];
     px_completion *c = &completions[s->completion];
-    int32_t id = g->chosen[row];
+    int32_t id = g->chosen[at];
     c->ids[c->length] = id;
-    c->logprobs[c->length] = (float)g->stats[row].logprob;
+    c->logprobs[c->length] = (float)g->stats[at].logprob;
     c->length++;
     bool stop = is_stop(sampling, id);
     if (feed->on_token && feed->on_token(feed->arg, s->completion, c)) stop = true;
@@ -333,28 +326,57 @@ static void append(px_generator *g, const px_sampling *sampling, int row, px_com
     s->length++;
 }
 
-/* One token for every live slot; false when there is none. */
-static bool decode(px_generator *g, const px_model *model, const px_sampling *sampling, px_completion *completions,
-                   const px_feed *feed) {
-    int spans = 0, rows = 0;
-    size_t C = (size_t)g->shape.config.hidden_size;
+/* Who decodes comes first: a long prompt holds nobody up. */
+static batch fill_batch(px_generator *g) {
+    batch b = {0};
     for (int i = 0; i < g->plan.max_slots; i++) {
-        if (!g->slots[i].live) continue;
-        g->live[rows] = i;
-        add_span(g, i, 1, &spans, &rows);
+        const slot *s = &g->slots[i];
+        if (s->live && s->copy_from < 0 && s->length - s->cached == 1) add_span(g, i, 1, &b);
     }
-    if (rows == 0) return false;
-    forward_rows(g, model, spans, rows);
-    px_norm_forward(&g->compute, &g->shape, g->hidden, NULL, NULL, g->activations.out, model->weights + model->norm_w,
-                    model->norm_b == SIZE_MAX ? NULL : model->weights + model->norm_b, rows);
-    for (int first = 0; first < rows; first += g->head_rows) {
-        int count = rows - first < g->head_rows ? rows - first : g->head_rows;
-        px_head_logits(&g->compute, &g->shape, model, g->logits, g->hidden + (size_t)first * C, count);
+    for (int i = 0; i < g->plan.max_slots && b.rows < g->rows; i++) {
+        const slot *s = &g->slots[i];
+        int left = s->length - s->cached, room = g->rows - b.rows;
+        if (s->live && s->copy_from < 0 && left > 0) add_span(g, i, left < room ? left : room, &b);
+    }
+    return b;
+}
+
+static void choose_tokens(px_generator *g, const px_model *model, const px_sampling *sampling, int ending) {
+    size_t C = (size_t)g->shape.config.hidden_size;
+    for (int i = 0; i < ending; i++) {
+        memcpy(g->hidden + (size_t)i * C, g->activations.out + (size_t)g->last_row[i] * C, C * sizeof *g->hidden);
+    }
+    px_real *normed = g->activations.norm;
+    px_norm_forward(&g->compute, &g->shape, normed, NULL, NULL, g->hidden, model->weights + model->norm_w,
+                    model->norm_b == SIZE_MAX ? NULL : model->weights + model->norm_b, ending);
+    for (int first = 0; first < ending; first += g->head_rows) {
+        int count = ending - first < g->head_rows ? ending - first : g->head_rows;
+        px_head_logits(&g->compute, &g->shape, model, g->logits, normed + (size_t)first * C, count);
         choose_rows(g, sampling, first, count);
     }
-    for (int row = 0; row < rows; row++) append(g, sampling, row, completions, feed);
-    g->last.decode_tokens += rows;
-    g->last.decode_steps++;
+}
+
+/* False when no slot is live. */
+static bool step(px_generator *g, const px_model *model, const px_sampling *sampling, px_completion *completions,
+                 const px_feed *feed) {
+    double start = px_now();
+    batch b = fill_batch(g);
+    if (b.rows == 0) return false;
+    /* The first tokens ever come sooner from weights as they are, bit for bit the same, than after packing all. */
+    if (g->used) px_packed_refresh(&g->shape, &g->compute, model);
+    g->used = true;
+    forward_rows(g, model, b.spans, b.rows);
+    copy_prompts(g);
+    choose_tokens(g, model, sampling, b.ending);
+    for (int i = 0; i < b.ending; i++) append(g, sampling, i, completions, feed);
+    g->last.prefill_tokens += b.rows - b.ending;
+    g->last.decode_tokens += b.ending;
+    if (b.rows > b.ending) {
+        g->last.prefill_s += px_now() - start;
+    } else {
+        g->last.decode_s += px_now() - start;
+        g->last.decode_steps++;
+    }
     return true;
 }
 
@@ -400,15 +422,8 @@ px_status px_generator_feed(px_generator *g, const px_model *model, const px_sam
     skip_empty(&q);
     for (bool more = true; more;) {
         PX_TRY(extend(g, sampling, &q, feed));
-        double start = px_now();
-        refill(g, model, &q);
-        double middle = px_now();
-        /* The first tokens ever come sooner from weights as they are, bit for bit the same, than after packing all. */
-        if (g->used) px_packed_refresh(&g->shape, &g->compute, model);
-        g->used = true;
-        g->last.prefill_s += middle - start;
-        more = decode(g, model, sampling, completions, feed);
-        g->last.decode_s += px_now() - middle;
+        refill(g, &q);
+        more = step(g, model, sampling, completions, feed);
     }
     return PX_OK;
 }

@@ -138,23 +138,21 @@ static px_status run_decode(bench *b, const px_probe *probe, double *seconds)
     px_sampling sampling = {.temperature = 1.0, .top_p = 1.0, .repetition_penalty = 1.0, .max_new_tokens = NEW_TOKENS,
                             .rng = px_rng_make(1, NULL, PX_RNG_SAMPLE)};
     size_t n = (size_t)probe->sequences;
-    px_request *requests = px_alloc_array(n, sizeof *requests, "a measurement");
     px_completion *completions = px_alloc_array(n, sizeof *completions, "a measurement");
     int32_t *ids = px_alloc_array(n * NEW_TOKENS, sizeof *ids, "a measurement");
     float *logprobs = px_alloc_array(n * NEW_TOKENS, sizeof *logprobs, "a measurement");
-    px_status status = requests != NULL && completions != NULL && ids != NULL && logprobs != NULL ? PX_OK : px_error_code();
+    px_status status = completions != NULL && ids != NULL && logprobs != NULL ? PX_OK : px_error_code();
     for (size_t i = 0; status == PX_OK && i < n; i++) {
-        requests[i] = (px_request){b->ids + i * (size_t)probe->length, probe->length, (uint32_t)i, 0, 1};
         completions[i] = (px_completion){.ids = ids + i * NEW_TOKENS, .logprobs = logprobs + i * NEW_TOKENS};
     }
-    if (status == PX_OK) {
+    if (status == PX_OK) { /* samples of one prompt: they decode all together from the second step on */
+        px_request request = {b->ids, probe->length, 0, 0, probe->sequences};
         px_generator_stats stats;
-        status = px_generator_run(b->generator, &b->model, &sampling, requests, probe->sequences, completions, NULL, NULL);
+        status = px_generator_run(b->generator, &b->model, &sampling, &request, 1, completions, NULL, NULL);
         px_generator_last(b->generator, &stats);
         *seconds = probe->kind == PX_PROBE_PACK ? stats.decode_s
                                                 : stats.decode_s / (double)(stats.decode_steps > 0 ? stats.decode_steps : 1);
     }
-    px_free(requests);
     px_free(completions);
     px_free(ids);
     px_free(logprobs);
