@@ -47,42 +47,53 @@ void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_real
         store_rows(spans, k, v, (size_t)ld, px_share(rows, threads, share, 1), px_share(rows, threads, share + 1, 1));
 }
 
-enum { ROWS_A_TASK = 64 };
-
-static int tasks_of(const px_span *span) { return (span->rows + ROWS_A_TASK - 1) / ROWS_A_TASK; }
-
 typedef struct forward_job {
     px_real *out, *lse;
     const px_real *q;
     int ldout, ldq, heads, window;
+    int together; /* query heads of a kv head in one task of a span of one row */
     double scale;
 } forward_job;
 
-static void attend(const forward_job *job, const px_span *span, int head, int task, px_real *work) {
+enum { ROWS_A_TASK = 64 };
+
+static int tasks_of(const forward_job *job, const px_span *span) {
+    if (span->rows == 1) return job->heads / job->together;
+    return (span->rows + ROWS_A_TASK - 1) / ROWS_A_TASK * job->heads;
+}
+
+/* Query heads from `head` on: rows [begin, end) of one, or all of a group at the only row. */
+static void attend(const forward_job *job, const px_span *span, int head, int begin, int end, px_real *work) {
     size_t D = (size_t)span->kv.D, kv_head = (size_t)head / (size_t)(job->heads / span->kv.kv_heads);
     size_t head_size = D * (size_t)span->kv.capacity, row = (size_t)span->row;
+    bool group = span->rows == 1;
     px_head_job one = {.q = job->q + row * (size_t)job->ldq + (size_t)head * D,
                        .k = span->kv.k + kv_head * head_size,
                        .v = span->kv.v + kv_head * head_size,
                        .out = job->out + row * (size_t)job->ldout + (size_t)head * D,
                        .lse = job->lse ? job->lse + row * (size_t)job->heads + head : NULL,
-                       .ldq = (size_t)job->ldq,
-                       .ldout = (size_t)job->ldout,
-                       .ldlse = (size_t)job->heads,
+                       .ldq = group ? D : (size_t)job->ldq,
+                       .ldout = group ? D : (size_t)job->ldout,
+                       .ldlse = group ? 1 : (size_t)job->heads,
                        .position = span->position,
+                       .advance = group ? 0 : 1,
                        .D = span->kv.D,
                        .window = job->window,
                        .scale = (px_real)job->scale};
-    int begin = task * ROWS_A_TASK, end = begin + ROWS_A_TASK < span->rows ? begin + ROWS_A_TASK : span->rows;
     px_kernels_get()->attention_rows(&one, begin, end, work);
 }
 
 /* Task `index` of all: spans in order, in each the row tasks from the last (longest) one, in each the heads. */
 static void attend_index(const forward_job *job, const px_span *spans, int index, px_real *work) {
-    int s = 0;
-    while (index >= tasks_of(&spans[s]) * job->heads) index -= tasks_of(&spans[s++]) * job->heads;
-    int task = tasks_of(&spans[s]) - 1 - index / job->heads;
-    attend(job, &spans[s], index % job->heads, task, work);
+    const px_span *span = spans;
+    for (int tasks; index >= (tasks = tasks_of(job, span)); span++) index -= tasks;
+    if (span->rows == 1) {
+        attend(job, span, index * job->together, 0, job->together, work);
+        return;
+    }
+    int begin = (tasks_of(job, span) - 1 - index) / job->heads * ROWS_A_TASK;
+    int end = begin + ROWS_A_TASK < span->rows ? begin + ROWS_A_TASK : span->rows;
+    attend(job, span, index % job->heads, begin, end, work);
 }
 
 double px_span_keys(const px_span *span, int window) {
@@ -94,16 +105,19 @@ double px_span_keys(const px_span *span, int window) {
 
 void px_attention_forward(px_compute *ctx, px_real *out, int ldout, px_real *lse, const px_real *q, int ldq,
                           const px_span *spans, int count, int heads, double scale, int window) {
-    forward_job job = {out, lse, q, ldout, ldq, heads, window, scale};
-    int tasks = 0;
+    forward_job job = {out, lse, q, ldout, ldq, heads, window, 1, scale};
+    int tasks = 0, groups = 0;
     size_t cost = 0; /* about: multiply-adds */
     double keys = 0.0;
     for (int s = 0; s < count; s++) {
         PX_CHECK(spans[s].kv.D <= PX_MAX_HEAD_DIM && heads % spans[s].kv.kv_heads == 0);
-        tasks += tasks_of(&spans[s]) * heads;
+        groups += spans[s].kv.kv_heads;
         cost += (size_t)spans[s].rows * (size_t)(spans[s].position + spans[s].rows) * (size_t)(spans[s].kv.D * heads);
         keys += px_span_keys(&spans[s], window) * spans[s].kv.D;
     }
+    /* Heads that read the same keys go together, unless that leaves threads idle. */
+    if (groups >= 4 * ctx->threads) job.together = heads / spans[0].kv.kv_heads;
+    for (int s = 0; s < count; s++) tasks += tasks_of(&job, &spans[s]);
     px_flops_add(4.0 * heads * keys); /* scores and their sum of values */
     int threads = px_threads_for(ctx, cost, 1 << 14);
     size_t mark = px_arena_mark(&ctx->scratch);

@@ -4,21 +4,39 @@
 #include "kernels.h"
 #include "lanes.h"
 
-enum { GROUP_BLOCKS = PX_KEY_GROUP / PX_KEY_BLOCK };
+/* SCORES, SUMS: as many chains of multiply-adds side by side as the registers hold; one alone waits for itself. */
+enum { GROUP_BLOCKS = PX_KEY_GROUP / PX_KEY_BLOCK, SCORES = PX_PARTS == 1 ? 8 : 4, SUMS = PX_PARTS == 1 ? 16 : 6 };
+
+PX_INLINE void scores_beside(int rows, int blocks, px_real *scores, const px_real *q, const px_real *keys, int D) {
+    px_lanes sum[PX_QUERY_TILE][GROUP_BLOCKS];
+    PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++)
+        PX_PRAGMA(GCC unroll 4) for (int b = 0; b < blocks; b++) sum[r][b] = px_lanes_set(0);
+    for (int d = 0; d < D; d++) {
+        px_lanes key[GROUP_BLOCKS];
+        PX_PRAGMA(GCC unroll 4) for (int b = 0; b < blocks; b++)
+            key[b] = px_lanes_load(keys + ((size_t)b * (size_t)D + (size_t)d) * PX_KEY_BLOCK);
+        PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++) {
+            px_lanes value = px_lanes_set(q[r * PX_MAX_HEAD_DIM + d]);
+            PX_PRAGMA(GCC unroll 4) for (int b = 0; b < blocks; b++) sum[r][b] = px_lanes_fma(value, key[b], sum[r][b]);
+        }
+    }
+    PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++)
+        PX_PRAGMA(GCC unroll 4) for (int b = 0; b < blocks; b++)
+            px_lanes_store(scores + r * PX_KEY_GROUP + b * PX_KEY_BLOCK, sum[r][b]);
+}
 
 /* scores[r][block][16] for `blocks` key blocks from `keys` on. q is already scaled. */
 PX_INLINE void scores_of(int rows, px_real *scores, const px_real *q, const px_real *keys, int blocks, int D) {
-    for (int b = 0; b < blocks; b++) {
-        px_lanes sum[PX_QUERY_TILE];
-        const px_real *key = keys + (size_t)b * (size_t)D * PX_KEY_BLOCK;
-        PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++) sum[r] = px_lanes_set(0);
-        for (int d = 0; d < D; d++) {
-            px_lanes k = px_lanes_load(key + (size_t)d * PX_KEY_BLOCK);
-            PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++)
-                sum[r] = px_lanes_fma(px_lanes_set(q[r * PX_MAX_HEAD_DIM + d]), k, sum[r]);
+    const int beside = SCORES / rows < GROUP_BLOCKS ? SCORES / rows : GROUP_BLOCKS;
+    for (int b = 0; b < blocks; b += beside) {
+        px_real *to = scores + b * PX_KEY_BLOCK;
+        const px_real *from = keys + (size_t)b * (size_t)D * PX_KEY_BLOCK;
+        switch (blocks - b < beside ? blocks - b : beside) {
+        case 1: scores_beside(rows, 1, to, q, from, D); break;
+        case 2: scores_beside(rows, beside < 2 ? beside : 2, to, q, from, D); break;
+        case 3: scores_beside(rows, beside < 3 ? beside : 3, to, q, from, D); break;
+        default: scores_beside(rows, beside, to, q, from, D);
         }
-        PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++)
-            px_lanes_store(scores + r * PX_KEY_GROUP + b * PX_KEY_BLOCK, sum[r]);
     }
 }
 
@@ -68,62 +86,55 @@ PX_INLINE void add_values(int rows, int lanes, px_real *sums, const px_real *wei
             px_lanes_store(sums + r * PX_MAX_HEAD_DIM + v * PX_LANES, sum[r][v]);
 }
 
-static void add_values_tile(px_real *sums, const px_real *weights, const px_real *values, int low, int high, int D) {
+PX_INLINE void add_values_rows(int rows, px_real *sums, const px_real *weights, const px_real *values, int low,
+                               int high, int D) {
+    const int most = SUMS / rows < 4 ? SUMS / rows : 4;
     int d = 0;
-    for (; d + 4 * PX_LANES <= D; d += 4 * PX_LANES)
-        add_values(PX_QUERY_TILE, 4, sums + d, weights, values + d, low, high, D);
-    for (; d + PX_LANES <= D; d += PX_LANES)
-        add_values(PX_QUERY_TILE, 1, sums + d, weights, values + d, low, high, D);
+    for (int lanes; (lanes = (D - d) / PX_LANES) > 0; d += (lanes < most ? lanes : most) * PX_LANES) {
+        switch (lanes < most ? lanes : most) {
+        case 1: add_values(rows, 1, sums + d, weights, values + d, low, high, D); break;
+        case 2: add_values(rows, most < 2 ? most : 2, sums + d, weights, values + d, low, high, D); break;
+        case 3: add_values(rows, most < 3 ? most : 3, sums + d, weights, values + d, low, high, D); break;
+        default: add_values(rows, most, sums + d, weights, values + d, low, high, D);
+        }
+    }
     for (int j = low; d < D && j < high; j++) {
         px_lanes value = px_lanes_load_some(values + (size_t)j * (size_t)D + d, D - d);
-        for (int r = 0; r < PX_QUERY_TILE; r++) {
+        for (int r = 0; r < rows; r++) {
             px_real *sum = sums + r * PX_MAX_HEAD_DIM + d;
             px_lanes_store(sum, px_lanes_fma(px_lanes_set(weights[r * PX_KEY_GROUP + j]), value, px_lanes_load(sum)));
         }
     }
 }
 
-static void add_values_row(px_real *sums, const px_real *weights, const px_real *values, int low, int high, int D) {
-    int d = 0;
-    for (; d + 4 * PX_LANES <= D; d += 4 * PX_LANES)
-        add_values(1, 4, sums + d, weights, values + d, low, high, D);
-    for (; d + PX_LANES <= D; d += PX_LANES) add_values(1, 1, sums + d, weights, values + d, low, high, D);
-    for (int j = low; d < D && j < high; j++) {
-        px_lanes value = px_lanes_load_some(values + (size_t)j * (size_t)D + d, D - d);
-        px_lanes_store(sums + d, px_lanes_fma(px_lanes_set(weights[j]), value, px_lanes_load(sums + d)));
+/* Compiled for each number of rows. */
+#define EACH_ROWS(call) \
+    switch (rows) { \
+    case 1: call(1); break; \
+    case 2: call(2); break; \
+    case 3: call(3); break; \
+    default: call(PX_QUERY_TILE); \
     }
+
+static void add_values_some(int rows, px_real *sums, const px_real *weights, const px_real *values, int low, int high,
+                            int D) {
+#define CALL(n) add_values_rows(n, sums, weights, values, low, high, D)
+    EACH_ROWS(CALL)
+#undef CALL
 }
 
-static void scores_tile(px_real *scores, const px_real *q, const px_real *keys, int blocks, int D) {
-    scores_of(PX_QUERY_TILE, scores, q, keys, blocks, D);
+static void scores_some(int rows, px_real *scores, const px_real *q, const px_real *keys, int blocks, int D) {
+#define CALL(n) scores_of(n, scores, q, keys, blocks, D)
+    EACH_ROWS(CALL)
+#undef CALL
 }
 
-/* A row alone is one chain of multiply-adds a block: the chains of the blocks run side by side. */
-PX_INLINE void scores_beside(int blocks, px_real *scores, const px_real *q, const px_real *keys, int D) {
-    px_lanes sum[GROUP_BLOCKS];
-    PX_PRAGMA(GCC unroll 4) for (int b = 0; b < blocks; b++) sum[b] = px_lanes_set(0);
-    for (int d = 0; d < D; d++) {
-        px_lanes value = px_lanes_set(q[d]);
-        PX_PRAGMA(GCC unroll 4) for (int b = 0; b < blocks; b++)
-            sum[b] = px_lanes_fma(value, px_lanes_load(keys + ((size_t)b * (size_t)D + (size_t)d) * PX_KEY_BLOCK), sum[b]);
-    }
-    PX_PRAGMA(GCC unroll 4) for (int b = 0; b < blocks; b++) px_lanes_store(scores + b * PX_KEY_BLOCK, sum[b]);
-}
-
-static void scores_row(px_real *scores, const px_real *q, const px_real *keys, int blocks, int D) {
-    switch (blocks) {
-    case 1: scores_beside(1, scores, q, keys, D); break;
-    case 2: scores_beside(2, scores, q, keys, D); break;
-    case 3: scores_beside(3, scores, q, keys, D); break;
-    default: scores_beside(GROUP_BLOCKS, scores, q, keys, D);
-    }
-}
-
-/* `rows` is PX_QUERY_TILE or 1; in a tile all rows begin and end in the same key group. */
+/* At most PX_QUERY_TILE rows, which all begin and end in the same key group. */
 static void attention_tile(const px_head_job *job, int row, int rows, px_real *work) {
     px_real *q = work, *sums = q + PX_QUERY_TILE * PX_MAX_HEAD_DIM, *scores = sums + PX_QUERY_TILE * PX_MAX_HEAD_DIM;
     px_real largest[PX_QUERY_TILE], total[PX_QUERY_TILE];
-    int D = job->D, first = job->position + row, low[PX_QUERY_TILE], high[PX_QUERY_TILE];
+    int D = job->D, advance = job->advance, first = job->position + advance * row, last = first + advance * (rows - 1);
+    int low[PX_QUERY_TILE], high[PX_QUERY_TILE];
     for (int r = 0; r < rows; r++) {
         largest[r] = (px_real)-INFINITY;
         total[r] = 0;
@@ -131,10 +142,10 @@ static void attention_tile(const px_head_job *job, int row, int rows, px_real *w
         memset(sums + r * PX_MAX_HEAD_DIM, 0, (size_t)(D + PX_LANES) / PX_LANES * PX_LANES * sizeof *sums);
     }
     int start = job->window > 0 && first >= job->window ? (first - job->window + 1) / PX_KEY_GROUP * PX_KEY_GROUP : 0;
-    for (int base = start; base < first + rows; base += PX_KEY_GROUP) {
+    for (int base = start; base <= last; base += PX_KEY_GROUP) {
         int from = 0, to = PX_KEY_GROUP; /* keys that every row sees */
         for (int r = 0; r < rows; r++) {
-            int seen = first + r + 1, bottom = job->window > 0 && seen > job->window ? seen - job->window : 0;
+            int seen = first + advance * r + 1, bottom = job->window > 0 && seen > job->window ? seen - job->window : 0;
             low[r] = bottom > base ? bottom - base : 0;
             high[r] = seen - base < PX_KEY_GROUP ? seen - base : PX_KEY_GROUP;
             if (low[r] > from) from = low[r];
@@ -142,27 +153,20 @@ static void attention_tile(const px_head_job *job, int row, int rows, px_real *w
         }
         const px_real *keys = job->k + (size_t)base * (size_t)D, *values = job->v + (size_t)base * (size_t)D;
         int blocks = (high[rows - 1] + PX_KEY_BLOCK - 1) / PX_KEY_BLOCK;
-        if (rows == 1)
-            scores_row(scores, q, keys, blocks, D);
-        else
-            scores_tile(scores, q, keys, blocks, D);
+        scores_some(rows, scores, q, keys, blocks, D);
         for (int r = 0; r < rows; r++) {
             px_real *sum = sums + r * PX_MAX_HEAD_DIM, *weight = scores + r * PX_KEY_GROUP;
             for (int j = blocks * PX_KEY_BLOCK; j < PX_KEY_GROUP; j++) weight[j] = 0;
             px_real factor = weigh(weight, low[r], high[r], &largest[r], &total[r]);
-            for (int d = 0; d < D; d++) sum[d] *= factor;
-        }
-        if (rows == 1) {
-            add_values_row(sums, scores, values, low[0], high[0], D);
-            continue;
+            for (int d = 0; factor != 1 && d < D; d++) sum[d] *= factor;
         }
         if (from > to) from = to;
         for (int r = 0; r < rows; r++)
-            add_values_row(sums + r * PX_MAX_HEAD_DIM, scores + r * PX_KEY_GROUP, values, low[r], from, D);
-        add_values_tile(sums, scores, values, from, to, D);
+            add_values_some(1, sums + r * PX_MAX_HEAD_DIM, scores + r * PX_KEY_GROUP, values, low[r], from, D);
+        add_values_some(rows, sums, scores, values, from, to, D);
         for (int r = 0; r < rows; r++)
-            add_values_row(sums + r * PX_MAX_HEAD_DIM, scores + r * PX_KEY_GROUP, values, to > from ? to : from, high[r],
-                           D);
+            add_values_some(1, sums + r * PX_MAX_HEAD_DIM, scores + r * PX_KEY_GROUP, values, to > from ? to : from,
+                            high[r], D);
     }
     for (int r = 0; r < rows; r++) {
         px_real *out = job->out + (size_t)(row + r) * job->ldout;
@@ -171,17 +175,21 @@ static void attention_tile(const px_head_job *job, int row, int rows, px_real *w
     }
 }
 
+/* Rows from `row` on that can be a tile. */
+static int tile_height(const px_head_job *job, int row, int end) {
+    int position = job->position + row, height = end - row < PX_QUERY_TILE ? end - row : PX_QUERY_TILE;
+    if (job->advance == 0) return height;
+    if (position % PX_QUERY_TILE != 0 || height < PX_QUERY_TILE) return 1;
+    if (job->window <= 0 || position + PX_QUERY_TILE <= job->window) return height;
+    int last = position + PX_QUERY_TILE - job->window;
+    int lowest = position >= job->window ? position - job->window + 1 : 0;
+    return lowest / PX_KEY_GROUP == last / PX_KEY_GROUP && job->window > PX_QUERY_TILE ? height : 1;
+}
+
 static void attention_rows(const px_head_job *job, int begin, int end, px_real *work) {
-    for (int row = begin; row < end;) {
-        int position = job->position + row;
-        bool whole = position % PX_QUERY_TILE == 0 && end - row >= PX_QUERY_TILE;
-        if (whole && job->window > 0 && position + PX_QUERY_TILE > job->window) {
-            int last = position + PX_QUERY_TILE - job->window;
-            int lowest = position >= job->window ? position - job->window + 1 : 0;
-            whole = lowest / PX_KEY_GROUP == last / PX_KEY_GROUP && job->window > PX_QUERY_TILE;
-        }
-        attention_tile(job, row, whole ? PX_QUERY_TILE : 1, work);
-        row += whole ? PX_QUERY_TILE : 1;
+    for (int row = begin, rows; row < end; row += rows) {
+        rows = tile_height(job, row, end);
+        attention_tile(job, row, rows, work);
     }
 }
 

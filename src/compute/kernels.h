@@ -24,12 +24,12 @@ typedef struct px_product {
     bool add;
 } px_product;
 
-/* One head's share of attention for one query span; see attention.c. */
+/* Query rows that read one kv head: one head's rows at consecutive positions, or all heads' at one; see attention.c. */
 typedef struct px_head_job {
-    const px_real *q, *k, *v; /* q: row 0 of the head; k, v: the kv head's blocks */
+    const px_real *q, *k, *v; /* q: row 0; k, v: the kv head's blocks */
     px_real *out, *lse;       /* lse NULL: not wanted */
     size_t ldq, ldout, ldlse;
-    int position; /* of row 0 */
+    int position, advance; /* of row 0; from row to row, 1 or 0 */
     int D, window;
     px_real scale;
 } px_head_job;
