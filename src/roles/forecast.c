@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_PROBES = 16 };
+enum { MAX_PROBES = 24 };
 typedef struct crew { /* ranks that share the work of a phase, and what is measured for them */
     px_crew ranks;
     px_probe list[MAX_PROBES];

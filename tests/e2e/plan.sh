@@ -38,6 +38,7 @@ stages:
     rl_module: {policy: {stage: sft}, critic: {same_as: policy}}
     environment: {prompts: prompts.jsonl, max_prompt_tokens: 8, max_completion_tokens: 16, rewards: [{kind: length, target: 8}]}
     training: {prompts_per_iteration: 8, minibatch_size: 8}
+    evaluation: {prompts: prompts.jsonl, evaluation_interval: 1}
     stop: {iterations: 2}
 END
 echo 'cpus_per_task: 1' > site.yaml
