@@ -61,9 +61,9 @@ void px_linear_forward(px_compute *ctx, px_real *y, int ldy, const px_real *x, i
 /* dx[M,in] = (or +=) dy[M,out] w */
 void px_linear_backward_input(px_compute *ctx, px_real *dx, int lddx, const px_real *dy, int lddy, const px_weight *w,
                               int M, bool accumulate);
-/* dw[out,in] += dy^T x, db[out] += column sums of dy (db NULL: none) */
+/* dw[out,in] = (or +=, accumulate) dy^T x, db[out] += column sums of dy (db NULL: none). M >= 1. */
 void px_linear_backward_weight(px_compute *ctx, px_real *dw, px_real *db, const px_real *dy, int lddy, const px_real *x,
-                               int ldx, int M, int out, int in);
+                               int ldx, int M, int out, int in, bool accumulate);
 size_t px_linear_scratch(int M, int out, int in, int threads);
 
 /* ---- norms ------------------------------------------------------------------------------------------------------

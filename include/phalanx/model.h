@@ -176,6 +176,10 @@ void px_engine_lm_backward(px_engine *engine, const px_model *model, px_real *gr
                            void *arg);
 void px_engine_value_backward(px_engine *engine, const px_model *model, px_real *grads, const int32_t *rows,
                               const double *dvalues, int n);
+/* Forgets the gradients: the next head backward and px_engine_backward leave in grads what they would add to zeros, but write
+ * most of it at once. used[vocab_size]: the embedding's rows that may be other than 0 in grads, before and after; NULL: any.
+ * It is borrowed until the next call. */
+void px_engine_fresh(px_engine *engine, uint8_t *used);
 /* on_ready(arg, offset, count): this range of grads will not change any more (layers from last to first); NULL: none. */
 typedef void (*px_grad_ready)(void *arg, size_t offset, size_t count);
 void px_engine_backward(px_engine *engine, const px_model *model, px_real *grads, px_grad_ready on_ready, void *arg);

@@ -57,6 +57,7 @@ typedef struct px_learner {
     px_engine *engine;
     px_learner_config config;
     float *partial[PX_MAX_DEPTH]; /* [block] gradients; partial[0] is the sum after a step */
+    uint8_t *used[PX_MAX_DEPTH];  /* [vocab_size] rows of the embedding that are other than 0 in it; NULL: all (it is the head) */
     int depth;
     float *m, *v;         /* [block] */
     px_range *ranges;

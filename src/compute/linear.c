@@ -124,9 +124,8 @@ void px_linear_backward_input(px_compute *ctx, px_real *dx, int lddx, const px_r
 }
 
 void px_linear_backward_weight(px_compute *ctx, px_real *dw, px_real *db, const px_real *dy, int lddy, const px_real *x,
-                               int ldx, int M, int out, int in) {
-    if (M <= 0) return;
-    px_product job = {.c = dw, .ldc = (size_t)in, .rows = out, .columns = in, .depth = M, .add = true};
+                               int ldx, int M, int out, int in, bool accumulate) {
+    px_product job = {.c = dw, .ldc = (size_t)in, .rows = out, .columns = in, .depth = M, .add = accumulate};
     job.a = (px_operand){dy, 1, (size_t)lddy};
     job.b = (px_operand){x, 1, (size_t)ldx};
     product_run(ctx, &job);

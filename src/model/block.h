@@ -72,6 +72,7 @@ typedef struct px_gradients {
     px_real *dattention; /* [M, q] */
     px_real *dup, *dact; /* [M, up], [M, I]; the same memory when not gated */
     px_real *dside;      /* [M, C] of the MLP branch's input when it is the block's; NULL: it is mid */
+    bool add;            /* products add to the weights' gradients, or write them */
 } px_gradients;
 
 /* Embedding of tokens and positions; backward adds into grads. */

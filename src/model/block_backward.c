@@ -27,7 +27,8 @@ static void mlp_backward(px_compute *compute, const px_shape *shape, const px_mo
     int C = config->hidden_size, I = config->intermediate_size;
     px_weight first = px_shape_weight(shape, model, layer, PX_UP);
     px_weight second = px_shape_weight(shape, model, layer, PX_DOWN);
-    px_linear_backward_weight(compute, grads + view->down_w, at(grads, view->down_b), d->dx, C, a->act, I, M, C, I);
+    px_linear_backward_weight(compute, grads + view->down_w, at(grads, view->down_b), d->dx, C, a->act, I, M, C, I,
+                              d->add);
     px_linear_backward_input(compute, d->dact, I, d->dx, C, &second, M, false);
     if (shape->traits.gated) {
         px_gated_backward(compute, config->activation, d->dup, d->dact, a->up, M, I);
@@ -38,7 +39,7 @@ static void mlp_backward(px_compute *compute, const px_shape *shape, const px_mo
     px_norm_forward(compute, shape, a->norm, NULL, NULL, input, model->weights + view->norm2_w,
                     at(model->weights, view->norm2_b), M);
     px_linear_backward_weight(compute, grads + view->up_w, at(grads, view->up_b), d->dup, shape->up, a->norm, C, M,
-                              shape->up, C);
+                              shape->up, C, d->add);
     px_linear_backward_input(compute, d->dnorm, C, d->dup, shape->up, &first, M, false);
     px_norm_backward(compute, shape, d->dside ? d->dside : d->dx, grads + view->norm2_w, at(grads, view->norm2_b),
                      d->dnorm, input, a->mean2, a->rstd2, model->weights + view->norm2_w, M, !d->dside);
@@ -62,7 +63,8 @@ static void attention_backward(px_compute *compute, const px_shape *shape, const
     const px_model_config *config = &shape->config;
     int C = config->hidden_size, D = config->head_dim, q = shape->q, kv = shape->kv, qkv = shape->qkv;
     px_weight out = px_shape_weight(shape, model, layer, PX_OUT), in = px_shape_weight(shape, model, layer, PX_QKV);
-    px_linear_backward_weight(compute, grads + view->out_w, at(grads, view->out_b), d->dx, C, a->attention, q, M, C, q);
+    px_linear_backward_weight(compute, grads + view->out_w, at(grads, view->out_b), d->dx, C, a->attention, q, M, C, q,
+                              d->add);
     px_linear_backward_input(compute, d->dattention, q, d->dx, C, &out, M, false);
     px_kv_store(compute, spans, span_count, a->qkv + q, a->qkv + q + kv, qkv);
     px_attention_backward(compute, d->dqkv, d->dqkv + q, d->dqkv + q + kv, qkv, d->dattention, a->attention, q, a->lse,
@@ -75,7 +77,7 @@ static void attention_backward(px_compute *compute, const px_shape *shape, const
     px_norm_forward(compute, shape, a->norm, NULL, NULL, a->x, model->weights + view->norm1_w,
                     at(model->weights, view->norm1_b), M);
     px_linear_backward_weight(compute, grads + view->qkv_w, at(grads, view->qkv_b), d->dqkv, qkv, a->norm, C, M,
-                              qkv, C);
+                              qkv, C, d->add);
     px_linear_backward_input(compute, d->dnorm, C, d->dqkv, qkv, &in, M, false);
     px_norm_backward(compute, shape, d->dx, grads + view->norm1_w, at(grads, view->norm1_b), d->dnorm, a->x, a->mean1,
                      a->rstd1, model->weights + view->norm1_w, M, true);

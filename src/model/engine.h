@@ -20,6 +20,8 @@ struct px_engine {
     px_real *last;          /* [max_tokens, C] output of the last block */
     px_real *hidden;        /* [max_tokens, C] after the final norm */
     px_real *mean, *rstd;   /* [max_tokens] of the final norm */
+    bool fresh;             /* the gradients are forgotten, until the next backward has written them */
+    uint8_t *used;          /* [vocab_size] rows of the embedding's gradient; NULL: all; the caller's */
     px_gradients gradients; /* dnorm is also the gradient of hidden, between head and blocks */
 
     /* a chunk of rows of the LM head */
@@ -30,6 +32,8 @@ struct px_engine {
     double *dlogprob, *dentropy;          /* [head_rows] */
 };
 
+/* Before a head's backward: fresh gradients become 0 wherever no product writes them all. head: one will write the head's. */
+void px_engine_begin_gradients(px_engine *engine, const px_model *model, px_real *grads, bool head);
 /* Blocks first .. last-1. */
 void px_engine_blocks_forward(px_engine *engine, const px_model *model, int first, int last);
 void px_engine_blocks_backward(px_engine *engine, const px_model *model, px_real *grads, int first, int last,

@@ -38,13 +38,13 @@ void px_engine_logits(px_engine *engine, const px_model *model, const int32_t *r
 
 /* One chunk, from logits to gradients: dW += dlogits^T hidden, and the rows' part of the hidden gradient. */
 static void chunk_backward(px_engine *engine, const px_model *model, px_real *grads, const int32_t *rows,
-                           const int32_t *targets, int count, double temperature, bool want_entropy) {
+                           const int32_t *targets, int count, double temperature, bool want_entropy, bool add) {
     int V = model->config.vocab_size, C = model->config.hidden_size;
     px_weight head = px_shape_weight(&engine->shape, model, 0, PX_LM_HEAD);
     px_softmax_rows_backward(&engine->compute, engine->logits, V, engine->stats, targets, engine->dlogprob,
                              want_entropy ? engine->dentropy : NULL, count, V, temperature);
     px_linear_backward_weight(&engine->compute, grads + model->lm_head, NULL, engine->logits, V, engine->head_hidden, C,
-                              count, V, C);
+                              count, V, C, add);
     px_linear_backward_input(&engine->compute, engine->head_gradient, C, engine->logits, V, &head, count, false);
     for (int i = 0; i < count; i++) {
         px_real *to = engine->gradients.dnorm + (size_t)rows[i] * (size_t)C;
@@ -53,8 +53,9 @@ static void chunk_backward(px_engine *engine, const px_model *model, px_real *gr
     }
 }
 
-static void clear_hidden_gradient(px_engine *engine) {
+static void begin_backward(px_engine *engine, const px_model *model, px_real *grads, bool head) {
     PX_CHECK(engine->plan.train);
+    px_engine_begin_gradients(engine, model, grads, head);
     memset(engine->gradients.dnorm, 0,
            (size_t)engine->tokens * (size_t)engine->shape.config.hidden_size * sizeof(px_real));
 }
@@ -63,7 +64,7 @@ void px_engine_lm_backward(px_engine *engine, const px_model *model, px_real *gr
                            const int32_t *targets, int n, double temperature, bool want_entropy, px_row_loss loss,
                            void *arg) {
     int V = model->config.vocab_size;
-    clear_hidden_gradient(engine);
+    begin_backward(engine, model, grads, n > 0);
     for (int first = 0; first < n; first += engine->head_rows) {
         int count = chunk_rows(engine, first, n);
         gather_rows(engine, rows + first, count);
@@ -73,7 +74,8 @@ void px_engine_lm_backward(px_engine *engine, const px_model *model, px_real *gr
         memset(engine->dlogprob, 0, (size_t)count * sizeof(double));
         memset(engine->dentropy, 0, (size_t)count * sizeof(double));
         loss(arg, first, count, engine->stats, engine->dlogprob, engine->dentropy);
-        chunk_backward(engine, model, grads, rows + first, targets + first, count, temperature, want_entropy);
+        chunk_backward(engine, model, grads, rows + first, targets + first, count, temperature, want_entropy,
+                       engine->gradients.add || first > 0);
     }
 }
 
@@ -94,7 +96,7 @@ void px_engine_value_backward(px_engine *engine, const px_model *model, px_real 
     size_t C = (size_t)model->config.hidden_size;
     const px_real *score = model->weights + model->score;
     px_real *dscore = grads + model->score;
-    clear_hidden_gradient(engine);
+    begin_backward(engine, model, grads, false);
     for (int i = 0; i < n; i++) {
         const px_real *hidden = engine->hidden + (size_t)rows[i] * C;
         px_real *dhidden = engine->gradients.dnorm + (size_t)rows[i] * C;

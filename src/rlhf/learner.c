@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { FOLD = 2048 }; /* values of partial sums that are added at once, in the first-level cache */
+
 /* AdamW treats a run of equally decayed tensors as one range; padding between tensors is zero and stays zero. */
 static px_status make_ranges(px_learner *learner)
 {
@@ -60,13 +62,20 @@ static px_engine_plan engine_plan(const px_learner_config *config)
                             .precision = config->precision};
 }
 
+/* An embedding that is not the head too has a gradient in the rows of the batch alone. */
+static bool keeps_rows(const px_model *model)
+{
+    return model->embed != model->lm_head;
+}
+
 px_learner_memory px_learner_plan(const px_model *model, const px_learner_config *config)
 {
     px_engine_plan plan = engine_plan(config);
     size_t block = model->block * sizeof(float);
     int depth = config->frozen ? 0 : px_work_depth(config->exact, px_dist_size());
+    size_t rows = keeps_rows(model) ? (size_t)model->config.vocab_size : 0;
     return (px_learner_memory){.weights = block,
-                               .gradients = (size_t)depth * block,
+                               .gradients = (size_t)depth * (block + rows),
                                .moments = config->frozen ? 0 : 2 * block,
                                .engine = px_engine_bytes(model, &plan),
                                .gradient_blocks = depth};
@@ -87,6 +96,12 @@ px_status px_learner_create(px_learner *learner, px_model *model, const px_learn
         if (learner->partial[d] == NULL) {
             return px_error_code();
         }
+        if (keeps_rows(&learner->model)) {
+            learner->used[d] = px_alloc((size_t)learner->model.config.vocab_size, "rows of the embedding's gradient");
+            if (learner->used[d] == NULL) {
+                return px_error_code();
+            }
+        }
     }
     learner->m = px_alloc_array(block, sizeof(float), "first moments");
     learner->v = px_alloc_array(block, sizeof(float), "second moments");
@@ -103,6 +118,7 @@ void px_learner_free(px_learner *learner)
     px_engine_destroy(learner->engine);
     for (int d = 0; d < learner->depth; d++) {
         px_free(learner->partial[d]);
+        px_free(learner->used[d]);
     }
     px_free(learner->m);
     px_free(learner->v);
@@ -111,21 +127,70 @@ void px_learner_free(px_learner *learner)
     *learner = (px_learner){0};
 }
 
-static void add_block(float *restrict to, const float *restrict from, size_t count)
+/* Values [at, at + count) of partial sum `low` become low + (low+1 + (... + high)). */
+static void fold_values(px_learner *learner, int low, int high, size_t at, size_t count)
 {
-#pragma omp parallel for simd schedule(static)
-    for (size_t i = 0; i < count; i++) {
-        to[i] += from[i];
+    float sum[FOLD];
+    memcpy(sum, learner->partial[high] + at, count * sizeof *sum);
+    for (int p = high - 1; p > low; p--) {
+        const float *more = learner->partial[p] + at;
+        for (size_t i = 0; i < count; i++) {
+            sum[i] += more[i];
+        }
     }
+    float *to = learner->partial[low] + at;
+    for (size_t i = 0; i < count; i++) {
+        to[i] += sum[i];
+    }
+}
+
+static void fold_range(px_learner *learner, int low, int high, size_t begin, size_t end)
+{
+#pragma omp parallel for schedule(static)
+    for (size_t at = begin; at < end; at += FOLD) {
+        fold_values(learner, low, high, at, end - at < FOLD ? end - at : FOLD);
+    }
+}
+
+/* Rows that are 0 in all but partial sum `low` are left. */
+static void fold_embedding(px_learner *learner, int low, int high)
+{
+    const px_model *model = &learner->model;
+    size_t row = (size_t)model->config.hidden_size;
+#pragma omp parallel for schedule(static)
+    for (int v = 0; v < model->config.vocab_size; v++) {
+        bool used = false;
+        for (int p = low + 1; p <= high; p++) {
+            used = used || learner->used[p][v] != 0;
+        }
+        for (size_t at = 0; used && at < row; at += FOLD) {
+            fold_values(learner, low, high, model->embed + (size_t)v * row + at, row - at < FOLD ? row - at : FOLD);
+        }
+        learner->used[low][v] = learner->used[low][v] || used;
+    }
+}
+
+/* Partial sums low .. high become one in `low`, in values [begin, end), which hold all of the embedding or none. */
+static void fold(px_learner *learner, int low, int high, size_t begin, size_t end)
+{
+    const px_model *model = &learner->model;
+    size_t embed = model->embed, behind = embed + (size_t)model->config.vocab_size * (size_t)model->config.hidden_size;
+    if (high <= low) {
+        return;
+    }
+    if (learner->used[0] != NULL && begin <= embed && behind <= end) {
+        fold_range(learner, low, high, begin, embed);
+        fold_embedding(learner, low, high);
+        begin = behind;
+    }
+    fold_range(learner, low, high, begin, end);
 }
 
 /* The partial sums that are alive become one in values [first, ...) of those not summed yet, in the order of the tree, and what
  * other ranks have is added to it: while backward goes on, from the last layer to the first. */
 static void reduce_from(px_learner *learner, size_t first)
 {
-    for (int p = learner->alive - 1; p > 0; p--) {
-        add_block(learner->partial[p - 1] + first, learner->partial[p] + first, learner->unsummed - first);
-    }
+    fold(learner, 0, learner->alive - 1, first, learner->unsummed);
     learner->unsummed = first;
     px_sum_f32_tree_ready(first);
 }
@@ -142,12 +207,24 @@ void px_learner_backward(px_learner *learner, float *grads)
     px_engine_backward(learner->engine, &learner->model, grads, learner->last ? on_ready : NULL, learner);
 }
 
+static void clear_partial(px_learner *learner, int p)
+{
+    memset(learner->partial[p], 0, learner->model.block * sizeof(float));
+    if (learner->used[p] != NULL) {
+        memset(learner->used[p], 0, (size_t)learner->model.config.vocab_size);
+    }
+}
+
 /* One leaf in micro-batches of at most micro_tokens tokens (or one item); the cuts depend on the items alone. last: no leaf of
  * this rank comes after it. */
-static px_status run_leaf(px_learner *learner, const int32_t *tokens, int64_t from, int64_t to, float *grads, bool last,
+static px_status run_leaf(px_learner *learner, const int32_t *tokens, int64_t from, int64_t to, int top, bool last,
                           const px_loss *loss)
 {
-    memset(grads, 0, learner->model.block * sizeof *grads);
+    float *grads = learner->partial[top];
+    if (from == to) {
+        clear_partial(learner, top);
+    }
+    px_engine_fresh(learner->engine, learner->used[top]);
     while (from < to) {
         px_poll();
         if (px_stop_level() > 0) {
@@ -177,16 +254,17 @@ static px_status run_leaves(px_learner *learner, const px_work *work, const int3
         int leaf = work->mine + l, top = learner->alive++;
         bool last = l == work->mine_count - 1;
         PX_CHECK(top < learner->depth);
-        PX_TRY(run_leaf(learner, tokens, work->first[leaf], work->first[leaf + 1], learner->partial[top], last, loss));
+        PX_TRY(run_leaf(learner, tokens, work->first[leaf], work->first[leaf + 1], top, last, loss));
+        int low = top;
         height[top] = 0;
-        for (; !last && top >= 1 && height[top] == height[top - 1]; top--) {
-            add_block(learner->partial[top - 1], learner->partial[top], learner->model.block);
-            height[top - 1]++;
-            learner->alive--;
+        while (!last && low >= 1 && height[low] == height[low - 1]) {
+            height[--low]++;
         }
+        fold(learner, low, top, 0, learner->model.block);
+        learner->alive = low + 1;
     }
     if (learner->alive == 0) {
-        memset(learner->partial[0], 0, learner->model.block * sizeof(float));
+        clear_partial(learner, 0);
     }
     reduce_from(learner, 0); /* a last leaf without items has no backward */
     return PX_OK;
@@ -199,9 +277,12 @@ px_status px_learner_step(px_learner *learner, const px_work *work, const int32_
     px_sum_f32_tree_begin(grads, learner->model.block);
     px_status status = run_leaves(learner, work, tokens, loss);
     px_sum_f32_tree_end(); /* also after a stop: the others may be in it already */
+    if (learner->used[0] != NULL && px_dist_size() > 1) { /* the others' rows are in the sum */
+        memset(learner->used[0], 1, (size_t)learner->model.config.vocab_size);
+    }
     PX_TRY(px_agree(status));
     if (px_fault("learner.nan")) {
-        grads[0] = NAN;
+        grads[learner->model.norm_w] = NAN;
     }
     const px_learner_config *config = &learner->config;
     double norm = sqrt(px_sum_squares(grads, learner->model.block));

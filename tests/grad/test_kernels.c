@@ -73,7 +73,7 @@ static void linear(void **state) {
     start();
     px_weight weight = {.raw = w, .out = 13, .in = C};
     px_linear_backward_input(&ctx, dx, C, dy, 13, &weight, M, false);
-    px_linear_backward_weight(&ctx, dw, db, dy, 13, x, C, M, 13, C);
+    px_linear_backward_weight(&ctx, dw, db, dy, 13, x, C, M, 13, C, true);
     check(linear_loss, x, dx, M * C);
     check(linear_loss, w, dw, 13 * C);
     check(linear_loss, b, db, 13);

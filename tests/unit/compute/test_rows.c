@@ -72,8 +72,10 @@ static void linear_shape(px_dtype precision, int M, int out, int in, int threads
     for (size_t i = 0; i < nx; i++) dx_again[i] = i % (size_t)ldx < (size_t)in ? 7 : dx[i];
     px_linear_backward_input(&ctx, dx_again, ldx, y, ldy, &ready_back, M, false);
     assert_memory_equal(dx, dx_again, nx * sizeof *dx);
-    px_linear_backward_weight(&ctx, dw, db, y, ldy, x, ldx, M, out, in);
+    px_linear_backward_weight(&ctx, dw, db, y, ldy, x, ldx, M, out, in, true);
     check_product(precision, dw, in, dw_before, y, 1, ldy, x, 1, ldx, NULL, out, in, M);
+    px_linear_backward_weight(&ctx, dw, NULL, y, ldy, x, ldx, M, out, in, false);
+    check_product(precision, dw, in, NULL, y, 1, ldy, x, 1, ldx, NULL, out, in, M);
     for (int j = 0; j < out; j++) {
         double sum = (double)db_before[j];
         for (int m = 0; m < M; m++) sum += (double)y[m * ldy + j];

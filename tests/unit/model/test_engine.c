@@ -84,6 +84,56 @@ static void recomputed_activations(void **state) {
     }
 }
 
+static void add_gradient(px_engine *engine, const px_model *model, const px_batch *batch, px_real *grads) {
+    static double dvalues[MAX_TOKENS];
+    int n = tiny_targets(batch, rows, targets);
+    for (int i = 0; i < n; i++) dvalues[i] = 1.0 / (i + 1);
+    px_engine_forward(engine, model, batch);
+    if (model->config.head == PX_HEAD_LM)
+        px_engine_lm_backward(engine, model, grads, rows, targets, n, 1, true, all_rows, NULL);
+    else
+        px_engine_value_backward(engine, model, grads, rows, dvalues, n);
+    px_engine_backward(engine, model, grads, NULL, NULL);
+}
+
+/* What another batch left in the gradients does not matter: two batches give what they add to zeros. */
+static void fresh_gradients_forget(void **state) {
+    (void)state;
+    static const int lengths[] = {17, 5, 33}, other[] = {60, 21}, single[] = {1};
+    px_model_config configs[] = {tiny_gpt2(PX_HEAD_LM, true), tiny_llama(PX_HEAD_LM, false), tiny_gpt2(PX_HEAD_SCALAR, true),
+                                 tiny_family(PX_QWEN3, PX_HEAD_LM)};
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
+        px_model model;
+        tiny_model(&model, &configs[i], 3);
+        size_t bytes = model.block * sizeof(px_real), V = (size_t)configs[i].vocab_size;
+        px_real *zeroed = px_alloc(bytes, "gradients"), *fresh = px_alloc(bytes, "gradients");
+        uint8_t *used = px_alloc(V, "rows");
+        px_engine *engine = engine_of(&configs[i], true, 2);
+        px_batch batch = tiny_batch(ids, starts, other, 2, configs[i].vocab_size);
+        px_engine_fresh(engine, model.embed == model.lm_head ? NULL : used);
+        add_gradient(engine, &model, &batch, fresh);
+        batch = tiny_batch(ids, starts, single, 1, configs[i].vocab_size); /* no targets: the head has nothing to write */
+        px_engine_fresh(engine, model.embed == model.lm_head ? NULL : used);
+        add_gradient(engine, &model, &batch, fresh);
+        assert_true(configs[i].head != PX_HEAD_LM || memcmp(fresh, zeroed, bytes) == 0);
+        for (int p = 0; p < 2; p++) {
+            batch = tiny_batch(ids, starts, p == 0 ? lengths : other, 2, configs[i].vocab_size - 9);
+            add_gradient(engine, &model, &batch, zeroed);
+        }
+        for (int p = 0; p < 2; p++) {
+            batch = tiny_batch(ids, starts, p == 0 ? lengths : other, 2, configs[i].vocab_size - 9);
+            if (p == 0) px_engine_fresh(engine, model.embed == model.lm_head ? NULL : used);
+            add_gradient(engine, &model, &batch, fresh);
+        }
+        assert_memory_equal(zeroed, fresh, bytes);
+        px_engine_destroy(engine);
+        px_free(zeroed);
+        px_free(fresh);
+        px_free(used);
+        px_model_free(&model);
+    }
+}
+
 static void positions_have_an_end(void **state) {
     (void)state;
     px_model_config config = tiny_gpt2(PX_HEAD_LM, true);
@@ -248,6 +298,7 @@ static void gradients_arrive_in_order(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_are_planned), cmocka_unit_test(recomputed_activations),
+        cmocka_unit_test(fresh_gradients_forget),
         cmocka_unit_test(positions_have_an_end),
         cmocka_unit_test(rows_do_not_depend_on_the_batch),
         cmocka_unit_test(logits_values_and_logprobs_agree),
