@@ -182,12 +182,20 @@ uint64_t px_hash(const void *bytes, size_t length, uint64_t seed);
 px_status px_hash_file(const char *path, uint64_t *hash, int64_t *bytes);
 
 /* ---- files ----------------------------------------------------------------------------------------------------- */
-px_status px_file_read(const char *path, px_buf *buf); /* whole, appended; PX_IO names the path and the reason */
+/* Of a regular file, for reading. A pipe, a device or a directory is PX_IO and never waited for. */
+px_status px_file_open(const char *path, int *fd);
+/* Bytes that are read whole: of settings, templates, lists of tensors; of tokenizers (Gemma's has 33 MiB), word lists. */
+#define PX_TEXT_MOST ((size_t)16 << 20)
+#define PX_VOCABULARY_MOST ((size_t)256 << 20)
+/* Whole, appended; PX_IO names the path and the reason, PX_DATA one of more than `most` bytes. */
+px_status px_file_read(const char *path, size_t most, px_buf *buf);
 /* Where a new version of path is made before it is renamed to path: "PATH.px-HOST-PID.tmp", which no other process
  * that takes itself for the writer uses. */
 px_status px_temporary_path(char *out, size_t size, const char *path);
 /* Removes what killed processes left under such names in dir. Only while no other process writes there. */
 px_status px_temporaries_remove(const char *dir);
+/* A new file, for writing. Nothing is written through a link or into a pipe of that name: it goes. */
+px_status px_file_create(const char *path, int *fd);
 /* Writes a temporary file, fsyncs, renames: a reader sees the old content or the new, never half. */
 px_status px_file_write(const char *path, const void *bytes, size_t length);
 /* Read-only map of a whole file; *data is NULL for an empty one. Where the file is cut under a map, the process ends with

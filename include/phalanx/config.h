@@ -55,6 +55,8 @@ const char *px_stage_origin(const px_stage *stage, const char *key);
 /* px_fail with PX_CONFIG and the origin of `key` in front. */
 px_status px_stage_fail(const px_stage *stage, const char *key, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* px_fail_within: the key and its origin before the recorded message, whose code stays. */
+px_status px_stage_fail_within(const px_stage *stage, const char *key);
 
 /* ---- whole documents -------------------------------------------------------------------------------------------------- */
 px_status px_config_dump(const px_config *config, bool only_differences, px_buf *yaml); /* loads to the same config */

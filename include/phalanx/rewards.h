@@ -32,7 +32,10 @@ typedef struct px_reward_sample { /* borrowed */
     const char *prompt, *completion; /* decoded text, NUL-terminated UTF-8 */
     int completion_tokens;
     const char *record;              /* the prompt's JSON record; "{}" if none */
+    int number;                      /* what messages call it */
 } px_reward_sample;
+
+#define PX_SCORE_MOST 1e18 /* a score of a larger size counts as failed: its square would leave float32 */
 
 typedef struct px_rewards px_rewards;
 /* Checks every spec, reads files, compiles patterns, starts exec programs (fork and exec: call it before MPI starts).
@@ -42,10 +45,12 @@ px_status px_rewards_open(px_rewards **rewards, const px_reward_spec *specs, int
 void px_rewards_close(px_rewards *rewards);
 /* raw[spec * count + sample], nats of nothing: plain scores. Rows of models are left as they are. exec: all requests are
  * written and all replies read (any order) within timeout_s, without deadlock whatever the program's buffering; polls
- * the stop level. A reply that is missing after the deadline, not finite or not a number leaves NaN for that sample and
- * adds a line to `events` (may be NULL). A program that died, printed garbage or answered nobody: PX_DATA with its name,
- * exit status and the last line it printed; valid replies so far are lost. */
+ * the stop level. A reply that is missing after the deadline leaves NaN for that sample and adds a line to `events` (may
+ * be NULL), as a score does that px_reward_usable refuses. A program that died, printed garbage or answered nobody:
+ * PX_DATA with its name, exit status and the last line it printed; valid replies so far are lost. */
 px_status px_rewards_score(px_rewards *rewards, const px_reward_sample *samples, int count, double *raw, px_buf *events);
+/* A score that is no number up to PX_SCORE_MOST in size becomes NaN, with a line in `events` (may be NULL). */
+px_status px_reward_usable(const px_reward_spec *spec, int number, double *score, px_buf *events);
 int px_rewards_count(const px_rewards *rewards);
 const px_reward_spec *px_rewards_spec(const px_rewards *rewards, int index);
 

@@ -94,6 +94,10 @@ px_status px_samples_append(const char *path, const px_table_data *tables, int t
 /* Rows of a table that the next append with this keep_iteration would keep: where its own rows will start. 0: no file. */
 px_status px_samples_rows(const char *path, const char *table, int64_t keep_iteration, int64_t *rows);
 
+/* A file of this room that cannot be read, as the recorded error says, stays as PATH.damaged. `what` gets the error and
+ * that name, and the record is cleared; where it cannot be renamed the error stays. */
+px_status px_set_aside(const char *path, px_buf *what);
+
 /* ---- reading (inspect, report, tests) ---------------------------------------------------------------------------------- */
 typedef struct px_frame { /* one table in memory */
     int column_count;
@@ -140,14 +144,15 @@ px_status px_checkpoint_mark_latest(const char *dir, const char *name); /* text 
 px_status px_checkpoint_prune(const char *dir, int64_t keep, bool (*spared)(void *arg, int64_t iteration), void *arg);
 
 /* ---- run directory ------------------------------------------------------------------------------------------------------ */
-/* PX_CONFIG when a living run holds it: same host, the pid and its start time decide; another host, a heartbeat younger
- * than 30 s. A thread renews the heartbeat every few seconds. */
+/* PX_CONFIG when a living run holds it. On this host and in this pid namespace, the pid and its start time decide at once;
+ * elsewhere, whether the lock changes within 30 s of watching. A thread renews the heartbeat every few seconds. */
 px_status px_lock_take(px_lock **lock, const char *dir);
 void px_lock_release(px_lock *lock);
 /* Before anything is published: PX_IO when another run took the directory over (the heartbeat raises the stop too). */
 px_status px_lock_check(const px_lock *lock);
 bool px_lock_is_ours(const px_lock *lock); /* the same, without recording an error */
-/* Whether a living run holds dir; `holder` then says which one ("process 12 on host a, job 34"). */
+/* Whether a living run seems to hold dir, without watching: of another host, by its clock and ours. `holder` then says
+ * which one ("process 12 on host a, job 34"). */
 bool px_lock_is_held(const char *dir, char *holder, size_t size);
 typedef struct px_run_status {
     const char *state; /* "running", "done", "stopped", "failed" */

@@ -19,15 +19,38 @@ static px_status io_error(const char *path, const char *what)
     return px_fail(PX_IO, "%s: cannot %s: %s", path, what, strerror(errno));
 }
 
+/* Opened without waiting: a pipe that nobody writes to would hold the process here, and a device may have no end. */
+px_status px_file_open(const char *path, int *fd)
+{
+    struct stat info;
+    *fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (*fd < 0) {
+        return io_error(path, "open");
+    }
+    px_status status = PX_OK;
+    if (fstat(*fd, &info) != 0) {
+        status = io_error(path, "stat");
+    } else if (S_ISFIFO(info.st_mode)) {
+        status = px_fail(PX_IO, "%s: is a pipe, which can be read once only; valid is a regular file: save what the "
+                                "command prints first", path);
+    } else if (!S_ISREG(info.st_mode)) {
+        status = px_fail(PX_IO, "%s: is a %s; valid is a regular file", path,
+                         S_ISDIR(info.st_mode) ? "directory" : "device");
+    }
+    if (status != PX_OK) {
+        close(*fd);
+        *fd = -1;
+    }
+    return status;
+}
+
 /* Reads rather than maps: a disk that fails, or a hole that a full one cannot back, is then an error and not SIGBUS. */
 px_status px_hash_file(const char *path, uint64_t *hash, int64_t *bytes)
 {
     enum { CHUNK = 1 << 16 };
     char chunk[CHUNK];
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return io_error(path, "open");
-    }
+    int fd;
+    PX_TRY(px_file_open(path, &fd));
     XXH3_state_t *state = XXH3_createState();
     px_status status = state != NULL ? PX_OK : px_fail(PX_CONFIG, "out of memory: hashing %s", path);
     if (status == PX_OK) {
@@ -56,20 +79,21 @@ px_status px_hash_file(const char *path, uint64_t *hash, int64_t *bytes)
     return status;
 }
 
-px_status px_file_read(const char *path, px_buf *buf)
+static px_status too_large(const char *path, size_t most)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return io_error(path, "open");
-    }
+    return px_fail(PX_DATA, "%s: more than %zu %s; valid is less", path, most >= 1 << 20 ? most >> 20 : most >> 10,
+                   most >= 1 << 20 ? "MiB" : "KiB");
+}
+
+px_status px_file_read(const char *path, size_t most, px_buf *buf)
+{
+    int fd;
     struct stat info;
-    px_status status = PX_OK;
-    if (fstat(fd, &info) == 0 && S_ISDIR(info.st_mode)) {
-        errno = EISDIR;
-        status = io_error(path, "read");
-    }
+    size_t begin = buf->length;
+    PX_TRY(px_file_open(path, &fd));
+    px_status status = fstat(fd, &info) == 0 && info.st_size > (off_t)most ? too_large(path, most) : PX_OK;
     while (status == PX_OK) {
-        status = px_buf_reserve(buf, buf->length + (1 << 16));
+        status = buf->length - begin <= most ? px_buf_reserve(buf, buf->length + (1 << 16)) : too_large(path, most);
         if (status != PX_OK) {
             break;
         }
@@ -142,14 +166,19 @@ px_status px_temporaries_remove(const char *dir)
     return status;
 }
 
+px_status px_file_create(const char *path, int *fd)
+{
+    unlink(path);
+    *fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    return *fd >= 0 ? PX_OK : io_error(path, "create");
+}
+
 px_status px_file_write(const char *path, const void *bytes, size_t length)
 {
     char temporary[PX_PATH_MAX];
     PX_TRY(px_temporary_path(temporary, sizeof temporary, path));
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) {
-        return io_error(temporary, "create");
-    }
+    int fd;
+    PX_TRY(px_file_create(temporary, &fd));
     px_status status = write_all(fd, temporary, bytes, length);
     if (close(fd) != 0 && status == PX_OK) {
         status = io_error(temporary, "close");

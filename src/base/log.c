@@ -1,8 +1,10 @@
 #include "phalanx/base.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -51,9 +53,17 @@ px_status px_log_file(const char *path)
     if (path == NULL) {
         return PX_OK;
     }
-    state.file = fopen(path, "ae");
+    struct stat info; /* neither a link that leads elsewhere nor a pipe that nobody reads is written to */
+    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
+    bool plain = fd >= 0 && fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+    int error = fd < 0 && errno != ELOOP && errno != ENXIO ? errno : 0;
+    state.file = plain ? fdopen(fd, "a") : NULL;
     if (state.file == NULL) {
-        return px_fail(PX_IO, "%s: cannot open the log file: %s", path, strerror(errno));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return px_fail(PX_IO, "%s: cannot open the log file: %s", path,
+                       error != 0 ? strerror(error) : "it is a link, a pipe or a device; valid is a regular file");
     }
     state.file_failed = false;
     snprintf(state.path, sizeof state.path, "%s", path);

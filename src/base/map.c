@@ -92,16 +92,12 @@ px_status px_file_map(const char *path, const void **data, size_t *bytes)
 {
     *data = NULL;
     *bytes = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return map_failed(path, "open");
-    }
+    int fd;
     struct stat info;
+    PX_TRY(px_file_open(path, &fd));
     px_status status = PX_OK;
     if (fstat(fd, &info) != 0) {
         status = map_failed(path, "stat");
-    } else if (!S_ISREG(info.st_mode)) {
-        status = px_fail(PX_IO, "%s: not a regular file", path);
     } else if (info.st_size > 0) {
         status = enter(fd, &info, path, data);
         *bytes = status == PX_OK ? (size_t)info.st_size : 0;

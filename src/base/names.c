@@ -106,7 +106,7 @@ px_status px_json_parse(const char *text, size_t length, const char *path, int64
 px_status px_json_read(const char *path, struct json_t **json)
 {
     px_buf text = {0};
-    px_status status = px_file_read(path, &text);
+    px_status status = px_file_read(path, PX_TEXT_MOST, &text);
     if (status == PX_OK) {
         status = px_json_parse(text.data != NULL ? text.data : "", text.length, path, 0, json);
     }

@@ -236,7 +236,7 @@ static px_status score(const px_evaluation *e, px_rewards *rewards, const spec_l
     px_status status = samples != NULL && raw != NULL ? PX_OK : px_error_code();
     for (size_t i = 0; i < count && status == PX_OK; i++) {
         samples[i] = (px_reward_sample){t->bytes.data + t->place[3 * i], t->bytes.data + t->place[3 * i + 1],
-                                        t->tokens[i], t->bytes.data + t->place[3 * i + 2]};
+                                        t->tokens[i], t->bytes.data + t->place[3 * i + 2], (int)i};
     }
     if (status == PX_OK) {
         status = px_rewards_score(rewards, samples, (int)count, raw, &events);

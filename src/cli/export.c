@@ -110,7 +110,7 @@ static px_status best(const char *stage, char *out, size_t size)
     if (!px_file_exists(path)) {
         return px_fail(PX_DATA, "%s: no best checkpoint; checkpointing.keep_best makes the run keep one", stage);
     }
-    px_status status = px_file_read(path, &name);
+    px_status status = px_file_read(path, PX_PATH_MAX, &name);
     if (status == PX_OK) {
         name.data[strcspn(name.data, "\r\n")] = '\0';
         bool plain = name.data[0] != '\0' && name.data[0] != '.' && strchr(name.data, '/') == NULL;

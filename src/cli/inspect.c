@@ -43,8 +43,8 @@ static bool is_view(const char *word)
     return known;
 }
 
-/* One word may be a view, even where a file of that name lies, as long as another word names the run; a word that is no path
- * and no view is a mistyped view. */
+/* One word may be a view, even where a file of that name lies, as long as another word names the run. Of those that are
+ * no path and no view, the first is a missing run and another a mistyped view. */
 static px_status take_view(px_words *words, px_view *view)
 {
     bool taken = false;
@@ -52,6 +52,10 @@ static px_status take_view(px_words *words, px_view *view)
         bool clear = !taken && words->count > 1 && is_view(words->word[i]);
         if (!clear && is_path(words->word[i])) {
             continue;
+        }
+        if (!is_view(words->word[i]) && (taken || i == 0)) {
+            return px_fail(PX_DATA, "%s: no such run; valid is the directory of a run or stage, or a run file",
+                           words->word[i]);
         }
         PX_TRY(px_view_parse(words->word[i], view));
         memmove(&words->word[i], &words->word[i + 1], (size_t)(words->count - i - 1) * sizeof *words->word);

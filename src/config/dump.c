@@ -47,6 +47,8 @@ static const char *escape(const char *at, char hold[8], int *bytes) {
     if (strncmp(at, "\xE2\x80\xA8", 3) == 0) return "\\u2028";
     if (strncmp(at, "\xE2\x80\xA9", 3) == 0) return "\\u2029";
     if (strncmp(at, "\xEF\xBB\xBF", 3) == 0) return "\\uFEFF";
+    if (strncmp(at, "\xEF\xBF\xBE", 3) == 0) return "\\uFFFE";
+    if (strncmp(at, "\xEF\xBF\xBF", 3) == 0) return "\\uFFFF";
     *bytes = 1;
     return c == '$' && next == '{' ? "$$" : NULL; /* else it would be expanded again */
 }

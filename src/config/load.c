@@ -102,7 +102,13 @@ static px_node *set_value(struct loader *l, const char *text, const char *shown)
 
 static void apply_set(struct loader *l, const char *set) {
     px_config *config = l->config;
-    const char *shown = px_pool_format(&config->pool, "--set %s", set), *equals = strchr(set, '=');
+    size_t valid = px_utf8_valid(set, strlen(set));
+    const char *shown = px_pool_format(&config->pool, "--set %.*s", (int)valid, set), *equals = strchr(set, '=');
+    if (set[valid]) {
+        px_problem_at(&l->problems, shown, 0, 0, "not UTF-8 (byte 0x%02X); valid is UTF-8 text",
+                      (unsigned char)set[valid]);
+        return;
+    }
     if (!equals || equals == set) {
         px_problem_at(&l->problems, shown, 0, 0, "not KEY=VALUE; valid is group.key=value, as in training.lr=1e-6");
         return;

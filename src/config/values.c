@@ -152,15 +152,23 @@ const char *px_stage_origin(const px_stage *stage, const char *key) {
     return px_stage_value(stage, key)->origin;
 }
 
+static const char *place_of(const px_stage *stage, const char *key) {
+    const px_value *value = px_stage_value(stage, key);
+    if (!value->node) return stage->config->path;
+    return value->node->line ? value->origin : value->node->file;
+}
+
 px_status px_stage_fail(const px_stage *stage, const char *key, const char *format, ...) {
     char text[2048];
     va_list list;
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
     va_end(list);
-    const px_value *value = px_stage_value(stage, key);
-    if (value->node) return px_fail(PX_CONFIG, "%s: %s", value->node->line ? value->origin : value->node->file, text);
-    return px_fail(PX_CONFIG, "%s: %s", stage->config->path, text);
+    return px_fail(PX_CONFIG, "%s: %s", place_of(stage, key), text);
+}
+
+px_status px_stage_fail_within(const px_stage *stage, const char *key) {
+    return px_fail_within("%s: %s", place_of(stage, key), key);
 }
 
 /* ---- leaves ------------------------------------------------------------------------------------------------------------------ */

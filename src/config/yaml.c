@@ -7,7 +7,7 @@
 #include <string.h>
 #include <yaml.h>
 
-enum { MOST_DEPTH = 32, MOST_NODES = 100000, MOST_ANCHORS = 1000 };
+enum { MOST_DEPTH = 32, MOST_NODES = 100000, MOST_ANCHORS = 1000, MOST_BYTES = 1 << 20 };
 
 struct anchor {
     const char *name;
@@ -17,7 +17,7 @@ struct anchor {
 struct reader {
     px_yaml *yaml;
     yaml_parser_t parser;
-    const char *file, *dir;
+    const char *file, *dir, *text;
     struct anchor *anchors;
     int anchor_count, depth;
     bool broken; /* the events make no sense any more */
@@ -30,10 +30,23 @@ static void stop_reading(struct reader *r) {
     r->broken = true;
 }
 
+/* The mark of a byte of the text. */
+static yaml_mark_t mark_at(const char *text, size_t offset) {
+    yaml_mark_t mark = {.index = offset};
+    for (size_t i = 0; i < offset; i++) {
+        if (text[i] == '\n') mark.line++, mark.column = 0;
+        else mark.column += ((unsigned char)text[i] & 0xC0) != 0x80;
+    }
+    return mark;
+}
+
 static void syntax_problem(struct reader *r) {
     const yaml_parser_t *p = &r->parser;
     const char *what = p->problem ? p->problem : "cannot be parsed";
-    if (p->context) {
+    if (p->error == YAML_READER_ERROR) { /* has no mark */
+        PROBLEM(r, mark_at(r->text, p->problem_offset), "not valid YAML: %s (U+%04X); valid is text without", what,
+                (unsigned)p->problem_value);
+    } else if (p->context) {
         PROBLEM(r, p->problem_mark, "not valid YAML: %s, %s (begun at line %d); check indentation, quotes and brackets", what,
                 p->context, (int)p->context_mark.line + 1);
     } else {
@@ -283,17 +296,16 @@ static px_node *compose_document(struct reader *r) {
 }
 
 px_node *px_yaml_text(px_yaml *yaml, const char *text, size_t length, const char *file, const char *dir) {
-    struct reader r = {.yaml = yaml, .file = px_pool_text(yaml->pool, file), .dir = px_pool_text(yaml->pool, dir)};
+    bool marked_utf8 = length >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0; /* as editors of Windows do */
+    text += marked_utf8 ? 3 : 0;
+    length -= marked_utf8 ? 3 : 0;
+    struct reader r = {.yaml = yaml, .text = text};
+    r.file = px_pool_text(yaml->pool, file);
+    r.dir = px_pool_text(yaml->pool, dir);
     size_t valid = px_utf8_valid(text, length);
     if (valid < length) {
-        int line = 1, column = 1;
-        for (size_t i = 0; i < valid; i++) {
-            bool starts = ((unsigned char)text[i] & 0xC0) != 0x80;
-            if (text[i] == '\n') line++, column = 1;
-            else column += starts;
-        }
-        px_problem_at(yaml->problems, r.file, line, column, "not UTF-8 (byte 0x%02X); save the file as UTF-8",
-                      (unsigned char)text[valid]);
+        PROBLEM(&r, mark_at(text, valid), "not UTF-8 (byte 0x%02X); save the file as UTF-8",
+                (unsigned char)text[valid]);
         return NULL;
     }
     PX_CHECK(yaml_parser_initialize(&r.parser));
@@ -309,18 +321,18 @@ px_node *px_yaml_text(px_yaml *yaml, const char *text, size_t length, const char
 px_status px_yaml_file(px_yaml *yaml, const char *path, px_node **root) {
     *root = NULL;
     px_buf text = {0};
-    PX_TRY(px_file_read(path, &text));
+    px_status status = px_file_read(path, MOST_BYTES, &text);
+    if (status != PX_OK) {
+        px_buf_free(&text);
+        return status == PX_DATA ? px_fail(PX_CONFIG, "%s", px_error_text()) : status;
+    }
     char full[PX_PATH_MAX], dir[PX_PATH_MAX];
     if (!realpath(path, full)) snprintf(full, sizeof full, "%s", path);
     px_path_parent(dir, sizeof dir, full);
     if (!yaml->main_dir) yaml->main_dir = px_pool_text(yaml->pool, dir);
-    if (text.length > (1u << 20)) {
-        px_problem_at(yaml->problems, px_pool_text(yaml->pool, path), 0, 0, "larger than 1 MiB; valid is a YAML experiment");
-    } else {
-        yaml->open[yaml->depth++] = px_pool_text(yaml->pool, full);
-        *root = px_yaml_text(yaml, text.data ? text.data : "", text.length, path, dir);
-        yaml->depth--;
-    }
+    yaml->open[yaml->depth++] = px_pool_text(yaml->pool, full);
+    *root = px_yaml_text(yaml, text.data ? text.data : "", text.length, path, dir);
+    yaml->depth--;
     px_buf_free(&text);
     return PX_OK;
 }

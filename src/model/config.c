@@ -113,6 +113,18 @@ static px_status read_family(const px_keys *keys, const px_family_info *family, 
 /* ---- token ids --------------------------------------------------------------------- */
 /* Ids outside the vocabulary occur in files of small models that kept the defaults of large ones. They can never be
  * sampled: left out, with a warning. -1 stands for none in some older files. */
+static void warn_of_id(const px_keys *keys, const char *key, long long id, int vocab_size) {
+    static uint64_t said[16]; /* a start reads a model's directory more than once */
+    static int count;
+    uint64_t what = px_hash(key, strlen(key), px_hash(keys->path, strlen(keys->path), (uint64_t)id));
+    for (int i = 0; i < count; i++) {
+        if (said[i] == what) return;
+    }
+    if (count < 16) said[count++] = what;
+    px_log(PX_WARNING, "%s: %s %lld lies outside the vocabulary of %d tokens and is ignored", keys->path, key, id,
+           vocab_size);
+}
+
 static px_status keep_id(const px_keys *keys, const char *key, json_t *value, int vocab_size, int *id) {
     *id = -1;
     if (!json_is_integer(value) || json_integer_value(value) < -1) {
@@ -121,8 +133,7 @@ static px_status keep_id(const px_keys *keys, const char *key, json_t *value, in
     if (json_integer_value(value) < vocab_size) {
         *id = (int)json_integer_value(value);
     } else {
-        px_log(PX_WARNING, "%s: %s %lld lies outside the vocabulary of %d tokens and is ignored", keys->path, key,
-               (long long)json_integer_value(value), vocab_size);
+        warn_of_id(keys, key, (long long)json_integer_value(value), vocab_size);
     }
     return PX_OK;
 }

@@ -299,7 +299,7 @@ static px_status copy_tokenizer(const char *from, const char *to) {
         if (status == PX_OK) status = px_path_join(target, sizeof target, to, names[i]);
         if (status != PX_OK || !px_file_exists(source)) continue;
         px_buf_clear(&buf);
-        status = px_file_read(source, &buf);
+        status = px_file_read(source, PX_VOCABULARY_MOST, &buf);
         if (status == PX_OK) status = px_file_write(target, buf.data ? buf.data : "", buf.length);
     }
     px_buf_free(&buf);

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define LOOKED_AT 256 /* the name of the archive's first file is in them */
 
@@ -54,8 +55,10 @@ px_status px_pickle_refuse(const char *path) {
     if (px_dir_exists(path)) return refuse_directory(path);
     if (!px_file_exists(path)) return PX_OK;
     unsigned char start[LOOKED_AT];
-    FILE *file = fopen(path, "rb");
-    size_t length = file ? fread(start, 1, sizeof start, file) : 0;
-    if (file) fclose(file);
-    return has_pickle_name(path) || px_is_pickle(start, length) ? px_pickle_fail(path, "DIRECTORY") : PX_OK;
+    int fd;
+    PX_TRY(px_file_open(path, &fd));
+    ssize_t length = read(fd, start, sizeof start);
+    close(fd);
+    bool pickle = has_pickle_name(path) || (length > 0 && px_is_pickle(start, (size_t)length));
+    return pickle ? px_pickle_fail(path, "DIRECTORY") : PX_OK;
 }

@@ -42,18 +42,18 @@ static px_status bad_entry(const px_tensor *tensor, const char *what) {
 
 static px_status parse_shape(px_tensor *tensor, json_t *shape) {
     if (!json_is_array(shape) || json_array_size(shape) > PX_TENSOR_DIMS) {
-        return bad_entry(tensor, "shape is not a list of at most 8 sizes");
+        return bad_entry(tensor, "shape is no list of sizes; valid is a list of at most 8 integers from 0");
     }
     tensor->dims = (int)json_array_size(shape);
     tensor->count = 1;
     for (int i = 0; i < tensor->dims; i++) {
         json_t *size = json_array_get(shape, (size_t)i);
         if (!json_is_integer(size) || json_integer_value(size) < 0) {
-            return bad_entry(tensor, "shape has a size that is not an integer from 0");
+            return bad_entry(tensor, "shape has a size that is no size; valid is an integer from 0");
         }
         tensor->shape[i] = json_integer_value(size);
         if (__builtin_mul_overflow(tensor->count, (size_t)tensor->shape[i], &tensor->count)) {
-            return bad_entry(tensor, "shape is too large");
+            return bad_entry(tensor, "shape is too large; valid is what the file has bytes for");
         }
     }
     return PX_OK;
@@ -62,12 +62,15 @@ static px_status parse_shape(px_tensor *tensor, json_t *shape) {
 static px_status parse_entry(px_tensor *tensor, json_t *entry, const unsigned char *data, size_t data_bytes) {
     tensor->dtype = json_string_value(json_object_get(entry, "dtype"));
     size_t size = tensor->dtype ? element_size(tensor->dtype) : 0;
-    if (size == 0) return bad_entry(tensor, "dtype is missing or unknown; valid is F32, F16 or BF16");
+    if (size == 0) {
+        return px_fail(PX_DATA, "%s: tensor \"%s\": dtype %.32s is unknown; valid is F32, F16 or BF16", tensor->path,
+                       tensor->name, tensor->dtype ? tensor->dtype : "(none)");
+    }
     PX_TRY(parse_shape(tensor, json_object_get(entry, "shape")));
     json_t *offsets = json_object_get(entry, "data_offsets");
     json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
     if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end)) {
-        return bad_entry(tensor, "data_offsets is not a list of two integers");
+        return bad_entry(tensor, "data_offsets is no range; valid is [BEGIN, END], bytes after the header");
     }
     json_int_t b = json_integer_value(begin), e = json_integer_value(end);
     if (b < 0 || e < b || (uint64_t)e > data_bytes) {
@@ -77,7 +80,10 @@ static px_status parse_entry(px_tensor *tensor, json_t *entry, const unsigned ch
                        tensor->path, tensor->name, (long long)b, (long long)e, data_bytes);
     }
     if (__builtin_mul_overflow(tensor->count, size, &tensor->bytes) || tensor->bytes != (size_t)(e - b)) {
-        return bad_entry(tensor, "data_offsets do not fit the shape and dtype");
+        return px_fail(PX_DATA,
+                       "%s: tensor \"%s\": data_offsets %lld .. %lld do not fit the shape's %zu elements of dtype %s; "
+                       "valid are %zu bytes for each",
+                       tensor->path, tensor->name, (long long)b, (long long)e, tensor->count, tensor->dtype, size);
     }
     tensor->data = data + b;
     return PX_OK;
@@ -101,9 +107,9 @@ static px_status check_cover(const px_tensor *tensors, int count, const unsigned
     const unsigned char *at = data;
     for (int i = 0; i < count && status == PX_OK; i++) {
         if (order[i]->data < at) {
-            status = bad_entry(order[i], "data_offsets overlap another tensor");
+            status = bad_entry(order[i], "data_offsets overlap another tensor; valid is one after another");
         } else if (order[i]->data > at) {
-            status = bad_entry(order[i], "data_offsets leave a hole before the tensor");
+            status = bad_entry(order[i], "data_offsets leave a hole before the tensor; valid is one after another");
         }
         at = order[i]->data + order[i]->bytes;
     }
@@ -121,13 +127,17 @@ static px_status parse_header(px_tensors *tensors, px_tensor_file *file) {
     for (int i = 7; i >= 0 && file->bytes >= 8; i--) length = length << 8 | bytes[i];
     if (file->bytes < 8 || length > file->bytes - 8 || length > MAX_HEADER || length < 2) {
         if (px_is_pickle(bytes, file->bytes)) return px_pickle_fail(file->path, "DIRECTORY");
-        return px_fail(PX_DATA, "%s: not a safetensors file, or cut: %zu bytes, header length %llu", file->path,
-                       file->bytes, (unsigned long long)length);
+        return px_fail(PX_DATA, "%s: not a safetensors file, or cut: %zu bytes, header length %llu; valid is a length from 2 "
+                       "to what is left of the file, at most %zu", file->path, file->bytes, (unsigned long long)length,
+                       MAX_HEADER);
     }
     PX_TRY(px_json_parse((const char *)bytes + 8, (size_t)length, file->path, 0, &file->header));
-    if (!json_is_object(file->header)) return px_fail(PX_DATA, "%s: the header is not a JSON object", file->path);
+    if (!json_is_object(file->header)) {
+        return px_fail(PX_DATA, "%s: the header is not a JSON object; valid is {NAME: {dtype, shape, data_offsets}, ...}",
+                       file->path);
+    }
     size_t most = (size_t)tensors->count + json_object_size(file->header);
-    if (most > INT32_MAX) return px_fail(PX_DATA, "%s: too many tensors", file->path);
+    if (most > INT32_MAX) return px_fail(PX_DATA, "%s: too many tensors; valid are %d", file->path, INT32_MAX);
     px_tensor *list = px_realloc(tensors->list, most * sizeof *list + 1, "tensor list");
     if (!list) return px_error_code();
     tensors->list = list;
@@ -256,7 +266,7 @@ static px_status check_index(px_tensors *tensors, const char *index, const char 
     qsort(tensors->list, (size_t)tensors->count, sizeof *tensors->list, by_name);
     for (int i = 1; i < tensors->count; i++) {
         if (strcmp(tensors->list[i - 1].name, tensors->list[i].name) == 0) {
-            return bad_entry(&tensors->list[i], "is in more than one shard");
+            return bad_entry(&tensors->list[i], "is in more than one shard; valid is one");
         }
     }
     const char *name;
@@ -267,8 +277,8 @@ static px_status check_index(px_tensors *tensors, const char *index, const char 
         px_tensor key = {.name = name};
         const px_tensor *found = bsearch(&key, tensors->list, (size_t)tensors->count, sizeof key, by_name);
         if (!found || strcmp(found->path, path) != 0) {
-            return px_fail(PX_DATA, "%s: tensor \"%s\" is not in the file that weight_map names, %s", index, name,
-                           path);
+            return px_fail(PX_DATA, "%s: tensor \"%s\" is not in the file that weight_map names, %s; valid is the shard "
+                           "that has it", index, name, path);
         }
     }
     return PX_OK;
@@ -286,7 +296,9 @@ static px_status open_shards(px_tensors *tensors, const char *index, const char 
         char path[PX_PATH_MAX];
         PX_TRY(shard_path(index, dir, value, path));
         if (has_file(tensors, path)) continue;
-        if (tensors->file_count == MAX_SHARDS) return px_fail(PX_DATA, "%s: more than %d shards", index, MAX_SHARDS);
+        if (tensors->file_count == MAX_SHARDS) {
+            return px_fail(PX_DATA, "%s: more than %d shards; valid is fewer", index, MAX_SHARDS);
+        }
         PX_TRY(add_file(tensors, path));
     }
     return check_index(tensors, index, dir, map);

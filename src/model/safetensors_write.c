@@ -1,7 +1,6 @@
 /* Writer of safetensors files: header and tensors go to a temporary name in pieces of a fixed size, then to disk, then
  * to the final name, so that a reader sees a whole file or none. */
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -131,8 +130,8 @@ px_status px_safetensors_write(const char *path, const px_tensor_source *sources
     out.piece = px_alloc(PIECE * 4, "file buffer");
     px_status status = out.piece ? make_header(&header, sources, count, dtype) : px_error_code();
     if (status == PX_OK) {
-        out.fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        status = out.fd < 0 ? write_error(temporary, "create") : write_all(&out, &header, sources, count);
+        status = px_file_create(temporary, &out.fd);
+        if (status == PX_OK) status = write_all(&out, &header, sources, count);
     }
     if (out.fd >= 0 && close(out.fd) != 0 && status == PX_OK) status = write_error(temporary, "close");
     if (status == PX_OK && rename(temporary, path) != 0) status = write_error(path, "rename into place");

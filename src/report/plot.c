@@ -93,7 +93,7 @@ static px_status take_svg(const char *path, px_buf *svg)
 {
     px_buf text = {0};
     if (!px_file_exists(path)) return PX_OK;
-    px_status status = px_file_read(path, &text);
+    px_status status = px_file_read(path, PX_TEXT_MOST, &text);
     const char *start = status == PX_OK && text.data ? strstr(text.data, "<svg") : NULL;
     if (start) status = px_buf_text(svg, start);
     px_buf_free(&text);

@@ -8,7 +8,7 @@
 static px_status join(FILE *out, const char *path, bool *first)
 {
     px_buf text = {0};
-    px_status status = px_file_read(path, &text);
+    px_status status = px_file_read(path, PX_TEXT_MOST, &text); /* a part has 256 KiB */
     size_t from = 0, to = text.length;
     while (status == PX_OK && to > 0 && strchr(" \n]", text.data[to - 1]) != NULL) {
         to--;

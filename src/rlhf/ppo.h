@@ -63,7 +63,8 @@ px_status px_rollout_generate(px_trainer *trainer, px_rollout *rollout, int64_t 
 px_status px_logprobs(px_trainer *trainer, px_rollout *rollout, double temperature, bool recompute_old, bool values);
 px_status px_score(px_trainer *trainer, px_rollout *rollout, const px_prompt_set *set, int64_t iteration);
 /* The next three are local: every rank holds the whole rollout. */
-void px_score_shape(const px_ppo *ppo, px_rollout *rollout, const px_rewards *rewards);
+/* Returns how many samples leave the batch because the sum of their scores is too large. */
+int px_score_shape(const px_ppo *ppo, px_rollout *rollout, const px_rewards *rewards);
 void px_reward(const px_ppo *ppo, px_rollout *rollout);
 void px_advantage(px_ppo *ppo, px_rollout *rollout);
 px_status px_ppo_update(px_trainer *trainer, px_rollout *rollout, int64_t iteration);

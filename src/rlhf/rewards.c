@@ -134,6 +134,17 @@ static px_status score_one(source *s, const px_reward_sample *sample, double *sc
     return PX_OK;
 }
 
+px_status px_reward_usable(const px_reward_spec *spec, int number, double *score, px_buf *events)
+{
+    if (fabs(*score) <= PX_SCORE_MOST) {
+        return PX_OK;
+    }
+    *score = NAN;
+    return events == NULL ? PX_OK
+                          : px_buf_printf(events, "reward '%s': sample %d: the score is no finite number up to %g in size\n",
+                                          spec->name, number, PX_SCORE_MOST);
+}
+
 px_status px_rewards_score(px_rewards *rewards, const px_reward_sample *samples, int count, double *raw, px_buf *events)
 {
     for (int i = 0; i < rewards->count; i++) {
@@ -145,6 +156,9 @@ px_status px_rewards_score(px_rewards *rewards, const px_reward_sample *samples,
         } else if (s->spec.kind != PX_REWARD_MODEL) {
             for (int k = 0; k < count && status == PX_OK; k++) {
                 status = score_one(s, &samples[k], &row[k]);
+                if (status == PX_OK) {
+                    status = px_reward_usable(&s->spec, samples[k].number, &row[k], events);
+                }
             }
         }
         if (status != PX_OK) {

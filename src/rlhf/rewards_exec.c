@@ -254,7 +254,7 @@ typedef struct batch {
     int64_t first; /* id of sample 0 */
     int count, answered;
     double *scores;
-    char *state;   /* per sample: 0 no reply yet, 1 scored, 2 a reply without a finite number */
+    bool *replied; /* per sample */
 } batch;
 
 /* Python and others write NaN and Infinity, which JSON has not: they become "", which is no number either. */
@@ -294,12 +294,11 @@ static px_status take_json(px_exec *exec, batch *b, json_t *reply)
         return garbage(exec, "an id that nobody asked for");
     }
     int64_t at = number - b->first;
-    if (b->state[at] != 0) {
+    if (b->replied[at]) {
         return garbage(exec, "a second reply to one request");
     }
-    double value = json_is_number(score) ? json_number_value(score) : NAN;
-    b->state[at] = isfinite(value) ? 1 : 2;
-    b->scores[at] = isfinite(value) ? value : NAN;
+    b->replied[at] = true;
+    b->scores[at] = json_is_number(score) ? json_number_value(score) : NAN;
     b->answered++;
     return PX_OK;
 }
@@ -426,16 +425,15 @@ static px_status talk(px_exec *exec, batch *b)
     return PX_OK;
 }
 
-/* Samples without a score, one line each. */
-static px_status add_events(const px_exec *exec, const batch *b, px_buf *events)
+/* Samples without a usable score, one line each. */
+static px_status add_events(const px_exec *exec, const batch *b, const px_reward_sample *samples, px_buf *events)
 {
-    for (int i = 0; i < b->count && events != NULL; i++) {
-        if (b->state[i] == 0) {
-            PX_TRY(px_buf_printf(events, "reward '%s': sample %d: no reply within %g s\n", exec->spec->name, i,
-                                 exec->spec->timeout_s));
-        } else if (b->state[i] == 2) {
-            PX_TRY(px_buf_printf(events, "reward '%s': sample %d: the score is not a finite number\n",
-                                 exec->spec->name, i));
+    for (int i = 0; i < b->count; i++) {
+        if (b->replied[i]) {
+            PX_TRY(px_reward_usable(exec->spec, samples[i].number, &b->scores[i], events));
+        } else if (events != NULL) {
+            PX_TRY(px_buf_printf(events, "reward '%s': sample %d: no reply within %g s\n", exec->spec->name,
+                                 samples[i].number, exec->spec->timeout_s));
         }
     }
     return PX_OK;
@@ -454,7 +452,7 @@ static px_status score_batch(px_exec *exec, batch *b, const px_reward_sample *sa
                        "line and not wait for the end of its input; the last line it printed: \"%s\"",
                        exec->spec->command[0], b->count, exec->spec->timeout_s, exec->last);
     }
-    return add_events(exec, b, events);
+    return add_events(exec, b, samples, events);
 }
 
 px_status px_exec_score(px_exec *exec, const px_reward_sample *samples, int count, double *scores, px_buf *events)
@@ -463,13 +461,13 @@ px_status px_exec_score(px_exec *exec, const px_reward_sample *samples, int coun
         return PX_OK;
     }
     batch b = {.first = exec->next_id, .count = count, .scores = scores};
-    b.state = px_alloc((size_t)count, "exec replies");
-    if (b.state == NULL) {
+    b.replied = px_alloc_array((size_t)count, sizeof *b.replied, "exec replies");
+    if (b.replied == NULL) {
         return px_error_code();
     }
     exec->next_id += count;
     px_status status = score_batch(exec, &b, samples, events);
     drop_requests(exec);
-    px_free(b.state);
+    px_free(b.replied);
     return status;
 }

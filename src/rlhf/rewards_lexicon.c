@@ -106,7 +106,7 @@ static px_status add_line(px_lexicon *lexicon, const char *path, int line, const
     const char *tab = memchr(text, '\t', length);
     char *end = NULL;
     double value = tab != NULL ? strtod(tab + 1, &end) : 0.0;
-    if (tab == NULL || end == tab + 1 || end > text + length || !isfinite(value) ||
+    if (tab == NULL || end == tab + 1 || end > text + length || !(fabs(value) <= PX_SCORE_MOST) ||
         (end < text + length && *end != '\t' && *end != ' ' && *end != '\r')) {
         return px_fail(PX_DATA, "%s:%d: no number after the word; valid is word<TAB>value", path, line);
     }
@@ -171,7 +171,7 @@ px_status px_lexicon_open(px_lexicon **lexicon, const char *path)
         return px_error_code();
     }
     px_buf file = {0};
-    px_status status = px_file_read(path, &file);
+    px_status status = px_file_read(path, PX_VOCABULARY_MOST, &file);
     if (status == PX_OK) {
         status = file.length > 0 ? add_file(l, path, &file)
                                  : px_fail(PX_DATA, "%s: empty; valid are lines word<TAB>value", path);

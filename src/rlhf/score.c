@@ -90,7 +90,8 @@ static px_status decode(px_ppo *ppo, const px_rollout *rollout, const px_prompt_
         ppo->texts[i - from] = (px_reward_sample){.prompt = text->data + places[2 * (i - from)],
                                                   .completion = text->data + places[2 * (i - from) + 1],
                                                   .completion_tokens = rollout->length[i],
-                                                  .record = row.json != NULL ? row.json : "{}"};
+                                                  .record = row.json != NULL ? row.json : "{}",
+                                                  .number = i};
     }
     return status;
 }
@@ -111,6 +112,9 @@ static px_status score_mine(px_ppo *ppo, px_rollout *rollout, const px_prompt_se
         if (px_rewards_spec(set->rewards, k)->kind == PX_REWARD_MODEL) {
             PX_TRY(px_model_map_check(&ppo->parts.reward_model->model));
             PX_TRY(score_model(ppo, ppo->parts.reward_model, rollout, from, to, row));
+            for (int i = from; i < to; i++) {
+                PX_TRY(px_reward_usable(px_rewards_spec(set->rewards, k), i, &row[i], events));
+            }
         } else {
             memcpy(row + from, raw + (size_t)k * (size_t)count, (size_t)count * sizeof *row);
         }
@@ -118,19 +122,52 @@ static px_status score_mine(px_ppo *ppo, px_rollout *rollout, const px_prompt_se
     return PX_OK;
 }
 
-/* Each scorer's shares, then what the first of them has, with what failed there. */
+/* What failed on any rank of the team, in the order of its ranks. */
+static px_status gather_events(px_buf *events)
+{
+    double longest = (double)events->length;
+    px_max_f64(&longest, 1);
+    if (longest == 0.0) {
+        return PX_OK;
+    }
+    int size = px_dist_size();
+    int64_t total = 0, *lengths = px_alloc_array((size_t)size, sizeof *lengths, "lengths of events");
+    px_buf all = {0};
+    PX_TRY(px_agree(lengths != NULL ? PX_OK : px_error_code()));
+    px_gather_i64((int64_t)events->length, lengths);
+    for (int i = 0; i < size; i++) {
+        total += lengths[i];
+    }
+    px_status status = px_agree(px_buf_reserve(&all, (size_t)total + 1));
+    if (status == PX_OK) {
+        px_gather_bytes(events->data, all.data, lengths);
+        all.length = (size_t)total;
+        all.data[total] = '\0';
+        px_buf_free(events);
+        *events = all;
+    }
+    px_free(lengths);
+    return status;
+}
+
+/* Each scorer's shares and what failed there, then to those who do not score. */
 static px_status spread_scores(const px_ppo *ppo, px_rollout *rollout, const px_prompt_set *set, px_buf *events)
 {
     int prompts = rollout->group[rollout->samples - 1] + 1, rewards = px_rewards_count(set->rewards);
+    px_status status = PX_OK;
     px_team(true);
     for (int k = 0; k < rewards && ppo->parts.scores; k++) {
         px_gather_shares(rollout->raw + (size_t)k * (size_t)rollout->samples,
                          sizeof(double) * (size_t)(rollout->samples / prompts), prompts);
     }
+    if (ppo->parts.scores) {
+        status = gather_events(events);
+    }
     px_team(false);
     if (ppo->parts.scorers == 0) {
-        return PX_OK;
+        return status;
     }
+    PX_TRY(px_agree(status));
     int scorer = px_dist_size() - ppo->parts.scorers;
     uint64_t length = events->length;
     px_bcast(rollout->raw, sizeof(double) * (size_t)rewards * (size_t)rollout->samples, scorer);
@@ -157,22 +194,27 @@ px_status px_score(px_trainer *trainer, px_rollout *rollout, const px_prompt_set
         if (events.length > 0) {
             px_trainer_event(trainer, iteration, "reward_failed", "%s", events.data);
         }
-        px_score_shape(ppo, rollout, set->rewards);
+        int large = px_score_shape(ppo, rollout, set->rewards);
+        if (large > 0) {
+            px_trainer_event(trainer, iteration, "reward_failed", "the weighted scores of %d samples are beyond %g in size",
+                             large, PX_SCORE_MOST);
+        }
     }
     px_buf_free(&events);
     return status;
 }
 
 /* Order: weighted sum, missing end of sequence, clip (the KL penalty comes after, per token). */
-void px_score_shape(const px_ppo *ppo, px_rollout *rollout, const px_rewards *rewards)
+int px_score_shape(const px_ppo *ppo, px_rollout *rollout, const px_rewards *rewards)
 {
     const px_ppo_config *config = &ppo->config;
+    int large = 0;
     for (int i = 0; i < rollout->samples; i++) {
         double score = 0.0;
         for (int k = 0; k < px_rewards_count(rewards); k++) {
             score += px_rewards_spec(rewards, k)->weight * rollout->raw[(size_t)k * (size_t)rollout->samples + (size_t)i];
         }
-        rollout->valid[i] = isfinite(score);
+        rollout->valid[i] = !isnan(score);
         if (rollout->finish[i] == PX_FINISH_LENGTH) {
             if (config->missing_eos == PX_EOS_SUBTRACT) {
                 score -= config->missing_eos_value;
@@ -182,11 +224,17 @@ void px_score_shape(const px_ppo *ppo, px_rollout *rollout, const px_rewards *re
                 rollout->valid[i] = 0;
             }
         }
-        if (config->reward_clip > 0.0) {
+        if (config->reward_clip > 0.0 && !isnan(score)) {
             score = fmax(-config->reward_clip, fmin(config->reward_clip, score));
+        }
+        if (fabs(score) > PX_SCORE_MOST) {
+            large += rollout->valid[i];
+            rollout->valid[i] = 0;
+            score = NAN;
         }
         rollout->score[i] = score;
     }
+    return large;
 }
 
 /* r_t = -beta k(old_t, ref_t), plus the score at the last token; kl: the sequence's sum of k1. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* "1-1:3 2-3:40": rows by length. */
 static void write_histogram(char *text, size_t size, const px_data_summary *s)
@@ -64,10 +65,27 @@ static int64_t size_of(const px_source *sources, int count)
     return size;
 }
 
-static px_status load_files(px_session *session, const px_source *sources, int count, px_data_options *options,
-                            px_dataset **data, const char *what)
+/* A file that is not there is the key's fault, whatever is wrong in one is its own. */
+static px_status check_source(const px_session *session, const char *key, const px_source *source)
+{
+    int fd;
+    if (px_dir_exists(source->path)) { /* the reader says what is valid */
+        return PX_OK;
+    }
+    if (px_file_open(source->path, &fd) != PX_OK) {
+        return px_stage_fail_within(session->stage, key);
+    }
+    close(fd);
+    return PX_OK;
+}
+
+static px_status load_files(px_session *session, const char *key, const px_source *sources, int count,
+                            px_data_options *options, px_dataset **data, const char *what)
 {
     char cache[PX_PATH_MAX];
+    for (int i = 0; i < count; i++) {
+        PX_TRY(check_source(session, key, &sources[i]));
+    }
     PX_TRY(px_path_join(cache, sizeof cache, session->run->dir, "cache"));
     bool large = size_of(sources, count) > px_stage_int(session->stage, "data.memory_mib") << 20;
     options->cache = large ? cache : NULL;
@@ -88,7 +106,7 @@ static px_status load_one(px_session *session, const char *key, px_data_options 
 {
     char path[PX_PATH_MAX];
     PX_TRY(px_stage_path(session->stage, key, path, sizeof path));
-    return load_files(session, &(px_source){path, 1.0}, 1, options, data, what);
+    return load_files(session, key, &(px_source){path, 1.0}, 1, options, data, what);
 }
 
 static px_status load_list(px_session *session, const char *key, px_data_options *options, px_dataset **data, const char *what)
@@ -103,7 +121,7 @@ static px_status load_list(px_session *session, const char *key, px_data_options
         snprintf(entry, sizeof entry, "%s.%d.weight", key, i);
         sources[i].weight = px_stage_float(stage, entry);
     }
-    px_status status = sources != NULL ? load_files(session, sources, count, options, data, what) : px_error_code();
+    px_status status = sources != NULL ? load_files(session, key, sources, count, options, data, what) : px_error_code();
     px_free(sources);
     return status;
 }

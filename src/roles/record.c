@@ -156,7 +156,7 @@ static px_status open_file(px_session *session, bool resume)
     int config_count, token_count;
     px_stage_hash(session->stage, hash);
     px_status status = ranks != NULL ? px_stage_dump(session->stage, &yaml) : px_error_code();
-    if (status == PX_OK) status = px_file_read(px_config_path(session->run->config), &source);
+    if (status == PX_OK) status = px_file_read(px_config_path(session->run->config), PX_TEXT_MOST, &source);
     if (status == PX_OK) status = list_config(session->stage, &config, &config_count);
     if (status == PX_OK) status = list_tokens(session, &tokens, &token_count);
     if (status == PX_OK) status = px_path_join(path, sizeof path, session->dir, "run.h5");

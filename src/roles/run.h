@@ -109,6 +109,7 @@ typedef struct px_session {
     int64_t saved;              /* iteration of the newest checkpoint, -1: none */
     int64_t evaluated;          /* iteration of the last evaluation in the run file, -1: none */
     int recovery_slot;
+    bool samples_checked;       /* what an earlier start left of the sample file can be read, or was put aside */
     double best;                /* of the metric that checkpointing.keep_best names, NaN: none yet */
     int64_t best_iteration;     /* its checkpoint's, -1: none */
     px_buf skipped;             /* checkpoints that the start passed over, one a line */

@@ -266,10 +266,39 @@ static void fill_order(builder *b, const px_ppo_view *view, int64_t base, int64_
     }
 }
 
+enum { SAMPLES, PROMPTS, TOKENS, UPDATES, ORDER, TABLES };
+static const char *const names[TABLES] = {"/samples", "/prompt_tokens", "/tokens", "/updates", "/order"};
+
+/* The file of an earlier start, which rows are about to be added to. One that is damaged stays beside a new one: the
+ * run is worth more than some of its samples. */
+static px_status check_old(px_session *session, const char *path, int64_t iteration)
+{
+    bool old = !session->samples_checked && px_file_exists(path);
+    px_status status = PX_OK;
+    session->samples_checked = true;
+    if (!old) {
+        return PX_OK;
+    }
+    for (int t = 0; t < TABLES && status == PX_OK; t++) {
+        bool optional = t == PROMPTS || t == TOKENS;
+        px_frame frame = {0};
+        int64_t rows;
+        status = optional ? px_samples_rows(path, names[t], iteration, &rows) : px_frame_read(path, names[t], &frame);
+        px_frame_free(&frame);
+    }
+    if (status == PX_DATA) {
+        px_buf what = {0};
+        status = px_set_aside(path, &what);
+        if (status == PX_OK) {
+            px_trainer_event(&session->trainer, iteration, "samples_damaged", "%s; a new file begins", what.data);
+        }
+        px_buf_free(&what);
+    }
+    return status;
+}
+
 static px_status write_samples(px_session *session, int64_t iteration)
 {
-    enum { SAMPLES, PROMPTS, TOKENS, UPDATES, ORDER, TABLES };
-    static const char *const names[TABLES] = {"/samples", "/prompt_tokens", "/tokens", "/updates", "/order"};
     int64_t per_file = px_stage_int(session->stage, "reporting.samples.iterations_per_file");
     char path[PX_PATH_MAX], file[64], reward_names[PX_MAX_REWARDS][96];
     snprintf(file, sizeof file, "samples-%06lld.h5", (long long)((iteration - 1) / per_file * per_file + 1));
@@ -278,6 +307,7 @@ static px_status write_samples(px_session *session, int64_t iteration)
     px_ppo_look(&session->trainer, &view);
     int64_t base = (iteration - 1) * view.rollout->max_samples;
     offsets at;
+    PX_TRY(check_old(session, path, iteration));
     PX_TRY(find_offsets(path, iteration, base, &at));
     builder *b = px_alloc_array(TABLES, sizeof *b, "the sample file");
     if (b == NULL) {

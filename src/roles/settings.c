@@ -78,7 +78,7 @@ px_status px_settings_rewards(const px_stage *stage, const char *list, px_reward
         PX_TRY(read_reward(stage, list, i, &mine[i]));
     }
     px_status status = px_rewards_open(rewards, mine, count);
-    return status == PX_OK ? status : px_stage_fail(stage, list, "%s: %s", list, px_error_text());
+    return status == PX_OK ? status : px_stage_fail_within(stage, list);
 }
 
 static px_adamw_config adam(const px_stage *stage)

@@ -82,7 +82,8 @@ px_status px_h5_create(px_h5 *file, const char *path)
     PX_FAULT("store.create", path);
     hid_t list = access_list();
     file->path = path;
-    file->id = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, list);
+    unlink(path); /* a link of that name would be written through */
+    file->id = H5Fcreate(path, H5F_ACC_EXCL, H5P_DEFAULT, list);
     px_status status = file->id < 0 ? px_h5_fail(PX_IO, path, "cannot create the file") : PX_OK;
     H5Pclose(list);
     return status;

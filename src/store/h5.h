@@ -63,4 +63,7 @@ px_status px_h5_check_size(const px_h5 *file, hid_t dataset, const char *name, s
 /* Copies as much of `text` as fits with its NUL, whole characters only; what is not UTF-8 becomes '?'. */
 void px_text_fit(char *out, size_t width, const char *text);
 
+/* lock.c: PX_IO when a living run writes `what` below dir; who cannot be asked is watched. */
+px_status px_lock_refuse_held(const char *dir, const char *what);
+
 #endif

@@ -1,12 +1,14 @@
 /* The lock of a run directory: a JSON file that names its holder. It is made by link(2), which only one of two starters
  * can win. The heartbeat is written in place through the descriptor that made the file, so a holder whose lock was
- * taken over keeps touching its own, unlinked file and never the new one. */
+ * taken over keeps touching its own, unlinked file and never the new one. Clocks of two machines are not compared: a
+ * holder that cannot be asked is watched, and one whose lock stays as it is for ten heartbeats is dead. */
 #include "h5.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,14 +20,18 @@
 #include <unistd.h>
 
 #define HEARTBEAT_S 3
-#define STALE_S 30.0
+#define SILENCE_S 30.0 /* PHALANX_LOCK_SILENCE_S in the environment: another number, for tests */
+#define LOCK_MOST 4096 /* bytes */
 #define BEAT_FORMAT "{\"heartbeat\": %16.3f, " /* first, with a fixed width: renewed by one write at the start */
 
 typedef struct lock_holder {
     char host[256], job_id[64], token[33];
+    char place[128]; /* boot and namespace that its pid belongs to; "": unknown */
     long pid;
     int64_t start; /* clock ticks after boot */
     double heartbeat;
+    uint64_t content; /* hash of the file's bytes: another one is a sign of life */
+    bool garbage;     /* the file does not say who it is */
 } lock_holder;
 
 struct px_lock {
@@ -59,6 +65,19 @@ static int64_t process_start(long pid)
     return at ? strtoll(at + 1, NULL, 10) : -1;
 }
 
+/* What tells apart two machines, two starts of one and two containers that have the same host name. */
+static void describe_place(char *out, size_t size)
+{
+    char boot[64] = "", space[64] = "";
+    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (file) {
+        if (fscanf(file, "%63s", boot) != 1) boot[0] = '\0';
+        fclose(file);
+    }
+    ssize_t length = readlink("/proc/self/ns/pid", space, sizeof space - 1);
+    snprintf(out, size, length > 0 && boot[0] ? "%s %s" : "", boot, space);
+}
+
 static px_status describe_self(lock_holder *self)
 {
     unsigned char random[16];
@@ -68,6 +87,7 @@ static px_status describe_self(lock_holder *self)
     }
     for (size_t i = 0; i < sizeof random; i++) snprintf(self->token + 2 * i, 3, "%02x", random[i]);
     gethostname(self->host, sizeof self->host - 1);
+    describe_place(self->place, sizeof self->place);
     const char *job = getenv("SLURM_JOB_ID");
     snprintf(self->job_id, sizeof self->job_id, "%s", job ? job : "");
     self->pid = (long)getpid();
@@ -76,11 +96,17 @@ static px_status describe_self(lock_holder *self)
     return PX_OK;
 }
 
-static bool alive(const lock_holder *holder)
+/* Whether its process would be seen here. */
+static bool is_here(const lock_holder *holder)
 {
-    char host[256] = {0};
+    char host[256] = {0}, place[128];
     gethostname(host, sizeof host - 1);
-    if (strcmp(host, holder->host) != 0) return px_wall_time() - holder->heartbeat < STALE_S;
+    describe_place(place, sizeof place);
+    return !holder->garbage && strcmp(host, holder->host) == 0 && place[0] && strcmp(place, holder->place) == 0;
+}
+
+static bool process_lives(const lock_holder *holder)
+{
     if (holder->pid <= 0 || (kill((pid_t)holder->pid, 0) != 0 && errno == ESRCH)) return false;
     int64_t start = process_start(holder->pid);
     return start >= 0 && (holder->start < 0 || start == holder->start);
@@ -92,47 +118,118 @@ static void take_text(json_t *json, const char *key, char *out, size_t size)
     snprintf(out, size, "%s", text ? text : "");
 }
 
-/* False: no lock. A file that cannot be understood is as old as its last change and of an unknown host. */
-static bool read_holder(const char *path, lock_holder *holder)
+static void take_holder(json_t *json, lock_holder *holder)
 {
-    struct stat info;
-    px_buf text = {0};
-    memset(holder, 0, sizeof *holder);
-    if (stat(path, &info) != 0) return false;
-    holder->heartbeat = (double)info.st_mtim.tv_sec;
-    json_t *json = NULL;
-    px_status status = px_file_read(path, &text);
-    if (status == PX_OK) status = px_json_parse(text.data ? text.data : "", text.length, path, 0, &json);
-    px_buf_free(&text);
-    if (status != PX_OK) {
-        px_error_clear();
-        return true;
-    }
     take_text(json, "host", holder->host, sizeof holder->host);
+    take_text(json, "place", holder->place, sizeof holder->place);
     take_text(json, "job_id", holder->job_id, sizeof holder->job_id);
     take_text(json, "token", holder->token, sizeof holder->token);
     holder->pid = (long)json_integer_value(json_object_get(json, "pid"));
     holder->start = json_integer_value(json_object_get(json, "start"));
-    json_t *beat = json_object_get(json, "heartbeat");
-    if (json_is_number(beat)) holder->heartbeat = json_number_value(beat);
+    holder->heartbeat = json_number_value(json_object_get(json, "heartbeat"));
+    holder->garbage = !holder->host[0] || !holder->token[0];
+}
+
+/* *found false: no lock. What is no regular file is an error, what cannot be understood is garbage. */
+static px_status read_holder(const char *path, lock_holder *holder, bool *found)
+{
+    struct stat info;
+    px_buf text = {0};
+    memset(holder, 0, sizeof *holder);
+    *found = lstat(path, &info) == 0;
+    if (!*found) return PX_OK;
+    px_status status = px_file_read(path, LOCK_MOST, &text);
+    if (status == PX_IO) {
+        px_buf_free(&text);
+        *found = lstat(path, &info) == 0;
+        if (*found) return px_fail_within("the lock of the run directory");
+        px_error_clear();
+        return PX_OK;
+    }
+    json_t *json = NULL;
+    const uint64_t changed = (uint64_t)info.st_mtim.tv_sec * 1000000000 + (uint64_t)info.st_mtim.tv_nsec;
+    holder->garbage = true;
+    holder->heartbeat = (double)info.st_mtim.tv_sec;
+    holder->content = px_hash(text.data ? text.data : "", text.length, 0);
+    if (status == PX_OK) status = px_json_parse(text.data ? text.data : "", text.length, path, 0, &json);
+    px_buf_free(&text);
+    if (status == PX_OK) take_holder(json, holder);
+    if (holder->garbage) holder->content ^= changed;
     json_decref(json);
-    return true;
+    px_error_clear();
+    return PX_OK;
 }
 
 static void name_holder(const lock_holder *holder, char *out, size_t size)
 {
-    snprintf(out, size, "process %ld on host %.64s%s%.32s (heartbeat %.0f s ago)", holder->pid, holder->host,
-             holder->job_id[0] ? ", job " : "", holder->job_id, px_wall_time() - holder->heartbeat);
+    if (holder->garbage) {
+        snprintf(out, size, "an unknown process (the lock is empty or was damaged)");
+    } else {
+        snprintf(out, size, "process %ld on host %.64s%s%.32s", holder->pid, holder->host, holder->job_id[0] ? ", job " : "",
+                 holder->job_id);
+    }
+}
+
+/* Watches until the lock changes, which only somebody alive does, or has been silent for too long. */
+static px_status watch(const char *path, const lock_holder *holder, bool *alive)
+{
+    const struct timespec nap = {0, 100000000};
+    const char *text = getenv("PHALANX_LOCK_SILENCE_S");
+    double silence = text ? strtod(text, NULL) : SILENCE_S, end = px_now() + silence;
+    char name[512];
+    name_holder(holder, name, sizeof name);
+    px_log(PX_INFO, "%s: was left by %s, which cannot be seen from here; taken over unless it changes within %g s", path,
+           name, silence);
+    *alive = false;
+    while (!*alive && px_now() < end) {
+        lock_holder now;
+        bool found;
+        nanosleep(&nap, NULL);
+        if (px_stop_level() > 0) return px_fail(PX_STOPPED, "stopped (%s) while %s was watched", px_stop_reason(), path);
+        PX_TRY(read_holder(path, &now, &found));
+        if (!found) return PX_OK;
+        *alive = now.content != holder->content;
+    }
+    return PX_OK;
+}
+
+static px_status judge(const char *path, const lock_holder *holder, bool *alive)
+{
+    *alive = is_here(holder) && process_lives(holder);
+    return is_here(holder) ? PX_OK : watch(path, holder, alive);
+}
+
+static px_status held_lock(const char *dir, char path[PX_PATH_MAX], lock_holder *holder, bool *found)
+{
+    PX_TRY(px_path_join(path, PX_PATH_MAX, dir, "lock"));
+    return read_holder(path, holder, found);
 }
 
 bool px_lock_is_held(const char *dir, char *out, size_t size)
 {
     char path[PX_PATH_MAX];
     lock_holder holder;
-    if (px_path_join(path, sizeof path, dir, "lock") != PX_OK) return false;
-    if (!read_holder(path, &holder) || !alive(&holder)) return false;
+    bool found;
+    if (held_lock(dir, path, &holder, &found) != PX_OK) {
+        px_error_clear();
+        return false;
+    }
+    if (!found) return false;
+    if (!(is_here(&holder) ? process_lives(&holder) : fabs(px_wall_time() - holder.heartbeat) < SILENCE_S)) return false;
     name_holder(&holder, out, size);
     return true;
+}
+
+px_status px_lock_refuse_held(const char *dir, const char *what)
+{
+    char path[PX_PATH_MAX], name[512];
+    lock_holder holder;
+    bool found, alive = false;
+    PX_TRY(held_lock(dir, path, &holder, &found));
+    if (found) PX_TRY(judge(path, &holder, &alive));
+    if (!alive) return PX_OK;
+    name_holder(&holder, name, sizeof name);
+    return px_fail(PX_IO, "%s: is being written by %s; wait for its end, or take a snapshot", what, name);
 }
 
 /* ---- the file ---------------------------------------------------------------------------------------------------- */
@@ -141,8 +238,9 @@ static px_status write_holder(px_lock *lock, const char *path)
 {
     char text[1024];
     const lock_holder *self = &lock->self;
-    json_t *rest = json_pack("{s:s, s:I, s:I, s:s, s:s}", "host", self->host, "pid", (json_int_t)self->pid, "start",
-                             (json_int_t)self->start, "job_id", self->job_id, "token", self->token);
+    json_t *rest = json_pack("{s:s, s:s, s:I, s:I, s:s, s:s}", "host", self->host, "place", self->place, "pid",
+                             (json_int_t)self->pid, "start", (json_int_t)self->start, "job_id", self->job_id, "token",
+                             self->token);
     char *dump = rest ? json_dumps(rest, 0) : NULL;
     json_decref(rest);
     if (!dump) return px_fail(PX_BUG, "%s: cannot be described as JSON", path);
@@ -168,7 +266,7 @@ static px_status remove_stale(const char *path, const char *token, const lock_ho
     if (rename(path, aside) != 0) {
         return errno == ENOENT ? PX_OK : px_fail(PX_IO, "%s: cannot rename: %s", path, strerror(errno));
     }
-    bool same = read_holder(aside, &moved) && strcmp(moved.token, dead->token) == 0;
+    bool found, same = read_holder(aside, &moved, &found) == PX_OK && found && moved.content == dead->content;
     if (!same && link(aside, path) != 0 && errno != EEXIST) px_log(PX_WARNING, "%s: could not be put back", path);
     unlink(aside);
     return PX_OK;
@@ -179,10 +277,13 @@ static px_status link_lock(px_lock *lock, const char *temporary)
     for (int attempt = 0; attempt < 10; attempt++) {
         lock_holder holder;
         char name[512];
+        bool found, alive;
         if (link(temporary, lock->path) == 0) return PX_OK;
         if (errno != EEXIST) return px_fail(PX_IO, "%s: cannot link: %s", lock->path, strerror(errno));
-        if (!read_holder(lock->path, &holder)) continue;
-        if (alive(&holder)) {
+        PX_TRY(read_holder(lock->path, &holder, &found));
+        if (!found) continue;
+        PX_TRY(judge(lock->path, &holder, &alive));
+        if (alive) {
             name_holder(&holder, name, sizeof name);
             return px_fail(PX_CONFIG, "%s: a run is going on here, %s; wait for its end or choose another run.dir",
                            lock->path, name);
@@ -214,8 +315,8 @@ static void *beat(void *data)
         if (lock->ending) break;
         char text[64];
         int length = snprintf(text, sizeof text, BEAT_FORMAT, px_wall_time());
-        /* A full disk must not end the run here; an old heartbeat tells. */
-        if (pwrite(lock->fd, text, (size_t)length, 0) != length) continue;
+        /* A full disk must not end the run here; an old heartbeat tells. Others see it once it is on the disk. */
+        if (pwrite(lock->fd, text, (size_t)length, 0) != length || fdatasync(lock->fd) != 0) continue;
         if (!still_ours(lock) && !lock->lost) {
             lock->lost = true;
             px_stop_request("the run directory was taken over by another run");

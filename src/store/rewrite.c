@@ -33,6 +33,17 @@ px_status px_publish(const char *temporary, const char *path)
     return px_dir_sync(parent);
 }
 
+px_status px_set_aside(const char *path, px_buf *what)
+{
+    char aside[PX_PATH_MAX];
+    if (snprintf(aside, sizeof aside, "%s.damaged", path) >= (int)sizeof aside || rename(path, aside) != 0) {
+        return px_error_code();
+    }
+    PX_TRY(px_buf_printf(what, "%s; kept as %s", px_error_text(), aside));
+    px_error_clear();
+    return PX_OK;
+}
+
 /* ---- copies ------------------------------------------------------------------------------------------------------ */
 
 /* Number and text attributes of a group that both files have. A table's list of columns is there already. */
@@ -113,13 +124,11 @@ px_status px_run_file_snapshot(const char *path, const char *out)
 /* The writer's lock lies beside the file, or one above it for a stage of several. */
 static px_status refuse_writer(const char *path)
 {
-    char dir[PX_PATH_MAX], holder[256];
+    char dir[PX_PATH_MAX];
     px_path_parent(dir, sizeof dir, path);
     for (int level = 0; level < 2; level++) {
         char parent[PX_PATH_MAX];
-        if (px_lock_is_held(dir, holder, sizeof holder)) {
-            return px_fail(PX_IO, "%s: is being written by %s; wait for its end, or take a snapshot", path, holder);
-        }
+        PX_TRY(px_lock_refuse_held(dir, path));
         if (strcmp(dir, ".") == 0) {
             snprintf(parent, sizeof parent, "..");
         } else {

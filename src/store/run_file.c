@@ -286,16 +286,14 @@ static px_status open_segment(px_run_file *file, px_frame *frames, const px_segm
     return PX_OK;
 }
 
-/* An old file that nothing can read stays beside the new one: the checkpoints are worth more than the log. */
+/* The checkpoints are worth more than the log. */
 static px_status set_aside(const char *path)
 {
-    char aside[PX_PATH_MAX];
-    if (snprintf(aside, sizeof aside, "%s.damaged", path) >= (int)sizeof aside || rename(path, aside) != 0) {
-        return px_error_code();
-    }
-    px_log(PX_WARNING, "%s; kept as %s, the log starts anew", px_error_text(), aside);
-    px_error_clear();
-    return PX_OK;
+    px_buf what = {0};
+    px_status status = px_set_aside(path, &what);
+    if (status == PX_OK) px_log(PX_WARNING, "%s; the log starts anew", what.data);
+    px_buf_free(&what);
+    return status;
 }
 
 /* Everything the file starts with: the columns, and on resume the rows that are kept. */

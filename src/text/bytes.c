@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -41,23 +41,20 @@ static px_status open_decoder(px_bytes *bytes) {
 
 px_status px_bytes_open(px_bytes **out, const char *path) {
     static const unsigned char gzip_magic[2] = {0x1f, 0x8b}, zstd_magic[4] = {0x28, 0xb5, 0x2f, 0xfd};
-    struct stat info;
     *out = NULL;
-    FILE *file = fopen(path, "rb");
-    if (!file || fstat(fileno(file), &info) != 0) {
-        px_status status = px_fail(PX_IO, "%s: %s", path, strerror(errno));
-        if (file) fclose(file);
-        return status;
-    }
-    if (S_ISDIR(info.st_mode)) {
-        fclose(file);
+    if (px_dir_exists(path)) {
         return px_fail(PX_DATA, "%s: is a directory; valid is a file of records (.jsonl, .json or .txt, also with .gz "
                                 "or .zst)", path);
     }
-    px_bytes *bytes = px_alloc(sizeof *bytes, "reading a data file");
+    int fd;
+    PX_TRY(px_file_open(path, &fd));
+    FILE *file = fdopen(fd, "rb");
+    px_bytes *bytes = file ? px_alloc(sizeof *bytes, "reading a data file") : NULL;
     if (!bytes) {
-        fclose(file);
-        return px_error_code();
+        px_status status = file ? px_error_code() : px_fail(PX_IO, "%s: %s", path, strerror(errno));
+        if (file) fclose(file);
+        else close(fd);
+        return status;
     }
     bytes->path = path;
     bytes->file = file;

@@ -14,7 +14,7 @@ static px_status name_file(px_column *column, const char *dir, const char *name)
 
 px_status px_column_create(px_column *column, const char *dir, const char *name) {
     PX_TRY(name_file(column, dir, name));
-    column->file = fopen(column->path, "wb");
+    column->file = fopen(column->path, "wbx");
     return column->file ? PX_OK : px_fail(PX_IO, "%s: %s", column->path, strerror(errno));
 }
 

@@ -30,20 +30,18 @@ static px_status hash_source(const char *path, uint64_t *key) {
     enum { SAMPLES = 16, BYTES = 4096 };
     char sample[BYTES];
     struct stat info;
-    FILE *file = fopen(path, "rb");
-    if (!file || fstat(fileno(file), &info) != 0) {
-        px_status status = px_fail(PX_IO, "%s: %s", path, strerror(errno));
-        if (file) fclose(file);
-        return status;
-    }
+    int fd;
+    PX_TRY(px_file_open(path, &fd));
+    bool good = fstat(fd, &info) == 0;
     int64_t about[3] = {info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec};
     *key = px_hash(about, sizeof about, *key);
-    for (int i = 0; i < SAMPLES; i++) {
-        if (fseeko(file, (off_t)((double)info.st_size / SAMPLES * i), SEEK_SET) != 0) break;
-        *key = px_hash(sample, fread(sample, 1, BYTES, file), *key);
+    for (int i = 0; good && i < SAMPLES; i++) {
+        ssize_t n = pread(fd, sample, BYTES, (off_t)((double)info.st_size / SAMPLES * i));
+        good = n >= 0;
+        if (good) *key = px_hash(sample, (size_t)n, *key);
     }
-    px_status status = ferror(file) ? px_fail(PX_IO, "%s: %s", path, strerror(errno)) : PX_OK;
-    fclose(file);
+    px_status status = good ? PX_OK : px_fail(PX_IO, "%s: %s", path, strerror(errno));
+    close(fd);
     return status;
 }
 
@@ -78,7 +76,7 @@ static px_status read_head(px_dataset *dataset, const char *dir, uint64_t key, p
     size_t files = (size_t)dataset->file_count * sizeof(px_data_file), body = sizeof *head + files;
     uint64_t hash;
     PX_TRY(px_path_join(path, sizeof path, dir, "head"));
-    px_status status = px_file_read(path, &bytes);
+    px_status status = px_file_read(path, PX_TEXT_MOST, &bytes);
     if (status == PX_OK && bytes.length != body + sizeof hash) status = bad(dir, "the head has another size");
     if (status == PX_OK) {
         memcpy(&hash, bytes.data + body, sizeof hash);
@@ -184,10 +182,11 @@ static bool owner_died(const char *dir) {
     long pid;
     gethostname(host, sizeof host - 1);
     if (px_path_join(path, sizeof path, dir, "owner") != PX_OK) return false;
-    FILE *file = fopen(path, "r");
-    if (!file) return false;
-    bool known = fscanf(file, "%63s %ld", owner, &pid) == 2;
-    fclose(file);
+    px_buf text = {0};
+    bool known = px_file_read(path, sizeof owner + 32, &text) == PX_OK && text.data &&
+                 sscanf(text.data, "%63s %ld", owner, &pid) == 2;
+    px_buf_free(&text);
+    px_error_clear();
     return known && pid > 0 && !strcmp(owner, host) && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
 }
 

@@ -6,24 +6,25 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* ---- files */
-#define MOST_BYTES ((size_t)256 << 20) /* Gemma's has 33 MiB; a few compressed bytes can be any number of them */
+static px_status too_large(const char *path)
+{
+    return px_fail(PX_DATA, "%s: more than %zu MiB; valid is less", path, PX_VOCABULARY_MOST >> 20);
+}
 
+/* A few compressed bytes can be any number of them. */
 static px_status read_whole(const char *path, px_buf *text)
 {
     px_bytes *bytes;
+    struct stat info;
     PX_TRY(px_bytes_open(&bytes, path));
-    px_status status;
+    px_status status = stat(path, &info) == 0 && info.st_size > (off_t)PX_VOCABULARY_MOST ? too_large(path) : PX_OK;
     const char *data;
     size_t length;
-    while ((status = px_bytes_next(bytes, &data, &length)) == PX_OK && length > 0) {
-        status = text->length + length <= MOST_BYTES
-                     ? px_buf_add(text, data, length)
-                     : px_fail(PX_DATA, "%s: more than %zu MiB; valid is less", path, MOST_BYTES >> 20);
-        if (status != PX_OK) {
-            break;
-        }
+    while (status == PX_OK && (status = px_bytes_next(bytes, &data, &length)) == PX_OK && length > 0) {
+        status = text->length + length <= PX_VOCABULARY_MOST ? px_buf_add(text, data, length) : too_large(path);
     }
     px_bytes_close(bytes);
     return status;
@@ -57,7 +58,7 @@ static px_status read_settings(const char *path, json_t **settings)
 {
     px_buf text = {0};
     json_error_t error;
-    px_status status = px_file_read(path, &text);
+    px_status status = px_file_read(path, PX_TEXT_MOST, &text);
     if (status == PX_OK) {
         *settings = json_loadb(text.data != NULL ? text.data : "", text.length, JSON_DECODE_INT_AS_REAL, &error);
         status = *settings != NULL ? PX_OK : px_fail(PX_DATA, "%s:%d:%d: not valid JSON: %s", path, error.line,
@@ -83,7 +84,7 @@ static px_status load_settings(px_tokenizer *t)
     PX_TRY(px_path_join(path, sizeof path, t->dir, "chat_template.jinja"));
     if (t->chat_template == NULL && px_file_exists(path)) {
         px_buf text = {0};
-        status = px_file_read(path, &text);
+        status = px_file_read(path, PX_TEXT_MOST, &text);
         if (status == PX_OK && text.length > 0) {
             t->chat_template = px_strdup(text.data);
             status = t->chat_template != NULL ? PX_OK : px_error_code();

@@ -92,7 +92,7 @@ vanish 'rm prompts.jsonl base/*'
 cp -r base kept; cp prompts.jsonl kept.jsonl
 train 0 "ppo 2/2" ppo.yaml # all of it was read at the start
 mv kept/* base; mv kept.jsonl prompts.jsonl
-vanish 'rm later.jsonl'; stages 74 "later.jsonl: No such file or directory"
+vanish 'rm later.jsonl'; stages 74 "sft.data.train=later.jsonl: data.train: $work/later.jsonl: cannot open: No such file or directory"
 vanish 'rm later/model.safetensors'; stages 65 "later: no weights" "${moved[@]}"
 vanish 'rm -r later'; stages 65 "later: no config.json" "${moved[@]}"
 vanish 'rm run.yaml'; stages 74 "run.yaml: cannot open: No such file or directory"

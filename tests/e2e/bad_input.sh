@@ -38,10 +38,13 @@ printf '\x7fELF\x02\x01\x01\x00\x00' > bad.yaml; train 78 "bad.yaml:1:1: not val
 echo 'include: bad.yaml' > other.yaml; { echo 'include: other.yaml'; cat sft.yaml; } > bad.yaml
 train 78 "other.yaml:1:10: bad.yaml includes itself" bad.yaml
 { echo 'include: none.yaml'; cat sft.yaml; } > bad.yaml; train 78 "bad.yaml:1:10" bad.yaml
+printf '\xef\xbb\xbf' | cat - sft.yaml > bad.yaml; train 0 "" bad.yaml
+printf '# \x01\n' | cat sft.yaml - > bad.yaml; train 78 "bad.yaml:8:3: not valid YAML: control characters" bad.yaml
 train 74 "none.yaml" none.yaml
 train 74 "$work" "$work"
 train 78 "training.lr" sft.yaml --set training.lr=fast
 train 78 "not KEY=VALUE" sft.yaml --set training.lr
+train 78 "--set run.name=x: not UTF-8 (byte 0xFF)" sft.yaml --set $'run.name=x\xff'
 train 64 "no stage" sft.yaml --stage ppo
 train 64 "one configuration file"
 train 65 "none" sft.yaml --from none
@@ -100,6 +103,27 @@ fresh; tokenizer '{"a":2000000000}'; model bad/tokenizer.json
 fresh; echo '{"model":{"type":"Magic"}}' > bad/tokenizer.json; model bad/tokenizer.json
 train 65 "no-such-dir" sft.yaml --set rl_module.policy.new=null --set rl_module.policy.path=no-such-dir
 
+# ---- no regular files: nobody waits for a pipe, and nothing without an end is read ----
+mkfifo pipe pipe.jsonl
+train 74 "pipe: is a pipe, which can be read once only; valid is a regular file" pipe
+train 74 "/dev/zero: is a device; valid is a regular file" /dev/zero
+[ "$ranks" != 1 ] || train 74 "is a pipe" <(cat sft.yaml)
+{ echo 'include: pipe'; cat sft.yaml; } > bad.yaml; train 78 "bad.yaml:1:10: cannot be included: pipe: is a pipe" bad.yaml
+: > bad.yaml; truncate -s 100G bad.yaml; train 78 "bad.yaml: more than 1 MiB" bad.yaml
+yaml 74 "bad.yaml:5:15: data.train: $work/pipe.jsonl: is a pipe" 's/rows.jsonl/pipe.jsonl/'; rm bad.yaml
+train 74 "lexicon': $work/pipe: is a pipe" ppo.yaml --set 'environment.rewards=[{kind: lexicon, file: pipe}]'
+for file in config.json generation_config.json tokenizer.json model.safetensors; do
+    fresh; rm -f bad/$file; mkfifo bad/$file
+    train 74 "bad/$file: is a pipe" sft.yaml --set rl_module.policy.new=null --set rl_module.policy.path=bad
+    rm bad/$file; truncate -s 100G bad/$file; model "bad/$file"
+done
+ends_alone 74 "pipe: is a pipe" "$phalanx" tokens --tokenizer pipe
+ends_alone 65 "nothing: no such run" "$phalanx" inspect nothing metrics
+run_with() { rm -rf run; mkdir run; "$@"; ends 74 "run/log.txt: cannot open the log file: it is a link, a pipe or a device" "$phalanx" train sft.yaml; }
+run_with ln -s ../victim run/log.txt
+run_with mkfifo run/log.txt
+[ ! -e victim ] || fail "a link led outside the run directory"
+
 # ---- from elsewhere: nothing is read outside, and no more is allocated than could be needed ----
 space 3000000
 fresh; sed -i 's/"hidden_size": 8/"hidden_size": 131072/; s/"vocab_size": 16/"vocab_size": 16777216/
@@ -144,7 +168,7 @@ echo '{"prompt":"a","completion":"b"}' > bad.jsonl; train 65 "tokenizer" sft.yam
 train 65 "bad.jsonl:1" sft.yaml --set data.train=bad.jsonl
 head -c 100000 /dev/zero | tr '\0' '[' > bad.jsonl; train 65 "bad.jsonl:1" sft.yaml --set data.train=bad.jsonl
 head -c 3000 /dev/urandom > bad.jsonl.gz; train 65 "bad.jsonl.gz" sft.yaml --set data.train=bad.jsonl.gz
-train 74 "none.jsonl" sft.yaml --set data.train=none.jsonl
+train 74 "--set data.train=none.jsonl: data.train: $work/none.jsonl: cannot open: No such file" sft.yaml --set data.train=none.jsonl
 for i in 1 2 3 4 5; do echo '{"prompt_ids":[1,2],"completion_ids":[3]}'; done > bad.jsonl
 train 65 "max_tokens" sft.yaml --set data.train=bad.jsonl --set data.max_tokens=2
 for i in 1 2 3 4 5; do echo '{"prompt_ids":[1,2],"chosen_ids":[3],"rejected_ids":[3]}'; done > bad.jsonl
@@ -161,10 +185,19 @@ program 65 "signal 9" 'read -r line; kill -9 $$'
 program 65 "answered none" 'sleep 100'
 program 65 "hello" 'read -r line; echo hello; sleep 100'
 program 80 "no sample had a usable score" 'n=0; while read -r line; do echo "{\"id\":$n,\"score\":NaN}"; n=$((n+1)); done'
+program 80 "no sample had a usable score" 'n=0; while read -r line; do echo "{\"id\":$n,\"score\":1e39}"; n=$((n+1)); done'
+# finite in double precision, infinite in float32: that sample leaves the batch, and the others are learnt from
+program 0 "sample 1: the score is no finite number up to 1e+18 in size" \
+    'n=0; while read -r line; do case $n in 1) s=-1e39 ;; *) s=1 ;; esac; echo "{\"id\":$n,\"score\":$s}"; n=$((n+1)); done'
+! grep -q step_skipped err || fail "a score that is none cost a step: $(cat err)"
 program 65 "nobody asked" 'read -r line; echo "{\"id\":77,\"score\":1}"; sleep 100'
 program 65 "second reply" 'read -r line; echo "{\"id\":0,\"score\":1}"; echo "{\"id\":0,\"score\":1}"; sleep 100'
 program 65 "mebibyte" 'head -c 3000000 /dev/zero | tr "\0" x; sleep 100'
 rm score; train 78 "no such program" ppo.yaml
+lexicon() { train "$1" "environment.rewards: reward 'lexicon': $work/$2" ppo.yaml --set "environment.rewards=[{kind: lexicon, file: words}]"; }
+rm -f words; lexicon 74 "words: cannot open"
+echo good > words; lexicon 65 "words:1: no number after the word"
+printf 'good\t1e39\n' > words; lexicon 65 "words:1: no number after the word"
 : > score; chmod -x score; train 78 "score" ppo.yaml
 printf '#!/no/such/shell\n' > score; chmod +x score; train 78 "score" ppo.yaml
 cp good-score score; chmod +x score
@@ -184,6 +217,16 @@ space 2000000 && # what a login node may set
     train 78 "MiB a rank (weights" sft.yaml "${big[@]}" --set rl_module.policy.new.num_hidden_layers=4
 space "$(ulimit -Hv)"
 
+# ---- what an earlier start left: samples that cannot be read do not keep the run from going on ----
+train 0 "" ppo.yaml
+for cut in 100 -200; do
+    truncate -s $cut run/samples-000001.h5
+    rounds=$((${rounds:-2} + 2))
+    ends 0 "samples_damaged: run/samples-000001.h5: is no HDF5 file that can be read" "$phalanx" train ppo.yaml --set stop.iterations=$rounds
+    [ -e run/samples-000001.h5.damaged ] || fail "the damaged samples were not kept"
+    "$phalanx" inspect run samples --csv > out 2> err || fail "the new sample file: $(cat err)"
+done
+
 # ---- some on two ranks: the same code on both, one message ----
 if [ $# -lt 2 ] && command -v mpirun > /dev/null; then
     on 2
@@ -194,7 +237,7 @@ if [ $# -lt 2 ] && command -v mpirun > /dev/null; then
     program 65 "answered none" 'sleep 100'
     cp good-score score
     # from the start on, up to the buffers that are only taken once there is a model
-    for n in 1 30 85 110 130 150; do
+    for n in 1 30 60 85 105 120; do
         export PHALANX_FAULT=memory:$n:1
         train 78 "out of memory: " sft.yaml
     done

@@ -10,8 +10,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     px_reward_spec spec = {.name = "fuzz", .kind = PX_REWARD_EXEC, .weight = 1.0, .command = words, .timeout_s = 1.0};
     px_exec exec = {.spec = &spec, .to = -1, .from = -1};
     double scores[3] = {NAN, NAN, NAN};
-    char state[3] = {0};
-    batch b = {.first = 2, .count = 3, .scores = scores, .state = state};
+    bool replied[3] = {false};
+    batch b = {.first = 2, .count = 3, .scores = scores, .replied = replied};
     size_t each = size > 0 ? (size_t)data[0] + 1 : 1;
     px_status status = PX_OK;
     for (size_t at = 1; at < size && status == PX_OK; at += each) {
@@ -22,7 +22,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         status = take_lines(&exec, &b);
     }
     for (int i = 0; i < b.count; i++) {
-        PX_CHECK((state[i] == 1) == (isfinite(scores[i]) != 0));
+        PX_CHECK(replied[i] || isnan(scores[i]));
+        PX_CHECK(px_reward_usable(&spec, i, &scores[i], NULL) == PX_OK);
+        PX_CHECK(isnan(scores[i]) || isfinite((float)scores[i]));
     }
     px_buf_free(&exec.replies);
     return 0;

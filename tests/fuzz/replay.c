@@ -8,7 +8,7 @@
 static int replay(const char *path)
 {
     px_buf text = {0};
-    if (px_file_read(path, &text) != PX_OK) {
+    if (px_file_read(path, PX_TEXT_MOST, &text) != PX_OK) {
         fprintf(stderr, "%s\n", px_error_text());
         return 1;
     }

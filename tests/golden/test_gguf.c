@@ -72,7 +72,7 @@ static void values_are_those_of_the_package(void **state) {
     px_tensors tensors;
     px_buf expected = {0};
     assert_done(px_tensors_open(&tensors, fixture("gguf", "types", ".gguf")));
-    assert_done(px_file_read(fixture("gguf", "types", ".bin"), &expected));
+    assert_done(px_file_read(fixture("gguf", "types", ".bin"), PX_TEXT_MOST, &expected));
     assert_int_equal(expected.length, (size_t)tensors.count * 512 * sizeof(float));
     for (int i = 0; i < tensors.count; i++) {
         px_real values[512];
@@ -110,7 +110,7 @@ static void bad_files_are_named(void **state) {
     (void)state;
     px_buf file = {0};
     px_tensors tensors;
-    assert_done(px_file_read(fixture("gguf", "types", ".gguf"), &file));
+    assert_done(px_file_read(fixture("gguf", "types", ".gguf"), PX_TEXT_MOST, &file));
     for (size_t cut = 0; cut < file.length; cut += cut < 900 ? 1 : 97) { /* the header at every byte */
         scratch_write("bad.gguf", file.data, cut);
         assert_refused(px_tensors_open(&tensors, scratch_path("bad.gguf")), "cut", "bad.gguf");
@@ -146,7 +146,7 @@ static void which_file_is_meant(void **state) {
     (void)state;
     px_buf file = {0};
     char path[PX_PATH_MAX];
-    assert_done(px_file_read(fixture("gguf", "types", ".gguf"), &file));
+    assert_done(px_file_read(fixture("gguf", "types", ".gguf"), PX_TEXT_MOST, &file));
     assert_done(px_dir_create(scratch_path("two")));
     scratch_write("two/a.gguf", file.data, file.length);
     assert_done(px_gguf_find(path, sizeof path, scratch_path("two")));

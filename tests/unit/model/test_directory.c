@@ -156,7 +156,7 @@ static void test_not_finite(void **state) {
     model.weights[model.norm_w] = good;
     assert_done(px_model_save(&model, scratch_dir, PX_F32, NULL));
     px_buf buf = {0};
-    assert_done(px_file_read(scratch_path("model.safetensors"), &buf));
+    assert_done(px_file_read(scratch_path("model.safetensors"), PX_TEXT_MOST, &buf));
     memcpy(buf.data + buf.length - 4, "\0\0\200\177", 4); /* the last tensor is the norm's: infinity */
     scratch_write("model.safetensors", buf.data, buf.length);
     px_buf_free(&buf);
@@ -267,7 +267,7 @@ static void test_absent(void **state) {
     assert_done(px_dir_create(scratch_path("out")));
     assert_done(px_model_save(&model, scratch_path("out"), PX_F32, scratch_path("tokenizer")));
     px_buf buf = {0};
-    assert_done(px_file_read(scratch_path("out/tokenizer.json"), &buf));
+    assert_done(px_file_read(scratch_path("out/tokenizer.json"), PX_TEXT_MOST, &buf));
     assert_string_equal(buf.data, "{\"a\":1}");
     assert_false(px_file_exists(scratch_path("out/other.json")));
     px_buf_free(&buf);

@@ -242,7 +242,7 @@ static void test_watch(void **state)
 static char *read_text(const char *path)
 {
     px_buf buf = {0};
-    assert_ok(px_file_read(path, &buf));
+    assert_ok(px_file_read(path, PX_TEXT_MOST, &buf));
     return buf.data; /* px_free */
 }
 

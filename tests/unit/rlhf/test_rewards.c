@@ -49,7 +49,7 @@ static int open_one(px_rewards **rewards, px_reward_spec spec)
 
 static double score(px_rewards *rewards, const char *completion, const char *record)
 {
-    px_reward_sample sample = {"prompt", completion, 7, record};
+    px_reward_sample sample = {"prompt", completion, 7, record, 0};
     double raw = -99.0;
     assert_int_equal(px_rewards_score(rewards, &sample, 1, &raw, NULL), PX_OK);
     return raw;
@@ -167,7 +167,7 @@ static void exact_compares_answers(void **state)
         }
     }
     double raw;
-    px_reward_sample none = {"p", "c", 1, "{\"question\": 1}"}, object = {"p", "c", 1, "{\"answer\": {}}"};
+    px_reward_sample none = {"p", "c", 1, "{\"question\": 1}", 0}, object = {"p", "c", 1, "{\"answer\": {}}", 0};
     assert_int_equal(px_rewards_score(r, &none, 1, &raw, NULL), PX_DATA);
     assert_non_null(strstr(px_error_text(), "answer"));
     assert_int_equal(px_rewards_score(r, &object, 1, &raw, NULL), PX_DATA);
@@ -188,10 +188,11 @@ static px_status ask(const char *const *command, double timeout_s, int count, do
                            .timeout_s = timeout_s, .dir = directory};
     px_rewards *rewards;
     PX_TRY(px_rewards_open(&rewards, &spec, 1));
-    px_reward_sample sample = {"say \"hi\"\n", "caf\xc3\xa9 \\ \t", 3, "{\n \"level\": 3}"};
+    px_reward_sample sample = {"say \"hi\"\n", "caf\xc3\xa9 \\ \t", 3, "{\n \"level\": 3}", 0};
     px_reward_sample *samples = calloc((size_t)count, sizeof *samples);
     for (int i = 0; i < count; i++) {
         samples[i] = sample;
+        samples[i].number = i;
     }
     px_status status = px_rewards_score(rewards, samples, count, raw, events);
     free(samples);
@@ -235,7 +236,7 @@ static void exec_gets_whole_requests(void **state)
     char path[256];
     path_in(path, "seen");
     px_buf seen = {0};
-    assert_int_equal(px_file_read(path, &seen), PX_OK);
+    assert_int_equal(px_file_read(path, PX_TEXT_MOST, &seen), PX_OK);
     char want[512];
     snprintf(want, sizeof want,
              "{\"id\":0,\"prompt\":\"say \\\"hi\\\"\\n\",\"completion\":\"caf\\u00E9 \\\\ \\t\",\"record\":"
@@ -248,15 +249,18 @@ static void exec_gets_whole_requests(void **state)
 static void exec_marks_missing_scores(void **state)
 {
     (void)state;
-    double raw[4];
+    double raw[6];
     px_buf events = {0};
     assert_int_equal(ask_shell("echo '{\"id\":2,\"score\":0.25}'; echo '{\"id\": 0, \"score\": NaN}';"
-                               "echo '{\"id\":1,\"score\":null}'; cat >/dev/null", 4, raw, &events), PX_OK);
+                               "echo '{\"id\":1,\"score\":null}'; echo '{\"id\":4,\"score\":-1e39}';"
+                               "echo '{\"id\":5,\"score\":1e18}'; cat >/dev/null", 6, raw, &events), PX_OK);
     assert_true(isnan(raw[0]) && isnan(raw[1]) && isnan(raw[3]));
     near(raw[2], 0.25);
-    assert_non_null(strstr(events.data, "sample 0: the score is not a finite number"));
-    assert_non_null(strstr(events.data, "sample 1: the score is not a finite number"));
+    assert_non_null(strstr(events.data, "sample 0: the score is no finite number up to 1e+18"));
+    assert_non_null(strstr(events.data, "sample 1: the score is no finite number up to 1e+18"));
     assert_non_null(strstr(events.data, "sample 3: no reply within 1 s"));
+    assert_true(isnan(raw[4]) && raw[5] == 1e18); /* finite in double, infinite in float32 */
+    assert_non_null(strstr(events.data, "sample 4: the score is no finite number up to 1e+18"));
     assert_null(strstr(events.data, "sample 2"));
     px_buf_free(&events);
 }
@@ -339,7 +343,7 @@ static void exec_knows_late_replies(void **state)
     px_reward_spec spec = {.name = "tone", .kind = PX_REWARD_EXEC, .command = command, .timeout_s = 1.0, .dir = "/"};
     px_rewards *r;
     assert_int_equal(px_rewards_open(&r, &spec, 1), PX_OK);
-    px_reward_sample samples[2] = {{"p", "c", 1, "{}"}, {"p", "c", 1, "{}"}};
+    px_reward_sample samples[2] = {{"p", "c", 1, "{}", 0}, {"p", "c", 1, "{}", 0}};
     double raw[2];
     assert_int_equal(px_rewards_score(r, samples, 2, raw, NULL), PX_OK);
     assert_true(raw[0] == 1.0 && isnan(raw[1]));
@@ -358,7 +362,7 @@ static void rows_of_models_stay(void **state)
     assert_int_equal(px_rewards_open(&r, specs, 2), PX_OK);
     assert_int_equal(px_rewards_count(r), 2);
     assert_string_equal(px_rewards_spec(r, 1)->name, "length");
-    px_reward_sample samples[3] = {{"p", "c", 2, "{}"}, {"p", "c", 4, "{}"}, {"p", "c", 1, "{}"}};
+    px_reward_sample samples[3] = {{"p", "c", 2, "{}", 0}, {"p", "c", 4, "{}", 0}, {"p", "c", 1, "{}", 0}};
     double raw[6] = {5, 6, 7, 0, 0, 0};
     assert_int_equal(px_rewards_score(r, samples, 3, raw, NULL), PX_OK);
     near(raw[0], 5);

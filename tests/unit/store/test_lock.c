@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -52,15 +53,22 @@ static bool can_take(void)
     return status == PX_OK;
 }
 
+static char here[128]; /* what locks of this machine say of it */
+
 /* A lock as another run may have left it. host NULL: this one. */
-static void leave(const char *host, long pid, long long start, double heartbeat)
+static void leave_at(const char *place, const char *host, long pid, long long start, double heartbeat)
 {
     char text[512], name[256] = {0};
     gethostname(name, sizeof name - 1);
     int length = snprintf(text, sizeof text,
-                          "{\"heartbeat\": %16.3f, \"host\": \"%s\", \"pid\": %ld, \"start\": %lld, \"job_id\": \"\", "
-                          "\"token\": \"abc\"}\n", heartbeat, host ? host : name, pid, start);
+                          "{\"heartbeat\": %16.3f, \"host\": \"%s\", \"place\": \"%s\", \"pid\": %ld, \"start\": %lld, "
+                          "\"job_id\": \"\", \"token\": \"abc\"}\n", heartbeat, host ? host : name, place, pid, start);
     assert_ok(px_file_write(path, text, (size_t)length));
+}
+
+static void leave(const char *host, long pid, long long start, double heartbeat)
+{
+    leave_at(here, host, pid, start, heartbeat);
 }
 
 static long long my_start(void)
@@ -70,6 +78,8 @@ static long long my_start(void)
     assert_ok(px_lock_take(&lock, dir));
     assert_ok(px_json_read(path, &json));
     long long start = json_integer_value(json_object_get(json, "start"));
+    snprintf(here, sizeof here, "%s", json_string_value(json_object_get(json, "place")));
+    assert_true(here[0] != '\0');
     assert_int_equal(json_integer_value(json_object_get(json, "pid")), getpid());
     assert_true(px_wall_time() - json_number_value(json_object_get(json, "heartbeat")) < 10);
     json_decref(json);
@@ -106,8 +116,11 @@ static void test_dead(void **state)
     assert_true(can_take()); /* a zombie is dead */
     waitpid(child, &status, 0);
     assert_int_equal(WTERMSIG(status), SIGKILL);
+    my_start();
     leave(NULL, child, 0, px_wall_time());
+    double begin = px_now();
     assert_true(can_take());
+    assert_true(px_now() - begin < 0.5); /* it was not watched */
 }
 
 /* Another process got the number of the dead one. */
@@ -118,25 +131,79 @@ static void test_pid_reuse(void **state)
     assert_true(can_take());
 }
 
+/* Changes the lock every 50 ms, as the process that it names would. */
+static pid_t keep_alive(void (*beat)(int n))
+{
+    pid_t child = fork();
+    for (int n = 0; child == 0; n++) {
+        usleep(50000);
+        beat(n);
+    }
+    return child;
+}
+
+static void beat_elsewhere(int n)
+{
+    leave("another", 1, 1, n);
+}
+
+static void beat_in_container(int n)
+{
+    leave_at("boot pid:[1]", NULL, 1 << 30, 1, n);
+}
+
+static void beat_garbage(int n)
+{
+    (void)n;
+    px_file_write(path, "", 0);
+}
+
+static void refused_while_it_changes(void (*beat)(int n), const char *text)
+{
+    beat(0);
+    pid_t child = keep_alive(beat);
+    bool taken = can_take();
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    assert_false(taken);
+    assert_non_null(strstr(px_error_text(), text));
+    double begin = px_now();
+    assert_true(can_take());
+    assert_true(px_now() - begin >= 0.9); /* it was watched */
+}
+
+/* Whatever its clock says. */
 static void test_other_host(void **state)
 {
     (void)state;
-    leave("another", 1, 1, px_wall_time() - 5);
-    assert_false(can_take());
-    assert_non_null(strstr(px_error_text(), "another"));
-    leave("another", 1, 1, px_wall_time() - 60);
+    my_start();
+    refused_while_it_changes(beat_elsewhere, "process 1 on host another");
+    leave("another", 1, 1, px_wall_time() + 1e9);
+    assert_true(can_take());
+}
+
+/* The same host name and another pid namespace: the pid means nothing here. */
+static void test_container(void **state)
+{
+    (void)state;
+    refused_while_it_changes(beat_in_container, "a run is going on here");
+    leave_at("boot pid:[1]", NULL, getpid(), my_start(), 0);
     assert_true(can_take());
 }
 
 static void test_garbage(void **state)
 {
     (void)state;
-    assert_ok(px_file_write(path, "", 0));
-    assert_false(can_take()); /* fresh: somebody may be at it */
-    char command[400];
-    snprintf(command, sizeof command, "touch -d '2 minutes ago' %s", path);
-    assert_int_equal(system(command), 0);
+    px_lock *lock;
+    refused_while_it_changes(beat_garbage, "the lock is empty or was damaged");
+    assert_ok(px_file_write(path, "{\"host\"", 7));
     assert_true(can_take());
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(px_lock_take(&lock, dir), PX_IO);
+    assert_non_null(strstr(px_error_text(), "is a pipe"));
+    assert_int_equal(unlink(path) | mkdir(path, 0700), 0);
+    assert_int_equal(px_lock_take(&lock, dir), PX_IO);
+    assert_non_null(strstr(px_error_text(), "is a directory"));
 }
 
 /* The winners live until everybody has tried: a dead winner's lock would be the next starter's by right. */
@@ -192,10 +259,10 @@ static void test_fence(void **state)
     assert_ok(px_lock_take(&lock, dir));
     assert_int_equal(unlink(path), 0);
     leave("another", 1, 1, 12345);
-    assert_ok(px_file_read(path, &before));
+    assert_ok(px_file_read(path, PX_TEXT_MOST, &before));
     assert_int_equal(px_lock_check(lock), PX_IO);
     px_lock_release(lock);
-    assert_ok(px_file_read(path, &after));
+    assert_ok(px_file_read(path, PX_TEXT_MOST, &after));
     assert_string_equal(before.data, after.data);
     px_buf_free(&before);
     px_buf_free(&after);
@@ -241,7 +308,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_dir, remove_dir)
     const struct CMUnitTest tests[] = {TEST(test_living), TEST(test_dead), TEST(test_pid_reuse), TEST(test_other_host),
+                                       TEST(test_container),
                                        TEST(test_garbage), TEST(test_race), TEST(test_fence), TEST(test_heartbeat),
                                        TEST(test_status)};
+    setenv("PHALANX_LOCK_SILENCE_S", "1", 1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

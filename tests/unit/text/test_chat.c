@@ -37,7 +37,7 @@ static px_tokenizer *load_for(const char *file, const char *bos, const char *eos
     px_buf text = {0};
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, TOKENIZERS "/%s", file);
-    want_ok(px_file_read(path, &text));
+    want_ok(px_file_read(path, PX_TEXT_MOST, &text));
     snprintf(path, sizeof path, "%s/tokenizer.json%s", dir, strstr(file, ".gz") != NULL ? ".gz" : "");
     want_ok(px_file_write(path, text.data, text.length));
     px_buf_clear(&text);

@@ -69,9 +69,9 @@ static void check_pairs(const char *name, const char *tokenizer)
     char path[PX_PATH_MAX];
     px_buf texts = {0}, ids = {0};
     snprintf(path, sizeof path, TOKENIZERS "/llamacpp-pairs/ggml-vocab-%s.gguf.inp", name);
-    want_ok(px_file_read(path, &texts));
+    want_ok(px_file_read(path, PX_TEXT_MOST, &texts));
     snprintf(path, sizeof path, TOKENIZERS "/llamacpp-pairs/ggml-vocab-%s.gguf.out", name);
-    want_ok(px_file_read(path, &ids));
+    want_ok(px_file_read(path, PX_TEXT_MOST, &ids));
     const char *text = texts.data, *line = ids.data;
     int count = 0;
     for (const char *end; (end = strstr(text, mark)) != NULL; text = end + strlen(mark), count++) {
@@ -236,7 +236,7 @@ static void long_text(void **state)
     px_tokenizer *t;
     want_ok(px_tokenizer_load(&t, TOKENIZERS "/gpt2"));
     px_buf text = {0}, back = {0};
-    want_ok(px_file_read(PX_SHARED_DIR "/data/text/tinyshakespeare.txt", &text));
+    want_ok(px_file_read(PX_SHARED_DIR "/data/text/tinyshakespeare.txt", PX_TEXT_MOST, &text));
     px_ids ids = encode(t, text.data, text.length, false);
     assert_int_equal(ids.length, 338025); /* the count that nanoGPT's data/shakespeare prepares */
     want_ok(px_tokenizer_decode(t, ids.data, ids.length, false, &back));
