@@ -7,7 +7,8 @@ static const px_usage usage = {
     .what = "What a run will take, before it takes it: the schedule of every stage, which rank does what, memory of a\n"
             "rank by role and of each node, disk, number of files, and time. Nothing is trained: data sets are read, kernels of the\n"
             "models' shapes are measured here for some seconds, by as many processes as a node will have ranks (cores\n"
-            "that this machine lacks are taken to be as fast as those it has). What cannot run is refused with the line\n"
+            "that this machine lacks are taken to be as fast as those it has, and time that other programs took from\n"
+            "them does not count: a job has its nodes alone). What cannot run is refused with the line\n"
             "of the file. --sbatch writes the script that 'phalanx submit' would hand to Slurm.",
     .examples = "  phalanx plan configs/quickstart.yaml --ntasks-per-node 2 --cpus-per-task 1\n"
                 "  phalanx plan my-ppo.yaml --nodes 4 --ntasks-per-node 2 --cpus-per-task 32 --sbatch my-ppo.sbatch\n"
@@ -100,10 +101,11 @@ static json_t *groups_json(const px_layout *layout)
 
 static px_status print_json(const px_planned *plan)
 {
-    return px_print_json(json_pack("{s:s, s:o, s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:s}", "run_dir", px_run_directory(plan->run),
+    return px_print_json(json_pack("{s:s, s:o, s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "run_dir", px_run_directory(plan->run),
                                    "layout", groups_json(&plan->layout), "stages", stages_json(plan), "ranks", ranks_json(plan),
-                                   "seconds", plan->seconds, "core_hours", px_planned_core_hours(plan), "node_memory_bytes",
-                                   plan->node_bytes, "disk_bytes", plan->disk_bytes, "files", plan->disk_files + 3.0,
+                                   "seconds", plan->seconds, "core_hours", px_planned_core_hours(plan),
+                                   "allocated_core_hours", px_planned_allocated(plan), "node_memory_bytes", plan->node_bytes,
+                                   "disk_bytes", plan->disk_bytes, "files", plan->disk_files + 3.0,
                                    "time_limit", plan->limit));
 }
 

@@ -271,66 +271,115 @@ static double write_seconds(const px_session *session, const px_disk_speed *disk
     return every > 0.0 ? (disk->append + disk->append_token * half * tokens) / every : 0.0;
 }
 
-static px_status forecast_ppo(px_session *session, const px_layout *layout, const px_disk_speed *disk, px_outlook *outlook)
+/* A PPO stage: who does what, what is measured for it, and how much of it there is. */
+typedef struct ppo_work {
+    crew crews[PX_ROLE_EVALUATOR + 1];
+    crew *learners, *scorers, *samplers, *evaluators; /* of crews; one may be several */
+    sampler_cost sampler, evaluator;
+    px_probe *copy, *reference, *old, *value, *score; /* NULL: not done */
+    learner_cost policy, critic;
+    double prompt, completion, length, samples, held; /* tokens, tokens, tokens; of an iteration; prompts of an evaluation */
+    double rule;                                      /* seconds of the rewards that are no model, for a sample */
+} ppo_work;
+
+static void name_crews(const px_session *session, const px_layout *layout, ppo_work *w)
+{
+    const px_placement *placement = &session->placement;
+    for (int role = 0; role <= PX_ROLE_EVALUATOR; role++) {
+        w->crews[role].ranks = px_outlook_crew(session, layout, (px_role)role);
+    }
+    w->learners = &w->crews[PX_ROLE_LEARNER];
+    w->scorers = placement->scorers > 0 ? &w->crews[PX_ROLE_SCORER] : w->learners;
+    w->samplers = placement->split ? &w->crews[PX_ROLE_ENV_RUNNER] : w->learners;
+    w->evaluators = placement->evaluators > 0 ? &w->crews[PX_ROLE_EVALUATOR] : w->samplers;
+}
+
+static void ask_samplers(const px_session *session, ppo_work *w)
+{
+    const px_ppo_config *config = &session->ppo;
+    px_wire wire = {.prompts = 1, .evaluation_prompts = 1};
+    if (session->placement.split) {
+        px_wire_derive(&wire, session);
+        w->copy = ask(w->learners, PX_PROBE_COPY, &session->parts.policy.config, 1, 2, 1);
+    }
+    w->sampler = ask_sampler(w->samplers, session, config->prompts_per_iteration, config->samples_per_prompt, wire.prompts,
+                             w->prompt, w->completion);
+    if (w->held > 0.0) {
+        w->evaluator = ask_sampler(w->evaluators, session, w->held, session->parts.evaluation_samples, wire.evaluation_prompts,
+                                   w->prompt, w->completion);
+    }
+}
+
+static void ask_core(const px_session *session, ppo_work *w)
 {
     const px_ppo_config *config = &session->ppo;
     const px_ppo_parts *parts = &session->parts;
-    const px_placement *placement = &session->placement;
-    bool split = placement->split, recompute = px_ppo_recomputes(config);
-    double prompt = px_dataset_summary(session->train)->mean_length, completion = outlook->completion_tokens;
-    double each = config->samples_per_prompt, samples = config->prompts_per_iteration * each, length = prompt + completion;
-    double longest = config->sampling.max_new_tokens, minibatch = fmin(config->minibatch_size, samples);
-    double held = session->validation != NULL ? fmin((double)px_dataset_count(session->validation), parts->evaluation_prompts) : 0.0;
-    px_wire wire = {.prompts = 1, .evaluation_prompts = 1};
-    if (split) {
-        px_wire_derive(&wire, session);
+    double length = w->length, forward = config->inference_tokens / length, minibatch = fmin(config->minibatch_size, w->samples);
+    double old = px_learner_tokens(&config->policy_learner) / length, value = px_learner_tokens(&config->critic_learner) / length;
+    w->reference = ask(w->scorers, PX_PROBE_FORWARD, &parts->reference.config, forward, length, w->completion);
+    w->value = ask(w->scorers, PX_PROBE_FORWARD, &parts->critic.config, value, length, w->completion);
+    if (px_ppo_recomputes(config) || config->importance_cap > 0.0) {
+        w->old = ask(w->learners, PX_PROBE_FORWARD, &parts->policy.config, old, length, w->completion);
     }
+    if (parts->reward_model != NULL) {
+        w->score = ask(w->scorers, PX_PROBE_FORWARD, &parts->reward_model->model.config, forward, length, 1);
+    }
+    w->policy = ask_learner(w->learners, session, &parts->policy, &config->policy_learner, minibatch, 1, length, w->completion);
+    w->critic = ask_learner(w->learners, session, &parts->critic, &config->critic_learner, minibatch, 1, length, w->completion);
+}
 
-    crew crews[PX_ROLE_EVALUATOR + 1] = {{.count = 0}};
-    for (int role = 0; role <= PX_ROLE_EVALUATOR; role++) {
-        crews[role].ranks = px_outlook_crew(session, layout, (px_role)role);
-    }
-    crew *learners = &crews[PX_ROLE_LEARNER], *scorers = placement->scorers > 0 ? &crews[PX_ROLE_SCORER] : learners;
-    crew *samplers = split ? &crews[PX_ROLE_ENV_RUNNER] : learners, *shown = placement->evaluators > 0 ? &crews[PX_ROLE_EVALUATOR] : samplers;
-    double forward = config->inference_tokens / length;
-    sampler_cost sampler = ask_sampler(samplers, session, config->prompts_per_iteration, (int)each, wire.prompts, prompt, completion);
-    sampler_cost evaluator = sampler;
-    if (evaluations(session) > 0.0) {
-        evaluator = ask_sampler(shown, session, held, parts->evaluation_samples, wire.evaluation_prompts, prompt, completion);
-    }
-    px_probe *copy = split ? ask(learners, PX_PROBE_COPY, &parts->policy.config, 1, 2, 1) : NULL;
-    px_probe *reference = ask(scorers, PX_PROBE_FORWARD, &parts->reference.config, forward, length, completion);
-    px_probe *old = ask(learners, PX_PROBE_FORWARD, &parts->policy.config, px_learner_tokens(&config->policy_learner) / length, length,
-                        completion);
-    px_probe *value = ask(scorers, PX_PROBE_FORWARD, &parts->critic.config, px_learner_tokens(&config->critic_learner) / length, length,
-                          completion);
-    px_probe *score = parts->reward_model != NULL
-                          ? ask(scorers, PX_PROBE_FORWARD, &parts->reward_model->model.config, forward, length, 1) : NULL;
-    learner_cost policy = ask_learner(learners, session, &parts->policy, &config->policy_learner, minibatch, 1, length, completion);
-    learner_cost critic = ask_learner(learners, session, &parts->critic, &config->critic_learner, minibatch, 1, length, completion);
-    for (int role = 0; role <= PX_ROLE_EVALUATOR; role++) {
-        PX_TRY(run_probes(session, &crews[role]));
-    }
-    double rule = 0.0, bytes = (double)parts->policy.block * sizeof(float);
-    PX_TRY(time_rewards(session, parts->train.rewards, &rule));
+static double sequence_seconds(const ppo_work *w, const px_probe *probe)
+{
+    return probe != NULL ? w->length * per_token(probe) : 0.0;
+}
 
-    double mine = share_of(config->prompts_per_iteration, scorers) * each, learnt = share_of(config->prompts_per_iteration, learners) * each;
-    double old_s = recompute || config->importance_cap > 0.0 ? learnt * length * per_token(old) : 0.0;
-    double score_s = rule + (score != NULL ? length * per_token(score) : 0.0), reference_s = length * per_token(reference);
-    double steps = config->num_epochs * ceil(samples / config->minibatch_size);
-    iteration it = {.generate = sample_seconds(&sampler, prompt, completion, longest),
-                    .publish = copy != NULL ? copy->seconds + (px_layout_nodes(layout) > 1 ? bytes / layout->network : 0.0) : 0.0,
-                    .logprobs = fmax(old_s, mine * (reference_s + length * per_token(value))),
-                    .score = mine * score_s,
-                    .learn = steps * (learner_seconds(&policy, layout) + learner_seconds(&critic, layout)),
-                    .write = write_seconds(session, disk, samples, completion)};
-    if (scorers == learners) {
-        it.logprobs = old_s + mine * (reference_s + length * per_token(value));
+static iteration iteration_of(const px_session *session, const ppo_work *w, const px_layout *layout, const px_disk_speed *disk)
+{
+    const px_ppo_config *config = &session->ppo;
+    double mine = share_of(config->prompts_per_iteration, w->scorers) * config->samples_per_prompt;
+    double learnt = share_of(config->prompts_per_iteration, w->learners) * config->samples_per_prompt;
+    double old = learnt * sequence_seconds(w, w->old);
+    double rest = mine * (sequence_seconds(w, w->reference) + sequence_seconds(w, w->value));
+    double steps = config->num_epochs * ceil(w->samples / config->minibatch_size);
+    double sent = px_layout_nodes(layout) > 1 ? (double)session->parts.policy.block * sizeof(float) / layout->network : 0.0;
+    return (iteration){
+        .generate = sample_seconds(&w->sampler, w->prompt, w->completion, config->sampling.max_new_tokens),
+        .publish = w->copy != NULL ? w->copy->seconds + sent : 0.0,
+        .logprobs = w->scorers == w->learners ? old + rest : fmax(old, rest),
+        .score = mine * (w->rule + sequence_seconds(w, w->score)),
+        .learn = steps * (learner_seconds(&w->policy, layout) + learner_seconds(&w->critic, layout)),
+        .write = write_seconds(session, disk, w->samples, w->completion),
+    };
+}
+
+/* Samples and their scores under policy and reference; values are not asked for. */
+static double evaluation_seconds(const px_session *session, const ppo_work *w)
+{
+    const px_ppo_config *config = &session->ppo;
+    double each = session->parts.evaluation_samples, mine = share_of(w->held, w->scorers) * each;
+    double old = px_ppo_recomputes(config) ? share_of(w->held, w->learners) * each * sequence_seconds(w, w->old) : 0.0;
+    return sample_seconds(&w->evaluator, w->prompt, w->completion, config->sampling.max_new_tokens) + old +
+           mine * (sequence_seconds(w, w->reference) + w->rule + sequence_seconds(w, w->score));
+}
+
+static px_status forecast_ppo(px_session *session, const px_layout *layout, const px_disk_speed *disk, px_outlook *outlook)
+{
+    double held = session->validation != NULL ? (double)px_dataset_count(session->validation) : 0.0, times = evaluations(session);
+    ppo_work w = {.prompt = px_dataset_summary(session->train)->mean_length,
+                  .completion = outlook->completion_tokens,
+                  .samples = session->ppo.prompts_per_iteration * session->ppo.samples_per_prompt,
+                  .held = times > 0.0 ? fmin(held, session->parts.evaluation_prompts) : 0.0};
+    w.length = w.prompt + w.completion;
+    name_crews(session, layout, &w);
+    ask_samplers(session, &w);
+    ask_core(session, &w);
+    for (int role = 0; role <= PX_ROLE_EVALUATOR; role++) {
+        PX_TRY(run_probes(session, &w.crews[role]));
     }
+    PX_TRY(time_rewards(session, session->parts.train.rewards, &w.rule));
+    iteration it = iteration_of(session, &w, layout, disk);
     add_iterations(session, &it, outlook);
-    double held_mine = share_of(held, scorers) * parts->evaluation_samples, held_old = share_of(held, learners) * parts->evaluation_samples;
-    double once = sample_seconds(&evaluator, prompt, completion, longest) + held_mine * (reference_s + score_s) + it.publish;
-    add(outlook, "evaluate", evaluations(session) * (once + (recompute ? held_old * length * per_token(old) : 0.0)));
+    add(outlook, "evaluate", times > 0.0 ? times * (it.publish + evaluation_seconds(session, &w)) : 0.0);
     return PX_OK;
 }
 

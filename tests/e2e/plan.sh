@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # plan, submit --dry-run and supervise from outside, without Slurm: a chain of stages that have not run is planned, what
 # cannot run is refused at its line, scripts are ones that bash takes, and a command is restarted as the manual says.
+# PHALANX_TIMING=1, on a quiet machine: every kind of run takes what its plan says within a quarter; else two within eight times.
 set -u
 phalanx=$(realpath "$1")
+root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
@@ -87,7 +89,8 @@ het="--ntasks-per-node 2 --het-group 2x2x4 --set placement.env_runner_nodes=het-
 code 0 '"stages"' "$phalanx" plan run.yaml $het --stage ppo --json
 [ "$(field '[(r["role"], r["ranks"]) for r in x["stages"][0]["roles"]]')" = "[('driver+learner', 1), ('learner', 1), ('env_runner', 4)]" ] ||
     fail "components: $(cat out)"
-[ "$(field 'round(x["core_hours"] / x["seconds"] * 3600)')" = 18 ] || fail "cores of all components: $(cat out)"
+[ "$(field '[round(x[k] / x["seconds"] * 3600) for k in ("core_hours", "allocated_core_hours")]')" = "[4, 18]" ] ||
+    fail "cores that are busy, and of all components: $(cat out)"
 code 0 "env_runner 1" "$phalanx" plan run.yaml --nodes 2 --stage ppo --set 'placement.env_runner_nodes=cpu[7]'
 code 78 "valid is het-group:1" "$phalanx" plan run.yaml $het --stage ppo --set placement.env_runner_nodes=het-group:0
 code 78 "names 3 nodes, the job has 3" "$phalanx" plan run.yaml --nodes 3 --stage ppo --set 'placement.env_runner_nodes=cpu[1-3]'
@@ -111,6 +114,14 @@ grep -q 'run.yaml:[0-9]*:[0-9]*: out of memory' err || fail "no line: $(cat err)
 printf 'acount: x\nlauncher: prun\nmodules: {a: b}\nmax_time: soon\n' > site.yaml
 code 78 "site.yaml:1:1: unknown key 'acount'; did you mean 'account'?" "$phalanx" plan run.yaml
 for line in 2:11 3:10 4:11; do grep -q "site.yaml:$line: " err || fail "site.yaml:$line: $(cat err)"; done
+
+# ---- time ----
+timing="--small --within 8"
+[ "${PHALANX_TIMING:-}" = 1 ] && timing="--within 0.25"
+if command -v mpirun > /dev/null; then
+    /usr/bin/python3 "$root/experiments/estimate/estimate.py" "$phalanx" $timing > out 2>&1 || fail "planned and taken: $(cat out)"
+    [ "$timing" = "--within 0.25" ] && cat out
+fi
 
 # ---- teams of threads, and the end of every wait ----
 echo 'cpus_per_task: 1' > site.yaml
