@@ -53,21 +53,36 @@ px_status px_tokenizer_train(const char *const *files, int file_count, int vocab
                              const char *const *special, int special_count, const char *dir);
 
 /* ---- chat ------------------------------------------------------------------------------------------------------------ */
-typedef struct px_message {
-    const char *role, *content; /* borrowed */
+typedef struct px_call { /* of a tool */
+    const char *name, *arguments; /* the arguments' JSON, as Python writes it */
+    const char *text;             /* what they hold where they are a string; NULL: they are not */
+} px_call;
+typedef struct px_message { /* all borrowed */
+    const char *role, *content;
+    const char *reasoning; /* an assistant's, before its content; NULL: none, or inside the content */
+    const px_call *calls;  /* an assistant's, after its content */
+    int call_count;
+    const char *tools;     /* of the first message: the JSON of each tool that may be called, one a line; NULL: none */
+    bool unlearned;        /* an assistant's turn that the mask leaves out */
 } px_message;
 typedef struct px_renderer px_renderer; /* static: nothing to free */
-/* name: "auto" chooses by the tokenizer's own template, else chatml, qwen2.5, qwen3, llama2, llama3, gemma, mistral,
+/* name: "auto" chooses by the tokenizer's own template, else chatml, qwen2, qwen2.5, qwen2.5-base, qwen3, llama2, llama3, gemma, mistral,
  * zephyr, smollm2, minimind, plain (hh). PX_CONFIG names what is valid; *renderer NULL for "none" and when auto finds no
  * template at all. */
 px_status px_renderer_find(const px_renderer **renderer, const char *name, const px_tokenizer *tokenizer);
 const char *px_renderer_name(const px_renderer *renderer);
-/* Ids of a conversation. mask, if not NULL, gets one 0/1 per id: assistant content and its end-of-turn token.
+/* Ids of a conversation. mask, if not NULL, gets one 0/1 per id: assistant content and its end-of-turn token. PX_DATA
+ * where the messages have tools, calls or reasoning and the template does not write them.
  * generation_prompt: end with the header of an assistant turn. */
 px_status px_chat_encode(const px_renderer *renderer, px_tokenizer *tokenizer, const px_message *messages, int count,
                          bool generation_prompt, px_ids *ids, px_ids *mask);
 px_status px_chat_text(const px_renderer *renderer, px_tokenizer *tokenizer, const px_message *messages, int count,
                        bool generation_prompt, px_buf *text);
+
+/* The conversation of a record, one that training could have read: its messages, conversations or prompt, and tools. */
+struct json_t;
+px_status px_chat_record(const px_renderer *renderer, px_tokenizer *tokenizer, const struct json_t *record,
+                         bool generation_prompt, px_buf *text, px_ids *ids, px_ids *mask);
 
 /* ---- data sets ---------------------------------------------------------------------------------------------------------
  * Everything that can be a row: a language-model text, prompt + completion, a conversation, a preference pair, a prompt
@@ -130,6 +145,8 @@ typedef struct px_source {
 px_status px_dataset_load_files(px_dataset **dataset, const px_source *sources, int count,
                                 const px_data_options *options);
 px_status px_dataset_load(px_dataset **dataset, const char *path, const px_data_options *options); /* one file */
+/* What the first record of a file makes its rows: pairs where it can be one, else a language model's row, else a prompt. */
+px_status px_dataset_kind(const char *path, px_kind *kind);
 void px_dataset_destroy(px_dataset *dataset);
 int64_t px_dataset_count(const px_dataset *dataset);
 void px_dataset_row(const px_dataset *dataset, int64_t index, px_row *row); /* views: valid until destroy */

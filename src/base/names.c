@@ -99,8 +99,13 @@ px_status px_json_parse(const char *text, size_t length, const char *path, int64
     if (*json != NULL) {
         return PX_OK;
     }
-    return px_fail(PX_DATA, "%s:%lld:%d: not valid JSON: %s", path, (long long)(line + error.line), error.column,
-                   error.text);
+    const char *what = error.text; /* two of them are jansson's business alone */
+    if (json_error_code(&error) == json_error_null_character) {
+        what = "\\u0000 in a string; valid are texts without NUL";
+    } else if (strncmp(what, "invalid Unicode", 15) == 0) {
+        what = "half of a pair of surrogates (\\ud800 to \\udfff) in a string; valid are whole characters";
+    }
+    return px_fail(PX_DATA, "%s:%lld:%d: not valid JSON: %s", path, (long long)(line + error.line), error.column, what);
 }
 
 px_status px_json_read(const char *path, struct json_t **json)

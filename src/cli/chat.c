@@ -94,10 +94,10 @@ static px_status encode(talk *t)
     px_message messages[MAX_TURNS + 1];
     int count = 0;
     if (t->system != NULL) {
-        messages[count++] = (px_message){"system", t->system};
+        messages[count++] = (px_message){.role = "system", .content = t->system};
     }
     for (int i = 0; i < t->turns; i++) {
-        messages[count++] = (px_message){i % 2 == 0 ? "user" : "assistant", t->turn[i]};
+        messages[count++] = (px_message){.role = i % 2 == 0 ? "user" : "assistant", .content = t->turn[i]};
     }
     t->ids.length = 0;
     return px_chat_encode(t->o.renderer, t->o.tokenizer, messages, count, true, &t->ids, NULL);

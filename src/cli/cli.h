@@ -66,6 +66,11 @@ px_status px_options_parse(const px_usage *usage, const px_option *options, int 
 px_status px_option_required(const char *command, const char *name, const char *value); /* PX_USAGE when NULL */
 #define PX_COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
+/* ---- data -------------------------------------------------------------------------------------------------------- */
+/* Collective over the ranks. Token ids of a file of more than memory_mib MiB lie in temporary files below $TMPDIR. */
+px_status px_data_load(px_dataset **data, const char *path, px_data_options *options, int64_t memory_mib);
+#define PX_DATA_MEMORY_MIB 256 /* as data.memory_mib */
+
 /* ---- models and what belongs to them ----------------------------------------------------------------------------- */
 typedef struct px_opened {
     px_model model;

@@ -21,13 +21,14 @@ static const px_usage usage = {
 
 static px_status parse(px_evaluation *e, int argc, char **argv)
 {
-    *e = (px_evaluation){.template = "auto", .precision = "f32"};
+    *e = (px_evaluation){.template = "auto", .precision = "f32", .memory_mib = PX_DATA_MEMORY_MIB};
     const px_option options[] = {
         {"model", PX_OPTION_TEXT, &e->model, "DIR", "language model or reward model, a Hugging Face directory", 0, 0},
         {"data", PX_OPTION_TEXT, &e->data, "F.jsonl", "records", 0, 0},
         {"rewards", PX_OPTION_LIST, &e->rewards, "LIST", "rule rewards of given completions", 0, 0},
         {"per-record", PX_OPTION_TEXT, &e->per_record, "OUT.jsonl", "a line for each row beside the summary", 0, 0},
         {"max-tokens", PX_OPTION_INT, &e->max_tokens, "N", "longest row; 0: the model's context", 0, 1e9},
+        {"memory-mib", PX_OPTION_INT, &e->memory_mib, "N", "token ids of a larger file lie in temporary files", 0, 1e9},
         {"tokenizer", PX_OPTION_TEXT, &e->tokenizer, "DIR|FILE", "instead of the model's own", 0, 0},
         {"template", PX_OPTION_TEXT, &e->template, "NAME", "chat template: auto, none, chatml, llama3, ...", 0, 0},
         {"precision", PX_OPTION_TEXT, &e->precision, "TYPE", "f32 or bf16: of the matrix products", 0, 0},
@@ -100,7 +101,7 @@ static px_status evaluate_model(px_evaluation *e)
     bool limited = e->max_tokens > 0 && e->max_tokens < config.max_positions;
     options.max_tokens = limited ? (int)e->max_tokens : config.max_positions;
     px_dataset *data;
-    px_status status = px_dataset_load(&data, e->data, &options);
+    px_status status = px_data_load(&data, e->data, &options, e->memory_mib);
     if (status == PX_OK) {
         o.threads = o.threads / px_dist_local_size() > 0 ? o.threads / px_dist_local_size() : 1;
         status = classifier ? px_evaluate_pairs(e, &o, data) : px_evaluate_texts(e, &o, data);

@@ -8,7 +8,7 @@ typedef struct px_evaluation {
     const char *model, *data, *per_record, *tokenizer, *template, *precision;
     px_words rewards;
     px_dtype dtype; /* that precision says */
-    int64_t max_tokens;
+    int64_t max_tokens, memory_mib;
     bool json, helped;
 } px_evaluation;
 

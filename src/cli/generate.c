@@ -111,7 +111,7 @@ static px_status encode_text(prompts *p, const settings *s, const px_opened *o, 
     if (o->renderer == NULL) {
         return px_fail(PX_DATA, "%s: no chat template; choose one with --template, e.g. --template chatml", s->model);
     }
-    px_message messages[2] = {{"system", s->system}, {"user", text}};
+    px_message messages[2] = {{.role = "system", .content = s->system}, {.role = "user", .content = text}};
     int first = s->system == NULL;
     return px_chat_encode(o->renderer, o->tokenizer, messages + first, 2 - first, true, &p->ids, NULL);
 }

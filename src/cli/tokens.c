@@ -6,22 +6,27 @@
 #include <string.h>
 
 static const px_usage usage = {
-    .synopsis = "tokens --tokenizer DIR|FILE [--data F.jsonl] [--decode] [--stats] [options]",
+    .synopsis = "tokens --tokenizer DIR|FILE [--data F.jsonl] [--decode] [--stats] [--chat] [options]",
     .what = "Shows how texts become token ids, and back. Texts are the lines of standard input, or the field text\n"
             "of the records of --data; the answer is one line a text. --decode turns lines of ids (\"1 2 3\",\n"
             "\"[1,2,3]\" or\n"
-            "{\"ids\":[...]}) into text. --stats counts the rows of --data as training would see them.",
+            "{\"ids\":[...]}) into text. --stats counts the rows of --data as training would see them: the first\n"
+            "record says whether they are pairs, rows of a language model or prompts; --as says it where it could be\n"
+            "two of them. --chat shows the conversations of --data (messages, conversations or prompt) as the chat\n"
+            "template writes them; with --json also their ids, and which of them are learned.",
     .examples = "  echo 'Once upon a time' | phalanx tokens --tokenizer models/stories260K --json\n"
-                "  phalanx tokens --tokenizer models/stories260K --data train.jsonl --stats",
+                "  phalanx tokens --tokenizer models/stories260K --data train.jsonl --stats\n"
+                "  phalanx tokens --tokenizer models/Qwen3-0.6B --data chats.jsonl --chat --json",
     .exits = "0 done, 64 usage, 65 bad data or tokenizer, 74 input/output",
 };
 
 typedef struct settings {
-    const char *path, *data, *field, *template;
-    bool decode, stats, json, no_special, keep_special, helped;
-    int64_t max_tokens;
+    const char *path, *data, *field, *template, *as;
+    bool decode, stats, chat, prompt, json, no_special, keep_special, helped;
+    int64_t max_tokens, memory_mib;
     px_tokenizer *tokenizer;
-    px_ids ids;
+    const px_renderer *renderer;
+    px_ids ids, mask;
     px_buf text;
 } settings;
 
@@ -127,30 +132,23 @@ static px_status each_record(void *arg, int64_t record, int64_t line, const char
 
 /* ---- statistics -------------------------------------------------------------------------------------------------- */
 
-/* The kind of rows that the records can be, tried in this order. */
-static px_status load_any(settings *s, px_dataset **data)
+static const char *const kind_names[] = {[PX_ROWS_LM] = "lm", [PX_ROWS_PAIRS] = "pairs", [PX_ROWS_PROMPTS] = "prompts"};
+
+static px_status choose_kind(const settings *s, px_kind *kind)
 {
-    px_data_options options = {.tokenizer = s->tokenizer, .eos_id = -1, .add_bos = true, .max_tokens = (int)s->max_tokens};
-    if (s->tokenizer != NULL) {
-        options.eos_id = px_tokenizer_eos(s->tokenizer);
-        if (strcmp(s->template, "none") != 0) {
-            PX_TRY(px_renderer_find(&options.renderer, s->template, s->tokenizer));
-        }
+    if (s->as == NULL) {
+        return px_dataset_kind(s->data, kind);
     }
-    static const px_kind kinds[] = {PX_ROWS_PAIRS, PX_ROWS_LM, PX_ROWS_PROMPTS};
-    px_status status = PX_OK;
-    for (int i = 0; i < PX_COUNT(kinds); i++) {
-        options.kind = kinds[i];
-        status = px_dataset_load(data, s->data, &options);
-        if (status == PX_OK) {
-            px_error_clear();
+    for (int i = 0; i < PX_COUNT(kind_names); i++) {
+        if (strcmp(s->as, kind_names[i]) == 0) {
+            *kind = (px_kind)i;
             return PX_OK;
         }
     }
-    return status;
+    return px_fail(PX_USAGE, "tokens: --as %s; valid are lm, pairs and prompts", s->as);
 }
 
-static px_status print_stats(const settings *s, const px_data_summary *d)
+static px_status print_stats(const settings *s, px_kind kind, const px_data_summary *d)
 {
     int last = PX_COUNT(d->histogram);
     while (last > 0 && d->histogram[last - 1] == 0) {
@@ -161,8 +159,8 @@ static px_status print_stats(const settings *s, const px_data_summary *d)
         for (int i = 0; i < last; i++) {
             json_array_append_new(histogram, json_integer(d->histogram[i]));
         }
-        return px_print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:f, s:I, s:o}", "shape", d->shape, "records",
-                                       (json_int_t)d->records, "rows", (json_int_t)d->rows, "cut", (json_int_t)d->cut,
+        return px_print_json(json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:f, s:I, s:o}", "kind", kind_names[kind],
+                                       "shape", d->shape, "records", (json_int_t)d->records, "rows", (json_int_t)d->rows, "cut", (json_int_t)d->cut,
                                        "dropped_long", (json_int_t)d->dropped_long, "dropped_equal",
                                        (json_int_t)d->dropped_equal, "dropped_empty",
                                        (json_int_t)d->dropped_empty, "tokens", (json_int_t)d->tokens,
@@ -170,8 +168,8 @@ static px_status print_stats(const settings *s, const px_data_summary *d)
                                        d->mean_length, "duplicate_prompts", (json_int_t)d->duplicate_prompts,
                                        "histogram", histogram));
     }
-    printf("shape              %s\nrecords            %lld\nrows               %lld\n", d->shape, (long long)d->records,
-           (long long)d->rows);
+    printf("kind               %s\nshape              %s\nrecords            %lld\nrows               %lld\n", kind_names[kind],
+           d->shape, (long long)d->records, (long long)d->rows);
     printf("cut                %lld\ndropped            %lld: %lld too long, %lld with equal sides, %lld with nothing to "
            "learn\ntokens             %lld\n", (long long)d->cut, (long long)d->dropped, (long long)d->dropped_long,
            (long long)d->dropped_equal, (long long)d->dropped_empty, (long long)d->tokens);
@@ -192,10 +190,60 @@ static px_status print_stats(const settings *s, const px_data_summary *d)
 static px_status show_stats(settings *s)
 {
     px_dataset *data;
-    PX_TRY(load_any(s, &data));
-    px_status status = print_stats(s, px_dataset_summary(data));
+    px_data_options options = {.tokenizer = s->tokenizer, .renderer = s->renderer, .eos_id = -1, .add_bos = true,
+                               .max_tokens = (int)s->max_tokens};
+    if (s->tokenizer != NULL) {
+        options.eos_id = px_tokenizer_eos(s->tokenizer);
+    }
+    PX_TRY(choose_kind(s, &options.kind));
+    PX_TRY(px_data_load(&data, s->data, &options, s->memory_mib));
+    px_status status = print_stats(s, options.kind, px_dataset_summary(data));
     px_dataset_destroy(data);
     return status;
+}
+
+/* ---- conversations ----------------------------------------------------------------------------------------------- */
+
+static json_t *ids_json(const px_ids *ids)
+{
+    json_t *list = json_array();
+    for (int64_t i = 0; i < ids->length; i++) {
+        json_array_append_new(list, json_integer(ids->data[i]));
+    }
+    return list;
+}
+
+static px_status show_conversation(settings *s, const json_t *record)
+{
+    s->ids.length = s->mask.length = 0;
+    px_buf_clear(&s->text);
+    PX_TRY(px_chat_record(s->renderer, s->tokenizer, record, s->prompt, &s->text, &s->ids, &s->mask));
+    if (s->json) {
+        return px_print_json(json_pack("{s:s%, s:o, s:o}", "text", s->text.data != NULL ? s->text.data : "", s->text.length,
+                                       "ids", ids_json(&s->ids), "mask", ids_json(&s->mask)));
+    }
+    fwrite(s->text.data, 1, s->text.length, stdout);
+    putchar('\n');
+    return PX_OK;
+}
+
+static px_status each_conversation(void *arg, int64_t number, int64_t line, const char *json, size_t length)
+{
+    settings *s = arg;
+    json_t *record;
+    (void)number;
+    PX_TRY(px_json_parse(json, length, s->data, line - 1, &record));
+    px_status status = show_conversation(s, record);
+    json_decref(record);
+    return status == PX_OK ? status : px_fail_within("%s:%lld", s->data, (long long)line);
+}
+
+static px_status show_conversations(settings *s)
+{
+    if (s->renderer == NULL) {
+        return px_fail(PX_CONFIG, "tokens: %s has no chat template; --template names one", s->path);
+    }
+    return px_records_each(s->data, each_conversation, s);
 }
 
 static px_status show(settings *s)
@@ -203,21 +251,24 @@ static px_status show(settings *s)
     if (s->path == NULL && !(s->stats && s->data != NULL)) {
         return px_option_required("tokens", "tokenizer", s->path);
     }
-    if (s->stats && s->data == NULL) {
-        return px_fail(PX_USAGE, "tokens: --stats counts the rows of a file; give --data F.jsonl");
+    if ((s->stats || s->chat) && s->data == NULL) {
+        return px_fail(PX_USAGE, "tokens: --%s reads the records of a file; give --data F.jsonl", s->stats ? "stats" : "chat");
     }
     if (s->path != NULL) {
         PX_TRY(px_tokenizer_load(&s->tokenizer, s->path));
     }
-    if (s->stats) {
-        return show_stats(s);
+    if (s->tokenizer != NULL && (s->stats || s->chat)) {
+        PX_TRY(px_renderer_find(&s->renderer, s->template, s->tokenizer));
+    }
+    if (s->stats || s->chat) {
+        return s->stats ? show_stats(s) : show_conversations(s);
     }
     return s->data != NULL ? px_records_each(s->data, each_record, s) : each_line(s);
 }
 
 px_status px_command_tokens(int argc, char **argv)
 {
-    settings s = {.field = "text", .template = "auto"};
+    settings s = {.field = "text", .template = "auto", .memory_mib = PX_DATA_MEMORY_MIB};
     const px_option options[] = {
         {"tokenizer", PX_OPTION_TEXT, &s.path, "DIR|FILE", "tokenizer.json, or a directory that has one", 0, 0},
         {"data", PX_OPTION_TEXT, &s.data, "F.jsonl", "records instead of standard input", 0, 0},
@@ -226,14 +277,19 @@ px_status px_command_tokens(int argc, char **argv)
         {"stats", PX_OPTION_FLAG, &s.stats, NULL, "lengths of the rows of --data", 0, 0},
         {"no-special", PX_OPTION_FLAG, &s.no_special, NULL, "do not add BOS and the like", 0, 0},
         {"keep-special", PX_OPTION_FLAG, &s.keep_special, NULL, "--decode shows special tokens too", 0, 0},
-        {"template", PX_OPTION_TEXT, &s.template, "NAME", "--stats: chat template of conversations", 0, 0},
+        {"as", PX_OPTION_TEXT, &s.as, "KIND", "--stats: rows to make of the records: lm, pairs or prompts", 0, 0},
+        {"chat", PX_OPTION_FLAG, &s.chat, NULL, "conversations of --data as the chat template writes them", 0, 0},
+        {"generation-prompt", PX_OPTION_FLAG, &s.prompt, NULL, "--chat: end with the header of an answer", 0, 0},
+        {"template", PX_OPTION_TEXT, &s.template, "NAME", "--stats, --chat: chat template of conversations", 0, 0},
         {"max-tokens", PX_OPTION_INT, &s.max_tokens, "N", "--stats: as data.max_tokens; 0: no limit", 0, 10000000},
+        {"memory-mib", PX_OPTION_INT, &s.memory_mib, "N", "--stats: ids of a larger file lie in temporary files", 0, 1e9},
         {"json", PX_OPTION_FLAG, &s.json, NULL, "{\"ids\",\"tokens\"} a line", 0, 0},
     };
     PX_TRY(px_options_parse(&usage, options, PX_COUNT(options), argc, argv, NULL, &s.helped));
     px_status status = s.helped ? PX_OK : show(&s);
     px_tokenizer_destroy(s.tokenizer);
     px_ids_free(&s.ids);
+    px_ids_free(&s.mask);
     px_buf_free(&s.text);
     return status == PX_OK ? px_output_done() : status;
 }

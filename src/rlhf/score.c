@@ -10,7 +10,8 @@ static px_status render(px_reward_model *model, const px_reward_sample *sample, 
 {
     ids->length = 0;
     if (model->renderer != NULL) {
-        px_message messages[2] = {{"user", sample->prompt}, {"assistant", sample->completion}};
+        px_message messages[2] = {{.role = "user", .content = sample->prompt},
+                                  {.role = "assistant", .content = sample->completion}};
         return px_chat_encode(model->renderer, model->tokenizer, messages, 2, false, ids, NULL);
     }
     PX_TRY(px_tokenizer_encode(model->tokenizer, sample->prompt, strlen(sample->prompt), true, ids));

@@ -39,8 +39,8 @@ static px_status find_by_template(const px_renderer **renderer, const px_tokeniz
     const char *name = px_template_renderer(px_template_hash(text));
     if (name == NULL) {
         return px_fail(PX_CONFIG, "the chat template of %s is not known (hash %016llx); name its renderer in "
-                       "environment.chat.template: none, chatml, qwen2.5, qwen3, llama2, llama3, gemma, mistral, "
-                       "zephyr, smollm2, minimind, plain or hh", px_tokenizer_dir(tokenizer),
+                       "environment.chat.template: none, chatml, qwen2, qwen2.5, qwen2.5-base, qwen3, llama2, "
+                       "llama3, gemma, mistral, zephyr, smollm2, minimind, plain or hh", px_tokenizer_dir(tokenizer),
                        (unsigned long long)px_template_hash(text));
     }
     return px_renderer_find(renderer, name, tokenizer);
@@ -61,8 +61,8 @@ px_status px_renderer_find(const px_renderer **renderer, const char *name, const
             return PX_OK;
         }
     }
-    return px_fail(PX_CONFIG, "environment.chat.template is \"%.40s\"; valid are auto, none, chatml, qwen2.5, qwen3, "
-                   "llama2, llama3, gemma, mistral, zephyr, smollm2, minimind, plain and hh", name);
+    return px_fail(PX_CONFIG, "environment.chat.template is \"%.40s\"; valid are auto, none, chatml, qwen2, qwen2.5, "
+                   "qwen2.5-base, qwen3, llama2, llama3, gemma, mistral, zephyr, smollm2, minimind, plain and hh", name);
 }
 
 const char *px_renderer_name(const px_renderer *renderer)
@@ -84,10 +84,28 @@ static px_status check_utf8(const px_message *messages, int count)
     return PX_OK;
 }
 
+/* Nothing of a conversation gets lost: what the template does not write is refused. */
+static px_status check_written(const px_renderer *renderer, const px_message *messages, int count)
+{
+    for (int i = 0; i < count; i++) {
+        const char *what = messages[i].call_count > 0 ? "tool_calls" : messages[i].tools != NULL ? "tools" : NULL;
+        if (what != NULL && !(renderer->writes & PX_WRITES_TOOLS)) {
+            return px_fail(PX_DATA, "message %d comes with %s, which the chat template %s does not write; valid there are "
+                           "qwen2.5, qwen2.5-base, qwen3 and minimind", i + 1, what, renderer->name);
+        }
+        if (messages[i].reasoning != NULL && !(renderer->writes & PX_WRITES_REASONING)) {
+            return px_fail(PX_DATA, "message %d has reasoning_content, which the chat template %s does not write; valid "
+                           "there are qwen3 and minimind", i + 1, renderer->name);
+        }
+    }
+    return PX_OK;
+}
+
 static px_status write_script(const px_renderer *renderer, const px_tokenizer *t, const px_message *messages, int count,
                               bool generation_prompt, px_script *s)
 {
     PX_TRY(check_utf8(messages, count));
+    PX_TRY(check_written(renderer, messages, count));
     s->bos = t->bos >= 0 ? px_tokenizer_token(t, t->bos) : "";
     s->eos = t->eos >= 0 ? px_tokenizer_token(t, t->eos) : "";
     return renderer->render(s, messages, count, generation_prompt);

@@ -17,8 +17,10 @@ typedef struct px_script {
 } px_script;
 px_status px_script_add(px_script *script, const char *text, size_t length, bool learned, bool special);
 
+enum { PX_WRITES_TOOLS = 1, PX_WRITES_REASONING = 2 };
 struct px_renderer {
     const char *name;
+    unsigned writes; /* beside role and content */
     px_status (*render)(px_script *script, const px_message *messages, int count, bool generation_prompt);
 };
 extern const struct px_renderer px_renderers[];

@@ -66,6 +66,11 @@ static bool is_role(const px_message *message, const char *role)
     return strcmp(message->role, role) == 0;
 }
 
+static bool learns(const px_message *message)
+{
+    return is_role(message, "assistant") && !message->unlearned;
+}
+
 static px_status bad_role(const px_message *message, int index, const char *renderer, const char *valid)
 {
     return px_fail(PX_DATA, "message %d has the role \"%.40s\"; the chat template %s wants %s", index + 1,
@@ -85,38 +90,131 @@ static px_status alternating(const px_message *messages, int count, int first, c
 }
 
 /* ---- ChatML and its relatives */
-static px_status chatml_turn(px_script *s, const char *role, view text)
+static px_status chatml_header(px_script *s, const char *role)
 {
-    bool learned = strcmp(role, "assistant") == 0;
     PX_TRY(special(s, "<|im_start|>", false));
     PX_TRY(plain(s, role));
-    PX_TRY(plain(s, "\n"));
-    PX_TRY(content(s, text, learned));
+    return plain(s, "\n");
+}
+
+static px_status chatml_end(px_script *s, bool learned)
+{
     PX_TRY(special(s, "<|im_end|>", learned));
     return plain(s, "\n");
 }
 
+static px_status chatml_turn(px_script *s, const px_message *message)
+{
+    PX_TRY(chatml_header(s, message->role));
+    PX_TRY(content(s, view_of(message->content), learns(message)));
+    return chatml_end(s, learns(message));
+}
+
 static px_status chatml_prompt(px_script *s, bool wanted)
 {
-    PX_TRY(wanted ? special(s, "<|im_start|>", false) : PX_OK);
-    return wanted ? plain(s, "assistant\n") : PX_OK;
+    return wanted ? chatml_header(s, "assistant") : PX_OK;
 }
 
 static px_status chatml(px_script *s, const px_message *messages, int count, bool prompt)
 {
     for (int i = 0; i < count; i++) {
-        PX_TRY(chatml_turn(s, messages[i].role, view_of(messages[i].content)));
+        PX_TRY(chatml_turn(s, &messages[i]));
     }
     return chatml_prompt(s, prompt);
 }
 
-static px_status smollm2(px_script *s, const px_message *messages, int count, bool prompt)
+static px_status chatml_with(px_script *s, const char *system, const px_message *messages, int count, bool prompt)
 {
     if (count > 0 && !is_role(&messages[0], "system")) {
-        PX_TRY(chatml_turn(s, "system",
-                           view_of("You are a helpful AI assistant named SmolLM, trained by Hugging Face")));
+        PX_TRY(chatml_turn(s, &(px_message){.role = "system", .content = system}));
     }
     return chatml(s, messages, count, prompt);
+}
+
+static px_status smollm2(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    return chatml_with(s, "You are a helpful AI assistant named SmolLM, trained by Hugging Face", messages, count, prompt);
+}
+
+static px_status qwen2(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    return chatml_with(s, "You are a helpful assistant.", messages, count, prompt);
+}
+
+/* ---- Tools, as Qwen2.5, Qwen3 and what is made like them write them */
+/* system NULL: none */
+static px_status tools_turn(px_script *s, const char *system, const char *tools)
+{
+    PX_TRY(chatml_header(s, "system"));
+    PX_TRY(plain(s, system != NULL ? system : ""));
+    PX_TRY(plain(s, system != NULL ? "\n\n" : ""));
+    PX_TRY(plain(s, "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with "
+                    "function signatures within <tools></tools> XML tags:\n<tools>\n"));
+    PX_TRY(plain(s, tools));
+    PX_TRY(plain(s, "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
+                    "<tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": "
+                    "<args-json-object>}\n</tool_call>"));
+    return chatml_end(s, false);
+}
+
+/* A string of arguments is written as it is, or quoted as JSON. */
+static px_status tool_calls(px_script *s, const px_message *message, bool after_text, bool quoted)
+{
+    bool learned = learns(message);
+    for (int i = 0; i < message->call_count; i++) {
+        const px_call *call = &message->calls[i];
+        PX_TRY(content(s, view_of(after_text || i > 0 ? "\n" : ""), learned));
+        PX_TRY(content(s, view_of("<tool_call>\n{\"name\": \""), learned));
+        PX_TRY(content(s, view_of(call->name), learned));
+        PX_TRY(content(s, view_of("\", \"arguments\": "), learned));
+        PX_TRY(content(s, view_of(call->text != NULL && !quoted ? call->text : call->arguments), learned));
+        PX_TRY(content(s, view_of("}\n</tool_call>"), learned));
+    }
+    return PX_OK;
+}
+
+static px_status tool_turn(px_script *s, const px_message *messages, int count, int i)
+{
+    if (i == 0 || !is_role(&messages[i - 1], "tool")) {
+        PX_TRY(special(s, "<|im_start|>", false));
+        PX_TRY(plain(s, "user"));
+    }
+    PX_TRY(plain(s, "\n<tool_response>\n"));
+    PX_TRY(plain(s, messages[i].content));
+    PX_TRY(plain(s, "\n</tool_response>"));
+    return i + 1 == count || !is_role(&messages[i + 1], "tool") ? chatml_end(s, false) : PX_OK;
+}
+
+static px_status qwen25_with(px_script *s, const char *system, const px_message *messages, int count, bool prompt)
+{
+    bool own = count > 0 && is_role(&messages[0], "system");
+    system = own ? messages[0].content : system;
+    if (count > 0 && messages[0].tools != NULL) {
+        PX_TRY(tools_turn(s, system, messages[0].tools));
+    } else if (count > 0) {
+        PX_TRY(chatml_turn(s, &(px_message){.role = "system", .content = system}));
+    }
+    for (int i = own; i < count; i++) {
+        if (is_role(&messages[i], "tool")) {
+            PX_TRY(tool_turn(s, messages, count, i));
+            continue;
+        }
+        PX_TRY(chatml_header(s, messages[i].role));
+        PX_TRY(content(s, view_of(messages[i].content), learns(&messages[i])));
+        PX_TRY(tool_calls(s, &messages[i], *messages[i].content != '\0', true));
+        PX_TRY(chatml_end(s, learns(&messages[i])));
+    }
+    return chatml_prompt(s, prompt);
+}
+
+static px_status qwen25(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    return qwen25_with(s, "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", messages, count, prompt);
+}
+
+static px_status qwen25_base(px_script *s, const px_message *messages, int count, bool prompt)
+{
+    return qwen25_with(s, "You are a helpful assistant.", messages, count, prompt);
 }
 
 /* ---- Qwen3: a think block belongs to the answers after the last question, and is dropped from earlier ones */
@@ -144,58 +242,25 @@ static void split_thinking(view text, view *thinking, view *answer)
     }
 }
 
-static px_status thinking_turn(px_script *s, view thinking, view answer, bool with_block)
+static px_status thinking_turn(px_script *s, const px_message *message, view thinking, view answer, bool with_block)
 {
-    PX_TRY(special(s, "<|im_start|>", false));
-    PX_TRY(plain(s, "assistant\n"));
+    bool learned = learns(message);
+    view written = with_block ? without_newlines(answer, true, false) : answer;
+    PX_TRY(chatml_header(s, "assistant"));
     if (with_block) {
-        PX_TRY(content(s, view_of("<think>\n"), true));
-        PX_TRY(content(s, without_newlines(thinking, true, true), true));
-        PX_TRY(content(s, view_of("\n</think>\n\n"), true));
-        answer = without_newlines(answer, true, false);
+        PX_TRY(content(s, view_of("<think>\n"), learned));
+        PX_TRY(content(s, without_newlines(thinking, true, true), learned));
+        PX_TRY(content(s, view_of("\n</think>\n\n"), learned));
     }
-    PX_TRY(content(s, answer, true));
-    PX_TRY(special(s, "<|im_end|>", true));
-    return plain(s, "\n");
+    PX_TRY(content(s, written, learned));
+    PX_TRY(tool_calls(s, message, answer.length > 0, false));
+    return chatml_end(s, learned);
 }
 
 static bool is_between(const char *text, const char *start, const char *end)
 {
     size_t n = strlen(text), a = strlen(start), b = strlen(end);
     return n >= a && n >= b && memcmp(text, start, a) == 0 && memcmp(text + n - b, end, b) == 0;
-}
-
-static px_status tool_turn(px_script *s, const px_message *messages, int count, int i)
-{
-    if (i == 0 || !is_role(&messages[i - 1], "tool")) {
-        PX_TRY(special(s, "<|im_start|>", false));
-        PX_TRY(plain(s, "user"));
-    }
-    PX_TRY(plain(s, "\n<tool_response>\n"));
-    PX_TRY(plain(s, messages[i].content));
-    PX_TRY(plain(s, "\n</tool_response>"));
-    if (i + 1 == count || !is_role(&messages[i + 1], "tool")) {
-        PX_TRY(special(s, "<|im_end|>", false));
-        return plain(s, "\n");
-    }
-    return PX_OK;
-}
-
-/* Qwen2.5 has the default system message and the turns of tools. */
-static px_status qwen25(px_script *s, const px_message *messages, int count, bool prompt)
-{
-    if (count > 0 && !is_role(&messages[0], "system")) {
-        PX_TRY(chatml_turn(s, "system",
-                           view_of("You are Qwen, created by Alibaba Cloud. You are a helpful assistant.")));
-    }
-    for (int i = 0; i < count; i++) {
-        if (is_role(&messages[i], "tool")) {
-            PX_TRY(tool_turn(s, messages, count, i));
-        } else {
-            PX_TRY(chatml_turn(s, messages[i].role, view_of(messages[i].content)));
-        }
-    }
-    return chatml_prompt(s, prompt);
 }
 
 static px_status thinking_chat(px_script *s, const px_message *messages, int count, bool prompt, bool always_block)
@@ -208,16 +273,21 @@ static px_status thinking_chat(px_script *s, const px_message *messages, int cou
             break;
         }
     }
-    for (int i = 0; i < count; i++) {
+    bool tools = count > 0 && messages[0].tools != NULL, own = tools && is_role(&messages[0], "system");
+    PX_TRY(tools ? tools_turn(s, own ? messages[0].content : NULL, messages[0].tools) : PX_OK);
+    for (int i = own; i < count; i++) {
         if (is_role(&messages[i], "assistant")) {
-            view thinking, answer;
-            split_thinking(view_of(messages[i].content), &thinking, &answer);
+            view thinking = view_of(messages[i].reasoning != NULL ? messages[i].reasoning : "");
+            view answer = view_of(messages[i].content);
+            if (messages[i].reasoning == NULL) {
+                split_thinking(answer, &thinking, &answer);
+            }
             bool block = always_block || (i > query && (i + 1 == count || thinking.length > 0));
-            PX_TRY(thinking_turn(s, thinking, answer, block));
+            PX_TRY(thinking_turn(s, &messages[i], thinking, answer, block));
         } else if (is_role(&messages[i], "tool")) {
             PX_TRY(tool_turn(s, messages, count, i));
         } else if (is_role(&messages[i], "user") || is_role(&messages[i], "system")) {
-            PX_TRY(chatml_turn(s, messages[i].role, view_of(messages[i].content)));
+            PX_TRY(chatml_turn(s, &messages[i]));
         } else {
             return bad_role(&messages[i], i, "qwen3", "system, user, assistant and tool");
         }
@@ -249,7 +319,7 @@ static px_status llama3(px_script *s, const px_message *messages, int count, boo
 {
     PX_TRY(special(s, s->bos, false));
     for (int i = 0; i < count; i++) {
-        bool learned = is_role(&messages[i], "assistant");
+        bool learned = learns(&messages[i]);
         PX_TRY(llama3_header(s, messages[i].role));
         PX_TRY(content(s, trimmed(view_of(messages[i].content)), learned));
         PX_TRY(special(s, "<|eot_id|>", learned));
@@ -284,10 +354,11 @@ static px_status llama2(px_script *s, const px_message *messages, int count, boo
         if (is_role(&messages[i], "user")) {
             PX_TRY(llama2_user(s, i == first && first == 1 ? messages[0].content : NULL, text));
         } else {
-            PX_TRY(content(s, view_of(" "), true));
-            PX_TRY(content(s, trimmed(text), true));
-            PX_TRY(content(s, view_of(" "), true));
-            PX_TRY(special(s, s->eos, true));
+            bool learned = learns(&messages[i]);
+            PX_TRY(content(s, view_of(" "), learned));
+            PX_TRY(content(s, trimmed(text), learned));
+            PX_TRY(content(s, view_of(" "), learned));
+            PX_TRY(special(s, s->eos, learned));
         }
     }
     return PX_OK;
@@ -304,8 +375,8 @@ static px_status mistral(px_script *s, const px_message *messages, int count, bo
             PX_TRY(plain(s, messages[i].content));
             PX_TRY(plain(s, " [/INST]"));
         } else {
-            PX_TRY(content(s, view_of(messages[i].content), true));
-            PX_TRY(special(s, s->eos, true));
+            PX_TRY(content(s, view_of(messages[i].content), learns(&messages[i])));
+            PX_TRY(special(s, s->eos, learns(&messages[i])));
         }
     }
     return PX_OK;
@@ -317,9 +388,9 @@ static px_status gemma(px_script *s, const px_message *messages, int count, bool
     PX_TRY(alternating(messages, count, 0, "gemma"));
     PX_TRY(special(s, s->bos, false));
     for (int i = 0; i < count; i++) {
-        bool learned = is_role(&messages[i], "assistant");
+        bool learned = learns(&messages[i]);
         PX_TRY(special(s, "<start_of_turn>", false));
-        PX_TRY(plain(s, learned ? "model\n" : "user\n"));
+        PX_TRY(plain(s, is_role(&messages[i], "assistant") ? "model\n" : "user\n"));
         PX_TRY(content(s, trimmed(view_of(messages[i].content)), learned));
         PX_TRY(special(s, "<end_of_turn>", learned));
         PX_TRY(plain(s, "\n"));
@@ -332,8 +403,8 @@ static px_status gemma(px_script *s, const px_message *messages, int count, bool
 static px_status zephyr(px_script *s, const px_message *messages, int count, bool prompt)
 {
     for (int i = 0; i < count; i++) {
-        bool learned = is_role(&messages[i], "assistant");
-        const char *header = learned ? "<|assistant|>\n"
+        bool learned = learns(&messages[i]);
+        const char *header = is_role(&messages[i], "assistant") ? "<|assistant|>\n"
                              : is_role(&messages[i], "user") ? "<|user|>\n"
                              : is_role(&messages[i], "system") ? "<|system|>\n"
                                                                : NULL;
@@ -352,15 +423,16 @@ static px_status zephyr(px_script *s, const px_message *messages, int count, boo
 static px_status dialogue(px_script *s, const px_message *messages, int count, bool prompt)
 {
     for (int i = 0; i < count; i++) {
-        bool learned = is_role(&messages[i], "assistant");
+        bool learned = learns(&messages[i]);
         if (is_role(&messages[i], "system")) {
             PX_TRY(plain(s, messages[i].content));
             continue;
         }
-        if (!learned && !is_role(&messages[i], "user")) {
+        bool answer = is_role(&messages[i], "assistant");
+        if (!answer && !is_role(&messages[i], "user")) {
             return bad_role(&messages[i], i, "plain", "system, user and assistant");
         }
-        PX_TRY(plain(s, learned ? "\n\nAssistant:" : "\n\nHuman:"));
+        PX_TRY(plain(s, answer ? "\n\nAssistant:" : "\n\nHuman:"));
         PX_TRY(content(s, view_of(" "), learned));
         PX_TRY(content(s, view_of(messages[i].content), learned));
     }
@@ -368,8 +440,19 @@ static px_status dialogue(px_script *s, const px_message *messages, int count, b
 }
 
 const struct px_renderer px_renderers[] = {
-    {"chatml", chatml}, {"qwen2.5", qwen25}, {"qwen3", qwen3}, {"llama2", llama2}, {"llama3", llama3},
-    {"gemma", gemma}, {"mistral", mistral}, {"zephyr", zephyr}, {"smollm2", smollm2}, {"minimind", minimind},
-    {"plain", dialogue}, {"hh", dialogue},
+    {"chatml", 0, chatml},
+    {"qwen2", 0, qwen2},
+    {"qwen2.5", PX_WRITES_TOOLS, qwen25},
+    {"qwen2.5-base", PX_WRITES_TOOLS, qwen25_base},
+    {"qwen3", PX_WRITES_TOOLS | PX_WRITES_REASONING, qwen3},
+    {"llama2", 0, llama2},
+    {"llama3", 0, llama3},
+    {"gemma", 0, gemma},
+    {"mistral", 0, mistral},
+    {"zephyr", 0, zephyr},
+    {"smollm2", 0, smollm2},
+    {"minimind", PX_WRITES_TOOLS | PX_WRITES_REASONING, minimind},
+    {"plain", 0, dialogue},
+    {"hh", 0, dialogue},
 };
 const int px_renderer_count = sizeof px_renderers / sizeof *px_renderers;

@@ -13,7 +13,9 @@ static const struct {
     {0xa41d6bae9b9141bcu, "chatml"},
     {0x17fde6ecda9c7c01u, "chatml"},
     {0x8d274e6194883e31u, "chatml"},
+    {0x75e88977b2787cd7u, "qwen2"},
     {0x6daf6706ed25369fu, "qwen2.5"},
+    {0x7a781ea711d55ccfu, "qwen2.5-base"},
     {0xf344eecf1bd3a427u, "llama2"},
     {0x32844fd43eab01d2u, "llama3"},
     {0x60b6f54caafc7e66u, "llama3"},
@@ -22,6 +24,7 @@ static const struct {
     {0x3268de61762f7142u, "zephyr"},
     {0x09b5156a5cf6abfcu, "smollm2"},
     {0x46ec9ad61aceaac6u, "qwen3"},
+    {0xa041fd9e88ef5317u, "qwen3"},
     {0xcf6899f37b03c51fu, "minimind"},
 };
 

@@ -1,5 +1,6 @@
 /* Rows of a data set, and where they lie: all ids in one array, an entry per row, the records' own JSON behind each other. */
 #include "dataset.h"
+#include "shapes.h"
 
 #include <string.h>
 
@@ -27,6 +28,35 @@ px_status px_dataset_load_files(px_dataset **out, const px_source *sources, int 
 
 px_status px_dataset_load(px_dataset **dataset, const char *path, const px_data_options *options) {
     return px_dataset_load_files(dataset, &(px_source){path, 1.0}, 1, options);
+}
+
+typedef struct px_first {
+    const char *path;
+    px_kind kind;
+    bool known;
+} px_first;
+
+static px_status look_at_first(void *arg, int64_t number, int64_t line, const char *json, size_t length) {
+    static const px_kind kinds[] = {PX_ROWS_PAIRS, PX_ROWS_LM, PX_ROWS_PROMPTS};
+    px_first *first = arg;
+    json_t *record;
+    const px_shape *shape;
+    (void)number;
+    PX_TRY(px_json_parse(json, length, first->path, line - 1, &record));
+    first->kind = PX_ROWS_LM; /* whose reader says what is wrong with a record that is none of them */
+    for (int i = 2; i >= 0; i--)
+        if (px_shape_find(&shape, record, kinds[i]) == PX_OK) first->kind = kinds[i];
+    px_error_clear();
+    json_decref(record);
+    first->known = true;
+    return PX_STOPPED; /* enough */
+}
+
+px_status px_dataset_kind(const char *path, px_kind *kind) {
+    px_first first = {.path = path};
+    px_status status = px_records_each(path, look_at_first, &first);
+    *kind = first.kind;
+    return first.known ? PX_OK : status;
 }
 
 void px_dataset_destroy(px_dataset *dataset) {

@@ -1,6 +1,7 @@
-/* Records of a data file as JSON objects, one after another: lines of .jsonl, elements of a .json array, paragraphs of
- * .txt. Nothing but the current record is held. */
+/* Records of a data file as JSON objects, one after another: lines, elements of an array, objects over several lines,
+ * paragraphs of .txt. Nothing but the current record is held. */
 #include "bytes.h"
+#include "json_text.h"
 #include "phalanx/text.h"
 
 #include <stdio.h>
@@ -9,7 +10,7 @@
 
 #define PX_RECORD_LIMIT ((size_t)64 << 20) /* bytes of one line, element or paragraph */
 
-typedef enum px_layout { PX_LINES, PX_ARRAY, PX_PARAGRAPHS } px_layout;
+typedef enum px_layout { PX_LINES, PX_ARRAY, PX_OBJECTS, PX_PARAGRAPHS } px_layout;
 
 typedef struct px_reader {
     const char *path;
@@ -19,8 +20,10 @@ typedef struct px_reader {
     px_buf record; /* bytes of the current line, element or paragraph */
     px_buf json;   /* a paragraph as a JSON object */
     int64_t count, line, record_line; /* records so far; the current line and where the record began, from 1 */
-    bool in_string, escaped, began, ended, comma; /* array: inside a string; '[' seen; ']' seen; a ',' is due */
-    int depth;                                    /* array: open brackets inside the element */
+    /* array and objects */
+    bool in_string, escaped, began, ended, comma; /* inside a string; '[' seen; ']' seen; a ',' is due */
+    bool wrapped;                                 /* the array is a field of an object, whose rest says nothing */
+    int depth;                                    /* open brackets inside the element */
 } px_reader;
 
 /* ---- what the name says ------------------------------------------------------------------------------------------ */
@@ -56,8 +59,8 @@ static px_status layout_of(const char *path, px_layout *layout) {
     else if (ends_with(path, length, ".csv")) return refuse_table(path, "read_csv");
     else if (ends_with(path, length, ".tsv")) return refuse_table(path, "read_table");
     else
-        return px_fail(PX_DATA, "%s: the name does not say what is in it; valid are .jsonl (one object a line), .json "
-                                "(an array of objects) and .txt (a text per blank-line-separated paragraph), each also "
+        return px_fail(PX_DATA, "%s: the name does not say what is in it; valid are .jsonl and .json (an object a line, "
+                                "or an array of objects) and .txt (a text per blank-line-separated paragraph), each also "
                                 "with .gz or .zst", path);
     return PX_OK;
 }
@@ -82,21 +85,9 @@ static px_status check_bytes(const px_reader *reader) {
 /* {"text": ...} of a paragraph. */
 static px_status quote_text(px_buf *json, const char *text, size_t length) {
     px_buf_clear(json);
-    PX_TRY(px_buf_text(json, "{\"text\": \""));
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c == '"' || c == '\\') {
-            char pair[2] = {'\\', (char)c};
-            PX_TRY(px_buf_add(json, pair, 2));
-        } else if (c == '\n') {
-            PX_TRY(px_buf_add(json, "\\n", 2));
-        } else if (c < 0x20) {
-            PX_TRY(px_buf_printf(json, "\\u%04x", c));
-        } else {
-            PX_TRY(px_buf_add(json, &text[i], 1));
-        }
-    }
-    return px_buf_text(json, "\"}");
+    PX_TRY(px_buf_text(json, "{\"text\": "));
+    PX_TRY(px_json_quote(json, text, length));
+    return px_buf_text(json, "}");
 }
 
 static bool is_blank(char c) {
@@ -135,7 +126,7 @@ static px_status collect(px_reader *reader, const char *bytes, size_t length) {
     return px_buf_add(&reader->record, bytes, length);
 }
 
-/* ---- the three layouts ------------------------------------------------------------------------------------------- */
+/* ---- the layouts ------------------------------------------------------------------------------------------- */
 
 static px_status feed_lines(px_reader *reader, const char *data, size_t length) {
     while (length > 0) {
@@ -168,20 +159,27 @@ static px_status feed_paragraphs(px_reader *reader, const char *data, size_t len
 }
 
 static px_status stray(const px_reader *reader, char c) {
+    if (reader->layout == PX_OBJECTS)
+        return px_fail(PX_DATA, "%s:%lld: '%c' where an object is due; valid are objects, one after another", reader->path,
+                       (long long)reader->line, c >= ' ' && c < 127 ? c : '?');
     return px_fail(PX_DATA, "%s:%lld: '%c' where %s is due; valid is an array of objects: [{...}, {...}]", reader->path,
                    (long long)reader->line, c >= ' ' && c < 127 ? c : '?',
                    reader->ended ? "the end of the file" : reader->comma ? "',' or ']'" : "an object");
 }
 
-/* Between the elements of the array. */
+/* Between the elements of the array, or between objects. */
 static px_status between(px_reader *reader, char c) {
-    if (is_blank(c)) return PX_OK;
+    if (is_blank(c) || (reader->ended && reader->wrapped)) return PX_OK;
     if (reader->ended) return stray(reader, c);
+    if (reader->layout == PX_OBJECTS) {
+        reader->began = true;
+        reader->comma = false;
+    }
     if (!reader->began) {
         reader->began = c == '[';
         return reader->began ? PX_OK : stray(reader, c);
     }
-    if (c == ']' && (reader->comma || reader->count == 0)) {
+    if (c == ']' && reader->layout == PX_ARRAY && (reader->comma || reader->count == 0)) {
         reader->ended = true;
     } else if (c == ',' && reader->comma) {
         reader->comma = false;
@@ -195,7 +193,7 @@ static px_status between(px_reader *reader, char c) {
     return PX_OK;
 }
 
-static px_status feed_array(px_reader *reader, const char *data, size_t length) {
+static px_status feed_elements(px_reader *reader, const char *data, size_t length) {
     for (size_t i = 0; i < length; i++) {
         char c = data[i];
         if (c == '\n') reader->line++;
@@ -223,18 +221,77 @@ static px_status feed_array(px_reader *reader, const char *data, size_t length) 
 static px_status feed(px_reader *reader, const char *data, size_t length) {
     switch (reader->layout) {
     case PX_LINES: return feed_lines(reader, data, length);
-    case PX_ARRAY: return feed_array(reader, data, length);
+    case PX_ARRAY:
+    case PX_OBJECTS: return feed_elements(reader, data, length);
     case PX_PARAGRAPHS: return feed_paragraphs(reader, data, length);
     }
     return PX_OK;
 }
 
-/* A .json file that begins with '{' holds JSON lines under the wrong name, which many data sets do. */
+/* Behind the blanks that begin at i. */
+static size_t skip_blanks(const char *data, size_t length, size_t i) {
+    while (i < length && is_blank(data[i])) i++;
+    return i;
+}
+
+/* Is an object that begins at i still open, outside its strings, where its line ends? */
+static bool goes_on(const char *data, size_t length, size_t i) {
+    bool in_string = false;
+    int depth = 0;
+    for (; i < length && data[i] != '\n'; i++) {
+        if (data[i] == '\\' && in_string) i++;
+        else if (data[i] == '"') in_string = !in_string;
+        else if (!in_string && (data[i] == '{' || data[i] == '[')) depth++;
+        else if (!in_string && (data[i] == '}' || data[i] == ']')) depth--;
+    }
+    return i < length && depth > 0 && !in_string;
+}
+
+/* Where the array of {..., "data": [ begins, in the first piece of the file and outside other values; length: nowhere. */
+static size_t find_wrapped(const char *data, size_t length, size_t i) {
+    bool in_string = false;
+    int depth = 0;
+    for (; i < length; i++) {
+        if (in_string) {
+            if (data[i] == '\\') i++;
+            else in_string = data[i] != '"';
+            continue;
+        }
+        if (data[i] == '"' && depth == 1 && length - i > 6 && !memcmp(data + i, "\"data\"", 6)) {
+            size_t colon = skip_blanks(data, length, i + 6), value = skip_blanks(data, length, colon + 1);
+            size_t first = skip_blanks(data, length, value + 1);
+            if (colon < length && data[colon] == ':' && value < length && data[value] == '[' && first < length &&
+                data[first] == '{')
+                return value;
+        }
+        in_string = data[i] == '"';
+        if (data[i] == '{' || data[i] == '[') depth++;
+        if ((data[i] == '}' || data[i] == ']') && --depth == 0) return length; /* the first object ends */
+    }
+    return length;
+}
+
+/* What is in a file of JSON, whatever its name says: an array of objects, one in {"data": [...]}, objects over several
+ * lines each, or an object a line. */
 static void look_at_start(px_reader *reader, const char **data, size_t *length) {
     if (*length >= 3 && !memcmp(*data, "\xef\xbb\xbf", 3)) *data += 3, *length -= 3;
-    size_t i = 0;
-    while (i < *length && is_blank((*data)[i])) i++;
-    if (reader->layout == PX_ARRAY && i < *length && (*data)[i] == '{') reader->layout = PX_LINES;
+    size_t i = skip_blanks(*data, *length, 0);
+    if (reader->layout == PX_PARAGRAPHS || i == *length) return;
+    if ((*data)[i] == '[') {
+        size_t first = skip_blanks(*data, *length, i + 1);
+        if (first < *length && (*data)[first] == '{') reader->layout = PX_ARRAY;
+        return;
+    }
+    size_t array = (*data)[i] == '{' ? find_wrapped(*data, *length, i) : *length;
+    if (array < *length) {
+        for (size_t k = 0; k < array; k++) reader->line += (*data)[k] == '\n';
+        *data += array;
+        *length -= array;
+        reader->layout = PX_ARRAY;
+        reader->wrapped = true;
+    } else if ((*data)[i] == '{') {
+        reader->layout = goes_on(*data, *length, i) ? PX_OBJECTS : PX_LINES;
+    }
 }
 
 static px_status read_all(px_reader *reader, px_bytes *bytes) {
@@ -249,7 +306,11 @@ static px_status read_all(px_reader *reader, px_bytes *bytes) {
         }
         PX_TRY(feed(reader, data, length));
     }
-    if (reader->layout == PX_ARRAY) {
+    if (reader->layout == PX_OBJECTS) {
+        if (reader->depth > 0)
+            return px_fail(PX_DATA, "%s:%lld: the object that begins here is not closed", reader->path,
+                           (long long)reader->record_line);
+    } else if (reader->layout == PX_ARRAY) {
         if (reader->depth > 0 || (reader->began && !reader->ended))
             return px_fail(PX_DATA, "%s:%lld: the array is not closed; the file was cut short", reader->path,
                            (long long)reader->line);

@@ -11,7 +11,7 @@ void px_row_maker_free(px_row_maker *maker) {
     px_ids_free(&maker->mask);
     px_ids_free(&maker->header);
     px_buf_free(&maker->text);
-    px_free(maker->messages);
+    px_turns_free(&maker->turns);
     *maker = (px_row_maker){0};
 }
 

@@ -2,6 +2,7 @@
 #ifndef PX_TEXT_ROWS_H
 #define PX_TEXT_ROWS_H
 
+#include "messages.h"
 #include "shapes.h"
 
 typedef enum px_verdict {
@@ -27,8 +28,8 @@ typedef struct px_row_maker {
     /* scratch */
     px_ids header; /* a prompt of messages up to the assistant's turn */
     px_buf text;
-    px_message *messages;
-    int message_count, message_capacity;
+    px_turns turns;
+    const char *tools; /* of the record's conversation */
 } px_row_maker;
 
 px_status px_row_make(px_row_maker *maker, const json_t *record); /* the record has maker->shape */

@@ -67,9 +67,11 @@ static const char *type_name(const json_t *value) {
     }
 }
 
-static bool field_fits(const px_shape *shape, const json_t *value) {
+/* An answer to a prompt of messages may be the text of one message. */
+static bool field_fits(const px_shape *shape, const json_t *value, bool answer) {
     if (shape->form == PX_FORM_TEXT) return json_is_string(value);
     if (shape->form == PX_FORM_IDS) return json_is_array(value);
+    if (answer && shape->prompt && json_is_string(value)) return true;
     return json_is_array(value) || json_is_object(value); /* one turn may stand without its list */
 }
 
@@ -82,7 +84,7 @@ static int nearness(const px_shape *shape, const json_t *record, const char **ba
     for (int i = 0; i < 3; i++) {
         if (!names[i]) continue;
         const json_t *value = json_object_get(record, names[i]);
-        bool fits = value && field_fits(shape, value);
+        bool fits = value && field_fits(shape, value, i > 0);
         near += fits ? 2 : value ? 1 : 0;
         if (!fits && !*bad) *bad = names[i];
     }

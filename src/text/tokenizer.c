@@ -82,15 +82,17 @@ static px_status load_settings(px_tokenizer *t)
         return px_fail_within("%s", path);
     }
     PX_TRY(px_path_join(path, sizeof path, t->dir, "chat_template.jinja"));
-    if (t->chat_template == NULL && px_file_exists(path)) {
-        px_buf text = {0};
-        status = px_file_read(path, PX_TEXT_MOST, &text);
-        if (status == PX_OK && text.length > 0) {
-            t->chat_template = px_strdup(text.data);
-            status = t->chat_template != NULL ? PX_OK : px_error_code();
-        }
-        px_buf_free(&text);
+    if (!px_file_exists(path)) {
+        return PX_OK;
     }
+    px_buf text = {0}; /* a template of its own file is the one that counts, as in transformers */
+    status = px_file_read(path, PX_TEXT_MOST, &text);
+    if (status == PX_OK) {
+        px_free(t->chat_template);
+        t->chat_template = px_strdup(text.data != NULL ? text.data : "");
+        status = t->chat_template != NULL ? PX_OK : px_error_code();
+    }
+    px_buf_free(&text);
     return status;
 }
 

@@ -1,54 +1,23 @@
-/* Rows from conversations: messages are gathered, rendered by px_chat_encode, and split where the answer begins. */
+/* Rows from conversations: turns are gathered, rendered by px_chat_encode, and split where the answer begins. */
 #include "rows.h"
 
 #include <string.h>
 
 /* ---- gathering turns --------------------------------------------------------------------------------------------- */
 
-/* ShareGPT's names of the roles. */
-static const char *role_name(const char *role) {
-    if (!strcmp(role, "human")) return "user";
-    if (!strcmp(role, "gpt") || !strcmp(role, "chatgpt") || !strcmp(role, "bing") || !strcmp(role, "bard"))
-        return "assistant";
-    return role;
+static px_status push_text(px_row_maker *maker, const char *role, const char *text) {
+    return px_turns_push(&maker->turns, &(px_message){.role = role, .content = text});
 }
 
-static px_status push_turn(px_row_maker *maker, const char *role, const char *content) {
-    if (maker->message_count == maker->message_capacity) {
-        int capacity = maker->message_capacity ? 2 * maker->message_capacity : 16;
-        px_message *messages = px_realloc(maker->messages, (size_t)capacity * sizeof *messages,
-                                          "turns of a conversation");
-        if (!messages) return px_error_code();
-        maker->messages = messages;
-        maker->message_capacity = capacity;
-    }
-    maker->messages[maker->message_count++] = (px_message){role, content};
-    return PX_OK;
-}
-
-static px_status push_object(px_row_maker *maker, const char *field, size_t index, const json_t *turn) {
-    const json_t *role = json_object_get(turn, "role"), *content = json_object_get(turn, "content");
-    if (!role && !content) {
-        role = json_object_get(turn, "from");
-        content = json_object_get(turn, "value");
-    }
-    if (!json_is_string(role) || !json_is_string(content))
-        return px_fail(PX_DATA, "field \"%s\": turn %zu has no text; valid is {\"role\": ..., \"content\": ...} or "
-                                "{\"from\": ..., \"value\": ...} with two strings", field, index);
-    if (!*json_string_value(role))
-        return px_fail(PX_DATA, "field \"%s\": turn %zu has an empty role; valid are system, user and assistant", field,
-                       index);
-    return push_turn(maker, role_name(json_string_value(role)), json_string_value(content));
-}
-
-/* The turns of a field: a list of messages, or one message without its list. */
 static px_status push_field(px_row_maker *maker, const json_t *record, const char *field) {
     const json_t *value = json_object_get(record, field);
-    if (json_is_object(value)) return push_object(maker, field, 0, value);
-    if (json_array_size(value) == 0)
+    if (json_is_array(value) && json_array_size(value) == 0)
         return px_row_empty(maker, "field \"%s\" is empty; valid is one message or more", field);
-    for (size_t i = 0; i < json_array_size(value); i++) PX_TRY(push_object(maker, field, i, json_array_get(value, i)));
-    return PX_OK;
+    return px_turns_push_field(&maker->turns, field, value);
+}
+
+static bool says_something(const px_message *message) {
+    return *message->content || message->call_count > 0;
 }
 
 /* A system message of the record (a field "system") or of the options goes first, unless the turns bring their own. */
@@ -60,7 +29,7 @@ static px_status push_system(px_row_maker *maker, const json_t *record, const ch
     if (role && !strcmp(role, "system")) return PX_OK;
     const char *system = json_string_value(json_object_get(record, "system"));
     if (!system || !*system) system = maker->options->system;
-    return system && *system ? push_turn(maker, "system", system) : PX_OK;
+    return system && *system ? push_text(maker, "system", system) : PX_OK;
 }
 
 /* An instruction (with its input) or a question as a user's turn, its answer as an assistant's. */
@@ -71,7 +40,7 @@ static px_status push_user(px_row_maker *maker, const json_t *record) {
     if (!*text) return px_row_empty(maker, "field \"%s\" is empty; valid is text", maker->shape->prompt);
     px_buf_clear(&maker->text);
     PX_TRY(px_buf_printf(&maker->text, "%s%s%s", text, input && *input ? "\n" : "", input ? input : ""));
-    return push_turn(maker, "user", maker->text.data);
+    return push_text(maker, "user", maker->text.data);
 }
 
 static px_status push_prompt(px_row_maker *maker, const json_t *record) {
@@ -80,17 +49,16 @@ static px_status push_prompt(px_row_maker *maker, const json_t *record) {
     return maker->shape->form == PX_FORM_TEXT ? push_user(maker, record) : push_field(maker, record, field);
 }
 
+/* Messages, or the text of one by the assistant. */
 static px_status push_answer(px_row_maker *maker, const json_t *record, const char *field) {
-    int before = maker->message_count;
-    if (maker->shape->form == PX_FORM_TEXT)
-        PX_TRY(push_turn(maker, "assistant", json_string_value(json_object_get(record, field))));
-    else
-        PX_TRY(push_field(maker, record, field));
-    const px_message *last = &maker->messages[maker->message_count - 1];
-    if (strcmp(last->role, "assistant") != 0 || maker->message_count == before)
+    const json_t *value = json_object_get(record, field);
+    if (json_is_string(value)) PX_TRY(push_text(maker, "assistant", json_string_value(value)));
+    else PX_TRY(push_field(maker, record, field));
+    const px_message *last = &maker->turns.list[maker->turns.count - 1];
+    if (strcmp(last->role, "assistant") != 0)
         return px_fail(PX_DATA, "field \"%s\" ends with a turn of %.40s; valid is an assistant's turn at the end",
                        field, last->role);
-    if (!*last->content) return px_row_empty(maker, "field \"%s\": the answer is empty; valid is text", field);
+    if (!says_something(last)) return px_row_empty(maker, "field \"%s\": the answer is empty; valid is text", field);
     return PX_OK;
 }
 
@@ -99,7 +67,8 @@ static px_status push_answer(px_row_maker *maker, const json_t *record, const ch
 static px_status render(px_row_maker *maker, int count, bool generation_prompt, px_ids *ids, px_ids *mask) {
     ids->length = 0;
     if (mask) mask->length = 0;
-    return px_chat_encode(maker->options->renderer, maker->options->tokenizer, maker->messages, count,
+    if (count > 0) maker->turns.list[0].tools = maker->tools;
+    return px_chat_encode(maker->options->renderer, maker->options->tokenizer, maker->turns.list, count,
                           generation_prompt, ids, mask);
 }
 
@@ -124,9 +93,9 @@ static int64_t first_target(const px_ids *mask) {
 static px_status check_answers(px_row_maker *maker) {
     const char *field = maker->shape->answer;
     bool any = false;
-    for (int i = 0; i < maker->message_count; i++) {
-        if (strcmp(maker->messages[i].role, "assistant") != 0) continue;
-        if (*maker->messages[i].content) return PX_OK;
+    for (int i = 0; i < maker->turns.count; i++) {
+        if (strcmp(maker->turns.list[i].role, "assistant") != 0) continue;
+        if (says_something(&maker->turns.list[i])) return PX_OK;
         any = true;
     }
     if (any) return px_row_empty(maker, "field \"%s\": the answer is empty; valid is text", field);
@@ -138,14 +107,14 @@ static px_status make_lm(px_row_maker *maker, const json_t *record) {
     int prompt_turns = 0;
     if (maker->shape->prompt) {
         PX_TRY(push_prompt(maker, record));
-        prompt_turns = maker->message_count;
+        prompt_turns = maker->turns.count;
         PX_TRY(push_answer(maker, record, maker->shape->answer));
     } else {
         PX_TRY(push_system(maker, record, maker->shape->answer));
         PX_TRY(push_field(maker, record, maker->shape->answer));
         PX_TRY(check_answers(maker));
     }
-    PX_TRY(render(maker, maker->message_count, false, &maker->ids, &maker->mask));
+    PX_TRY(render(maker, maker->turns.count, false, &maker->ids, &maker->mask));
     maker->has_mask = true;
     if (prompt_turns > 0) {
         PX_TRY(render(maker, prompt_turns, true, &maker->header, NULL));
@@ -154,23 +123,37 @@ static px_status make_lm(px_row_maker *maker, const json_t *record) {
     }
     int64_t first = first_target(&maker->mask);
     if (first < 0)
-        return px_row_empty(maker, "field \"%s\" has no assistant's turn to learn; valid is one or more",
-                            maker->shape->answer);
+        return px_row_empty(maker, "field \"%s\" has no assistant's turn to learn; valid is one or more whose weight is "
+                                   "not 0", maker->shape->answer);
     maker->prompt_length = first;
     return PX_OK;
+}
+
+static bool same_text(const char *a, const char *b) {
+    return a && b ? !strcmp(a, b) : a == b;
+}
+
+static bool same_turn(const px_message *a, const px_message *b) {
+    if (strcmp(a->role, b->role) != 0 || strcmp(a->content, b->content) != 0 || a->call_count != b->call_count ||
+        !same_text(a->reasoning, b->reasoning))
+        return false;
+    for (int i = 0; i < a->call_count; i++)
+        if (strcmp(a->calls[i].name, b->calls[i].name) != 0 || strcmp(a->calls[i].arguments, b->calls[i].arguments) != 0)
+            return false;
+    return true;
 }
 
 /* Whole turns that chosen and rejected share are the prompt. */
 static px_status shared_turns(px_row_maker *maker, const json_t *record, int *count) {
     const px_shape *shape = maker->shape;
     PX_TRY(push_system(maker, record, shape->answer));
-    int start = maker->message_count;
+    int start = maker->turns.count;
     PX_TRY(push_field(maker, record, shape->answer));
-    int middle = maker->message_count;
+    int middle = maker->turns.count;
     PX_TRY(push_field(maker, record, shape->rejected));
-    const px_message *a = maker->messages + start, *b = maker->messages + middle;
-    int a_count = middle - start, b_count = maker->message_count - middle, n = 0;
-    while (n < a_count && n < b_count && !strcmp(a[n].role, b[n].role) && !strcmp(a[n].content, b[n].content)) n++;
+    const px_message *a = maker->turns.list + start, *b = maker->turns.list + middle;
+    int a_count = middle - start, b_count = maker->turns.count - middle, n = 0;
+    while (n < a_count && n < b_count && same_turn(&a[n], &b[n])) n++;
     if (n == a_count && n == b_count) {
         maker->verdict = PX_ROW_EQUAL;
         return PX_OK;
@@ -188,13 +171,14 @@ static px_status shared_turns(px_row_maker *maker, const json_t *record, int *co
 static px_status make_side(px_row_maker *maker, const json_t *record, const char *field, int prompt_turns,
                            px_ids *ids) {
     if (maker->shape->prompt) {
-        maker->message_count = prompt_turns;
+        maker->turns.count = prompt_turns;
     } else { /* the field holds the prompt as well */
-        maker->message_count = 0;
+        maker->turns.count = 0;
         PX_TRY(push_system(maker, record, field));
     }
     PX_TRY(push_answer(maker, record, field));
-    PX_TRY(render(maker, maker->message_count, false, ids, &maker->mask));
+    for (int i = 0; i < maker->turns.count; i++) maker->turns.list[i].unlearned = false; /* the whole side is scored */
+    PX_TRY(render(maker, maker->turns.count, false, ids, &maker->mask));
     end_at_target(ids, &maker->mask);
     return PX_OK;
 }
@@ -204,7 +188,7 @@ static px_status make_pair(px_row_maker *maker, const json_t *record) {
     int prompt_turns = 0;
     if (shape->prompt) {
         PX_TRY(push_prompt(maker, record));
-        prompt_turns = maker->message_count;
+        prompt_turns = maker->turns.count;
     } else {
         PX_TRY(shared_turns(maker, record, &prompt_turns));
         if (maker->verdict == PX_ROW_EQUAL) return PX_OK;
@@ -222,13 +206,13 @@ static px_status make_prompt(px_row_maker *maker, const json_t *record) {
     int count = 0;
     if (maker->shape->prompt) {
         PX_TRY(push_prompt(maker, record));
-        count = maker->message_count;
+        count = maker->turns.count;
     } else {
         PX_TRY(shared_turns(maker, record, &count));
         if (maker->verdict == PX_ROW_EQUAL) return PX_OK;
     }
-    while (count > 0 && !strcmp(maker->messages[count - 1].role, "assistant")) count--;
-    if (count == 0 || !*maker->messages[count - 1].content)
+    while (count > 0 && !strcmp(maker->turns.list[count - 1].role, "assistant")) count--;
+    if (count == 0 || !says_something(&maker->turns.list[count - 1]))
         return px_row_empty(maker, "the prompt is empty; valid is a user's turn before the assistant's");
     PX_TRY(render(maker, count, true, &maker->ids, NULL));
     maker->prompt_length = maker->ids.length;
@@ -240,11 +224,32 @@ px_status px_turns_make(px_row_maker *maker, const json_t *record) {
         return px_fail(PX_DATA, "a record of the shape %s needs a chat template, and the tokenizer has none; name one "
                                 "(environment.chat.template: chatml, llama3, plain, ...) or give texts",
                        maker->shape->name);
-    maker->message_count = 0;
+    px_turns_clear(&maker->turns);
+    PX_TRY(px_turns_tools(&maker->turns, record, &maker->tools));
     switch (maker->options->kind) {
     case PX_ROWS_LM: return make_lm(maker, record);
     case PX_ROWS_PAIRS: return make_pair(maker, record);
     case PX_ROWS_PROMPTS: return make_prompt(maker, record);
     }
     return PX_OK;
+}
+
+px_status px_chat_record(const px_renderer *renderer, px_tokenizer *tokenizer, const json_t *record,
+                         bool generation_prompt, px_buf *text, px_ids *ids, px_ids *mask) {
+    static const char *const fields[] = {"messages", "conversations", "prompt"};
+    const px_data_options options = {.kind = PX_ROWS_LM, .tokenizer = tokenizer, .renderer = renderer};
+    px_row_maker maker = {.options = &options};
+    const char *field = NULL;
+    for (int i = 2; i >= 0; i--)
+        if (json_is_array(json_object_get(record, fields[i]))) field = fields[i];
+    px_status status = field ? px_turns_tools(&maker.turns, record, &maker.tools)
+                       : px_fail(PX_DATA, "the record has no conversation; valid is a list of messages in \"messages\", "
+                                          "\"conversations\" or \"prompt\"");
+    if (status == PX_OK) status = push_system(&maker, record, field);
+    if (status == PX_OK) status = push_field(&maker, record, field);
+    if (status == PX_OK) status = render(&maker, maker.turns.count, generation_prompt, ids, mask);
+    if (status == PX_OK)
+        status = px_chat_text(renderer, tokenizer, maker.turns.list, maker.turns.count, generation_prompt, text);
+    px_row_maker_free(&maker);
+    return status;
 }

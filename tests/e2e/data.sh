@@ -70,6 +70,28 @@ for want in 'shape              ids' 'cut                1' 'duplicate prompts  
     grep -q "$want" s.stats || fail "tokens --stats lacks '$want': $(cat s.stats)"
 done
 
+step="statistics tell what training would"
+{ echo '{"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}'; echo '{"prompt_ids": [1], "chosen_ids": 4, "rejected_ids": [3]}'; } > p.jsonl
+"$phalanx" tokens --stats --data p.jsonl > p.stats 2> p.err; [ $? = 65 ] || fail "a bad pair: exit code"
+grep -q 'p.jsonl:2: field "chosen_ids" is an integer' p.err || fail "a bad pair: $(cat p.err)"
+"$phalanx" tokens --stats --data p.jsonl --as prompts | grep -q 'kind               prompts' || fail "--as prompts"
+"$phalanx" tokens --stats --data p.jsonl --as texts 2> p.err; [ $? = 64 ] || fail "--as texts: $(cat p.err)"
+
+step="rows in temporary files"
+mkdir tmp
+TMPDIR=$PWD/tmp "$phalanx" tokens --stats --data s.jsonl --max-tokens 10 --memory-mib 0 > f.stats 2> f.err || fail "tokens: exit $?"
+cmp -s s.stats f.stats || fail "other statistics than in memory: $(cat f.stats)"
+grep -q 'made into token ids once, in .*/tmp/phalanx-data-' f.err || fail "not in temporary files: $(cat f.err)"
+"$phalanx" evaluate --model one/policy --data s.jsonl --json > m.eval || fail "evaluate: exit $?"
+for ranks in 1 ${mpi:+2}; do
+    TMPDIR=$PWD/tmp $([ "$ranks" = 1 ] || echo "$mpi -n $ranks") "$phalanx" evaluate --model one/policy --data s.jsonl --memory-mib 0 \
+        --json > f.eval 2> f.err || fail "evaluate, $ranks ranks: exit $?: $(tail -2 f.err)"
+    cmp -s m.eval f.eval || fail "$ranks ranks: another evaluation than in memory: $(cat f.eval)"
+    grep -q 'made into token ids once, in .*/tmp/phalanx-data-' f.err || fail "$ranks ranks: not in temporary files"
+done
+TMPDIR=$PWD/tmp "$phalanx" tokens --stats --data p.jsonl --memory-mib 0 > f.stats 2>&1; [ $? = 65 ] || fail "a bad row in files: exit code"
+[ -z "$(ls tmp | grep phalanx-data)" ] || fail "left behind: $(ls tmp)"
+
 if [ -n "$mpi" ]; then
     step="files with weights, 2 ranks"
     train 2 two || fail "exit $?"

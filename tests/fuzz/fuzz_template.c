@@ -31,7 +31,8 @@ static int read_messages(char *text, px_message *messages)
     int count = 0;
     for (char *part; count < MOST && text != NULL && (part = strsep(&text, "\x1f")) != NULL;) {
         if (part[0] != '\0') {
-            messages[count++] = (px_message){roles[(uint8_t)part[0] % (sizeof roles / sizeof *roles)], part + 1};
+            messages[count++] = (px_message){.role = roles[(uint8_t)part[0] % (sizeof roles / sizeof *roles)],
+                                             .content = part + 1};
         }
     }
     return count;

@@ -7,100 +7,12 @@ import os
 import sys
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from templates import BOS_EOS, TEMPLATES, TOKENIZER_OF, WRITES_REASONING, WRITES_TOOLS, template_hash
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DATA = next((a for a in sys.argv[1:] if not a.startswith("--")), os.path.join(HERE, "../../../shared/data"))
 
-# The templates as their families publish them.
-TEMPLATES = {
-    "chatml": [
-        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
-        "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
-        "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}",
-    ],
-    "qwen2.5": ["""{%- if tools %}
-    {{- '<|im_start|>system\\n' }}
-    {%- if messages[0]['role'] == 'system' %}
-        {{- messages[0]['content'] }}
-    {%- else %}
-        {{- 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.' }}
-    {%- endif %}
-    {{- "\\n\\n# Tools\\n\\nYou may call one or more functions to assist with the user query.\\n\\nYou are provided with function signatures within <tools></tools> XML tags:\\n<tools>" }}
-    {%- for tool in tools %}
-        {{- "\\n" }}
-        {{- tool | tojson }}
-    {%- endfor %}
-    {{- "\\n</tools>\\n\\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\\n<tool_call>\\n{\\"name\\": <function-name>, \\"arguments\\": <args-json-object>}\\n</tool_call><|im_end|>\\n" }}
-{%- else %}
-    {%- if messages[0]['role'] == 'system' %}
-        {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
-    {%- else %}
-        {{- '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\\n' }}
-    {%- endif %}
-{%- endif %}
-{%- for message in messages %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first) or (message.role == "assistant" and not message.tool_calls) %}
-        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
-    {%- elif message.role == "assistant" %}
-        {{- '<|im_start|>' + message.role }}
-        {%- if message.content %}
-            {{- '\\n' + message.content }}
-        {%- endif %}
-        {%- for tool_call in message.tool_calls %}
-            {%- if tool_call.function is defined %}
-                {%- set tool_call = tool_call.function %}
-            {%- endif %}
-            {{- '\\n<tool_call>\\n{"name": "' }}
-            {{- tool_call.name }}
-            {{- '", "arguments": ' }}
-            {{- tool_call.arguments | tojson }}
-            {{- '}\\n</tool_call>' }}
-        {%- endfor %}
-        {{- '<|im_end|>\\n' }}
-    {%- elif message.role == "tool" %}
-        {%- if (loop.index0 == 0) or (messages[loop.index0 - 1].role != "tool") %}
-            {{- '<|im_start|>user' }}
-        {%- endif %}
-        {{- '\\n<tool_response>\\n' }}
-        {{- message.content }}
-        {{- '\\n</tool_response>' }}
-        {%- if loop.last or (messages[loop.index0 + 1].role != "tool") %}
-            {{- '<|im_end|>\\n' }}
-        {%- endif %}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-{%- endif %}
-"""],
-    "llama2": ["{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}{% for message in loop_messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if loop.index0 == 0 and system_message != false %}{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"],
-    "llama3": ["{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"],
-    "gemma": ["{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% endif %}{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"],
-    "mistral": ["{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"],
-    "zephyr": ["{% for message in messages %}\n{% if message['role'] == 'user' %}\n{{ '<|user|>\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'system' %}\n{{ '<|system|>\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}\n{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"],
-    "smollm2": ["{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"],
-}
-for name, folder in (("qwen3", "qwen3"), ("llama3", "llama3"), ("minimind", "minimind-6400")):
-    with open(f"{DATA}/tokenizers/{folder}/tokenizer_config.json", encoding="utf-8") as f:
-        TEMPLATES.setdefault(name, []).append(json.load(f)["chat_template"])
-
-
-def template_hash(text):
-    """As px_template_hash."""
-    value = 0xCBF29CE484222325
-    for byte in text.rstrip(" \t\r\n").replace("\n", "\\n").replace("\r", "").encode():
-        value = (value ^ byte) * 0x100000001B3 & (1 << 64) - 1
-    return value
-
-
-TOKENIZER_OF = {"qwen2.5": "qwen3/tokenizer.json.gz", "qwen3": "qwen3/tokenizer.json.gz", "chatml": "qwen3/tokenizer.json.gz",
-                "llama2": "llama2-phi3/tokenizer.json", "mistral": "llama2-phi3/tokenizer.json",
-                "zephyr": "llama2-phi3/tokenizer.json", "gemma": "llama2-phi3/tokenizer.json",
-                "llama3": "llama3/tokenizer.json.gz", "minimind": "minimind-6400/tokenizer.json",
-                "smollm2": "minimind-6400/tokenizer.json"}
-BOS_EOS = {"qwen3": ("", "<|im_end|>"), "llama2-phi3": ("<s>", "</s>"), "llama3": ("<|begin_of_text|>", "<|end_of_text|>"),
-           "minimind-6400": ("<|im_start|>", "<|im_end|>")}
 U, A, S = (lambda c: {"role": "user", "content": c}), (lambda c: {"role": "assistant", "content": c}), \
     (lambda c: {"role": "system", "content": c})
 CONVERSATIONS = [
@@ -109,6 +21,19 @@ CONVERSATIONS = [
     [U("你好，世界"), A("<think>\n\n</think>\n\n  你好！🦙 "), U("x"), A("<think>\nwhy\n</think>\n\nbecause")],
     [U("Only a question <|im_end|> with a token")],
     [S("s"), U(""), A("")],
+]
+# Beside role and content, where the template writes it: an answer's reasoning, calls of tools, and their results.
+WEATHER = {"name": "weather", "arguments": {"city": "北京", "days": [1, 2.5, 1e-7, 1e16, 123456789.0], "x": {}, "q": "\"\\\n\u0001/é", "n": None}}
+TOOLS = [{"type": "function", "function": {"name": "weather", "description": "of a city", "parameters": {"type": "object", "properties": {}}}}]
+TOOL_CONVERSATIONS = [
+    [U("Weather?"), {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": WEATHER}]},
+     {"role": "tool", "content": "sunny"}, {"role": "tool", "content": "22"}, A("Sunny."), U("Sure?"), A("Yes")],
+    [S("Be kind."), U("Both"), {"role": "assistant", "content": "I look.", "tool_calls": [WEATHER, {"name": "f", "arguments": "{\"a\": 1}"}]},
+     {"role": "tool", "content": ""}],
+]
+REASONING_CONVERSATIONS = [
+    [U("1+1?"), dict(A("2"), reasoning_content="\nadd\n"), U("2+2?"), dict(A("\n4"), reasoning_content="twice </think> as much")],
+    [U("Go"), dict(A(""), reasoning_content="I must call", tool_calls=[{"function": WEATHER}]), {"role": "tool", "content": "ok"}, A("Done")],
 ]
 
 
@@ -129,16 +54,23 @@ def chat_cases():
         bos, eos = BOS_EOS[file.split("/")[0]]
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals["raise_exception"] = raise_exception
+        environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
         template = environment.from_string(templates[0])
-        for messages in CONVERSATIONS:
+        conversations = [(c, None) for c in CONVERSATIONS]
+        if name in WRITES_TOOLS:
+            conversations += [(c, tools) for c in TOOL_CONVERSATIONS for tools in (None, TOOLS)]
+        if name in WRITES_REASONING:
+            conversations += [(c, None) for c in REASONING_CONVERSATIONS]
+        for messages, tools in conversations:
             for prompt in (False, True):
                 try:
-                    text = template.render(messages=messages, add_generation_prompt=prompt, bos_token=bos, eos_token=eos)
+                    text = template.render(messages=messages, tools=tools, add_generation_prompt=prompt, bos_token=bos, eos_token=eos)
                 except ValueError:
                     text = None
                 ids = loaded[file].encode(text, add_special_tokens=False).ids if text is not None else None
-                cases.append({"renderer": name, "tokenizer": file, "bos": bos, "eos": eos, "messages": messages,
-                              "prompt": prompt, "text": text, "ids": ids})
+                case = {"renderer": name, "tokenizer": file, "bos": bos, "eos": eos, "messages": messages, "prompt": prompt,
+                        "text": text, "ids": ids}
+                cases.append(case if tools is None else {**case, "tools": tools})
     return cases
 
 
@@ -221,10 +153,9 @@ def tokenizer_cases():
     return {"shared": shared, "small": own}
 
 
-def write(name, value):
+def write(name, text):
     with open(os.path.join(HERE, name), "w", encoding="utf-8") as f:
-        json.dump(value, f, ensure_ascii=False, indent=0)
-        f.write("\n")
+        f.write(text + "\n")
 
 
 if "--hashes" in sys.argv:
@@ -232,5 +163,5 @@ if "--hashes" in sys.argv:
         for text in templates:
             print(f'    {{0x{template_hash(text):016x}u, "{name}"}},')
 else:
-    write("tokenizer_cases.json", tokenizer_cases())
-    write("chat_cases.json", chat_cases())
+    write("tokenizer_cases.json", json.dumps(tokenizer_cases(), ensure_ascii=False, indent=0))
+    write("chat_cases.json", "[\n" + ",\n".join(json.dumps(case, ensure_ascii=False) for case in chat_cases()) + "\n]")

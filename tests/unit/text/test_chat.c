@@ -56,27 +56,20 @@ static void check_case(px_tokenizer *t, const json_t *one)
 {
     const px_renderer *renderer;
     const char *name = json_string_value(json_object_get(one, "renderer"));
-    const json_t *list = json_object_get(one, "messages"), *want_ids = json_object_get(one, "ids");
+    const json_t *want_ids = json_object_get(one, "ids");
     const char *want_text = json_string_value(json_object_get(one, "text"));
     bool prompt = json_is_true(json_object_get(one, "prompt"));
-    px_message messages[16];
-    int count = (int)json_array_size(list);
-    for (int i = 0; i < count; i++) {
-        messages[i].role = json_string_value(json_object_get(json_array_get(list, (size_t)i), "role"));
-        messages[i].content = json_string_value(json_object_get(json_array_get(list, (size_t)i), "content"));
-    }
     want_ok(px_renderer_find(&renderer, name, t));
     assert_string_equal(px_renderer_name(renderer), name);
     px_buf text = {0};
     px_ids ids = {0}, mask = {0};
-    px_status status = px_chat_text(renderer, t, messages, count, prompt, &text);
+    px_status status = px_chat_record(renderer, t, one, prompt, &text, &ids, &mask);
     if (want_text == NULL) { /* the template raises an error */
         assert_int_equal(status, PX_DATA);
         assert_non_null(strstr(px_error_text(), name));
     } else {
         want_ok(status);
         assert_string_equal(text.data, want_text);
-        want_ok(px_chat_encode(renderer, t, messages, count, prompt, &ids, &mask));
         assert_int_equal(ids.length, json_array_size(want_ids));
         assert_int_equal(mask.length, ids.length);
         for (int64_t i = 0; i < ids.length; i++) {
@@ -135,22 +128,79 @@ static void masks(void **state)
 {
     (void)state;
     need_shared();
-    static const px_message two[] = {{"user", "Hello"}, {"assistant", "Hi there!"}, {"user", "And?"},
-                                     {"assistant", " Nothing.\n"}};
+    static const px_message two[] = {{.role = "user", .content = "Hello"}, {.role = "assistant", .content = "Hi there!"},
+                                     {.role = "user", .content = "And?"}, {.role = "assistant", .content = " Nothing.\n"}};
+    static const px_message second[] = {{.role = "user", .content = "Hello"},
+                                        {.role = "assistant", .content = "Hi there!", .unlearned = true},
+                                        {.role = "user", .content = "And?"}, {.role = "assistant", .content = "Nothing."}};
+    static const struct {
+        const char *renderer, *both, *last; /* what is learned of two, and of second */
+    } chatml[] = {
+        {"chatml", "Hi there!<|im_end|> Nothing.\n<|im_end|>", "Nothing.<|im_end|>"},
+        {"qwen2", "Hi there!<|im_end|> Nothing.\n<|im_end|>", "Nothing.<|im_end|>"},
+        {"qwen2.5", "Hi there!<|im_end|> Nothing.\n<|im_end|>", "Nothing.<|im_end|>"},
+        {"qwen2.5-base", "Hi there!<|im_end|> Nothing.\n<|im_end|>", "Nothing.<|im_end|>"},
+        {"smollm2", "Hi there!<|im_end|> Nothing.\n<|im_end|>", "Nothing.<|im_end|>"},
+        {"qwen3", "Hi there!<|im_end|><think>\n\n</think>\n\n Nothing.\n<|im_end|>", "<think>\n\n</think>\n\nNothing.<|im_end|>"},
+        {"minimind", "<think>\n\n</think>\n\nHi there!<|im_end|><think>\n\n</think>\n\n Nothing.\n<|im_end|>",
+         "<think>\n\n</think>\n\nNothing.<|im_end|>"},
+        /* "!" and the line ends of the next header are one token here */
+        {"plain", " Hi there  Nothing.\n", " Nothing."},
+        {"hh", " Hi there  Nothing.\n", " Nothing."},
+    }, llama[] = {
+        {"llama2", "Hi there! </s> Nothing. </s>", "Nothing. </s>"},
+        {"mistral", "Hi there!</s> Nothing.\n</s>", "Nothing.</s>"},
+        {"zephyr", "Hi there!</s> Nothing.\n</s>", "Nothing.</s>"},
+        {"gemma", "Hi there!<end_of_turn>Nothing.<end_of_turn>", "Nothing.<end_of_turn>"},
+    };
     px_tokenizer *t = load_for("qwen3/tokenizer.json.gz", "", "<|im_end|>");
-    check_learned("chatml", t, two, 4, "Hi there!<|im_end|> Nothing.\n<|im_end|>");
-    check_learned("qwen2.5", t, two, 3, "Hi there!<|im_end|>");
-    check_learned("qwen3", t, two, 2, "<think>\n\n</think>\n\nHi there!<|im_end|>");
-    check_learned("plain", t, two, 2, " Hi there!");
-    check_learned("chatml", t, two, 1, "");
+    for (size_t i = 0; i < sizeof chatml / sizeof *chatml; i++) {
+        check_learned(chatml[i].renderer, t, two, 4, chatml[i].both);
+        check_learned(chatml[i].renderer, t, second, 4, chatml[i].last);
+        check_learned(chatml[i].renderer, t, two, 1, "");
+    }
     px_tokenizer_destroy(t);
     t = load_for("llama3/tokenizer.json.gz", "<|begin_of_text|>", "<|end_of_text|>");
     check_learned("llama3", t, two, 4, "Hi there!<|eot_id|>Nothing.<|eot_id|>");
+    check_learned("llama3", t, second, 4, "Nothing.<|eot_id|>");
     px_tokenizer_destroy(t);
     t = load_for("llama2-phi3/tokenizer.json", "<s>", "</s>");
-    check_learned("llama2", t, two, 2, "Hi there! </s>");
-    check_learned("mistral", t, two, 2, "Hi there!</s>");
-    check_learned("zephyr", t, two, 2, "Hi there!</s>");
+    for (size_t i = 0; i < sizeof llama / sizeof *llama; i++) {
+        check_learned(llama[i].renderer, t, two, 4, llama[i].both);
+        check_learned(llama[i].renderer, t, second, 4, llama[i].last);
+    }
+    px_tokenizer_destroy(t);
+}
+
+/* Calls and reasoning are learned where the template writes them, and refused where it does not. */
+static void what_a_template_does_not_write(void **state)
+{
+    (void)state;
+    need_shared();
+    static const px_call call = {"f", "{\"a\": 1}", NULL};
+    static const px_message calls[] = {{.role = "user", .content = "?"},
+                                       {.role = "assistant", .content = "", .calls = &call, .call_count = 1}},
+                            tools[] = {{.role = "user", .content = "?", .tools = "{}"}},
+                            thoughts[] = {{.role = "user", .content = "?"},
+                                          {.role = "assistant", .content = "!", .reasoning = "so"}};
+    px_tokenizer *t = load_for("qwen3/tokenizer.json.gz", "", "<|im_end|>");
+    static const char learned[] = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call><|im_end|>";
+    check_learned("qwen2.5", t, calls, 2, learned);
+    check_learned("qwen3", t, thoughts, 2, "<think>\nso\n</think>\n\n!<|im_end|>");
+    static const char *const silent[] = {"chatml", "qwen2", "llama2", "llama3", "gemma", "mistral", "zephyr", "smollm2", "plain"};
+    for (size_t i = 0; i < sizeof silent / sizeof *silent; i++) {
+        const px_renderer *renderer;
+        px_ids ids = {0};
+        want_ok(px_renderer_find(&renderer, silent[i], t));
+        assert_int_equal(px_chat_encode(renderer, t, calls, 2, false, &ids, NULL), PX_DATA);
+        assert_non_null(strstr(px_error_text(), "message 2 comes with tool_calls, which the chat template "));
+        assert_non_null(strstr(px_error_text(), silent[i]));
+        assert_int_equal(px_chat_encode(renderer, t, tools, 1, false, &ids, NULL), PX_DATA);
+        assert_non_null(strstr(px_error_text(), "message 1 comes with tools,"));
+        assert_int_equal(px_chat_encode(renderer, t, thoughts, 2, false, &ids, NULL), PX_DATA);
+        assert_non_null(strstr(px_error_text(), "message 2 has reasoning_content"));
+        px_ids_free(&ids);
+    }
     px_tokenizer_destroy(t);
 }
 
@@ -204,6 +254,12 @@ static void unknown_template(void **state)
     assert_non_null(strstr(px_error_text(), "environment.chat.template"));
     assert_non_null(strstr(px_error_text(), "chatml"));
     px_tokenizer_destroy(t);
+    /* a file of its own wins */
+    snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
+    want_ok(px_file_write(path, "{{ 'mine' }}", 12));
+    want_ok(px_tokenizer_load(&t, dir));
+    assert_string_equal(px_tokenizer_chat_template(t), "{{ 'mine' }}");
+    px_tokenizer_destroy(t);
     want_ok(px_tree_remove(dir));
 }
 
@@ -211,6 +267,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_templates), cmocka_unit_test(masks), cmocka_unit_test(choice),
+        cmocka_unit_test(what_a_template_does_not_write),
         cmocka_unit_test(unknown_template),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -396,6 +396,87 @@ static void pairs_of_conversations(void **state) {
                    "field \"chosen\" ends with a turn of user");
 }
 
+/* Fields of a message beside its role and content. */
+static void messages_with_more_than_text(void **state) {
+    (void)state;
+    static const char ask[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",", end[] = "}]}";
+    static const struct {
+        const char *rest, *learned, *refused; /* of an answer to ask */
+    } cases[] = {
+        {"\"content\":[{\"type\":\"text\",\"text\":\"y\"},\"o\",{\"text\":\"!\"}]", "yo![260]", NULL},
+        {"\"content\":\"yo\",\"weight\":1,\"train\":true,\"tool_calls\":[],\"reasoning_content\":null", "yo[260]", NULL},
+        {"\"content\":\"yo\"},{\"role\":\"assistant\",\"content\":\"no\",\"weight\":0", "yo[260]", NULL},
+        {"\"content\":\"yo\"},{\"role\":\"assistant\",\"content\":\"no\",\"train\":false", "yo[260]", NULL},
+        {"\"content\":\"yo\",\"weight\":0", NULL, "no assistant's turn to learn"},
+        {"\"content\":\"yo\",\"weight\":0.5", NULL, "turn 1 has another weight than 0 and 1"},
+        {"\"content\":[{\"type\":\"image_url\",\"text\":\"y\"}]", NULL, "turn 1 has a part of the type \"image_url\""},
+        {"\"content\":null,\"tool_calls\":[{\"name\":\"f\",\"arguments\":{}}]", NULL, "message 2 comes with tool_calls"},
+        {"\"content\":\"yo\",\"tool_calls\":[{\"arguments\":{}}]", NULL, "turn 1 has a tool call without a name"},
+        {"\"content\":\"yo\",\"tool_calls\":\"f()\"", NULL, "turn 1 has tool calls that are no list"},
+        {"\"content\":\"yo\",\"reasoning_content\":\"so\"", NULL, "message 2 has reasoning_content"},
+        {"\"content\":\"yo\",\"thinking\":\"so\"", NULL, "turn 1 has the field \"thinking\""},
+        {"\"content\":\"yo\"}],\"tools\":[{\"name\":\"f\"}],\"x\":[{", NULL, "message 1 comes with tools"},
+        {"\"content\":\"yo\"}],\"tools\":\"[]\",\"x\":[{", "yo[260]", NULL},
+        {"\"content\":\"yo\"}],\"tools\":\"f\",\"x\":[{", NULL, "field \"tools\" is no list"},
+    };
+    px_data_options with = options(PX_ROWS_LM);
+    with.renderer = chatml;
+    char text[500];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(text, sizeof text, "%s%s%s\n", ask, cases[i].rest, end);
+        if (cases[i].refused) {
+            expect_refused(text, &with, cases[i].refused);
+            continue;
+        }
+        px_dataset *d = load("m.jsonl", text, &with);
+        expect_mask(d, 0, cases[i].learned);
+        px_dataset_destroy(d);
+    }
+    px_dataset *d = load("m.jsonl", "{\"conversations\":[{\"from\":\"human\",\"value\":\"hi\"},{\"from\":\"observation\","
+                                    "\"value\":\"ok\"},{\"from\":\"gpt\",\"value\":\"yo\"}]}\n", &with);
+    expect_row(d, 0, TURN("user", "hi") TURN("tool", "ok") "[259]assistant\n", "yo[260]\n", NULL);
+    px_dataset_destroy(d);
+    expect_refused("{\"conversations\":[{\"from\":\"function_call\",\"value\":\"{\\\"name\\\":\\\"f\\\",\\\"arguments\\\":{}}\"}]}",
+                   &with, "message 1 comes with tool_calls");
+    expect_refused("{\"conversations\":[{\"from\":\"function_call\",\"value\":\"f()\"}]}", &with,
+                   "turn 0 is a function_call whose text is not valid JSON");
+}
+
+/* A list of messages before an answer that is a string. */
+static void texts_answer_messages(void **state) {
+    (void)state;
+    px_data_options with = options(PX_ROWS_LM);
+    with.renderer = chatml;
+    px_dataset *d = load("m.jsonl", "{\"prompt\":[{\"role\":\"user\",\"content\":\"hi\"}],\"completion\":\"yo\"}\n", &with);
+    expect_row(d, 0, ASK, "yo[260]\n", NULL);
+    assert_string_equal(px_dataset_summary(d)->shape, "prompt+completion (messages)");
+    px_dataset_destroy(d);
+    with.kind = PX_ROWS_PAIRS;
+    d = load("m.jsonl", "{\"prompt\":[{\"role\":\"user\",\"content\":\"hi\"}],\"chosen\":\"yo\",\"rejected\":\"no\"}\n", &with);
+    expect_row(d, 0, ASK, "yo[260]", "no[260]");
+    px_dataset_destroy(d);
+}
+
+static void kinds(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        px_kind kind;
+    } sets[] = {
+        {"{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\"}\n{\"text\":\"a\"}\n", PX_ROWS_PAIRS},
+        {"{\"text\":\"\"}\n", PX_ROWS_LM}, {"{\"prompt\":\"a\",\"completion\":\"b\"}", PX_ROWS_LM},
+        {"{\"messages\":[]}", PX_ROWS_LM}, {"{\"prompt\":\"a\",\"answer\":\"b\"}", PX_ROWS_PROMPTS}, {"{\"txt\":\"a\"}", PX_ROWS_LM},
+    };
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        px_kind kind;
+        assert_int_equal(px_dataset_kind(put("k.jsonl", sets[i].text), &kind), PX_OK);
+        assert_int_equal(kind, sets[i].kind);
+        assert_string_equal(px_error_text(), "");
+    }
+    px_kind kind;
+    assert_int_equal(px_dataset_kind(put("k.jsonl", "{\"a\":"), &kind), PX_DATA);
+}
+
 static void prompts(void **state) {
     (void)state;
     px_data_options with = options(PX_ROWS_PROMPTS);
@@ -643,6 +724,9 @@ static void bad_records(void **state) {
         const char *text, *message;
     } bad[] = {
         {PX_ROWS_LM, "{\"text\":\"a\"}\n{\"text\": \"b\"\n", "bad.jsonl:2:"},
+        {PX_ROWS_LM, "{\"text\":\"a\"}\n{\"text\":\"a\\u0000b\"}\n", "bad.jsonl:2:18: not valid JSON: \\u0000 in a string"},
+        {PX_ROWS_LM, "{\"text\":\"\\ud800b\"}\n", ":1:17: not valid JSON: half of a pair of surrogates"},
+        {PX_ROWS_LM, "{\"text\":\"b\\udc00\"}\n", "half of a pair of surrogates"},
         {PX_ROWS_LM, "[1]\n", ":1: the record is a list; valid is an object"},
         {PX_ROWS_LM, "{}\n", ":1: the record has no known shape: its fields are none at all; valid is {\"text\"}"},
         {PX_ROWS_LM, "{\"prompt\":1,\"completion\":\"x\"}\n", ":1: field \"prompt\" is an integer; valid is a string "
@@ -802,7 +886,8 @@ int main(void) {
         cmocka_unit_test(rows_without_a_text_are_left_out_nearly_all_are_an_error),
         cmocka_unit_test(conversations),
         cmocka_unit_test(pairs_of_conversations),
-        cmocka_unit_test(prompts),
+        cmocka_unit_test(prompts), cmocka_unit_test(kinds),
+        cmocka_unit_test(messages_with_more_than_text), cmocka_unit_test(texts_answer_messages),
         cmocka_unit_test(summary_counts),
         cmocka_unit_test(the_hash_sees_what_learning_sees),
         cmocka_unit_test(several_files),

@@ -67,12 +67,33 @@ static void arrays(void **state) {
     expect_refused(put_text("no-comma.json", "[{\"a\":1}{\"b\":1}]"), PX_DATA, "',' or ']' is due");
     expect_refused(put_text("tail.json", "[{\"a\":1}]x"), PX_DATA, "'x' where the end of the file is due");
     expect_refused(put_text("empty.json", "[]"), PX_DATA, "no records");
+    expect(put_text("array.jsonl", "[{\"a\":1},\n{\"b\":2}]"), "0@1:{\"a\":1}|1@2:{\"b\":2}|");
+}
+
+static void objects_over_several_lines(void **state) {
+    (void)state;
+    expect(put_text("one.json", "{\n \"a\": [\"}\",\n \"\\\"{\"]\n}\n"), "0@1:{\n \"a\": [\"}\",\n \"\\\"{\"]\n}|");
+    expect(put_text("two.jsonl", "{\n\"a\":1}\n\n{\"b\":\n2} {}"), "0@1:{\n\"a\":1}|1@4:{\"b\":\n2}|2@5:{}|");
+    expect_refused(put_text("cut.jsonl", "{\n\"a\":1}\n{\n\"b\":"), PX_DATA, "cut.jsonl:3: the object that begins here");
+    expect_refused(put_text("comma.jsonl", "{\n\"a\":1},\n{}"), PX_DATA, "comma.jsonl:2: ',' where an object is due");
+    /* one that is open inside a string is a line that was cut */
+    expect(put_text("line.jsonl", "{\"a\":\"x\n{\"b\":2}"), "0@1:{\"a\":\"x|1@2:{\"b\":2}|");
+}
+
+static void wrapped_arrays(void **state) {
+    (void)state;
+    expect(put_text("w.json", "{\"data\":[{\"a\":1},{\"b\":2}]}"), "0@1:{\"a\":1}|1@1:{\"b\":2}|");
+    expect(put_text("v.json", "{\"version\": \"data\",\n \"n\": {\"data\": []},\n \"data\": [\n {\"a\":1}],\n \"x\": [{}]\n}\n"),
+           "0@4:{\"a\":1}|");
+    expect_refused(put_text("cut.json", "{\"data\":[{\"a\":1},"), PX_DATA, "not closed");
+    /* a field of a record, not of the file */
+    expect(put_text("r.jsonl", "{\"a\":{\"data\":[{\"b\":1}]}}\n"), "0@1:{\"a\":{\"data\":[{\"b\":1}]}}|");
 }
 
 static void paragraphs(void **state) {
     (void)state;
     expect(put_text("a.txt", "one \"two\"\nthree\\\r\n \t\r\n\n\nfour\tfive\n"),
-           "0@1:{\"text\": \"one \\\"two\\\"\\nthree\\\\\"}|1@6:{\"text\": \"four\\u0009five\"}|");
+           "0@1:{\"text\": \"one \\\"two\\\"\\nthree\\\\\"}|1@6:{\"text\": \"four\\tfive\"}|");
 }
 
 static void names_that_say_nothing(void **state) {
@@ -207,6 +228,7 @@ static int remove_dir(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lines),        cmocka_unit_test(arrays),
+        cmocka_unit_test(objects_over_several_lines), cmocka_unit_test(wrapped_arrays),
         cmocka_unit_test(paragraphs),   cmocka_unit_test(names_that_say_nothing),
         cmocka_unit_test(bad_bytes),    cmocka_unit_test(gzip),
         cmocka_unit_test(zstd),         cmocka_unit_test(long_records),
