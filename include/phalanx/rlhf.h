@@ -165,6 +165,7 @@ typedef struct px_lm_config {
     bool pieces;           /* cut into pieces rather than dropping the rest */
     int64_t batch_size;    /* rows a step; 0: batch_tokens */
     int64_t batch_tokens;
+    bool packing;          /* with batch_tokens: rows are chosen so that steps are full */
     bool shuffle;
     int max_skipped_steps;
 } px_lm_config;

@@ -185,8 +185,7 @@ px_status px_order_init(px_order *order, const px_part *parts, int part_count, b
 void px_order_free(px_order *order);
 int64_t px_order_row(px_order *order, int64_t position);
 
-/* Packing for language-model steps: cuts the stream of all rows (in order of the epoch) into sequences.
- * Best fit decreasing: lengths[count] into bins of `capacity` tokens; bin[i] is row i's bin; returns the bin count.
+/* Packing for language-model steps. Best fit decreasing: lengths[count] into bins of `capacity` tokens; bin[i] is row i's bin; returns the bin count.
  * Ties go to the lower index, so the answer is a function of the lengths alone. -1: a row is longer than capacity, or no
  * memory (the error is recorded). */
 int64_t px_pack(const int32_t *lengths, int64_t count, int capacity, int32_t *bin);

@@ -145,7 +145,9 @@ const px_key px_keys[] = {
      "Data sets whose files are larger do not stay in memory: they become token ids once, in files below cache/ of the run "
      "directory (4 bytes a token; of prompts the records too), and are read from there. The result is the same."},
     {"data.packing", BOOL, "true", NULL, NULL, "", LM, 0, NULL,
-     "Put several rows in a sequence of max_tokens; none attends to another."},
+     "With batch_tokens: choose the rows of a step by best fit decreasing, within windows of about 64 steps of an epoch, so "
+     "that steps are full and equally so, and none has a row twice. false: rows follow each other until one does not fit. "
+     "No row attends to another either way; with batch_size rows follow each other."},
     {"data.shuffle", BOOL, "true", NULL, NULL, "", DATA, 0, NULL, "Visit the rows in a new random order in each epoch."},
 
     {"environment.prompts", PATH, NULL, NULL, NULL, "", PPO, PX_NEEDED, NULL,

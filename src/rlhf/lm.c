@@ -1,52 +1,26 @@
 /* Language-model training: pretraining on texts and supervised fine-tuning on completions are one trainer. */
+#include "lm_batches.h"
 #include "phalanx/dist.h"
 #include "trainer.h"
 
 #include <math.h>
 #include <string.h>
 
-/* A piece of a row: what one sequence of a minibatch is. Pretraining cuts long texts into pieces. */
-typedef struct piece {
-    int64_t row;
-    int32_t offset, length;
-} piece;
-
 typedef struct lm {
     px_lm_config config;
-    int64_t *before;      /* [rows / STRIDE + 1] pieces before every STRIDE-th row */
-    int64_t piece_count;
-    int32_t shortest;     /* piece */
-    px_part *parts;       /* pieces of each file, with its weight */
-    px_order order;
+    px_lm_batches batches;
     double cursor;        /* pieces taken so far, over all epochs */
     double tokens_lifetime;
-    int64_t max_items;
     /* one minibatch */
-    piece *batch;         /* [max_items] */
-    int32_t *tokens;      /* [max_items] */
-    double *sums;         /* [max_items][STATS] */
-    int64_t items, targets;
+    double *sums;         /* [batches.most][STATS] */
+    int64_t targets;
     px_work work;
     px_ragged ragged;
 } lm;
 
 enum { STATS = 2 }; /* per item: sum of negative log-likelihoods, target tokens */
-enum { STRIDE = 64 }; /* rows that are searched for a piece: a table of all pieces would not stay small */
 
-static int target_count(const px_row *row, const piece *p)
-{
-    int count = 0, first = p->offset + 1, end = p->offset + p->length;
-    if (row->mask == NULL) {
-        first = row->prompt_length > first ? row->prompt_length : first;
-        return end > first ? end - first : 0;
-    }
-    for (int t = first; t < end; t++) {
-        count += row->mask[t];
-    }
-    return count;
-}
-
-static void add_sequence(px_ragged *ragged, const px_row *row, const piece *p, int64_t item)
+static void add_sequence(px_ragged *ragged, const px_row *row, const px_piece *p, int64_t item)
 {
     int at = px_ragged_add(ragged, row->ids + p->offset, p->length);
     for (int t = 1; t < p->length; t++) {
@@ -57,106 +31,16 @@ static void add_sequence(px_ragged *ragged, const px_row *row, const piece *p, i
     }
 }
 
-/* Texts longer than max_tokens become pieces of max_tokens; a last piece of one token has nothing to predict. Returns how
- * many a row gives; *wanted becomes the one with number `which`. */
-static int64_t cut_row(const px_lm_config *config, int64_t r, int64_t which, piece *wanted, int32_t *shortest)
-{
-    px_row row;
-    int64_t n = 0;
-    px_dataset_row(config->train, r, &row);
-    for (int at = 0, limit = config->max_tokens; at < row.length; at += limit) {
-        piece p = {r, at, row.length - at < limit ? row.length - at : limit};
-        if (p.length >= 2 && target_count(&row, &p) > 0) {
-            if (n++ == which) {
-                *wanted = p;
-                return n;
-            }
-            *shortest = p.length < *shortest ? p.length : *shortest;
-        }
-        if (!config->pieces) {
-            break;
-        }
-    }
-    return n;
-}
-
-static px_status count_pieces(lm *self, px_rng rng)
-{
-    const px_lm_config *config = &self->config;
-    int64_t rows = px_dataset_count(config->train);
-    int files;
-    const px_part *parts = px_dataset_parts(config->train, &files);
-    self->parts = px_alloc_array((size_t)files, sizeof *self->parts, "the files of the training texts");
-    self->before = px_alloc_array((size_t)(rows / STRIDE + 1), sizeof *self->before, "the pieces of the training texts");
-    if (self->parts == NULL || self->before == NULL) {
-        return px_error_code();
-    }
-    self->shortest = INT32_MAX;
-    for (int64_t f = 0, r = 0; f < files; f++) {
-        self->parts[f].weight = parts[f].weight;
-        for (int64_t end = r + parts[f].count; r < end; r++) {
-            if (r % STRIDE == 0) {
-                self->before[r / STRIDE] = self->piece_count;
-            }
-            int64_t n = cut_row(config, r, -1, NULL, &self->shortest);
-            self->parts[f].count += n;
-            self->piece_count += n;
-        }
-    }
-    if (self->piece_count == 0) {
-        return px_fail(PX_DATA, "the training data has no row with a token to predict");
-    }
-    return px_order_init(&self->order, self->parts, files, config->shuffle, rng);
-}
-
-static piece find_piece(const lm *self, int64_t number)
-{
-    int64_t low = 0, high = (px_dataset_count(self->config.train) - 1) / STRIDE;
-    while (low < high) { /* the last entry that is not above */
-        int64_t middle = (low + high + 1) / 2;
-        if (self->before[middle] <= number) {
-            low = middle;
-        } else {
-            high = middle - 1;
-        }
-    }
-    int64_t which = number - self->before[low];
-    int32_t unused = 0;
-    piece found = {0};
-    for (int64_t r = low * STRIDE; which >= 0; r++) {
-        which -= cut_row(&self->config, r, which, &found, &unused);
-    }
-    return found;
-}
-
-static int64_t most_items(const lm *self)
-{
-    return self->config.batch_size > 0 ? self->config.batch_size : self->config.batch_tokens / self->shortest + 1;
-}
-
-/* The next minibatch in the data order: batch_size pieces, or as many as fit into batch_tokens (at least one). */
 static px_status next_batch(lm *self)
 {
-    int64_t sum = 0;
-    self->items = self->targets = 0;
-    while (self->items < self->max_items) {
-        int64_t place = px_order_row(&self->order, (int64_t)self->cursor);
-        if (place < 0) {
-            return px_error_code();
-        }
-        piece p = find_piece(self, place);
-        if (self->config.batch_size == 0 && self->items > 0 && sum + p.length > self->config.batch_tokens) {
-            break;
-        }
+    PX_TRY(px_lm_batches_next(&self->batches, &self->cursor));
+    self->targets = 0;
+    for (int64_t i = 0; i < self->batches.count; i++) {
         px_row row;
-        px_dataset_row(self->config.train, p.row, &row);
-        self->batch[self->items] = p;
-        self->tokens[self->items++] = p.length;
-        self->targets += target_count(&row, &p);
-        sum += p.length;
-        self->cursor += 1.0;
+        px_dataset_row(self->config.train, self->batches.pieces[i].row, &row);
+        self->targets += px_piece_targets(&row, &self->batches.pieces[i]);
+        self->tokens_lifetime += (double)self->batches.lengths[i];
     }
-    self->tokens_lifetime += (double)sum;
     return PX_OK;
 }
 
@@ -180,8 +64,8 @@ static void run_loss(void *arg, px_learner *learner, float *grads, int64_t first
     px_ragged_clear(ragged);
     for (int64_t i = first; i < first + count; i++) {
         px_row row;
-        px_dataset_row(self->config.train, self->batch[i].row, &row);
-        add_sequence(ragged, &row, &self->batch[i], i);
+        px_dataset_row(self->config.train, self->batches.pieces[i].row, &row);
+        add_sequence(ragged, &row, &self->batches.pieces[i], i);
         self->sums[i * STATS] = self->sums[i * STATS + 1] = 0.0;
     }
     px_batch batch = px_ragged_batch(ragged);
@@ -199,10 +83,10 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     px_trainer_clear(trainer);
     px_phase_set("learn", iteration);
     PX_TRY(next_batch(self));
-    px_work_plan(&self->work, self->tokens, self->items, learner->config.exact, px_dist_rank(), px_dist_size());
+    px_work_plan(&self->work, self->batches.lengths, self->batches.count, learner->config.exact, px_dist_rank(), px_dist_size());
     px_loss loss = {run_loss, self};
     px_step step;
-    px_status status = px_learner_step(learner, &self->work, self->tokens, &loss, &step);
+    px_status status = px_learner_step(learner, &self->work, self->batches.lengths, &loss, &step);
     if (status != PX_OK) {
         self->cursor = cursor;
         self->tokens_lifetime = tokens_before;
@@ -210,9 +94,9 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     }
     px_work_gather(&self->work, self->sums, STATS);
     double nll = 0.0, tokens = 0.0;
-    for (int64_t i = 0; i < self->items; i++) {
+    for (int64_t i = 0; i < self->batches.count; i++) {
         nll += self->sums[i * STATS];
-        tokens += (double)self->tokens[i];
+        tokens += (double)self->batches.lengths[i];
     }
     double seconds = px_now() - start;
     work = px_compute_flops() - work;
@@ -221,7 +105,7 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     px_trainer_set(trainer, "grad_norm", step.grad_norm);
     px_trainer_set(trainer, "lr", step.lr);
     px_trainer_set(trainer, "num_tokens", self->tokens_lifetime);
-    px_trainer_set(trainer, "epoch", self->cursor / (double)self->order.length);
+    px_trainer_set(trainer, "epoch", self->cursor / (double)self->batches.order.length);
     px_trainer_set(trainer, "tokens_per_s", tokens / seconds);
     px_trainer_set(trainer, "timers/learn", seconds);
     px_sum_f64(&work, 1);
@@ -268,7 +152,7 @@ static px_status evaluate_row(evaluation *e, px_engine *engine, const px_model *
             !px_engine_fits(engine, e->ragged.sequences + 1, e->ragged.tokens + length)) {
             evaluate_batch(e, engine, model);
         }
-        add_sequence(&e->ragged, &row, &(piece){r, at, length}, r);
+        add_sequence(&e->ragged, &row, &(px_piece){r, at, length}, r);
     }
     return px_stop_level() > 0 ? PX_STOPPED : PX_OK;
 }
@@ -334,44 +218,16 @@ static px_status evaluate(px_trainer *trainer, int64_t iteration)
 static void destroy(px_trainer *trainer)
 {
     lm *self = trainer->self;
-    px_order_free(&self->order);
+    px_lm_batches_free(&self->batches);
     px_ragged_free(&self->ragged);
-    px_free(self->before);
-    px_free(self->parts);
-    px_free(self->batch);
-    px_free(self->tokens);
     px_free(self->sums);
     px_free(self);
 }
 
-int64_t px_lm_steps(const px_lm_config *config, double epochs)
-{
-    int files;
-    const px_part *parts = px_dataset_parts(config->train, &files);
-    double steps;
-    if (config->batch_size > 0) {
-        steps = epochs * (double)px_parts_epoch(parts, files) / (double)config->batch_size;
-    } else {
-        steps = epochs * px_dataset_epoch_tokens(config->train) / (double)config->batch_tokens;
-    }
-    return (int64_t)ceil(steps - 1e-9);
-}
-
 size_t px_lm_bytes(const px_lm_config *config)
 {
-    int files;
-    const px_part *parts = px_dataset_parts(config->train, &files);
-    int64_t items = config->batch_size;
-    size_t order = px_order_bytes(parts, files, config->shuffle);
-    if (config->pieces && config->max_tokens > 0 && order > 0) {
-        order += (size_t)(px_dataset_epoch_tokens(config->train) / config->max_tokens) * sizeof(int64_t);
-    }
-    if (items == 0) {
-        int shortest = px_dataset_summary(config->train)->min_length;
-        items = config->batch_tokens / (shortest > 2 ? shortest : 2) + 1;
-    }
-    return (size_t)(px_dataset_count(config->train) / STRIDE + 1) * sizeof(int64_t) + order + px_ragged_bytes(px_learner_tokens(&config->learner)) +
-           (size_t)items * (sizeof(piece) + sizeof(int32_t) + STATS * sizeof(double));
+    int64_t most = px_lm_batches_most(config);
+    return px_lm_batches_bytes(config) + px_ragged_bytes(px_learner_tokens(&config->learner)) + (size_t)most * STATS * sizeof(double);
 }
 
 px_status px_lm_create(px_trainer *trainer, const px_algorithm *algorithm, const px_lm_config *config, px_model *model)
@@ -383,12 +239,9 @@ px_status px_lm_create(px_trainer *trainer, const px_algorithm *algorithm, const
     }
     trainer->self = self;
     self->config = *config;
-    PX_TRY(count_pieces(self, px_rng_make(trainer->seed, trainer->stage, PX_RNG_ORDER)));
-    self->max_items = most_items(self);
-    self->batch = px_alloc_array((size_t)self->max_items, sizeof(piece), "a minibatch");
-    self->tokens = px_alloc_array((size_t)self->max_items, sizeof(int32_t), "minibatch lengths");
-    self->sums = px_alloc_array((size_t)self->max_items * STATS, sizeof(double), "minibatch sums");
-    if (self->batch == NULL || self->tokens == NULL || self->sums == NULL) {
+    PX_TRY(px_lm_batches_init(&self->batches, &self->config, trainer->seed, trainer->stage));
+    self->sums = px_alloc_array((size_t)self->batches.most * STATS, sizeof(double), "minibatch sums");
+    if (self->sums == NULL) {
         return px_error_code();
     }
     const px_learner_config *learner = &config->learner;

@@ -84,6 +84,7 @@ static px_status prepare_lm(px_session *session, const char *from)
                              .validation = session->validation,
                              .max_tokens = limit_tokens(session, &session->model),
                              .pieces = session->algorithm == &px_algorithm_pretrain,
+                             .packing = px_stage_bool(stage, "data.packing"),
                              .shuffle = px_stage_bool(stage, "data.shuffle"),
                              .max_skipped_steps = (int)px_stage_int(stage, "fault_tolerance.max_skipped_steps")};
     if (px_stage_is_set(stage, "training.batch_size")) {

@@ -109,6 +109,23 @@ train 1 part --set stop.epochs=null --set stop.steps=15 --set training.lr_schedu
     --set 'data.train=[a.jsonl,b.jsonl.gz]'
 [ $? = 78 ] || fail "accepted"
 
+# ---- packing ----
+step="packing"
+rows 4 400 > pack.jsonl # about 66 steps an epoch
+pack() { train "$1" "$2" --set training.batch_size=null --set training.batch_tokens=45 --set training.lr_schedule=constant \
+    --set data.train=pack.jsonl --set data.packing="$3" --set stop.epochs=null --set stop.steps="$4"; }
+pack 1 packed true 12 || fail "exit $?: $(tail -3 packed.err)"
+pack 1 loose false 12 || fail "exit $?: $(tail -3 loose.err)"
+[ "$(weights packed)" != "$(weights loose)" ] || fail "data.packing changes nothing"
+took() { "$phalanx" inspect "$1" metrics --csv | awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "num_tokens") c = i } END { print $c }'; }
+[ "$(took packed)" -gt "$(took loose)" ] && [ "$(took packed)" -gt $((12 * 45 * 97 / 100)) ] || fail "tokens: $(took packed), $(took loose)"
+pack 1 packed-part true 5 && pack 1 packed-part true 12 || fail "continued: exit $?: $(tail -3 packed-part.err)"
+[ "$(weights packed)" = "$(weights packed-part)" ] || fail "other weights after a stop"
+if [ -n "$mpi" ]; then
+    pack 2 packed-two true 12 || fail "2 ranks: exit $?: $(tail -3 packed-two.err)"
+    [ "$(weights packed)" = "$(weights packed-two)" ] || fail "other weights on two ranks"
+fi
+
 # ---- rows in files below cache/ ----
 step="rows in files"
 train 1 files --set data.memory_mib=0 || fail "exit $?: $(tail -3 files.err)"

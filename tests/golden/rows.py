@@ -10,7 +10,7 @@ import struct
 import numpy as np
 from transformers import AutoTokenizer
 
-ORDER = 3  # purpose of the random numbers
+ORDER, PERMUTE = 3, 4  # purposes of the random numbers
 
 
 class Tokenizer:

@@ -49,13 +49,57 @@ def total_steps(c, order, epoch_tokens):
         return c("stop.steps")
     if c("training.batch_size"):
         return math.ceil(c("stop.epochs") * order.length / c("training.batch_size") - 1e-9)
+    if c("data.packing"):
+        return math.ceil(c("stop.epochs") * len(packed(c, order, 0, "")) - 1e-9)
     return math.ceil(c("stop.epochs") * epoch_tokens / c("training.batch_tokens") - 1e-9)
 
 
-def next_batch(c, order, cursor):
-    """batch_size rows, or as many as fit into batch_tokens."""
+def best_fit(sizes, capacity):
+    """Best fit decreasing: the rows of each bin."""
+    bins, free = [], []
+    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        fitting = [b for b in range(len(bins)) if free[b] >= sizes[i]]
+        if not fitting:
+            bins.append([])
+            free.append(capacity)
+        best = min(fitting, key=lambda b: (free[b], b), default=len(bins) - 1)
+        bins[best].append(i)
+        free[best] -= sizes[i]
+    return bins
+
+
+def packed(c, order, epoch, stage):
+    """The steps of an epoch that is one window: as few as hold its rows, of nearly equal numbers of tokens."""
+    kept, capacity = [order(epoch * order.length + i) for i in range(order.length)], c("training.batch_tokens")
+    sizes = [min(len(row[0]), capacity) for row in kept]
+    assert sum(sizes) / capacity < 96, "several windows"
+    high = min(capacity, sum(sizes))
+    count = len(best_fit(sizes, high))
+    low = max(-(-sum(sizes) // count), max(sizes))
+    while low < high:
+        middle = low + (high - low) // 2
+        if len(best_fit(sizes, middle)) <= count:
+            high = middle
+        else:
+            low = middle + 1
+    bins = sorted(map(sorted, best_fit(sizes, high)))
+    places = range(len(bins))
+    if c("data.shuffle"):
+        places = rows.permutation(rows.key_of(c("run.seed"), stage, rows.PERMUTE), epoch * order.length, len(bins))
+    return [[kept[i] for i in one] for _, one in sorted(zip(places, bins))]
+
+
+def next_batch(c, order, cursor, stage):
+    """batch_size rows, or as many as fit into batch_tokens: packed, or one after another."""
     if c("training.batch_size"):
         return [order(cursor + i) for i in range(c("training.batch_size"))]
+    if c("data.packing"):
+        epoch, place = divmod(cursor, order.length)
+        for step in packed(c, order, epoch, stage):
+            if place == 0:
+                return step
+            place -= len(step)
+        raise AssertionError("the cursor is inside a step")
     batch, tokens = [], 0
     while True:
         row = order(cursor + len(batch))
@@ -87,7 +131,7 @@ def audit(report, c, stage_dir, number, before, after, audit_learner):
     model = (recompute.load_scorer if name == "reward" else recompute.load_policy)(directory)
     order, epoch_tokens = order_of(c, stage_name(stage_dir), algorithm, model, directory)
     cursor = int(state(before, "cursor"))
-    batch = next_batch(c, order, cursor)
+    batch = next_batch(c, order, cursor, stage_name(stage_dir))
     learner = recompute.Learner(c, name, model, c("training.lr"), total_steps(c, order, epoch_tokens)).resume(before)
     loss, want = pair_step(c, learner, batch) if name == "reward" else lm_step(learner, batch)
     norm, lr = learner.step(loss)
