@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Conversations rendered as transformers' apply_chat_template renders the published templates, and which tokens are learned.
-# $1: the program; PHALANX_PYTHON: a Python with transformers; PHALANX_CONVERSATIONS: how many a renderer.
+# $1: the program; PHALANX_PYTHON: a Python with transformers; PHALANX_CONVERSATIONS: how many a renderer;
+# PHALANX_SHARED: the folder with data/.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PHALANX_PYTHON:-python3}
@@ -8,7 +9,7 @@ if ! "$python" -c 'import transformers, jinja2' 2>/dev/null; then
     echo "skipped: $python has no transformers (PHALANX_PYTHON names one that has)"
     exit 77
 fi
-if [ ! -d "$here/../../../shared/data/tokenizers" ]; then
+if [ ! -d "${PHALANX_SHARED:-$here/../../../shared}/data/tokenizers" ]; then
     echo "skipped: the shared tokenizers are absent"
     exit 77
 fi

@@ -1,5 +1,5 @@
 """Writes tokenizer_cases.json and chat_cases.json: what the tokenizers library and the published chat templates give.
-Needs: tokenizers, jinja2, and the shared data beside the checkout. Run: python make_tokenizer_cases.py [SHARED_DATA]
+Needs: tokenizers, jinja2, and the shared data beside the checkout. Run: python make_tokenizer_cases.py
 With --hashes it prints the table of known templates for src/text/chat_templates.c instead."""
 import gzip
 import json
@@ -7,11 +7,10 @@ import os
 import sys
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from templates import BOS_EOS, TEMPLATES, TOKENIZER_OF, WRITES_REASONING, WRITES_TOOLS, template_hash
+from templates import BOS_EOS, DATA, TEMPLATES, TOKENIZER_OF, WRITES_REASONING, WRITES_TOOLS, template_hash
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-DATA = next((a for a in sys.argv[1:] if not a.startswith("--")), os.path.join(HERE, "../../../shared/data"))
 
 U, A, S = (lambda c: {"role": "user", "content": c}), (lambda c: {"role": "assistant", "content": c}), \
     (lambda c: {"role": "system", "content": c})

@@ -4,7 +4,7 @@ import json
 import os
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-DATA = os.path.join(HERE, "../../../shared/data")
+DATA = os.path.join(os.environ.get("PHALANX_SHARED", os.path.join(HERE, "../../../shared")), "data")
 
 TEMPLATES = {
     "chatml": [
