@@ -26,13 +26,15 @@ typedef struct px_compute {
 } px_compute;
 px_status px_compute_init(px_compute *ctx, int threads, size_t scratch_bytes);
 void px_compute_free(px_compute *ctx);
-/* Instruction set of our kernels: "avx512", "avx2", "generic". The environment's PHALANX_ISA sets the most to use. */
+/* Instruction set of our kernels: "avx512", "avx2", "generic". The environment's PHALANX_ISA sets the most to use
+ * (avx512: no AMX). */
 const char *px_compute_isa(void);
 /* Name, version and kernels of the BLAS that multiplies float32, or "none (own products)": the default. The environment's
  * PHALANX_GEMM=openblas chooses OpenBLAS, whose products need not be row-invariant. */
 const char *px_compute_blas(void);
 /* Why products in bf16 cannot be had here; NULL: they can. They round both operands to bf16 and sum in float32. */
 const char *px_compute_no_bf16(void);
+const char *px_compute_bf16(void); /* what does them: "AMX", "AVX512-BF16"; NULL: nothing */
 px_dtype px_compute_precision(bool bf16); /* what is used when bf16 is wanted or not; the log says once where it is not had */
 /* Floating-point operations of linear layers and attention that this process has done, a multiply-add counted as two. */
 double px_compute_flops(void);

@@ -129,39 +129,4 @@ static void block_product(px_real *c, size_t ldc, const px_real *a, size_t lda, 
     }
 }
 
-enum { DEPTH_BLOCK = PX_DEPTH_BLOCK * STEP };
-
-/* Rows that are contiguous in the depth are read in place, unless words are made of them, or a panel's rows lie so that
- * all of them fall on the same few lines of the first-level cache. */
-static size_t in_place(const px_product *job) {
-    bool crowded = job->a.row * sizeof(px_real) % 4096 == 0 && job->rows > 1;
-    return STEP == 1 && job->a.column == 1 && !crowded ? job->a.row : 0;
-}
-
-static void product(const px_product *job, px_real *block_a, px_real *block_b) {
-    size_t lda = in_place(job);
-    int row_block = lda ? job->rows : PX_ROW_BLOCK;
-    for (int i0 = 0; i0 < job->rows; i0 += row_block) {
-        int rows = job->rows - i0 < row_block ? job->rows - i0 : row_block;
-        for (int k0 = 0; k0 < job->depth; k0 += DEPTH_BLOCK) {
-            int depth = job->depth - k0 < DEPTH_BLOCK ? job->depth - k0 : DEPTH_BLOCK, steps = steps_of(depth);
-            bool load = job->add || k0 > 0, last = k0 + depth == job->depth;
-            px_operand a = job->a;
-            a.data += (size_t)i0 * a.row + (size_t)k0 * a.column;
-            if (!lda) pack_a(block_a, a, rows, depth);
-            for (int j0 = 0; j0 < job->columns; j0 += PX_COLUMN_BLOCK) {
-                int columns = job->columns - j0 < PX_COLUMN_BLOCK ? job->columns - j0 : PX_COLUMN_BLOCK;
-                const px_real *panels = block_b;
-                if (job->packed) {
-                    panels = job->packed + (size_t)(k0 / STEP) * job->packed_columns + (size_t)(job->first + j0) * (size_t)steps;
-                } else {
-                    px_operand b = job->b;
-                    b.data += (size_t)j0 * b.row + (size_t)k0 * b.column;
-                    pack_b(block_b, b, columns, depth);
-                }
-                block_product(job->c + (size_t)i0 * job->ldc + j0, job->ldc, lda ? a.data : block_a, lda, panels, rows,
-                              columns, steps, load, last && job->bias ? job->bias + j0 : NULL);
-            }
-        }
-    }
-}
+#include "kernel_blocks.h"

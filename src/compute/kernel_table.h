@@ -7,7 +7,7 @@
 
 const px_kernels PX_ISA_TABLE = {
     .isa = PX_ISA_NAME,
-    .products = {TILE_ROWS, STEP, product, pack_b},
+    .products = {PX_ISA_NAME, TILE_ROWS, STEP, product, pack_b},
     .layernorm = layernorm,
     .layernorm_backward = layernorm_backward,
     .rmsnorm = rmsnorm,

@@ -37,6 +37,7 @@ typedef struct px_head_job {
 /* Matrix products of one precision. Packed operands are words of sizeof(px_real): an element of the depth, or in bf16 a
  * pair of them. */
 typedef struct px_products {
+    const char *name;
     int tile_rows; /* of the register tile */
     int step;      /* elements of the depth in a word */
     void (*product)(const px_product *job, px_real *pack_a, px_real *pack_b);
@@ -88,7 +89,7 @@ const px_products *px_products_get(px_dtype precision); /* PX_F32, PX_BF16 */
 extern const px_kernels px_kernels_generic;
 #ifdef PX_KERNELS_X86
 extern const px_kernels px_kernels_avx2, px_kernels_avx512;
-extern const px_products px_products_bf16; /* AVX-512 with BF16 */
+extern const px_products px_products_bf16, px_products_amx; /* AVX-512 with BF16, and tiles beside it */
 #endif
 
 /* Adds to px_compute_flops; from the thread that calls a kernel, not from those it starts. */

@@ -5,5 +5,5 @@
 #define PX_PAIRS
 #include "kernel_product.h"
 
-const px_products px_products_bf16 = {TILE_ROWS, STEP, product, pack_b};
+const px_products px_products_bf16 = {"AVX512-BF16", TILE_ROWS, STEP, product, pack_b};
 #endif

@@ -10,7 +10,8 @@ static size_t at_most(size_t a, size_t b) { return a < b ? a : b; }
 enum { MAX_TILE_ROWS = 16 };
 
 size_t px_product_pack_a(int rows, int depth) {
-    return rounded(at_most((size_t)rows, PX_ROW_BLOCK) + MAX_TILE_ROWS, 16) * at_most((size_t)depth, PX_DEPTH_BLOCK);
+    return rounded(at_most((size_t)rows, PX_ROW_BLOCK) + MAX_TILE_ROWS, 16) *
+           rounded(at_most((size_t)depth, PX_DEPTH_BLOCK), 16);
 }
 
 size_t px_product_pack_b(int columns, int depth) {

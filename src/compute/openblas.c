@@ -50,7 +50,7 @@ static void product(const px_product *job, px_real *pack_a, px_real *pack_b) {
 }
 
 const px_products *px_products_openblas(void) {
-    static const px_products products = {.tile_rows = 16, .step = 1, .product = product}; /* it packs by itself */
+    static const px_products products = {.name = "OpenBLAS", .tile_rows = 16, .step = 1, .product = product}; /* it packs by itself */
     return open_library() ? &products : NULL;
 }
 #endif

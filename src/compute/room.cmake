@@ -8,6 +8,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     COMPILE_OPTIONS "-mavx512f;-mavx512vl;-mavx512bw;-mavx512dq;-mavx2;-mfma;-mprefer-vector-width=512")
   set_source_files_properties(${CMAKE_SOURCE_DIR}/src/compute/kernels_bf16.c PROPERTIES
     COMPILE_OPTIONS "-mavx512f;-mavx512vl;-mavx512bw;-mavx512dq;-mavx512bf16;-mavx2;-mfma;-mprefer-vector-width=512")
+  set_source_files_properties(${CMAKE_SOURCE_DIR}/src/compute/kernels_amx.c PROPERTIES
+    COMPILE_OPTIONS "-mavx512f;-mavx512vl;-mavx512bw;-mavx512dq;-mavx512bf16;-mamx-tile;-mamx-bf16;-mavx2;-mfma;-mprefer-vector-width=512")
 endif()
 set_source_files_properties(${CMAKE_SOURCE_DIR}/src/compute/kernels_generic.c
   ${CMAKE_SOURCE_DIR}/src/compute/kernels_avx2.c ${CMAKE_SOURCE_DIR}/src/compute/kernels_avx512.c

@@ -34,7 +34,7 @@ int px_build_describe(px_attribute *attributes, int capacity, const char *commit
         {.name = "hdf5", .type = 's', .s = px_store_version()},
         {.name = "cpu", .type = 's', .s = processor()},
         {.name = "isa", .type = 's', .s = px_compute_isa()},
-        {.name = "bf16", .type = 's', .s = px_compute_no_bf16() != NULL ? px_compute_no_bf16() : "yes"},
+        {.name = "bf16", .type = 's', .s = px_compute_no_bf16() != NULL ? px_compute_no_bf16() : px_compute_bf16()},
         {.name = "batch_invariant", .type = 'b', .i = px_compute_row_invariant()},
         {.name = "host", .type = 's', .s = system.nodename},
         {.name = "kernel", .type = 's', .s = system.release},

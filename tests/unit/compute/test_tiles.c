@@ -1,0 +1,190 @@
+/* Products on AMX tiles, with the instructions done in C: on every machine with AVX-512 what surrounds them is tested, and
+ * where the processor has them both have the same bits. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#ifdef __x86_64__
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma,amx-tile,amx-bf16")
+#include <immintrin.h>
+
+static float tiles[8][16][16];
+static int configured;
+
+static float from_bf16(uint32_t word) {
+    float value;
+    word <<= 16;
+    memcpy(&value, &word, sizeof value);
+    return value;
+}
+
+/* To nearest, ties to even; no NaN comes here. */
+static uint32_t to_bf16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+static void load_tile(int tile, const void *base, size_t stride) {
+    for (int row = 0; row < 16; row++) memcpy(tiles[tile][row], (const char *)base + (size_t)row * stride, 64);
+}
+
+static void store_tile(int tile, void *base, size_t stride) {
+    for (int row = 0; row < 16; row++) memcpy((char *)base + (size_t)row * stride, tiles[tile][row], 64);
+}
+
+/* TDPBF16PS (Intel, "Architecture Instruction Set Extensions"): the elements of even and of odd depth are summed apart. */
+static void multiply_tiles(int c, int a, int b) {
+    assert_true(configured);
+    for (int m = 0; m < 16; m++) {
+        for (int n = 0; n < 16; n++) {
+            float even = 0, odd = 0;
+            for (int k = 0; k < 16; k++) {
+                uint32_t left, right;
+                memcpy(&left, &tiles[a][m][k], sizeof left);
+                memcpy(&right, &tiles[b][k][n], sizeof right);
+                even += from_bf16(left & 0xffff) * from_bf16(right & 0xffff);
+                odd += from_bf16(left >> 16) * from_bf16(right >> 16);
+            }
+            tiles[c][m][n] += even + odd;
+        }
+    }
+}
+
+static __m512bh rounded_pairs(__m512 high, __m512 low) {
+    union { __m512 v; float f[16]; } in[2] = {{low}, {high}};
+    union { __m512bh v; uint16_t u[32]; } out;
+    for (int i = 0; i < 32; i++) out.u[i] = (uint16_t)to_bf16(in[i / 16].f[i % 16]);
+    return out.v;
+}
+
+#undef _tile_loadconfig
+#undef _tile_release
+#undef _tile_zero
+#undef _tile_loadd
+#undef _tile_stored
+#undef _tile_dpbf16ps
+#define _tile_loadconfig(shapes) (configured = (shapes)->palette == 1 && (shapes)->rows[7] == 16)
+#define _tile_release() (configured = 0)
+#define _tile_zero(tile) memset(tiles[tile], 0, sizeof tiles[tile])
+#define _tile_loadd(tile, base, stride) load_tile(tile, base, stride)
+#define _tile_stored(tile, base, stride) store_tile(tile, base, stride)
+#define _tile_dpbf16ps(c, a, b) multiply_tiles(c, a, b)
+#define _mm512_cvtne2ps_pbh(high, low) rounded_pairs(high, low)
+#define PX_KERNELS_X86
+#define px_products_amx products_in_c
+#include "compute/kernels_amx.c"
+#undef px_products_amx
+extern const px_products px_products_amx;
+#pragma GCC pop_options
+
+#define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
+enum { ROWS = 50, COLUMNS = 100, DEPTH = 1100 };
+
+static float a[ROWS * DEPTH], b[COLUMNS * DEPTH], bias[COLUMNS], c[ROWS * COLUMNS], d[ROWS * COLUMNS];
+static float packed[(COLUMNS + 31) / 32 * 32 * (DEPTH + 1)];
+static float block_a[(ROWS + 32) * 400], block_b[COLUMNS * 500];
+
+static void fill(float *x, size_t count) {
+    for (size_t i = 0; i < count; i++) x[i] = (float)(rand() % 2001 - 1000) / 512;
+}
+
+static px_product job(int rows, int columns, int depth, bool turned, bool ahead) {
+    px_product job = {.c = c, .ldc = COLUMNS, .rows = rows, .columns = columns, .depth = depth};
+    job.a = turned ? (px_operand){a, 1, ROWS} : (px_operand){a, DEPTH, 1};
+    job.b = turned ? (px_operand){b, 1, COLUMNS} : (px_operand){b, DEPTH, 1};
+    if (!ahead) return job;
+    float *to = packed;
+    job.packed = packed;
+    job.packed_columns = ((size_t)columns + PX_PANEL - 1) / PX_PANEL * PX_PANEL;
+    for (int k = 0; k < depth; k += 2 * PX_DEPTH_BLOCK) {
+        px_operand from = job.b;
+        int left = depth - k < 2 * PX_DEPTH_BLOCK ? depth - k : 2 * PX_DEPTH_BLOCK;
+        from.data += (size_t)k * from.column;
+        products_in_c.pack_b(to, from, columns, left);
+        to += job.packed_columns * (size_t)((left + 1) / 2);
+    }
+    return job;
+}
+
+static double element(const px_product *p, int i, int j) {
+    double sum = 0;
+    for (int k = 0; k < p->depth; k++)
+        sum += (double)from_bf16(to_bf16(p->a.data[(size_t)i * p->a.row + (size_t)k * p->a.column])) *
+               from_bf16(to_bf16(p->b.data[(size_t)j * p->b.row + (size_t)k * p->b.column]));
+    return sum;
+}
+
+static void compare(const px_product *p, const float *before) {
+    for (int i = 0; i < p->rows; i++) {
+        for (int j = 0; j < p->columns; j++) {
+            double want = element(p, i, j) + (p->bias ? p->bias[j] : 0) + (p->add ? before[i * COLUMNS + j] : 0);
+            assert_float_equal(c[i * COLUMNS + j], want, 2e-3);
+        }
+        for (int j = p->columns; j < COLUMNS; j++) assert_true(c[i * COLUMNS + j] == before[i * COLUMNS + j]);
+    }
+}
+
+static bool tiles_here(void) { return px_compute_bf16() && strcmp(px_compute_bf16(), "AMX") == 0; }
+
+static void products(void **state) {
+    (void)state;
+    static const int rows[] = {1, 2, 15, 16, 17, 32, 33, 50}, columns[] = {1, 16, 31, 32, 33, 100};
+    static const int depths[] = {1, 2, 3, 31, 33, 64, 100, 384, 385, 768, 1100};
+    fill(a, COUNT(a)), fill(b, COUNT(b)), fill(bias, COUNT(bias));
+    for (int n = 0; n < COUNT(rows) * COUNT(columns) * COUNT(depths); n++) {
+        px_product p = job(rows[n % COUNT(rows)], columns[n / COUNT(rows) % COUNT(columns)],
+                           depths[n / COUNT(rows) / COUNT(columns)], n % 3 == 0, n % 2 == 0);
+        p.bias = n % 5 < 2 ? bias : NULL;
+        p.add = n % 7 < 3;
+        fill(d, COUNT(d));
+        memcpy(c, d, sizeof c);
+        products_in_c.product(&p, block_a, block_b);
+        compare(&p, d);
+        if (!tiles_here()) continue;
+        p.c = d;
+        px_products_amx.product(&p, block_a, block_b);
+        assert_memory_equal(c, d, sizeof c);
+    }
+}
+
+static void rows_alone(void **state) {
+    (void)state;
+    px_product all = job(ROWS, COLUMNS, DEPTH, false, true);
+    products_in_c.product(&all, block_a, block_b);
+    for (int i = 0; i < ROWS; i++) {
+        px_product one = all;
+        one.rows = 1;
+        one.a.data += (size_t)i * DEPTH;
+        one.c = d;
+        products_in_c.product(&one, block_a, block_b);
+        assert_memory_equal(d, c + i * COLUMNS, COLUMNS * sizeof *c);
+    }
+}
+
+static int avx512(void **state) {
+    (void)state;
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") ? 0 : -1;
+}
+
+int main(void) {
+    if (avx512(NULL) != 0) {
+        print_message("skipped: this processor has no AVX-512\n");
+        return 77;
+    }
+    print_message("tiles of the processor: %s\n", tiles_here() ? "compared too" : "none");
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(rows_alone)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+#else
+int main(void) {
+    print_message("skipped: not an x86-64 processor\n");
+    return 77;
+}
+#endif
