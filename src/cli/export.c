@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const px_usage usage = {
     .synopsis = "export RUN_OR_CHECKPOINT --out DIR [options]",
@@ -19,7 +20,7 @@ static const px_usage usage = {
 
 typedef struct settings {
     const char *out, *module, *iteration, *dtype, *stage;
-    bool helped;
+    bool json, helped;
 } settings;
 
 static bool has_file(const char *dir, const char *name)
@@ -47,6 +48,34 @@ static px_status last_stage(const char *run, char *out, size_t size)
     return result;
 }
 
+/* The stage of the run whose result of that module is newest; out stays as it is where none has one. */
+static px_status stage_with(const char *run, const char *module, char *out, size_t size)
+{
+    DIR *entries = opendir(run);
+    if (entries == NULL) {
+        return px_fail(PX_IO, "%s: cannot be read", run);
+    }
+    px_status status = PX_OK;
+    struct timespec newest = {0};
+    for (struct dirent *entry; status == PX_OK && (entry = readdir(entries)) != NULL;) {
+        char stage[PX_PATH_MAX], result[PX_PATH_MAX];
+        struct stat about;
+        bool fits = entry->d_name[0] != '.' && px_path_join(stage, sizeof stage, run, entry->d_name) == PX_OK &&
+                    px_path_join(result, sizeof result, stage, module) == PX_OK;
+        if (!fits || !has_file(stage, "run.h5") || stat(result, &about) != 0 || !S_ISDIR(about.st_mode)) {
+            continue;
+        }
+        bool newer = about.st_mtim.tv_sec != newest.tv_sec ? about.st_mtim.tv_sec > newest.tv_sec
+                                                            : about.st_mtim.tv_nsec > newest.tv_nsec;
+        if (newer) {
+            newest = about.st_mtim;
+            status = px_path_join(out, size, run, entry->d_name);
+        }
+    }
+    closedir(entries);
+    return status;
+}
+
 /* Where checkpoints and results lie: the directory itself, or that of a stage in it. */
 static px_status find_stage(const char *dir, const settings *s, char *out, size_t size)
 {
@@ -57,7 +86,8 @@ static px_status find_stage(const char *dir, const settings *s, char *out, size_
     if (!has_file(dir, "run.h5") && has_file(dir, "status.json")) {
         PX_TRY(last_stage(dir, out, size));
         if (px_dir_exists(out)) {
-            return PX_OK;
+            bool wanted = s->module != NULL && s->iteration == NULL && !has_dir(out, s->module);
+            return wanted ? stage_with(dir, s->module, out, size) : PX_OK;
         }
     }
     snprintf(out, size, "%s", dir);
@@ -170,8 +200,16 @@ static px_status extract_tokenizer(const char *from, const char *out)
     return px_tokenizer_extract(file, out);
 }
 
-static px_status write_model(const char *from, const char *out, px_dtype dtype)
+static px_status print_export(const char *from, const settings *s, int64_t parameters)
 {
+    PX_TRY(px_print_json(json_pack("{s:s, s:s, s:s, s:I}", "out", s->out, "from", from, "dtype", s->dtype, "parameters",
+                                   (json_int_t)parameters)));
+    return px_output_done();
+}
+
+static px_status write_model(const char *from, const settings *s, px_dtype dtype)
+{
+    const char *out = s->out;
     px_model_config config;
     px_model model = {0};
     bool had_score;
@@ -188,8 +226,9 @@ static px_status write_model(const char *from, const char *out, px_dtype dtype)
         px_log(PX_INFO, "%s: %s, %.4g million parameters, %s", out, from, (double)px_model_parameters(&model) / 1e6,
                dtype == PX_F32 ? "f32" : dtype == PX_BF16 ? "bf16" : "f16");
     }
+    int64_t parameters = (int64_t)px_model_parameters(&model);
     px_model_free(&model);
-    return status;
+    return status == PX_OK && s->json ? print_export(from, s, parameters) : status;
 }
 
 static px_status check(const settings *s, px_dtype *dtype)
@@ -226,8 +265,9 @@ px_status px_command_export(int argc, char **argv)
         {"out", PX_OPTION_TEXT, &s.out, "DIR", "where the model is written", 0, 0},
         {"module", PX_OPTION_TEXT, &s.module, "NAME", "policy, critic or reward", 0, 0},
         {"iteration", PX_OPTION_TEXT, &s.iteration, "N|best|latest", "a checkpoint instead of the result", 0, 0},
-        {"stage", PX_OPTION_TEXT, &s.stage, "NAME", "stage of a run; without: the last one that ran", 0, 0},
+        {"stage", PX_OPTION_TEXT, &s.stage, "NAME", "stage of a run; without: the last one that ran, or that trained the module", 0, 0},
         {"dtype", PX_OPTION_TEXT, &s.dtype, "TYPE", "f32, bf16 or f16", 0, 0},
+        {"json", PX_OPTION_FLAG, &s.json, NULL, "what was written as one JSON object", 0, 0},
     };
     PX_TRY(px_options_parse(&usage, options, PX_COUNT(options), argc, argv, &words, &s.helped));
     if (s.helped) {
@@ -241,5 +281,5 @@ px_status px_command_export(int argc, char **argv)
     PX_TRY(check(&s, &dtype));
     PX_TRY(find_module(words.word[0], &s, from, sizeof from));
     PX_TRY(refuse_same(from, s.out));
-    return write_model(from, s.out, dtype);
+    return write_model(from, &s, dtype);
 }

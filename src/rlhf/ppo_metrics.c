@@ -27,8 +27,8 @@ const px_metric px_ppo_metrics[PX_PPO_METRIC_COUNT] = {
     {"val/num_eos_tokens", "1", "samples that ended with a stop token"},
     {"val/advantage_mean", "1", "mean advantage after whitening"},
     {"val/advantage_std", "1", "standard deviation of the advantages after whitening"},
-    {"val/returns_mean", "1", "mean return per token"},
-    {"val/returns_var", "1", "variance of the returns over tokens"},
+    {"returns/mean", "1", "mean return per token"},
+    {"returns/var", "1", "variance of the returns over tokens"},
     {"val/value_mean", "1", "mean old value per token"},
     {"grad_norm/actor", "1", "mean over updates of the policy's gradient norm before clipping"},
     {"grad_norm/critic", "1", "mean over updates of the critic's gradient norm before clipping"},
@@ -135,8 +135,8 @@ static void measure_values(px_trainer *trainer, const px_rollout *rollout)
     int64_t n = widen(ppo, rollout), all = rollout->max_tokens;
     px_moments returns = moments(ppo->wide, n), values = moments(ppo->wide + all, n), adv = moments(ppo->wide + 2 * all, n);
     px_trainer_set(trainer, "val/var_explained", px_explained_variance(ppo->wide, ppo->wide + all, n));
-    px_trainer_set(trainer, "val/returns_mean", returns.mean);
-    px_trainer_set(trainer, "val/returns_var", n > 0 ? returns.m2 / (double)n : NAN);
+    px_trainer_set(trainer, "returns/mean", returns.mean);
+    px_trainer_set(trainer, "returns/var", n > 0 ? returns.m2 / (double)n : NAN);
     px_trainer_set(trainer, "val/value_mean", values.mean);
     px_trainer_set(trainer, "val/advantage_mean", adv.mean);
     px_trainer_set(trainer, "val/advantage_std", n > 0 ? sqrt(adv.m2 / (double)n) : NAN);

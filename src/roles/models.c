@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *field(char out[160], const char *module, const char *name)
@@ -32,6 +33,16 @@ typedef struct source {
     const char *module;
 } source;
 
+/* A run that branches off RUN/STAGE/checkpoint_N has no results of earlier stages: they are those of RUN, where there are any. */
+static void branch_source(const char *from, const char *stage, const char *module, char *result, size_t size)
+{
+    char relative[PX_PATH_MAX], absolute[PX_PATH_MAX];
+    int length = snprintf(relative, sizeof relative, "%s/../../%s/%s", from, stage, module);
+    if (length > 0 && (size_t)length < sizeof relative && realpath(relative, absolute) != NULL && strlen(absolute) < size) {
+        strcpy(result, absolute);
+    }
+}
+
 static const px_stage *earlier_stage(const px_session *session, const source *from, char *result, size_t size, px_status *status)
 {
     char key[160], dir[PX_PATH_MAX];
@@ -41,6 +52,9 @@ static const px_stage *earlier_stage(const px_session *session, const source *fr
     const char *module = strcmp(px_stage_algorithm(earlier), "reward") == 0 ? "reward" : "policy";
     *status = px_stage_dir(session->run, earlier, dir, sizeof dir);
     *status = *status == PX_OK ? px_path_join(result, size, dir, module) : *status;
+    if (*status == PX_OK && session->run->options.from != NULL && !px_dir_exists(result)) {
+        branch_source(session->run->options.from, name, module, result, size);
+    }
     return earlier;
 }
 

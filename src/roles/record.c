@@ -20,7 +20,7 @@ enum { EXTRA = (int)(sizeof extra_metrics / sizeof *extra_metrics) };
 
 static px_status describe(px_buf *text, const px_metric *metrics, int count)
 {
-    PX_TRY(px_buf_text(text, "| name | units | meaning |\n|---|---|---|\n"));
+    PX_TRY(px_buf_text(text, "| name | units | meaning, formula |\n|---|---|---|\n"));
     for (int i = 0; i < count; i++) {
         PX_TRY(px_buf_text(text, "| `"));
         PX_TRY(px_buf_printf(text, "%s` | %s | ", metrics[i].name, metrics[i].units));

@@ -229,10 +229,13 @@ good 1 raised --set ppo.stop.iterations=8
 same longer raised
 
 step="--from branches"; trace
-cp -r straight branch
-rm -rf branch/ppo
 good 1 branch --stage ppo --from straight/ppo/checkpoint_000004
 cmp -s branch/ppo/policy/model.safetensors straight/ppo/policy/model.safetensors || fail "the policy differs"
+
+step="export finds the stage that trained the module"; trace
+"$phalanx" export straight --module reward --out exported --json > export.out 2> export.err || fail "export: $(cat export.err)"
+grep -q '"from":"straight/reward/reward"' export.out || fail "export says $(cat export.out)"
+cmp -s exported/model.safetensors straight/reward/reward/model.safetensors || fail "the exported reward model differs"
 
 step="--fresh"; trace
 good 1 raised --fresh

@@ -213,7 +213,7 @@ def audit_metrics(report, c, it, sums, path, number, kl_coeff):
             "objective/non_score_reward": -shaped, "objective/scores": score.mean(),
             "objective/scores_std": score.std(), "objective/rlhf_reward": score.mean() - shaped,
             "val/var_explained": 1 - np.var(returns - value) / (np.var(returns) + 1e-5),
-            "val/returns_mean": returns.mean(), "val/returns_var": returns.var(), "val/value_mean": value.mean(),
+            "returns/mean": returns.mean(), "returns/var": returns.var(), "val/value_mean": value.mean(),
             "val/advantage_std": advantage.std(), "val/num_eos_tokens": (it.samples["finish"] == 0).sum(),
             "kl_coef": kl_coeff, "response_length/mean": lengths.mean(), "response_length/min": lengths.min(),
             "response_length/max": lengths.max(), "response_length/clip_ratio": (it.samples["finish"] == 1).mean(),

@@ -63,7 +63,9 @@ static void counts_of_other_families(void **state) {
         {PX_MISTRAL, 32000, 4096, 32, 32, 8, 128, 14336, false, 7241732096},    /* Mistral-7B-v0.1 */
         {PX_QWEN3, 151936, 1024, 28, 16, 8, 128, 3072, true, 596049920},        /* Qwen3-0.6B */
         {PX_GEMMA, 256000, 2048, 18, 8, 1, 256, 16384, true, 2506172416},       /* gemma-2b */
+        {PX_GPT_NEOX, 50304, 128, 6, 4, 4, 32, 512, false, 14067712},           /* pythia-14m */
         {PX_GPT_NEOX, 50304, 512, 6, 8, 8, 64, 2048, false, 70426624},          /* pythia-70m */
+        {PX_GPT_NEOX, 50304, 768, 12, 12, 12, 64, 3072, false, 162322944},      /* pythia-160m */
         {PX_OPT, 50272, 768, 12, 12, 12, 64, 3072, true, 125239296},            /* opt-125m */
     };
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
