@@ -16,7 +16,8 @@ typedef enum px_view {
     PX_VIEW_EVENTS,
     PX_VIEW_RANKS,
     PX_VIEW_HEALTH,
-    PX_VIEW_TIMELINE /* px_timeline_print: not of the run file */
+    PX_VIEW_TIMELINE, /* px_timeline_print: not of the run file */
+    PX_VIEW_EVALUATION
 } px_view;
 typedef enum px_form { PX_FORM_TABLE, PX_FORM_CSV, PX_FORM_JSON } px_form;
 px_status px_view_parse(const char *name, px_view *view); /* PX_USAGE lists the valid names */

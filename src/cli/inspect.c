@@ -8,7 +8,7 @@
 /* ---- inspect ----------------------------------------------------------------------------------------------------- */
 
 static const px_usage inspect_usage = {
-    .synopsis = "inspect RUN... [config|metrics|samples|events|ranks|health|timeline] [options]",
+    .synopsis = "inspect RUN... [config|metrics|evaluation|samples|events|ranks|health|timeline] [options]",
     .what = "Looks into runs, living or killed. A run is its directory, a directory of stages or runs, or a run\n"
             "file. Without a view: health. A second run whose name is that of a view is written ./NAME.",
     .examples = "  phalanx inspect runs/stories-ppo metrics\n"

@@ -9,7 +9,7 @@
 
 #define SHOWN_SAMPLES 20
 
-static const char *const view_names[] = {"config", "metrics", "samples", "events", "ranks", "health", "timeline"};
+static const char *const view_names[] = {"config", "metrics", "samples", "events", "ranks", "health", "timeline", "evaluation"};
 enum { VIEWS = sizeof view_names / sizeof *view_names };
 
 px_status px_view_parse(const char *name, px_view *view)
@@ -22,7 +22,8 @@ px_status px_view_parse(const char *name, px_view *view)
     }
     const char *near = px_nearest_name(name, view_names, VIEWS);
     return px_fail(PX_USAGE,
-                   "inspect cannot show '%s'%s%s%s; valid are config, metrics, samples, events, ranks, health, timeline", name,
+                   "inspect cannot show '%s'%s%s%s; valid are config, metrics, evaluation, samples, events, ranks, health, timeline",
+                   name,
                    near ? " (did you mean " : "", near ? near : "", near ? "?)" : "");
 }
 
@@ -202,7 +203,7 @@ static px_status print_frames(const px_inspect_options *options, const frame_lis
 
 static px_status inspect_tables(const px_inspect_options *options, const px_run *runs, int count)
 {
-    static const char *const tables[] = {"", "/metrics", "/samples", "/events", "/ranks", "", ""};
+    static const char *const tables[] = {"", "/metrics", "/samples", "/events", "/ranks", "", "", "/evaluation"};
     frame_list list = {0};
     px_status status = PX_OK;
     for (int i = 0; status == PX_OK && i < count; i++) {
