@@ -30,9 +30,12 @@ LIST
         pkg-config --exists cmocka 2>/dev/null || missing+=(libcmocka-dev)
         [ -x /usr/bin/h5dump ] || missing+=(hdf5-tools)
         /usr/bin/python3 -c 'import h5py' 2>/dev/null || missing+=(python3-h5py)
-        # The Slurm tests start daemons of their own: only root can, others skip them.
+        # The tests of Slurm and of several hosts start daemons and namespaces: only root can, others skip them.
         if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v slurmctld && command -v slurmd; } >/dev/null; then
             missing+=(slurmctld slurmd slurm-client)
+        fi
+        if [ "$(id -u)" = 0 ] && ! command -v ip >/dev/null; then
+            missing+=(iproute2) # hosts of network namespaces
         fi
     fi
     command -v gnuplot >/dev/null || missing+=(gnuplot-nox)
