@@ -20,7 +20,8 @@ static const px_usage usage = {
             "data, configuration, divergence). TERM, INT and USR1 are passed on as USR1, which makes a run save its state\n"
             "and end with exit code 75; the second one as TERM. A stopped run (75) ends the supervisor with 75 (exit),\n"
             "puts the Slurm job back into the queue (requeue), or counts as success, so that the next job of a chain\n"
-            "goes on (succeed). With --run-dir, the state of the run is part of the report of every restart, and a command\n"
+            "goes on (succeed). One that a file STOP stopped is not continued: under the last two Slurm is told to cancel\n"
+            "its job. With --run-dir, the state of the run is part of the report of every restart, and a command\n"
             "that hangs is told to end: one that has not begun its run after --start-timeout seconds, or outlives it.",
     .examples = "  phalanx supervise -- mpirun -n 4 phalanx train my-ppo.yaml\n"
                 "  phalanx supervise --run-dir runs/my-ppo --on-stop requeue -- srun -K --mpi=pmix phalanx train my-ppo.yaml",
@@ -165,33 +166,52 @@ static bool is_hopeless(int code)
     return code == PX_USAGE || code == PX_DATA || code == PX_CONFIG || code == PX_DIVERGED;
 }
 
-/* Back into the queue: Slurm ends this job with TERM and starts it again. */
-static px_status requeue(void)
+/* scontrol or scancel on the job that we are in, after which Slurm ends us: leaving earlier would look like a failure. False
+ * where it did not work; id, for messages: "" outside of a job. */
+static bool tell_slurm(char *tool, char *verb, const char *done, char id[64])
 {
     extern char **environ;
     const char *job = getenv("SLURM_JOB_ID"), *array = getenv("SLURM_ARRAY_JOB_ID"), *task = getenv("SLURM_ARRAY_TASK_ID");
-    char id[64], scontrol[] = "scontrol", word[] = "requeue";
-    if (job == NULL) {
-        return px_fail(PX_STOPPED, "stopped, the same command continues (not in a Slurm job: nothing to requeue)");
-    }
-    snprintf(id, sizeof id, array != NULL && task != NULL ? "%.24s_%.24s" : "%.24s", array != NULL && task != NULL ? array : job, task);
-    char *argv[] = {scontrol, word, id, NULL};
+    bool cell = array != NULL && task != NULL;
+    snprintf(id, 64, "%.24s%s%.24s", cell ? array : job != NULL ? job : "", cell ? "_" : "", cell ? task : "");
+    char *argv[] = {tool, verb != NULL ? verb : id, verb != NULL ? id : NULL, NULL};
     pid_t pid;
     int code = -1;
-    if (posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ) == 0) {
+    if (job != NULL && posix_spawnp(&pid, tool, NULL, NULL, argv, environ) == 0) {
         while (waitpid(pid, &code, 0) < 0 && errno == EINTR) {
         }
     }
     if (code != 0) {
-        return px_fail(PX_STOPPED, "stopped, but 'scontrol requeue %s' failed: submit the job again, or use 'phalanx submit --chain' "
-                                   "where the site forbids requeueing", id);
+        return false;
     }
-    fprintf(stderr, "phalanx: supervise: job %s goes back into the queue and continues from there\n", id);
-    sigset_t end; /* Slurm ends us: leaving earlier would look like a failure */
+    fprintf(stderr, "phalanx: supervise: job %s %s\n", id, done);
+    sigset_t end;
     sigemptyset(&end);
     sigaddset(&end, SIGTERM);
     sigtimedwait(&end, NULL, &(struct timespec){.tv_sec = 120});
-    return PX_STOPPED;
+    return true;
+}
+
+static px_status requeue(void)
+{
+    char id[64], scontrol[] = "scontrol", verb[] = "requeue";
+    if (tell_slurm(scontrol, verb, "goes back into the queue and continues from there", id)) {
+        return PX_STOPPED;
+    }
+    if (id[0] == '\0') {
+        return px_fail(PX_STOPPED, "stopped, the same command continues (not in a Slurm job: nothing to requeue)");
+    }
+    return px_fail(PX_STOPPED, "stopped, but 'scontrol requeue %s' failed: submit the job again, or use 'phalanx submit --chain' "
+                               "where the site forbids requeueing", id);
+}
+
+/* Neither this job nor one that waits for it is to go on, and nothing has failed: Slurm shall call it cancelled. */
+static px_status cancel(void)
+{
+    char id[64], scancel[] = "scancel";
+    return tell_slurm(scancel, NULL, "was stopped by the run's file STOP and is cancelled; submit it again to go on", id)
+               ? PX_STOPPED
+               : px_fail(PX_STOPPED, "stopped by its file STOP: the job is not continued; submit it again to go on");
 }
 
 /* A run that its user stopped by a file STOP stays stopped. */
@@ -206,13 +226,17 @@ static bool was_told_to_stay(const supervision *s)
 
 static px_status stopped(const supervision *s)
 {
-    if (strcmp(s->on_stop, "exit") != 0 && was_told_to_stay(s)) {
-        return px_fail(PX_STOPPED, "stopped by its file STOP: the job is not continued; submit it again to go on");
+    if (strcmp(s->on_stop, "exit") == 0) {
+        if (getenv("SLURM_JOB_ID") != NULL) {
+            fprintf(stderr, "phalanx: supervise: the run is saved but not done, and nothing continues it: exit code 75, which Slurm "
+                            "calls a failure; submit it again to go on\n");
+        }
+        return PX_STOPPED;
     }
-    if (strcmp(s->on_stop, "requeue") == 0) {
-        return requeue();
+    if (was_told_to_stay(s)) {
+        return cancel();
     }
-    return strcmp(s->on_stop, "succeed") == 0 ? PX_OK : PX_STOPPED;
+    return strcmp(s->on_stop, "requeue") == 0 ? requeue() : PX_OK;
 }
 
 static px_status supervise(supervision *s)

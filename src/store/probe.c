@@ -14,7 +14,9 @@
 #include <unistd.h>
 
 enum { MAX_DEPTH = 3, MAX_LINKS = 10000 }; /* tables lie in the root; their columns at most two groups below */
-#define PATIENCE_S 4                        /* and a second for every ten megabytes: a hundred times what is usual */
+/* Of the child's processor time, and a second more for every ten megabytes: a hundred times what is usual. The clock on the
+ * wall says nothing of a file: on a busy node, or from a busy file system, a good one takes its time. */
+enum { PATIENCE_S = 4, LONGEST_S = 600 };
 
 /* What any reader of this room could read below a group: attributes, texts, the table it may be. */
 static void read_group(const px_h5 *file, const char *group, int depth)
@@ -41,12 +43,13 @@ static void read_group(const px_h5 *file, const char *group, int depth)
 }
 
 /* Never returns. What is wrong without a crash is for the parent to find and to tell. */
-static void read_all(const char *path, const char *table)
+static void read_all(const char *path, const char *table, rlim_t seconds)
 {
-    const struct rlimit no_core = {0, 0};
-    const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTERM, SIGINT};
+    const struct rlimit no_core = {0, 0}, cpu = {seconds, seconds + 1};
+    const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGXCPU, SIGTERM, SIGINT};
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) signal(signals[i], SIG_DFL);
     setrlimit(RLIMIT_CORE, &no_core);
+    setrlimit(RLIMIT_CPU, &cpu);
     int nothing = open("/dev/null", O_WRONLY); /* a message of the C library about its heap is not for the user */
     if (nothing >= 0) dup2(nothing, STDERR_FILENO);
     px_h5 file;
@@ -62,11 +65,11 @@ static void read_all(const char *path, const char *table)
     _exit(0);
 }
 
-/* The wait status of the child; it is killed when it takes too long. */
-static int wait_for(pid_t child, double patience)
+/* The wait status of the child; it is killed when it takes far too long. */
+static int wait_for(pid_t child)
 {
     const struct timespec nap = {0, 1000000};
-    double end = px_now() + patience;
+    double end = px_now() + LONGEST_S;
     int status = 0;
     for (;;) {
         pid_t got = waitpid(child, &status, WNOHANG);
@@ -77,15 +80,25 @@ static int wait_for(pid_t child, double patience)
     }
 }
 
+/* What the end of the child says of the file: SIGTERM and SIGKILL came from elsewhere, and say nothing. */
+static px_status judge(const char *path, int number)
+{
+    switch (number) {
+    case SIGSEGV: case SIGBUS: case SIGFPE: case SIGILL: case SIGABRT: case SIGXCPU:
+        return px_fail(PX_DATA, "%s: is damaged: the HDF5 library %s reading it; restore the file from a copy", path,
+                       number == SIGXCPU ? "does not come to an end" : "crashes");
+    default:
+        return px_fail(PX_IO, "%s: the process that checks the file was ended by signal %d (%s)", path, number, strsignal(number));
+    }
+}
+
 px_status px_h5_probe(const char *path, const char *table)
 {
     struct stat info;
     double size = stat(path, &info) == 0 ? (double)info.st_size : 0;
     pid_t child = fork();
     if (child < 0) return px_fail(PX_IO, "%s: cannot start a process to check the file: %s", path, strerror(errno));
-    if (child == 0) read_all(path, table);
-    int status = wait_for(child, PATIENCE_S + size / 1e7);
-    if (!WIFSIGNALED(status)) return PX_OK;
-    return px_fail(PX_DATA, "%s: is damaged: the HDF5 library %s reading it; restore the file from a copy", path,
-                   WTERMSIG(status) == SIGKILL ? "does not come to an end" : "crashes");
+    if (child == 0) read_all(path, table, (rlim_t)(PATIENCE_S + size / 1e7));
+    int status = wait_for(child);
+    return WIFSIGNALED(status) ? judge(path, WTERMSIG(status)) : PX_OK;
 }

@@ -10,9 +10,12 @@
 
 #include <hdf5.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static char dir[256], path[300], other[300], raw[300];
 
@@ -115,6 +118,42 @@ static void test_nothing_is_followed(void **state)
     }
 }
 
+/* Ends every other child of a process, for as long as it lives. */
+static void end_children_of(pid_t parent)
+{
+    char list[64];
+    snprintf(list, sizeof list, "/proc/%d/task/%d/children", (int)parent, (int)parent);
+    while (getppid() == parent) {
+        int pid;
+        FILE *file = fopen(list, "r");
+        while (file && fscanf(file, "%d", &pid) == 1) {
+            if (pid != getpid()) kill(pid, SIGTERM);
+        }
+        if (file) fclose(file);
+    }
+    _exit(0);
+}
+
+/* A launcher that ends a job also ends the child that reads the file first: the file is none the worse for it. */
+static void test_a_check_that_is_ended(void **state)
+{
+    (void)state;
+    write_file(path, own);
+    pid_t test = getpid(), killer = fork();
+    if (killer == 0) end_children_of(test);
+    px_status status = PX_OK;
+    for (int i = 0; status == PX_OK && i < 2000; i++) {
+        px_frame frame;
+        status = px_frame_read(path, "/t", &frame);
+        if (status == PX_OK) px_frame_free(&frame);
+    }
+    kill(killer, SIGKILL);
+    waitpid(killer, NULL, 0);
+    assert_int_equal(status, PX_IO);
+    assert_non_null(strstr(px_error_text(), "was ended by signal 15"));
+    px_error_clear();
+}
+
 static int make_dir(void **state)
 {
     (void)state;
@@ -134,6 +173,6 @@ static int remove_dir(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_nothing_is_followed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_nothing_is_followed), cmocka_unit_test(test_a_check_that_is_ended)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
