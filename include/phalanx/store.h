@@ -136,9 +136,10 @@ px_status px_checkpoint_verify(const char *dir, int64_t *iteration);
 /* Fills arrays by name (counts must match) and attributes (by name and type; text is px_strdup'ed, caller frees). */
 px_status px_checkpoint_load_state(const char *dir, const px_array *arrays, int array_count, px_attribute *attributes,
                                    int attribute_count);
-/* The newest valid checkpoint among checkpoint_NNNNNN, recovery_a and recovery_b under dir. *found false: none. Invalid and
- * late ones that were skipped are listed in `skipped`, one a line (may be NULL). */
-px_status px_checkpoint_latest(const char *dir, char *out, size_t size, int64_t *iteration, bool *found, px_buf *skipped);
+/* The newest valid checkpoint among checkpoint_NNNNNN, recovery_a and recovery_b under dir. *found false: none. Those that
+ * were skipped are listed in `skipped`, one a line (may be NULL): *damaged of them, the others were published late. */
+px_status px_checkpoint_latest(const char *dir, char *out, size_t size, int64_t *iteration, bool *found, int *damaged,
+                               px_buf *skipped);
 px_status px_checkpoint_mark_latest(const char *dir, const char *name); /* text file `latest` */
 /* Removes the numbered checkpoints under dir that come before the `keep` newest; those for which spared() is true stay. */
 px_status px_checkpoint_prune(const char *dir, int64_t keep, bool (*spared)(void *arg, int64_t iteration), void *arg);

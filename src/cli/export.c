@@ -105,7 +105,8 @@ static px_status latest(const char *stage, char *out, size_t size)
     px_buf skipped = {0};
     int64_t iteration;
     bool found;
-    px_status status = px_checkpoint_latest(stage, out, size, &iteration, &found, &skipped);
+    int damaged;
+    px_status status = px_checkpoint_latest(stage, out, size, &iteration, &found, &damaged, &skipped);
     if (status == PX_OK && skipped.length > 0) {
         px_log(PX_WARNING, "checkpoints that are not valid were left out:\n%s", skipped.data);
     }

@@ -266,13 +266,14 @@ static px_status find_start(px_session *session, char *from, size_t size)
 {
     px_buf skipped = {0};
     bool found = false;
+    int damaged = 0;
     session->start = 0;
     from[0] = '\0';
     if (px_dist_rank() != 0) { /* one rank reads and hashes for all */
         return PX_OK;
     }
-    px_status status = px_dir_exists(session->dir)
-                           ? px_checkpoint_latest(session->dir, from, size, &session->start, &found, &skipped) : PX_OK;
+    px_status status = px_dir_exists(session->dir) ? px_checkpoint_latest(session->dir, from, size, &session->start, &found,
+                                                                          &damaged, &skipped) : PX_OK;
     if (status == PX_OK && skipped.length > 0) {
         px_log(PX_WARNING, "checkpoints that cannot be used: %s", skipped.data);
     }
@@ -285,6 +286,10 @@ static px_status find_start(px_session *session, char *from, size_t size)
     if (status == PX_OK && !found && branch != NULL) { /* a new run that goes on where that checkpoint stood */
         PX_TRY(px_checkpoint_verify(branch, &session->start));
         snprintf(from, size, "%s", branch);
+    } else if (status == PX_OK && !found && damaged > 0) { /* what was learnt is not thrown away unasked */
+        return px_fail(PX_DATA, "%s: none of its %d checkpoints can be used (the first: %.*s); valid is a directory with one that "
+                       "can, from a copy, or --fresh for a new run (the old one is kept beside it)", session->dir, damaged,
+                       (int)strcspn(skipped.data, "\n"), skipped.data);
     }
     return status;
 }

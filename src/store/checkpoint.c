@@ -128,15 +128,18 @@ static px_status check_fence(const px_frame *segments, const char *path, int64_t
 }
 
 static px_status add_candidate(const char *dir, const char *name, const px_frame *segments, candidate **list, int *count,
-                               px_buf *skipped)
+                               int *damaged, px_buf *skipped)
 {
     char path[PX_PATH_MAX];
     int order = order_of(name);
     int64_t iteration = 0, fence = -1;
     if (order < 0) return PX_OK;
     PX_TRY(px_path_join(path, sizeof path, dir, name));
-    if (px_manifest_numbers(path, &iteration, &fence) != PX_OK ||
-        check_fence(segments, path, iteration, fence) != PX_OK) {
+    if (px_manifest_numbers(path, &iteration, &fence) != PX_OK) {
+        (*damaged)++;
+        return skip(skipped, name);
+    }
+    if (check_fence(segments, path, iteration, fence) != PX_OK) {
         return skip(skipped, name);
     }
     candidate *longer = px_realloc(*list, (size_t)(*count + 1) * sizeof **list, "checkpoints");
@@ -160,7 +163,7 @@ static void read_segments(const char *dir, px_frame *segments)
     }
 }
 
-static px_status list_candidates(const char *dir, candidate **list, int *count, px_buf *skipped)
+static px_status list_candidates(const char *dir, candidate **list, int *count, int *damaged, px_buf *skipped)
 {
     px_frame segments;
     DIR *stream = opendir(dir);
@@ -169,7 +172,7 @@ static px_status list_candidates(const char *dir, candidate **list, int *count, 
     px_status status = PX_OK;
     struct dirent *entry;
     while (status == PX_OK && (entry = readdir(stream))) {
-        status = add_candidate(dir, entry->d_name, &segments, list, count, skipped);
+        status = add_candidate(dir, entry->d_name, &segments, list, count, damaged, skipped);
     }
     closedir(stream);
     px_frame_free(&segments);
@@ -177,19 +180,21 @@ static px_status list_candidates(const char *dir, candidate **list, int *count, 
     return status;
 }
 
-px_status px_checkpoint_latest(const char *dir, char *out, size_t size, int64_t *iteration, bool *found,
+px_status px_checkpoint_latest(const char *dir, char *out, size_t size, int64_t *iteration, bool *found, int *damaged,
                                px_buf *skipped)
 {
     candidate *list = NULL;
     int count = 0;
     *found = false;
-    px_status status = list_candidates(dir, &list, &count, skipped);
+    *damaged = 0;
+    px_status status = list_candidates(dir, &list, &count, damaged, skipped);
     for (int i = 0; status == PX_OK && i < count && !*found; i++) {
         status = px_path_join(out, size, dir, list[i].name);
         if (status != PX_OK) break;
         if (px_checkpoint_verify(out, iteration) == PX_OK) {
             *found = true;
         } else {
+            (*damaged)++;
             status = skip(skipped, list[i].name);
         }
     }

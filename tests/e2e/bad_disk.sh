@@ -102,5 +102,4 @@ vanish 'rm run/run.h5'; train 74 "run/run.h5: was removed or replaced" ppo.yaml
 vanish 'rm -r run/recovery_b'; train 0 "ppo 2/2" ppo.yaml
 vanish 'rm run/samples-000001.h5'; train 0 "ppo 2/2" ppo.yaml
 
-[ "$failed" = 0 ] && echo "$cases cases passed"
-exit "$failed"
+passed

@@ -115,7 +115,8 @@ static int64_t latest(const char *name)
     char path[PX_PATH_MAX], want[PX_PATH_MAX];
     int64_t iteration = -1, again = -1;
     bool found = false;
-    assert_ok(px_checkpoint_latest(dir, path, sizeof path, &iteration, &found, NULL));
+    int damaged;
+    assert_ok(px_checkpoint_latest(dir, path, sizeof path, &iteration, &found, &damaged, NULL));
     if (!found) return -1;
     assert_ok(load(path, &again));
     assert_int_equal(again, iteration);
@@ -259,6 +260,7 @@ static void test_torn(void **state)
         px_buf skipped = {0};
         int64_t iteration;
         bool found;
+        int damaged;
         assert_ok(save(dir, "recovery_a", 2));
         assert_int_equal(latest("recovery_a"), 2);
         snprintf(path, sizeof path, "%s/recovery_a/%s", dir, files[f / 2]);
@@ -267,8 +269,9 @@ static void test_torn(void **state)
         } else {
             assert_int_equal(unlink(path), 0);
         }
-        assert_ok(px_checkpoint_latest(dir, path, sizeof path, &iteration, &found, &skipped));
+        assert_ok(px_checkpoint_latest(dir, path, sizeof path, &iteration, &found, &damaged, &skipped));
         assert_true(found);
+        assert_int_equal(damaged, 1);
         assert_int_equal(iteration, 1);
         assert_non_null(strstr(skipped.data, "recovery_a: "));
         px_buf_free(&skipped);
@@ -321,6 +324,7 @@ static void test_late(void **state)
     char path[PX_PATH_MAX];
     int64_t iteration;
     bool found;
+    int damaged;
     begin_segment(0);
     assert_ok(save(dir, "recovery_a", 4));
     assert_int_equal(latest(NULL), 4);
@@ -329,8 +333,8 @@ static void test_late(void **state)
     assert_int_equal(latest(NULL), 4);
     fence = 0;
     assert_ok(save(dir, "recovery_b", 5)); /* the old one, late */
-    assert_ok(px_checkpoint_latest(dir, path, sizeof path, &iteration, &found, &skipped));
-    assert_true(found && iteration == 4);
+    assert_ok(px_checkpoint_latest(dir, path, sizeof path, &iteration, &found, &damaged, &skipped));
+    assert_true(found && iteration == 4 && damaged == 0);
     assert_non_null(strstr(skipped.data, "recovery_b: "));
     assert_non_null(strstr(skipped.data, "segment 1"));
     fence = 1;
