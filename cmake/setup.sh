@@ -37,6 +37,10 @@ LIST
         if [ "$(id -u)" = 0 ] && ! command -v ip >/dev/null; then
             missing+=(iproute2) # hosts of network namespaces
         fi
+        # So is a second MPI library, beside the first.
+        if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v mpicc.mpich && command -v mpiexec.mpich; } >/dev/null; then
+            missing+=(mpich libmpich-dev)
+        fi
     fi
     command -v gnuplot >/dev/null || missing+=(gnuplot-nox)
     echo "${missing[@]}"

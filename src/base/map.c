@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 typedef struct map {
@@ -132,11 +133,11 @@ px_status px_file_map_move(const void **data, size_t bytes, void *to)
 {
     map *m = (map *)(uintptr_t)map_at(*data);
     PX_CHECK(m != NULL && m->data == *data && m->bytes == bytes);
-    void *at = mremap((void *)(uintptr_t)*data, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to);
-    if (at == MAP_FAILED) {
+    /* The kernel's own: communication libraries (UCX) put a mremap of theirs in the C library's place, which forgets `to`. */
+    if (syscall(SYS_mremap, *data, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) == -1) {
         return map_failed(m->path, "move its map");
     }
-    *data = m->data = at;
+    *data = m->data = to;
     return PX_OK;
 }
 
