@@ -56,9 +56,10 @@ void px_timeline_span(px_timeline_row row, const char *name, double began);
  * second over the first is the number of cores that it kept busy. Zeros for a phase that was never set. Local. */
 void px_usage_reset(void);
 void px_usage_of(const char *phase, double *wall_s, double *cpu_s);
-/* One sleep between two polls of a wait that began at *start (0: not yet), `poll` counting from 0: a waiting rank gives its
- * core away. Ends the job with a post-mortem past the deadline. Local. */
-void px_wait_nap(long poll, double *start);
+/* One sleep between two polls of a wait, `poll` counting from 0: a waiting rank gives its core away. *waited, 0 at first, becomes the
+ * seconds that it has waited, without those in which the process itself was stopped. Ends the job with a post-mortem past the
+ * deadline. Local. */
+void px_wait_nap(long poll, double *waited);
 /* What a rank does while it waits, and where it calls px_poll: between two pieces of long work. Local; NULL: nothing. */
 void px_poll_set(void (*run)(void *arg), void *arg);
 void px_poll(void);
@@ -100,7 +101,7 @@ void px_event_note(const char *text);                /* the last thing that happ
  * From any thread, several times a second. */
 void px_neighbours_check(void);
 bool px_rank_died(int rank);                         /* of the job; known only on its own node */
-void px_rank_describe(int rank, px_buf *text);       /* role, phase, since when: as far as it is known on this node */
+void px_rank_describe(int rank, px_buf *text);       /* role, phase, since when: as far as it is known here */
 
 /* ---- memory that the ranks of a node share ----------------------------------------------------------------------------- */
 typedef struct px_shared {

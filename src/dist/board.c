@@ -16,10 +16,8 @@ typedef enum row_state { ROW_NONE, ROW_ALIVE, ROW_DEAD, ROW_LEFT } row_state;
 typedef struct row {
     atomic_int state;
     atomic_bool stopping; /* a stop was asked for here; `stop` says how */
-    int rank, pid;
-    bool expendable;
-    char role[24], phase[32], event[128], stop[48];
-    int64_t iteration;
+    px_report is;
+    char stop[48];
     double since; /* px_now() when the phase began: one clock for a node */
 } row;
 
@@ -38,8 +36,9 @@ px_status px_board_open(void)
     board.rows = board.shared.data;
     board.count = count;
     board.mine = &board.rows[px_dist_local_rank()];
-    board.mine->rank = px_world_rank();
-    board.mine->pid = (int)getpid();
+    board.mine->is.rank = px_world_rank();
+    board.mine->is.pid = (int)getpid();
+    snprintf(board.mine->is.host, sizeof board.mine->is.host, "%s", px_dist_host());
     px_role_set("learner", false);
     px_phase_set("start", 0);
     atomic_store(&board.mine->state, ROW_ALIVE);
@@ -57,8 +56,8 @@ void px_role_set(const char *role, bool expendable)
 {
     px_log_role(role);
     if (board.mine != NULL) {
-        snprintf(board.mine->role, sizeof board.mine->role, "%s", role);
-        board.mine->expendable = expendable;
+        snprintf(board.mine->is.role, sizeof board.mine->is.role, "%s", role);
+        board.mine->is.expendable = expendable;
     }
 }
 
@@ -67,16 +66,18 @@ void px_phase_set(const char *phase, int64_t iteration)
     px_usage_turn(phase);
     px_timeline_turn(phase, iteration);
     if (board.mine != NULL) {
-        snprintf(board.mine->phase, sizeof board.mine->phase, "%s", phase);
-        board.mine->iteration = iteration;
+        snprintf(board.mine->is.phase, sizeof board.mine->is.phase, "%s", phase);
+        board.mine->is.iteration = iteration;
         board.mine->since = px_now();
+        px_reports_send(&board.mine->is);
+        px_reports_take();
     }
 }
 
 void px_event_note(const char *text)
 {
     if (board.mine != NULL) {
-        snprintf(board.mine->event, sizeof board.mine->event, "%s", text);
+        snprintf(board.mine->is.event, sizeof board.mine->is.event, "%s", text);
     }
 }
 
@@ -99,11 +100,26 @@ static bool is_gone(int pid)
     return after != NULL && (strncmp(after, ") Z", 3) == 0 || strncmp(after, ") X", 3) == 0);
 }
 
+void px_report_describe(const px_report *report, double age, px_buf *text)
+{
+    px_buf_printf(text, "rank %d (%s, pid %d on %s) in phase '%s' of iteration %lld for %.1f s%s%s", report->rank, report->role,
+                  report->pid, report->host, report->phase, (long long)report->iteration, age,
+                  report->event[0] != '\0' ? "; last event: " : "", report->event);
+}
+
 static void describe(const row *r, px_buf *text)
 {
-    px_buf_printf(text, "rank %d (%s, pid %d on %s) in phase '%s' of iteration %lld for %.1f s%s%s", r->rank, r->role, r->pid,
-                  px_dist_host(), r->phase, (long long)r->iteration, px_now() - r->since, r->event[0] != '\0' ? "; last event: "
-                  : "", r->event);
+    px_report_describe(&r->is, px_now() - r->since, text);
+}
+
+static const row *find(int rank)
+{
+    for (int i = 0; i < board.count; i++) {
+        if (board.rows[i].is.rank == rank) {
+            return &board.rows[i];
+        }
+    }
+    return NULL;
 }
 
 void px_board_describe(px_buf *text)
@@ -114,17 +130,33 @@ void px_board_describe(px_buf *text)
         describe(&board.rows[i], text);
         px_buf_text(text, "\n");
     }
+    for (int rank = 0; rank < px_world_size(); rank++) { /* of other nodes, as far as they have said */
+        size_t length = text->length;
+        if (find(rank) == NULL && px_buf_text(text, "  last heard: ") == PX_OK && px_reports_describe(rank, text)) {
+            px_buf_text(text, "\n");
+        } else if (length < text->length) {
+            text->length = length;
+            text->data[length] = '\0';
+        }
+    }
 }
 
 void px_rank_describe(int rank, px_buf *text)
 {
-    for (int i = 0; i < board.count; i++) {
-        if (board.rows[i].rank == rank) {
-            describe(&board.rows[i], text);
-            return;
-        }
+    const row *r = find(rank);
+    if (r != NULL) {
+        describe(r, text);
+    } else if (!px_reports_describe(rank, text)) {
+        px_buf_printf(text, "rank %d", rank);
     }
-    px_buf_printf(text, "rank %d", rank);
+}
+
+void px_board_give_up(void)
+{
+    if (board.mine != NULL && !board.mine->is.gave_up) {
+        board.mine->is.gave_up = true;
+        px_reports_send(&board.mine->is);
+    }
 }
 
 /* A stop that one rank of the node was asked for is one for all of them, also where the next collective is far away. */
@@ -139,7 +171,7 @@ static void share_stop(void)
     for (int i = 0; i < board.count && px_stop_level() == 0; i++) {
         const row *r = &board.rows[i];
         if (atomic_load(&r->stopping)) {
-            snprintf(heard, sizeof heard, "%s on rank %d", r->stop, r->rank);
+            snprintf(heard, sizeof heard, "%s on rank %d", r->stop, r->is.rank);
             px_stop_request(heard);
         }
     }
@@ -156,16 +188,16 @@ void px_neighbours_check(void)
         if (r == board.mine || atomic_load(&r->state) == ROW_LEFT) {
             continue;
         }
-        if (atomic_load(&r->state) == ROW_ALIVE && is_gone(r->pid) &&
+        if (atomic_load(&r->state) == ROW_ALIVE && is_gone(r->is.pid) &&
             atomic_compare_exchange_strong(&r->state, &alive, ROW_DEAD)) { /* one rank of the node tells it */
             px_buf text = {0};
             describe(r, &text);
             px_log_rank(PX_ERROR, "post-mortem: a rank died: %s; %s", text.data != NULL ? text.data : "",
-                        r->expendable ? "it only sampled, the others go on" :
+                        r->is.expendable ? "it only sampled, the others go on" :
                         "the job ends, the same command continues from the last checkpoint");
             px_buf_free(&text);
         }
-        if (atomic_load(&r->state) == ROW_DEAD && !r->expendable) {
+        if (atomic_load(&r->state) == ROW_DEAD && !r->is.expendable) {
             atomic_store(&board.core_died, true);
         }
     }
@@ -173,12 +205,8 @@ void px_neighbours_check(void)
 
 bool px_rank_died(int rank)
 {
-    for (int i = 0; i < board.count; i++) {
-        if (board.rows[i].rank == rank) {
-            return atomic_load(&board.rows[i].state) == ROW_DEAD;
-        }
-    }
-    return false;
+    const row *r = find(rank);
+    return r != NULL && atomic_load(&r->state) == ROW_DEAD;
 }
 
 bool px_board_core_died(void)

@@ -189,7 +189,7 @@ void px_sum_f32_tree_ready(size_t first)
 
 void px_sum_f32_tree_end(void)
 {
-    double start = 0.0, called = px_wall_time();
+    double waited = 0.0, called = px_wall_time();
     if (sum.began > 0.0) {
         px_timeline_span(PX_ROW_SUMS, "sum, while backward goes on", sum.began);
     }
@@ -197,9 +197,9 @@ void px_sum_f32_tree_end(void)
     for (long poll = 0; !all_summed(); poll++) {
         if (advance()) {
             poll = 0;
-            start = 0.0;
+            waited = 0.0;
         } else {
-            px_wait_nap(poll, &start);
+            px_wait_nap(poll, &waited);
         }
     }
     sum.values = NULL;

@@ -5,7 +5,6 @@
 
 #include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <time.h>
 
 static double deadline = 1800.0; /* seconds */
@@ -50,48 +49,64 @@ static _Noreturn void post_mortem(double waited, const char *reason)
             "checkpoint\n%s", px_world_rank(), px_world_size(), px_dist_host(), reason, waited,
             text.data != NULL ? text.data : "");
     fflush(NULL);
-    MPI_Abort(MPI_COMM_WORLD, PX_UNHEALTHY);
-    abort();
+    px_job_abort(PX_UNHEALTHY);
+}
+
+/* Past the deadline. Whoever knows most of the others speaks for all, if it is still there. */
+static void check_deadline(double waited)
+{
+    if (px_board_core_died()) {
+        post_mortem(waited, "a rank that the others need has died");
+    }
+    if (deadline <= 0.0) {
+        return;
+    }
+    if (waited > deadline) {
+        px_board_give_up();
+    }
+    if (waited > deadline + px_reports_grace() || px_reports_gave_up()) {
+        post_mortem(waited > deadline ? waited : deadline, "no answer from the other ranks");
+    }
 }
 
 /* A waiting rank gives its core away: first by yielding, then by naps of up to half a millisecond, because ranks on one
- * node share cores with the ranks they wait for. */
-void px_wait_nap(long poll, double *start)
+ * node share cores with the ranks they wait for. Naps are counted, not the clock: a job that was suspended has not waited. */
+void px_wait_nap(long poll, double *waited)
 {
+    static double before; /* px_now() at the last nap of any wait */
     if (poll < 200) {
         if (poll > 20) {
             sched_yield();
         }
         return;
     }
-    if (*start == 0.0) {
-        *start = px_now();
-    }
     px_poll();
-    double waited = px_now() - *start;
-    if (px_board_core_died()) {
-        post_mortem(waited, "a rank that the others need has died");
-    }
-    if (deadline > 0.0 && waited > deadline) {
-        post_mortem(waited, "no answer from the other ranks");
-    }
-    long nap_ns = waited < 0.002 ? 20000 : waited < 0.05 ? 100000 : 500000;
+    px_reports_take();
+    double now = px_now(), passed = *waited > 0.0 ? now - before : 1e-9;
+    before = now;
+    *waited += passed < 1.0 ? passed : 1.0;
+    check_deadline(*waited);
+    long nap_ns = *waited < 0.002 ? 20000 : *waited < 0.05 ? 100000 : 500000;
     nanosleep(&(struct timespec){0, nap_ns}, NULL);
 }
 
 bool px_all_done(MPI_Request *requests, int count)
 {
-    int done = 0;
-    if (MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE) != MPI_SUCCESS) {
-        post_mortem(0.0, "MPI reports an error");
+    bool all = true;
+    for (int i = 0; i < count; i++) {
+        int done = 0;
+        if (MPI_Test(&requests[i], &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) {
+            post_mortem(0.0, "MPI reports an error");
+        }
+        all = all && done;
     }
-    return done;
+    return all;
 }
 
 void px_wait_all(MPI_Request *requests, int count)
 {
-    double start = 0.0;
+    double waited = 0.0;
     for (long poll = 0; !px_all_done(requests, count); poll++) {
-        px_wait_nap(poll, &start);
+        px_wait_nap(poll, &waited);
     }
 }

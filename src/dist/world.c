@@ -3,6 +3,8 @@
 #include "board.h"
 #include "world.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,9 +38,35 @@ static bool launcher_seen(void)
     return false;
 }
 
+static volatile sig_atomic_t abort_code;
+
+static void end_process(int number)
+{
+    (void)number;
+    _exit(abort_code);
+}
+
+/* MPI_Abort itself may hang where a node is lost. */
+_Noreturn void px_job_abort(int exit_code)
+{
+    enum { PATIENCE = 10 };
+    sigset_t alarms;
+    abort_code = exit_code;
+    signal(SIGALRM, end_process);
+    sigemptyset(&alarms);
+    sigaddset(&alarms, SIGALRM);
+    pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
+    alarm(PATIENCE);
+    while (px_fault("mpi.abort")) {
+        pause();
+    }
+    MPI_Abort(MPI_COMM_WORLD, exit_code);
+    _exit(exit_code);
+}
+
 static void abort_job(int exit_code)
 {
-    MPI_Abort(MPI_COMM_WORLD, exit_code);
+    px_job_abort(exit_code);
 }
 
 /* PHALANX_RANKS_PER_NODE makes several nodes of one, so that what travels between nodes can be tested on one. */
@@ -99,7 +127,8 @@ px_status px_dist_start(int *argc, char ***argv)
     px_status status = start_mpi(argc, argv);
     px_watchdog_end();
     PX_TRY(status);
-    return px_agree(px_board_open());
+    PX_TRY(px_agree(px_board_open()));
+    return px_agree(px_reports_open());
 }
 
 void px_dist_assume(int *nodes, int size, int group_size)
@@ -126,10 +155,13 @@ int px_dist_finish(px_status status)
     }
     if (world.launched) {
         fflush(NULL);
+        if (!world.lost) {
+            px_reports_close();
+        }
         px_barrier();
         px_board_leave();
         if (world.lost && world.rank == 0) { /* MPI_Finalize would wait for a rank that does not answer */
-            MPI_Abort(MPI_COMM_WORLD, (int)status);
+            px_job_abort((int)status);
         }
         if (world.lost) { /* the launcher is about to end this process */
             sleep(10);

@@ -10,6 +10,9 @@ MPI_Comm px_group_comm(void);
 /* The ranks of this node. */
 MPI_Comm px_node_comm(void);
 
+/* Ends all ranks, and this one in any case. */
+_Noreturn void px_job_abort(int exit_code);
+
 double px_deadline(void); /* seconds; 0: none */
 /* Are all requests completed? An error of MPI prints a post-mortem and ends the job. */
 bool px_all_done(MPI_Request *requests, int count);

@@ -372,7 +372,7 @@ void px_collector_publish(void *self, const px_model *policy, int64_t seq_no)
 
 static px_status wait_for(px_collector *c, const px_task *job)
 {
-    double start = 0.0;
+    double waited = 0.0;
     int left = job->left;
     for (long poll = 0; job->left > 0; poll++) {
         poll_all(c);
@@ -386,9 +386,9 @@ static px_status wait_for(px_collector *c, const px_task *job)
         if (job->left != left) {
             left = job->left;
             poll = 0;
-            start = 0.0;
+            waited = 0.0;
         }
-        px_wait_nap(poll, &start);
+        px_wait_nap(poll, &waited);
     }
     return PX_OK;
 }
@@ -528,13 +528,13 @@ size_t px_collector_bytes(const px_session *session)
 void px_collector_end(px_collector *c, uint8_t *alive)
 {
     px_poll_set(NULL, NULL);
-    double now = px_now(), grace = c->wire.timeout < 2.0 ? 2.0 : c->wire.timeout > 20.0 ? 20.0 : c->wire.timeout, start = 0.0;
+    double grace = c->wire.timeout < 2.0 ? 2.0 : c->wire.timeout > 20.0 ? 20.0 : c->wire.timeout, waited = 0.0;
     bool *told = px_alloc_array((size_t)c->count, sizeof *told, "the end of a stage");
     const px_envelope end = head_of(c, PX_END);
     int waiting = told != NULL ? 1 : 0;
     memset(alive, 0, (size_t)c->session->placement.ranks);
     memset(alive, 1, (size_t)px_placement_core(&c->session->placement));
-    for (long poll = 0; waiting > 0 && px_now() - now < grace; poll++) {
+    for (long poll = 0; waiting > 0 && waited < grace; poll++) {
         const px_envelope *head;
         size_t bytes;
         int from;
@@ -549,7 +549,7 @@ void px_collector_end(px_collector *c, uint8_t *alive)
                 alive[c->workers[from].rank] = 1;
             }
         }
-        px_wait_nap(poll, &start);
+        px_wait_nap(poll, &waited);
     }
     px_free(told);
 }

@@ -55,10 +55,10 @@ static void report_failure(runner *r, px_status status)
     px_envelope head = head_of(r, PX_FAILED);
     const char *text = px_error_text();
     size_t length = strlen(text) < PX_TEXT_BYTES - 1 ? strlen(text) : PX_TEXT_BYTES - 1;
-    double start = 0.0;
+    double waited = 0.0;
     head.first = (int32_t)status;
     for (long poll = 0; !tell(r, &head, text, length); poll++) {
-        px_wait_nap(poll, &start);
+        px_wait_nap(poll, &waited);
     }
     r->failed = true;
 }
@@ -229,13 +229,13 @@ static void on_done(void *arg, int completion)
 static bool find_weights(runner *r, const px_envelope *key)
 {
     const void *weights;
-    double start = 0.0, begun = px_now();
+    double waited = 0.0;
     for (long poll = 0; (weights = px_weights_find(&r->session->weights, key->seq_no)) == NULL; poll++) {
         take_messages(r);
-        if (r->ended || px_now() - begun > r->wire.timeout) {
+        if (r->ended || waited > r->wire.timeout) {
             return false;
         }
-        px_wait_nap(poll, &start);
+        px_wait_nap(poll, &waited);
     }
     if (r->seq_no != key->seq_no) {
         r->policy.weights = (px_real *)(uintptr_t)weights;
@@ -265,7 +265,7 @@ static px_status run_stream(runner *r, errand *first)
     if (status != PX_OK) {
         return r->ended ? PX_OK : status;
     }
-    double start = 0.0;
+    double waited = 0.0;
     for (long poll = 0; !r->ended; poll++) {
         bool left = false;
         answer_finished(r);
@@ -276,7 +276,7 @@ static px_status run_stream(runner *r, errand *first)
             break;
         }
         take_messages(r);
-        px_wait_nap(poll, &start);
+        px_wait_nap(poll, &waited);
     }
     px_phase_set("wait", key.iteration);
     return PX_OK;
@@ -331,7 +331,7 @@ size_t px_env_runner_bytes(const px_session *session)
 
 static void serve(runner *r)
 {
-    double start = 0.0;
+    double waited = 0.0;
     px_phase_set("wait", 0);
     for (long poll = 0; !r->ended; poll++) {
         take_messages(r);
@@ -340,7 +340,7 @@ static void serve(runner *r)
             if (px_stop_level() > 0 && !r->failed) {
                 report_failure(r, PX_STOPPED);
             }
-            px_wait_nap(poll, &start);
+            px_wait_nap(poll, &waited);
             continue;
         }
         px_status status = run_stream(r, next);
@@ -348,7 +348,7 @@ static void serve(runner *r)
             report_failure(r, status);
         }
         poll = 0;
-        start = 0.0;
+        waited = 0.0;
     }
 }
 
@@ -356,13 +356,13 @@ static void serve(runner *r)
 static px_status leave(runner *r)
 {
     px_envelope head = head_of(r, PX_BYE);
-    double start = 0.0;
+    double waited = 0.0;
     bool told = false;
     px_phase_set("farewell", 0);
     for (long poll = 0; r->regroup_count == 0; poll++) {
         told = told || tell(r, &head, NULL, 0);
         take_messages(r);
-        px_wait_nap(poll, &start);
+        px_wait_nap(poll, &waited);
     }
     return px_regroup(r->regroup, r->regroup_count);
 }

@@ -214,6 +214,28 @@ grep -q 'no answer from the other ranks after a wait of 2 s' stuck.err &&
 good runners 1 2 stuck
 same whole stuck
 
+step="a rank that hangs on another node is named by one that heard it"; trace
+for rank in 0 1; do
+    PHALANX_RANKS_PER_NODE=1 PHALANX_FAULT=rank.hang:3:$rank train 2 far$rank --set fault_tolerance.wait_timeout_s=2
+    [ $? -eq 69 ] || fail "exit $?, want 69"
+    grep -q "last heard: rank $rank (.*learner, pid .* on .*) in phase '.*' of iteration [23] for" far$rank.err ||
+        fail "no post-mortem: $(cat far$rank.err)"
+done
+
+step="a job that is suspended goes on"; trace
+mpirun -n 4 "$phalanx" train ppo.yaml --run-dir slept --set env_runners.num_env_runners=2 --set fault_tolerance.wait_timeout_s=2 \
+    --set stop.iterations=200 --set checkpointing.recovery_interval=40 > slept.out 2> slept.err < /dev/null &
+pid=$!
+for turn in $(seq 1 400); do grep -q '^ppo 5/' slept.err && break; sleep 0.02; done
+all="$pid $(ranks_of "$pid")"
+kill -STOP $all
+sleep 4
+kill -CONT $all
+wait "$pid" || fail "exit $?: $(tail -3 slept.err)"
+pid=
+"$phalanx" train ppo.yaml --run-dir awake --set stop.iterations=200 > awake.out 2> awake.err || fail "$(cat awake.err)"
+cmp -s awake/policy/model.safetensors slept/policy/model.safetensors || fail "its weights differ"
+
 step="too few env runners: checkpoint and exit 69"; trace
 PHALANX_FAULT=env_runner.hang:50:1 runners 1 2 few --set env_runners.sample_timeout_s=0.5
 code=$?
@@ -248,6 +270,20 @@ if mpirun --version 2>/dev/null | grep -q 'Open MPI) 4'; then
         --set env_runners.num_env_runners=2 > onward.out 2> onward.err < /dev/null || fail "exit $?: $(cat onward.err)"
     event onward env_runner_died
     same whole onward
+    begin=$SECONDS # on another node: by the deadline; and where MPI cannot end the job, each rank ends itself
+    PHALANX_RANKS_PER_NODE=1 PHALANX_FAULT=rank.die:3:1 timeout -k 5 60 mpirun --enable-recovery -n 2 "$phalanx" train ppo.yaml \
+        --run-dir lost --set fault_tolerance.wait_timeout_s=2 > lost.out 2> lost.err < /dev/null
+    [ $((SECONDS - begin)) -lt 20 ] || fail "takes $((SECONDS - begin)) s to end"
+    grep -q 'last heard: rank 1 (learner' lost.err || fail "no post-mortem: $(cat lost.err)"
+    PHALANX_FAULT=mpi.abort:1+:0 timeout -k 5 60 mpirun --enable-recovery -n 2 "$phalanx" train ppo.yaml --run-dir deaf \
+        --set stop.iterations=600 > deaf.out 2> deaf.err < /dev/null &
+    pid=$!
+    for turn in $(seq 1 400); do grep -q '^ppo 5/' deaf.err && break; sleep 0.02; done
+    launcher=$(ps -o pid= --ppid "$pid")
+    kill -9 $(ranks_of $launcher | tail -1)
+    wait "$pid"
+    [ $? -ne 124 ] || fail "hangs where MPI_Abort does"
+    pid=
 fi
 
 step="sampling ahead"; trace
