@@ -29,6 +29,15 @@ void px_compute_free(px_compute *ctx);
 /* Instruction set of our kernels: "avx512", "avx2", "generic". The environment's PHALANX_ISA sets the most to use
  * (avx512: no AMX). */
 const char *px_compute_isa(void);
+/* What can be used here, each level with all below: 0 generic, 1 AVX2, 2 AVX-512, 3 AVX-512 with BF16,
+ * 4 and AMX. */
+int px_compute_level(void);
+const char *px_compute_level_name(int level);
+/* From now on at most this level is used, so that ranks of different processors compute the same numbers. Before anything is
+ * computed. */
+void px_compute_limit(int level);
+/* Threads that a BLAS in use has started beside ours; 0: none is in use. */
+int px_compute_blas_threads(void);
 /* Name, version and kernels of the BLAS that multiplies float32, or "none (own products)": the default. The environment's
  * PHALANX_GEMM=openblas chooses OpenBLAS, whose products need not be row-invariant. */
 const char *px_compute_blas(void);

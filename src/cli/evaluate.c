@@ -1,5 +1,6 @@
 /* phalanx evaluate: what kind of evaluation it is follows from the options and the model. */
 #include "evaluate.h"
+#include "phalanx/compute.h"
 #include "phalanx/dist.h"
 
 #include <jansson.h>
@@ -122,5 +123,8 @@ px_status px_command_evaluate(int argc, char **argv)
         return px_evaluate_rewards(&e);
     }
     PX_TRY(px_dist_start(&argc, &argv));
+    double level = px_compute_level();
+    px_min_f64(&level, 1); /* all ranks compute the same numbers */
+    px_compute_limit((int)level);
     return evaluate_model(&e);
 }

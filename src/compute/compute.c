@@ -1,7 +1,7 @@
 /* The compute context, and the choice of kernels for this processor. */
 #include <stdlib.h>
 #include <string.h>
-#if defined(PX_KERNELS_X86) && !defined(PX_DOUBLE)
+#ifdef PX_KERNELS_X86
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -34,33 +34,10 @@ void px_compute_free(px_compute *ctx) {
     *ctx = (px_compute){0};
 }
 
-static const px_kernels *choose(void) {
-    const char *wanted = getenv("PHALANX_ISA"); /* at most this instruction set */
+enum { GENERIC, AVX2, AVX512, AVX512_BF16, AMX };
+static int limit = AMX;
+
 #ifdef PX_KERNELS_X86
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                  __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
-    if (wanted && strcmp(wanted, "generic") == 0) return &px_kernels_generic;
-    if (wanted && strcmp(wanted, "avx2") == 0) avx512 = false;
-    if (avx512) return &px_kernels_avx512;
-    if (avx2) return &px_kernels_avx2;
-#else
-    (void)wanted;
-#endif
-    return &px_kernels_generic;
-}
-
-const px_kernels *px_kernels_get(void) {
-    static const px_kernels *chosen; /* the same answer whoever asks first */
-    const px_kernels *kernels = __atomic_load_n(&chosen, __ATOMIC_RELAXED);
-    if (!kernels) {
-        kernels = choose();
-        __atomic_store_n(&chosen, kernels, __ATOMIC_RELAXED);
-    }
-    return kernels;
-}
-
-#if defined(PX_KERNELS_X86) && !defined(PX_DOUBLE)
 /* Tiles: the processor has them, and the system lets this process use them (Linux: a request, once). */
 static bool has_amx(void) {
     enum { TILE_AND_BF16 = 1 << 24 | 1 << 22, REQUEST = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM */
@@ -73,40 +50,82 @@ static bool has_amx(void) {
 #endif
 }
 
-typedef struct bf16_choice {
-    const px_products *products;
-    const char *missing; /* why there are none */
-} bf16_choice;
-
 /* Intel's vdpbf16ps is slower than its multiply-adds in float32 (Sapphire Rapids: 96 against 272 GFLOP/s); AMD's is not. */
-static const bf16_choice *choose_bf16(void) {
-    static const bf16_choice tiles = {.products = &px_products_amx}, pairs = {.products = &px_products_bf16};
-    static const bf16_choice low = {.missing = "the instruction set in use is below AVX-512"};
-    static const bf16_choice none = {.missing = "this processor has no AVX512-BF16"};
-    static const bf16_choice slow = {.missing = "without AMX this processor is slower in bf16 than in float32"};
-    const char *wanted = getenv("PHALANX_ISA");
-    if (px_kernels_get() != &px_kernels_avx512) return &low;
-    if (!__builtin_cpu_supports("avx512bf16")) return &none;
-    if (!(wanted && strcmp(wanted, "avx512") == 0) && has_amx()) return &tiles;
-    return __builtin_cpu_is("intel") ? &slow : &pairs;
-}
-
-static const bf16_choice *bf16(void) {
-    static const bf16_choice *chosen; /* the same answer whoever asks first */
-    const bf16_choice *choice = __atomic_load_n(&chosen, __ATOMIC_RELAXED);
-    if (!choice) {
-        choice = choose_bf16();
-        __atomic_store_n(&chosen, choice, __ATOMIC_RELAXED);
-    }
-    return choice;
-}
-
-const char *px_compute_no_bf16(void) { return bf16()->missing; }
-const char *px_compute_bf16(void) { return bf16()->products ? bf16()->products->name : NULL; }
-#else
-const char *px_compute_no_bf16(void) { return "this build has no kernels for it"; }
-const char *px_compute_bf16(void) { return NULL; }
+static bool slow_pairs(void) { return __builtin_cpu_is("intel"); }
 #endif
+
+static int level_here(void) {
+#ifdef PX_KERNELS_X86
+    const char *wanted = getenv("PHALANX_ISA"); /* at most this instruction set */
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                  __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+    if (!avx2 || (wanted && strcmp(wanted, "generic") == 0)) return GENERIC;
+    if (!avx512 || (wanted && strcmp(wanted, "avx2") == 0)) return AVX2;
+    if (!__builtin_cpu_supports("avx512bf16")) return AVX512;
+    if (!(wanted && strcmp(wanted, "avx512") == 0) && has_amx()) return AMX;
+    return slow_pairs() ? AVX512 : AVX512_BF16;
+#else
+    return GENERIC;
+#endif
+}
+
+int px_compute_level(void) {
+    static int here = -1; /* the same answer whoever asks first */
+    int level = __atomic_load_n(&here, __ATOMIC_RELAXED);
+    if (level < 0) {
+        level = level_here();
+        __atomic_store_n(&here, level, __ATOMIC_RELAXED);
+    }
+    return level < limit ? level : limit;
+}
+
+const char *px_compute_level_name(int level) {
+    static const char *const names[] = {"generic", "avx2", "avx512", "avx512 with bf16", "avx512 with amx"};
+    return names[level];
+}
+
+static const px_kernels *chosen_kernels; /* the same answer whoever asks first */
+static const px_products *chosen_products;
+
+void px_compute_limit(int level) {
+    limit = level;
+    chosen_kernels = NULL;
+    chosen_products = NULL;
+}
+
+static const px_kernels *choose(void) {
+#ifdef PX_KERNELS_X86
+    if (px_compute_level() >= AVX512) return &px_kernels_avx512;
+    if (px_compute_level() == AVX2) return &px_kernels_avx2;
+#endif
+    return &px_kernels_generic;
+}
+
+const px_kernels *px_kernels_get(void) {
+    const px_kernels *kernels = __atomic_load_n(&chosen_kernels, __ATOMIC_RELAXED);
+    if (!kernels) {
+        kernels = choose();
+        __atomic_store_n(&chosen_kernels, kernels, __ATOMIC_RELAXED);
+    }
+    return kernels;
+}
+
+const char *px_compute_no_bf16(void) {
+#if defined(PX_KERNELS_X86) && !defined(PX_DOUBLE)
+    if (px_compute_level() >= AVX512_BF16) return NULL;
+    if (level_here() >= AVX512_BF16) return "the processor of another rank has none";
+    if (level_here() < AVX512) return "the instruction set in use is below AVX-512";
+    return __builtin_cpu_supports("avx512bf16") ? "without AMX this processor is slower in bf16 than in float32"
+                                                : "this processor has no AVX512-BF16";
+#else
+    return "this build has no kernels for it";
+#endif
+}
+
+const char *px_compute_bf16(void) {
+    return px_compute_no_bf16() ? NULL : px_products_get(PX_BF16)->name;
+}
 
 px_dtype px_compute_precision(bool bf16) {
     static bool said;
@@ -118,21 +137,24 @@ px_dtype px_compute_precision(bool bf16) {
 
 const px_products *px_products_get(px_dtype precision) {
 #if defined(PX_KERNELS_X86) && !defined(PX_DOUBLE)
-    if (precision == PX_BF16) return bf16()->products;
+    if (precision == PX_BF16) return px_compute_level() == AMX ? &px_products_amx : &px_products_bf16;
 #endif
     PX_CHECK(precision == PX_F32);
-    static const px_products *chosen; /* the same answer whoever asks first */
-    const px_products *products = __atomic_load_n(&chosen, __ATOMIC_RELAXED);
+    const px_products *products = __atomic_load_n(&chosen_products, __ATOMIC_RELAXED);
     if (!products) {
         products = wants_openblas() ? px_products_openblas() : NULL;
         if (!products) products = &px_kernels_get()->products;
-        __atomic_store_n(&chosen, products, __ATOMIC_RELAXED);
+        __atomic_store_n(&chosen_products, products, __ATOMIC_RELAXED);
     }
     return products;
 }
 
 const char *px_compute_blas(void) {
     return px_products_get(PX_F32) == &px_kernels_get()->products ? "none (own products)" : px_openblas_name();
+}
+
+int px_compute_blas_threads(void) {
+    return px_products_get(PX_F32) == &px_kernels_get()->products ? 0 : px_openblas_threads();
 }
 
 const char *px_compute_isa(void) { return px_kernels_get()->isa; }

@@ -11,6 +11,8 @@ static struct {
     void (*sgemm)(int order, int transa, int transb, int m, int n, int k, float alpha, const float *a, int lda,
                   const float *b, int ldb, float beta, float *c, int ldc);
     void (*set_num_threads)(int threads);
+    int (*get_num_threads)(void);
+    int threads; /* that it began with */
     const char *(*get_config)(void);
     const char *(*get_corename)(void);
 } blas;
@@ -22,9 +24,11 @@ static bool open_library(void) {
     if (!library) return false;
     *(void **)&blas.sgemm = dlsym(library, "cblas_sgemm"); /* POSIX's way to a function's address */
     *(void **)&blas.set_num_threads = dlsym(library, "openblas_set_num_threads");
+    *(void **)&blas.get_num_threads = dlsym(library, "openblas_get_num_threads");
     *(void **)&blas.get_config = dlsym(library, "openblas_get_config");
     *(void **)&blas.get_corename = dlsym(library, "openblas_get_corename");
-    if (!blas.sgemm || !blas.set_num_threads || !blas.get_config || !blas.get_corename) return false;
+    if (!blas.sgemm || !blas.set_num_threads || !blas.get_num_threads || !blas.get_config || !blas.get_corename) return false;
+    blas.threads = blas.get_num_threads();
     blas.set_num_threads(1);   /* the split over threads is ours */
     return blas.found = true;  /* the library stays: its threads do */
 }
@@ -63,6 +67,8 @@ const char *px_openblas_name(void) {
     }
     return name;
 }
+
+int px_openblas_threads(void) { return open_library() ? blas.threads : 0; }
 
 static double best_rate(int M, int out, int in, float *a, float *b, float *c, int trials) {
     for (size_t i = 0; i < (size_t)M * (size_t)in; i++) a[i] = (float)(i % 251) / 251 - 0.5f;

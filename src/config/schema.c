@@ -118,7 +118,7 @@ const px_key px_keys[] = {
     {"run.time_limit_s", FLOAT, "auto", NULL, "auto|[0,1e9]", "s", ALL, CHANGE, NULL,
      "Checkpoint and exit 75 before this many seconds have passed. auto: Slurm's end time; 0: no limit."},
     {"run.threads_per_rank", INT, "auto", NULL, "auto|[1,4096]", "", ALL, CHANGE, NULL,
-     "auto: the cores of the node shared by its ranks."},
+     "auto: the processors that the rank may use, shared with the ranks of the node that may use them too."},
 
     {"algorithm", WORD, NULL, NULL, "pretrain|sft|reward|ppo", "", ALL, PX_NEEDED, NULL,
      "pretrain: language model on plain text. sft: supervised fine-tuning on completions. reward: reward model from "

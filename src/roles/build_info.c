@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 
-static const char *processor(void)
+const char *px_processor_name(void)
 {
     static char name[128];
     char line[256];
@@ -32,7 +32,7 @@ int px_build_describe(px_attribute *attributes, int capacity, const char *commit
         {.name = "mpi", .type = 's', .s = px_dist_version()},
         {.name = "blas", .type = 's', .s = px_compute_blas()},
         {.name = "hdf5", .type = 's', .s = px_store_version()},
-        {.name = "cpu", .type = 's', .s = processor()},
+        {.name = "cpu", .type = 's', .s = px_processor_name()},
         {.name = "isa", .type = 's', .s = px_compute_isa()},
         {.name = "bf16", .type = 's', .s = px_compute_no_bf16() != NULL ? px_compute_no_bf16() : px_compute_bf16()},
         {.name = "batch_invariant", .type = 'b', .i = px_compute_row_invariant()},

@@ -111,6 +111,7 @@ static px_status write_checkpoint(px_session *session, int64_t iteration, const 
     if (status == PX_OK) {
         int n = list_counters(session, attributes);
         attributes[n++] = (px_attribute){.name = "iteration", .type = 'i', .i = iteration};
+        attributes[n++] = (px_attribute){.name = "isa", .type = 's', .s = px_compute_isa()};
         attributes[n++] = (px_attribute){.name = "layout", .type = 's',
                                          .s = "moments of linear layers are [output, input], GPT-2's too, whose weights' "
                                               "file has them as [input, output]"};
@@ -234,6 +235,20 @@ static px_status recall_best(px_session *session)
     return mark_best(session);
 }
 
+static void recall_isa(px_session *session, const char *from)
+{
+    px_attribute isa = {.name = "isa", .type = 's'};
+    if (px_dist_rank() != 0) {
+        return;
+    }
+    if (px_checkpoint_load_state(from, NULL, 0, &isa, 1) != PX_OK) { /* of a version that did not say */
+        px_error_clear();
+        return;
+    }
+    snprintf(session->isa_before, sizeof session->isa_before, "%s", isa.s);
+    px_free((void *)(uintptr_t)isa.s);
+}
+
 px_status px_session_restore(px_session *session, const char *from, int64_t iteration)
 {
     px_trainer *trainer = &session->trainer;
@@ -266,6 +281,7 @@ px_status px_session_restore(px_session *session, const char *from, int64_t iter
                        "the same data, or --fresh for a new run", from);
     }
     session->saved = iteration;
+    recall_isa(session, from);
     return px_dist_rank() == 0 ? recall_best(session) : PX_OK;
 }
 

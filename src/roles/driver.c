@@ -3,36 +3,10 @@
 
 #include <math.h>
 #include <omp.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int cores_available(void)
-{
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-}
-
-/* Ranks of this node that compute at the same time as this one: where roles take turns, those of its own. */
-static int busy_together(const px_session *session)
-{
-    if (!session->placement.split || px_stage_int(session->stage, "env_runners.max_staleness") > 0) {
-        return px_dist_local_size();
-    }
-    return px_placement_busy(&session->placement, px_world_rank());
-}
-
-static int choose_threads(const px_session *session)
-{
-    double threads;
-    if (px_stage_number(session->stage, "run.threads_per_rank", &threads)) {
-        return (int)threads;
-    }
-    int share = cores_available() / busy_together(session);
-    return share > 0 ? share : 1;
-}
 
 px_status px_session_check(px_session *session)
 {
@@ -48,13 +22,9 @@ static bool wants_bf16(const px_session *session, const char *key)
 void px_session_precision(px_session *session)
 {
     bool learner = wants_bf16(session, "learners.precision"), sampler = wants_bf16(session, "env_runners.precision");
-    double missing = px_compute_no_bf16() != NULL ? 1.0 : 0.0;
-    px_max_f64(&missing, 1);
-    if (missing > 0.0 && (learner || sampler)) {
-        session->no_bf16 = px_compute_no_bf16() != NULL ? px_compute_no_bf16() : "the processor of another rank has none";
-    }
-    session->learner_precision = learner && missing == 0.0 ? PX_BF16 : PX_F32;
-    session->sampler_precision = sampler && missing == 0.0 ? PX_BF16 : PX_F32;
+    session->no_bf16 = learner || sampler ? px_compute_no_bf16() : NULL;
+    session->learner_precision = learner && session->no_bf16 == NULL ? PX_BF16 : PX_F32;
+    session->sampler_precision = sampler && session->no_bf16 == NULL ? PX_BF16 : PX_F32;
 }
 
 /* ---- one stage ------------------------------------------------------------------------------------------------------------ */
@@ -476,7 +446,7 @@ px_status px_session_run(px_session *session)
     session->saved = session->evaluated = session->best_iteration = -1;
     PX_TRY(px_agree(px_session_check(session)));
     px_session_precision(session);
-    session->threads = choose_threads(session);
+    session->threads = px_startup_threads(session);
     omp_set_num_threads(session->threads); /* not all cores for each rank of the node */
     px_deadline_set(px_stage_float(stage, "fault_tolerance.wait_timeout_s"));
     px_role_set(px_role_name(&session->placement, px_world_rank()),
@@ -490,6 +460,7 @@ px_status px_session_run(px_session *session)
            px_stage_name(stage)[0] != '\0' ? px_stage_name(stage) : session->algorithm->name, " ==");
     px_status status = px_session_ranks(session);
     if (status == PX_OK) {
+        px_startup_notes(session);
         status = session->placement.split ? px_session_split(session, run_stage) : run_stage(session);
     }
     px_timeline_close();

@@ -236,13 +236,9 @@ static int turn_of(const px_placement *p, int rank)
     return role < PX_ROLE_ENV_RUNNER ? (int)role : (int)PX_ROLE_ENV_RUNNER;
 }
 
-int px_placement_busy(const px_placement *p, int rank)
+bool px_placement_together(const px_placement *p, bool ahead, int one, int other)
 {
-    int count = 0;
-    for (int r = 0; r < p->ranks; r++) {
-        count += px_world_node(r) == px_world_node(rank) && turn_of(p, r) == turn_of(p, rank);
-    }
-    return count;
+    return px_world_node(one) == px_world_node(other) && (!p->split || ahead || turn_of(p, one) == turn_of(p, other));
 }
 
 /* Where roles take turns at the cores, the job keeps as many busy as the largest side has threads. */

@@ -211,6 +211,10 @@ px_status px_session_open_file(px_session *session, bool resume)
         px_trainer_event(&session->trainer, session->start, "precision", "bf16 is configured, float32 is used: %s",
                          session->no_bf16);
     }
+    if (status == PX_OK && session->isa_before[0] != '\0' && strcmp(session->isa_before, px_compute_isa()) != 0) {
+        px_trainer_event(&session->trainer, session->start, "instruction_set", "%s until here, %s from here on: it sums in another "
+                         "order, so results differ in their last bits", session->isa_before, px_compute_isa());
+    }
     return status;
 }
 

@@ -57,6 +57,7 @@ void px_run_destroy(px_run *run)
         px_rewards_close(run->rewards[i].train);
     }
     px_config_destroy(run->config);
+    px_free(run->facts);
     px_free(run);
 }
 
@@ -167,6 +168,9 @@ px_status px_run_execute(px_run *run)
     run->time_limit = find_time_limit(first);
     px_stop_install();
     px_status status = px_agree(open_directory(run));
+    if (status == PX_OK) {
+        status = px_startup_agree(run);
+    }
     if (status == PX_OK) {
         status = run_stages(run);
     }

@@ -26,6 +26,14 @@ typedef struct px_stage_summary { /* for the end table */
     double *before, *after; /* evaluation at iteration 0 and last, NaN where absent */
 } px_stage_summary;
 
+enum { PX_MOST_CPUS = 4096 };
+typedef struct px_rank_facts { /* startup.c: what a rank finds where it runs */
+    uint64_t cpus[PX_MOST_CPUS / 64]; /* its affinity mask */
+    int offered;                      /* processors that its launcher could have given it */
+    int level;                        /* px_compute_level of its own processor */
+    char host[64], processor[64];
+} px_rank_facts;
+
 struct px_run {
     px_run_options options;
     px_config *config;
@@ -35,6 +43,7 @@ struct px_run {
     char dir[PX_PATH_MAX];
     px_lock *lock;          /* rank 0 */
     double started, time_limit; /* seconds; limit 0: none */
+    px_rank_facts *facts;       /* [ranks of the job] */
     bool planning;          /* nothing will run: results of earlier stages need not be there */
 };
 
@@ -110,14 +119,21 @@ typedef struct px_session {
     int64_t evaluated;          /* iteration of the last evaluation in the run file, -1: none */
     int recovery_slot;
     bool samples_checked;       /* what an earlier start left of the sample file can be read, or was put aside */
+    char isa_before[24];        /* that the checkpoint was computed with, "": none or unknown */
     double best;                /* of the metric that checkpointing.keep_best names, NaN: none yet */
     int64_t best_iteration;     /* its checkpoint's, -1: none */
     px_buf skipped;             /* checkpoints that the start passed over, one a line */
 } px_session;
 
 /* run.c: fills run->dir. Local. */
-/* placement.c: ranks on the rank's node that compute when it does, roles taking turns. */
-int px_placement_busy(const px_placement *placement, int rank);
+/* startup.c: what the ranks find where they run. They agree on one instruction set. Collective over the job. */
+px_status px_startup_agree(px_run *run);
+/* Threads of this rank: run.threads_per_rank, or its share of the processors that it may use. */
+int px_startup_threads(const px_session *session);
+/* One line for each thing that costs speed or safety, with the remedy. After px_session_ranks. */
+void px_startup_notes(const px_session *session);
+/* placement.c: whether two ranks of a node compute at the same time: roles take turns, unless they sample ahead. */
+bool px_placement_together(const px_placement *placement, bool ahead, int one, int other);
 px_status px_run_locate(px_run *run);
 
 /* models.c: what rl_module names. head: what the caller needs. */
@@ -189,11 +205,14 @@ px_status px_session_ranks(px_session *session);
 /* build.c: the sampler of a rank that samples for others. */
 px_sampler_plan px_session_sampler(const px_session *session);
 
+/* build_info.c */
+const char *px_processor_name(void);
+
 /* driver.c */
 px_status px_session_run(px_session *session);
 /* Refuses what this build cannot run. Local. */
 px_status px_session_check(px_session *session);
-void px_session_precision(px_session *session); /* collective: bf16 where all ranks can, so that they compute the same numbers */
+void px_session_precision(px_session *session); /* of learner and sampler, as configured and as can be had */
 void px_session_free(px_session *session);
 
 #endif
