@@ -1,4 +1,5 @@
 #include "cli.h"
+#include "phalanx/config.h"
 #include "phalanx/store.h"
 
 #include <errno.h>
@@ -21,8 +22,9 @@ static const px_usage usage = {
             "and end with exit code 75; the second one as TERM. A stopped run (75) ends the supervisor with 75 (exit),\n"
             "puts the Slurm job back into the queue (requeue), or counts as success, so that the next job of a chain\n"
             "goes on (succeed). One that a file STOP stopped is not continued: under the last two Slurm is told to cancel\n"
-            "its job. With --run-dir, the state of the run is part of the report of every restart, and a command\n"
-            "that hangs is told to end: one that has not begun its run after --start-timeout seconds, or outlives it.",
+            "its job. The state of the run is part of the report of every restart, and a command that hangs is\n"
+            "told to end: one that has not begun its run after --start-timeout seconds, or outlives it. The run's directory\n"
+            "is that of 'train CONFIG ...' in COMMAND; --run-dir names it where COMMAND does not.",
     .examples = "  phalanx supervise -- mpirun -n 4 phalanx train my-ppo.yaml\n"
                 "  phalanx supervise --run-dir runs/my-ppo --on-stop requeue -- srun -K --mpi=pmix phalanx train my-ppo.yaml",
     .exits = "0 done, 64 usage, 75 stopped and resumable, else the command's last",
@@ -32,7 +34,9 @@ typedef struct supervision {
     const char *run_dir, *on_stop;
     int64_t restarts, start_timeout;
     char **argv;
-    int asked; /* stop signals so far */
+    int asked;      /* stop signals so far */
+    double ran;     /* seconds that this process has run: suspended with its job, it has not waited */
+    double ordered; /* ran, when the second signal came; 0: none has */
 } supervision;
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */
@@ -71,9 +75,12 @@ static pid_t start(char **argv)
  * rank was stopped while it left, or died so early that the launcher lost count), it is told to end: TERM, and later KILL. */
 static void end_hanging(const supervision *s, pid_t pid, double started, double *held, double *told)
 {
-    enum { PATIENCE = 15 };
+    enum { PATIENCE = 15, LONGEST = 60 };
     char holder[256];
-    double now = px_now();
+    double now = s->ran;
+    if (s->ordered > 0.0 && now - s->ordered > LONGEST) {
+        kill(-pid, SIGKILL);
+    }
     if (s->run_dir == NULL) {
         return;
     }
@@ -91,14 +98,45 @@ static void end_hanging(const supervision *s, pid_t pid, double started, double 
     }
 }
 
+/* "... phalanx train CONFIG [--run-dir DIR] [--set KEY=VALUE] ..." says where its run is. NULL: the command says nothing. */
+static const char *find_run_dir(int argc, char **argv)
+{
+    static char dir[PX_PATH_MAX];
+    const char *named = NULL, *stage = NULL, *from = NULL;
+    bool fresh = false, json = false, helped = false, known = false;
+    px_words words = {.count = 0}, sets = {.count = 0};
+    px_config *config = NULL;
+    const px_option options[] = {
+        {"set", PX_OPTION_LIST, &sets, "KEY=VALUE", "", 0, 0},     {"run-dir", PX_OPTION_TEXT, &named, "DIR", "", 0, 0},
+        {"stage", PX_OPTION_TEXT, &stage, "NAME", "", 0, 0},       {"from", PX_OPTION_TEXT, &from, "CHECKPOINT", "", 0, 0},
+        {"fresh", PX_OPTION_FLAG, &fresh, NULL, "", 0, 0},         {"json", PX_OPTION_FLAG, &json, NULL, "", 0, 0},
+    };
+    int at = 0;
+    while (at < argc && strcmp(argv[at], "train") != 0) {
+        at++;
+    }
+    if (at < argc && px_options_parse(&usage, options, PX_COUNT(options), argc - at, argv + at, &words, &helped) == PX_OK &&
+        !helped && words.count == 1) {
+        px_config_source source = {words.word[0], sets.word, sets.count};
+        known = named != NULL || (px_config_load(&config, &source) == PX_OK &&
+                                  px_stage_path(px_config_stage(config, 0), "run.dir", dir, sizeof dir) == PX_OK);
+        px_config_destroy(config);
+    }
+    px_error_clear();
+    return named != NULL ? named : known ? dir : NULL;
+}
+
 /* Waits for the command, passing signals on. Its exit code, 128 + signal where one ended it. */
 static int attend(supervision *s, pid_t pid)
 {
     sigset_t set;
     int status;
-    double started = px_now(), held = 0.0, told = 0.0;
+    double started = s->ran, held = 0.0, told = 0.0, before = px_now();
     signal_set(&set);
     for (;;) {
+        double now = px_now();
+        s->ran += now - before < 2.0 ? now - before : 2.0;
+        before = now;
         pid_t ended = waitpid(pid, &status, WNOHANG);
         if (ended == pid) {
             return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
@@ -107,6 +145,7 @@ static int attend(supervision *s, pid_t pid)
         int number = sigtimedwait(&set, NULL, &(struct timespec){.tv_sec = 1});
         if (number == SIGTERM || number == SIGINT || number == SIGUSR1) {
             s->asked++;
+            s->ordered = s->asked == 2 ? s->ran : s->ordered;
             kill(pid, s->asked == 1 ? SIGUSR1 : SIGTERM);
             fprintf(stderr, "phalanx: supervise: signal %d, %s\n", number,
                     s->asked == 1 ? "the run is asked to save its state and to stop" : "the run is told to end");
@@ -170,6 +209,7 @@ static bool is_hopeless(int code)
  * where it did not work; id, for messages: "" outside of a job. */
 static bool tell_slurm(char *tool, char *verb, const char *done, char id[64])
 {
+    enum { LONGEST = 300 };
     extern char **environ;
     const char *job = getenv("SLURM_JOB_ID"), *array = getenv("SLURM_ARRAY_JOB_ID"), *task = getenv("SLURM_ARRAY_TASK_ID");
     bool cell = array != NULL && task != NULL;
@@ -178,7 +218,12 @@ static bool tell_slurm(char *tool, char *verb, const char *done, char id[64])
     pid_t pid;
     int code = -1;
     if (job != NULL && posix_spawnp(&pid, tool, NULL, NULL, argv, environ) == 0) {
-        while (waitpid(pid, &code, 0) < 0 && errno == EINTR) {
+        double started = px_now();
+        while (waitpid(pid, &code, WNOHANG) == 0) {
+            nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+            if (px_now() - started > LONGEST) { /* it gives up by itself before where the controller does not answer */
+                kill(pid, SIGKILL);
+            }
         }
     }
     if (code != 0) {
@@ -277,7 +322,7 @@ px_status px_command_supervise(int argc, char **argv)
     bool helped;
     const px_option options[] = {
         {"restarts", PX_OPTION_INT, &s.restarts, "N", "starts after the first", 0, 1000000},
-        {"run-dir", PX_OPTION_TEXT, &s.run_dir, "DIR", "of the run, for the report and for commands that hang", 0, 0},
+        {"run-dir", PX_OPTION_TEXT, &s.run_dir, "DIR", "of the run, for the report and for commands that hang; else as COMMAND says", 0, 0},
         {"start-timeout", PX_OPTION_INT, &s.start_timeout, "S", "seconds a command may take until its run begins; 0: any", 0, 1000000},
         {"on-stop", PX_OPTION_TEXT, &s.on_stop, "WHAT", "when the run stops with 75: exit, requeue or succeed", 0, 0},
     };
@@ -297,6 +342,7 @@ px_status px_command_supervise(int argc, char **argv)
         return px_fail(PX_USAGE, "supervise: --on-stop is '%s'; valid is exit, requeue or succeed", s.on_stop);
     }
     s.argv = argv + split + 1;
+    s.run_dir = s.run_dir != NULL ? s.run_dir : find_run_dir(argc - split - 1, s.argv);
     sigset_t set;
     signal_set(&set);
     sigprocmask(SIG_BLOCK, &set, NULL);

@@ -200,6 +200,10 @@ begin=$SECONDS # a launcher that hangs before the run has begun
 "$phalanx" supervise --run-dir runs/never --start-timeout 1 -- bash -c 'echo start >> starts; [ $(wc -l < starts) = 2 ] || sleep 200' \
     2> err && [ "$(wc -l < starts)" = 2 ] && [ $((SECONDS - begin)) -lt 60 ] && grep -q 'the run has not begun after [0-9]* s' err ||
     fail "supervise --start-timeout: $(cat err)"
+rm -f starts # and where the command alone says which run it is
+echo 'echo start >> starts; [ $(wc -l < starts) = 2 ] || sleep 200' > hang.sh
+timeout -k 5 60 "$phalanx" supervise --start-timeout 1 -- bash hang.sh train run.yaml --set run.dir=runs/{name}-never 2> err &&
+    [ "$(wc -l < starts)" = 2 ] && grep -q 'the run has not begun after [0-9]* s' err || fail "supervise finds no run: $(cat err)"
 
 [ $failed = 0 ] && echo "plan, submit and supervise: as they say"
 exit $failed
