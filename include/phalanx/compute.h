@@ -53,6 +53,13 @@ px_status px_compute_measure(void); /* does so now, where a failure (of memory) 
 /* GFLOP/s of a library's product c[M, out] = a[M, in] w[out, in]^T, best of several: OpenBLAS in float32, oneDNN in bf16
  * with w laid out beforehand. 0: the library is not here. */
 double px_library_gemm(px_dtype precision, int threads, int M, int out, int in);
+const char *px_compute_onednn(void); /* name and version, or "none (...)" with the reason */
+/* The roof of products in that precision: px_library_gemm, or where there is no library as many multiply-adds as the
+ * arithmetic units do. *of: the library's name, or of what it is. PX_BF16 only where px_compute_no_bf16() is NULL. */
+double px_product_roof(px_dtype precision, int threads, int M, int out, int in, const char **of);
+/* GB/s of passes over memory far larger than the caches: of reading it, or (update) of x += s y, two arrays read and one
+ * written. 0: there is not as much memory. */
+double px_memory_rate(int threads, bool update);
 
 /* ---- linear layers -------------------------------------------------------------------------------------------
  * A weight handle, never a bare pointer: a back end may keep a packed form beside the raw one. [out, in] row-major. */

@@ -14,20 +14,22 @@ static const px_usage usage = {
     .exits = "0 done, 64 usage",
 };
 
-/* SIMD sets of this processor that the kernels or BLAS can make use of. */
+/* Instruction sets of this processor that matrix kernels, ours or a library's, can make use of. */
 static const char *cpu_features(void)
 {
     static char text[256];
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    snprintf(text, sizeof text, "%s%s%s%s%s%s", __builtin_cpu_supports("sse4.2") ? "sse4.2" : "",
-             __builtin_cpu_supports("avx") ? " avx" : "", __builtin_cpu_supports("avx2") ? " avx2" : "",
-             __builtin_cpu_supports("fma") ? " fma" : "", __builtin_cpu_supports("avx512f") ? " avx512f" : "",
-             __builtin_cpu_supports("avx512bf16") ? " avx512bf16" : "");
+#define FEATURE(name) __builtin_cpu_supports(name) ? " " name : ""
+    snprintf(text, sizeof text, "%s%s%s%s%s%s%s%s%s%s%s%s%s%s", FEATURE("sse4.2"), FEATURE("avx"), FEATURE("avx2"),
+             FEATURE("fma"), FEATURE("avx512f"), FEATURE("avx512bw"), FEATURE("avx512vl"), FEATURE("avx512dq"),
+             FEATURE("avx512vnni"), FEATURE("avx512bf16"), FEATURE("avxvnni"), FEATURE("amx-tile"), FEATURE("amx-int8"),
+             FEATURE("amx-bf16"));
+#undef FEATURE
+    return text[0] == ' ' ? text + 1 : text;
 #else
-    snprintf(text, sizeof text, "not listed on this architecture");
+    return "not listed on this architecture";
 #endif
-    return text;
 }
 
 px_status px_command_version(int argc, char **argv)
@@ -40,8 +42,9 @@ px_status px_command_version(int argc, char **argv)
     }
     enum { CAPACITY = 64 };
     px_attribute list[CAPACITY];
-    int count = px_build_describe(list, CAPACITY - 3, px_program_commit());
+    int count = px_build_describe(list, CAPACITY - 4, px_program_commit());
     list[count++] = (px_attribute){.name = "cpu_features", .type = 's', .s = cpu_features()};
+    list[count++] = (px_attribute){.name = "onednn", .type = 's', .s = px_compute_onednn()};
     list[count++] = (px_attribute){.name = "cores", .type = 'i', .i = px_cores()};
     list[count++] = (px_attribute){.name = "back_ends", .type = 's',
                                    .s = strncmp(px_compute_blas(), "none", 4) == 0 ? "native" : "native blas"};

@@ -3,11 +3,12 @@
 #include "kernel_attention.h"
 #include "kernel_norm.h"
 #include "kernel_product.h"
+#include "kernel_peak.h"
 #include "kernel_softmax.h"
 
 const px_kernels PX_ISA_TABLE = {
     .isa = PX_ISA_NAME,
-    .products = {PX_ISA_NAME, TILE_ROWS, STEP, product, pack_b},
+    .products = {PX_ISA_NAME, TILE_ROWS, STEP, product, pack_b, peak},
     .layernorm = layernorm,
     .layernorm_backward = layernorm_backward,
     .rmsnorm = rmsnorm,

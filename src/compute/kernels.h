@@ -43,6 +43,7 @@ typedef struct px_products {
     void (*product)(const px_product *job, px_real *pack_a, px_real *pack_b);
     /* panels of PX_PANEL rows; NULL: operands are never packed ahead */
     void (*pack_b)(px_real *to, px_operand from, int rows, int depth);
+    double (*peak)(px_real *seed, long steps); /* multiply-adds on registers, see kernel_peak.h; NULL: a library's */
 } px_products;
 
 typedef struct px_kernels {

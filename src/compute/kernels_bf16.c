@@ -4,6 +4,7 @@
 #if defined(PX_KERNELS_X86) && !defined(PX_DOUBLE)
 #define PX_PAIRS
 #include "kernel_product.h"
+#include "kernel_peak.h"
 
-const px_products px_products_bf16 = {"AVX512-BF16", TILE_ROWS, STEP, product, pack_b};
+const px_products px_products_bf16 = {"AVX512-BF16", TILE_ROWS, STEP, product, pack_b, peak};
 #endif

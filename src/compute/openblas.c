@@ -1,7 +1,9 @@
 /* OpenBLAS's product in float32, opened by name when it is asked for, so that nothing else carries it. */
 #include "openblas.h"
+#include "roof.h"
 #include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { ROW_MAJOR = 101, NO_TRANSPOSE = 111, TRANSPOSE = 112 }; /* CBLAS */
@@ -17,10 +19,20 @@ static struct {
     const char *(*get_corename)(void);
 } blas;
 
-static bool open_library(void) {
-    if (blas.found) return true;
+/* With one thread: where many ranks share a node, a pool of all its cores in each would only be in the way. */
+static void *open_quietly(void) {
+    static const char threads[] = "OPENBLAS_NUM_THREADS";
+    bool chosen = getenv(threads) != NULL;
+    if (!chosen) setenv(threads, "1", 1);
     void *library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
     if (!library) library = dlopen("libopenblas.so", RTLD_NOW | RTLD_LOCAL);
+    if (!chosen) unsetenv(threads);
+    return library;
+}
+
+static bool open_library(void) {
+    if (blas.found) return true;
+    void *library = open_quietly();
     if (!library) return false;
     *(void **)&blas.sgemm = dlsym(library, "cblas_sgemm"); /* POSIX's way to a function's address */
     *(void **)&blas.set_num_threads = dlsym(library, "openblas_set_num_threads");
@@ -70,11 +82,11 @@ const char *px_openblas_name(void) {
 
 int px_openblas_threads(void) { return open_library() ? blas.threads : 0; }
 
-static double best_rate(int M, int out, int in, float *a, float *b, float *c, int trials) {
+static double best_rate(int M, int out, int in, float *a, float *b, float *c) {
     for (size_t i = 0; i < (size_t)M * (size_t)in; i++) a[i] = (float)(i % 251) / 251 - 0.5f;
     for (size_t i = 0; i < (size_t)out * (size_t)in; i++) b[i] = (float)(i % 241) / 241 - 0.5f;
-    double best = 0;
-    for (int trial = 0; trial < trials; trial++) {
+    double best = 0, began = px_now();
+    for (int trial = 0; px_roof_more(trial, began); trial++) {
         double start = px_now();
         blas.sgemm(ROW_MAJOR, NO_TRANSPOSE, TRANSPOSE, M, out, in, 1, a, in, b, in, 0, c, out);
         double rate = 2.0 * M * out * in / (px_now() - start) / 1e9;
@@ -83,7 +95,7 @@ static double best_rate(int M, int out, int in, float *a, float *b, float *c, in
     return best;
 }
 
-double px_openblas_rate(int threads, int M, int out, int in, int trials) {
+double px_openblas_rate(int threads, int M, int out, int in) {
     if (!open_library()) return 0;
     float *a = px_alloc_array((size_t)M * (size_t)in, sizeof *a, "a matrix");
     float *b = px_alloc_array((size_t)out * (size_t)in, sizeof *b, "a matrix");
@@ -91,7 +103,7 @@ double px_openblas_rate(int threads, int M, int out, int in, int trials) {
     double rate = 0;
     if (a && b && c) {
         blas.set_num_threads(threads);
-        rate = best_rate(M, out, in, a, b, c, trials);
+        rate = best_rate(M, out, in, a, b, c);
         blas.set_num_threads(1);
     }
     px_free(a);

@@ -2,10 +2,12 @@
 #include "roof.h"
 #ifndef PX_ONEDNN
 
-double px_onednn_bf16_rate(int threads, int M, int out, int in, int trials) {
-    (void)threads, (void)M, (void)out, (void)in, (void)trials;
+double px_onednn_bf16_rate(int threads, int M, int out, int in) {
+    (void)threads, (void)M, (void)out, (void)in;
     return 0;
 }
+
+const char *px_compute_onednn(void) { return "none (built without its headers)"; }
 
 #else
 #include <dlfcn.h>
@@ -16,7 +18,7 @@ double px_onednn_bf16_rate(int threads, int M, int out, int in, int trials) {
 #define EACH_FUNCTION(f) \
     f(engine_create) f(engine_destroy) f(stream_create) f(stream_destroy) f(stream_wait) f(memory_create) \
     f(memory_destroy) f(memory_get_data_handle) f(memory_desc_get_size) f(primitive_desc_query_md) f(primitive_create) \
-    f(primitive_destroy) f(primitive_execute) f(primitive_desc_destroy) EACH_OF_VERSION(f)
+    f(primitive_destroy) f(primitive_execute) f(primitive_desc_destroy) f(version) EACH_OF_VERSION(f)
 #if DNNL_VERSION_MAJOR >= 3
 #define EACH_OF_VERSION(f) f(memory_desc_create_with_tag) f(memory_desc_destroy) f(matmul_primitive_desc_create)
 typedef dnnl_memory_desc_t layout;
@@ -24,6 +26,9 @@ typedef dnnl_memory_desc_t layout;
 #define EACH_OF_VERSION(f) f(memory_desc_init_by_tag) f(matmul_desc_init) f(primitive_desc_create)
 typedef const dnnl_memory_desc_t *layout;
 #endif
+
+#define STRING_OF(word) #word
+#define STRING(macro) STRING_OF(macro)
 
 static struct {
     bool found;
@@ -40,6 +45,14 @@ static bool open_library(void) {
 #define FIND(name) dnnl.found = dnnl.found && (*(void **)&dnnl.name = dlsym(library, "dnnl_" #name)) != NULL;
     EACH_FUNCTION(FIND)
     return dnnl.found;
+}
+
+const char *px_compute_onednn(void) {
+    static char name[64];
+    if (!open_library()) return "none (built for libdnnl.so." STRING(DNNL_VERSION_MAJOR) ", which is not here)";
+    const dnnl_version_t *version = dnnl.version();
+    snprintf(name, sizeof name, "oneDNN %d.%d.%d", version->major, version->minor, version->patch);
+    return name;
 }
 
 enum { A, W, C, OPERANDS };
@@ -80,11 +93,11 @@ static bool make_operand(dnnl_memory_t *memory, dnnl_primitive_desc_t product, d
     return true;
 }
 
-static double best_seconds(dnnl_primitive_t product, dnnl_stream_t stream, const dnnl_memory_t *memory, int trials) {
+static double best_seconds(dnnl_primitive_t product, dnnl_stream_t stream, const dnnl_memory_t *memory) {
     dnnl_exec_arg_t arguments[OPERANDS] = {
         {DNNL_ARG_SRC, memory[A]}, {DNNL_ARG_WEIGHTS, memory[W]}, {DNNL_ARG_DST, memory[C]}};
-    double best = 0;
-    for (int trial = 0; trial < trials; trial++) {
+    double best = 0, began = px_now();
+    for (int trial = 0; px_roof_more(trial, began); trial++) {
         double start = px_now();
         if (dnnl.primitive_execute(product, stream, OPERANDS, arguments) != dnnl_success ||
             dnnl.stream_wait(stream) != dnnl_success)
@@ -95,7 +108,7 @@ static double best_seconds(dnnl_primitive_t product, dnnl_stream_t stream, const
     return best;
 }
 
-double px_onednn_bf16_rate(int threads, int M, int out, int in, int trials) {
+double px_onednn_bf16_rate(int threads, int M, int out, int in) {
     if (!open_library()) return 0;
     int before = omp_get_max_threads();
     omp_set_num_threads(threads);
@@ -109,7 +122,7 @@ double px_onednn_bf16_rate(int threads, int M, int out, int in, int trials) {
                 describe(&description, engine, M, out, in) &&
                 dnnl.primitive_create(&product, description) == dnnl_success;
     for (int i = 0; i < OPERANDS && fine; i++) fine = make_operand(&memory[i], description, engine, i);
-    double seconds = fine ? best_seconds(product, stream, memory, trials) : 0;
+    double seconds = fine ? best_seconds(product, stream, memory) : 0;
     for (int i = 0; i < OPERANDS; i++) dnnl.memory_destroy(memory[i]); /* all take NULL */
     dnnl.primitive_destroy(product);
     dnnl.primitive_desc_destroy(description);

@@ -52,6 +52,16 @@ code 64 "did you mean metrics" "$phalanx" inspect "$work" metrcs
 code 0 "batch_invariant" "$phalanx" version
 code 0 '"compiler":' "$phalanx" version --json
 code 0 "0.1" "$phalanx" --version
+code 0 "onednn " "$phalanx" version
+
+# ---- bench: every part under a roof ----
+code 0 '"bound":"memory"' "$phalanx" bench attention train head adamw sample decode --shape nano10m --batch 2 --seq 32 \
+    --prompt 4 --new 3 --trials 1 --json
+for part in "attention" "attention backward" "train" "head + loss" "adamw" "sample" "decode"; do
+    grep -q "\"what\":\"$part\".*\"roof_gflops\":[0-9].*\"share\":[0-9]" "$work/out" || fail "$part stands under no roof"
+done
+code 64 "over the ranks of mpirun" "$phalanx" bench allreduce
+code 64 "'gem' is unknown" "$phalanx" bench gem
 
 # ---- config ----
 code 0 '"$schema"' "$phalanx" config --schema

@@ -162,11 +162,21 @@ static void work_is_counted(void **state) {
     }
 }
 
+/* No speed is right or wrong; but there is one, and it says what of. */
+static void roofs(void **state) {
+    (void)state;
+    const char *of = NULL;
+    assert_true(px_product_roof(PX_F32, 2, 256, 256, 256, &of) > 0);
+    assert_true(of && *of);
+    assert_true(px_memory_rate(2, false) > 0);
+    assert_true(px_memory_rate(2, true) > 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(activations), cmocka_unit_test(activations_everywhere), cmocka_unit_test(norms),
         cmocka_unit_test(rope),        cmocka_unit_test(softmax),                cmocka_unit_test(softmax_of_long_rows),
-        cmocka_unit_test(attention), cmocka_unit_test(work_is_counted),
+        cmocka_unit_test(attention), cmocka_unit_test(work_is_counted), cmocka_unit_test(roofs),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
