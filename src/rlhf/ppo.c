@@ -31,14 +31,14 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     bool recompute = config->importance_cap > 0.0 || px_ppo_recomputes(config);
     PX_TRY(px_logprobs(trainer, rollout, px_softmax_temperature(config->sampling.temperature), recompute, true));
     times.reference = px_now() - mark, mark += times.reference;
-    times.reference_flops = px_compute_flops() - work;
+    times.reference_flops = px_compute_flops() - work, work += times.reference_flops;
 
     px_phase_set("score", iteration);
     PX_TRY(px_score(trainer, rollout, &ppo->parts.train, iteration));
     px_reward(ppo, rollout);
     px_advantage(ppo, rollout);
     times.score = px_now() - mark, mark += times.score;
-    work = px_compute_flops();
+    times.score_flops = px_compute_flops() - work, work += times.score_flops;
 
     px_phase_set("learn", iteration);
     PX_TRY(px_ppo_update(trainer, rollout, iteration));

@@ -53,7 +53,7 @@ enum { PX_SUM_LOSS, PX_SUM_CLIPPED, PX_SUM_APPROXKL, PX_SUM_OLD_K3, PX_SUM_RATIO
 
 typedef struct px_phase_times {
     double generate, score, reference, learn; /* s */
-    double generate_flops, reference_flops, learn_flops; /* of this rank */
+    double generate_flops, reference_flops, score_flops, learn_flops; /* of this rank */
 } px_phase_times;
 
 /* The stages. Collective; each ends in agreement. `set` is the training or the evaluation prompts. */
@@ -76,7 +76,7 @@ void px_rollout_mine(const px_rollout *rollout, int *from, int *to);
 /* Objective and batch statistics into trainer->values. */
 void px_ppo_measure(px_trainer *trainer, const px_rollout *rollout, int64_t iteration, const px_phase_times *times,
                     double started);
-enum { PX_PPO_METRIC_COUNT = 63, PX_PPO_EVALUATION_COUNT = 4 };
+enum { PX_PPO_METRIC_COUNT = 64, PX_PPO_EVALUATION_COUNT = 4 };
 extern const px_metric px_ppo_metrics[PX_PPO_METRIC_COUNT], px_ppo_evaluation_metrics[PX_PPO_EVALUATION_COUNT];
 
 #endif

@@ -63,6 +63,7 @@ const px_metric px_ppo_metrics[PX_PPO_METRIC_COUNT] = {
     {"generate_tokens_per_s", "token/s", "completion tokens / timers/generate"},
     {"generate_gflop_per_s", "GFLOP/s", "products and attention of the core ranks together / timers/generate"},
     {"logprobs_gflop_per_s", "GFLOP/s", "the same of timers/logprobs"},
+    {"score_gflop_per_s", "GFLOP/s", "the same of timers/score, where a reward model multiplies"},
     {"learn_gflop_per_s", "GFLOP/s", "the same of timers/learn"},
     {"timers/generate", "s", "sampling"},
     {"timers/synch_weights", "s", "publishing the weights for the env runners"},
@@ -235,11 +236,12 @@ void px_ppo_measure(px_trainer *trainer, const px_rollout *rollout, int64_t iter
     px_trainer_set(trainer, "timers/logprobs", times->reference);
     px_trainer_set(trainer, "timers/score", times->score);
     px_trainer_set(trainer, "timers/learn", times->learn);
-    double work[] = {times->generate_flops, times->reference_flops, times->learn_flops};
-    px_sum_f64(work, 3);
+    double work[] = {times->generate_flops, times->reference_flops, times->score_flops, times->learn_flops};
+    px_sum_f64(work, 4);
     px_trainer_set(trainer, "generate_gflop_per_s", 1e-9 * work[0] / times->generate);
     px_trainer_set(trainer, "logprobs_gflop_per_s", 1e-9 * work[1] / times->reference);
-    px_trainer_set(trainer, "learn_gflop_per_s", 1e-9 * work[2] / times->learn);
+    px_trainer_set(trainer, "score_gflop_per_s", 1e-9 * work[2] / times->score);
+    px_trainer_set(trainer, "learn_gflop_per_s", 1e-9 * work[3] / times->learn);
     double diff = px_trainer_get(trainer, "rollout/logprob_diff_max");
     if (diff > 0.0) {
         px_trainer_event(trainer, iteration, "logprob_diff", "sampler and learner differ by up to %.3g nat%s", diff,

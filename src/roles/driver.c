@@ -41,8 +41,9 @@ static px_status evaluate(px_session *session, int64_t iteration)
     if (!evaluation_due(session, iteration)) {
         return PX_OK;
     }
-    double start = px_now();
+    double start = px_now(), work = px_compute_flops();
     PX_TRY(session->algorithm->evaluate(&session->trainer, iteration));
+    session->evaluation_flops += px_compute_flops() - work;
     PX_TRY(px_session_record_evaluation(session, iteration));
     if (iteration == 0 || iteration == session->total) {
         PX_TRY(px_session_write_examples(session, iteration == 0));
@@ -357,9 +358,9 @@ static px_status prepare_stage(px_session *session)
     px_status status = px_session_prepare(session, from);
     px_team(false);
     PX_TRY(px_agree(status));
+    px_session_roof(session); /* before the plan: what a library keeps for itself is taken by then */
     px_plan_print(session);
     PX_TRY(px_agree(px_plan_check(session, px_memory_available()))); /* all have looked before one allocates */
-    PX_TRY(px_session_roof(session));
     px_alloc_eager(true);
     px_team(true);
     status = px_session_build(session, from);

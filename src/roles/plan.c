@@ -334,7 +334,7 @@ static void print_speed(const px_session *session)
         }
     }
     if (n > 0 && session->roof > 0.0) {
-        px_log(PX_INFO, "GFLOP/s: %s of %.0f for a product of 512 x 1536 x 768", line, session->roof);
+        px_log(PX_INFO, "GFLOP/s: %s of %.0f (%s)", line, session->roof, session->roof_of);
     }
 }
 

@@ -13,8 +13,10 @@ static const px_metric extra_metrics[] = {
     {"timers/write_samples", "s", "writing the sample file of this iteration"},
     {"timers/evaluate", "s", "evaluation since the row before"},
     {"timers/checkpoint", "s", "checkpoints since the row before"},
+    {"evaluate_gflop_per_s", "GFLOP/s", "products and attention of all ranks together / timers/evaluate"},
     {"memory_peak", "byte", "most memory that this rank's own allocations held"},
-    {"roof_gflop_per_s", "GFLOP/s", "product 512 x 1536 x 768 in the precision that learns, all ranks at once, at the start"},
+    {"roof_gflop_per_s", "GFLOP/s", "what products reach here in the precision that learns, all ranks at once, at the start: a "
+                                    "library's of 512 x 1536 x 768, or multiply-adds on registers (/build@roof)"},
 };
 enum { EXTRA = (int)(sizeof extra_metrics / sizeof *extra_metrics) };
 
@@ -46,6 +48,7 @@ px_status px_metrics_markdown(px_buf *text)
     }
     PX_TRY(px_buf_text(text, "## every algorithm: /metrics\n\n"));
     PX_TRY(describe(text, extra_metrics, EXTRA));
+    PX_TRY(px_buf_text(text, "For each NAME`_gflop_per_s` of a phase there is NAME`_roof_share`, the same over `roof_gflop_per_s`.\n\n"));
     return px_buf_text(text, "For each reward source NAME, ppo adds `rewards/NAME/mean` and `rewards/NAME/std` to /metrics and "
                              "the same two to /evaluation: its scores before weights, over samples.\n");
 }
@@ -60,6 +63,22 @@ static px_status add_column(px_column *column, const char *name, const char *uni
     char *copy = px_strdup(name);
     *column = (px_column){copy, units, meaning, PX_COL_F64, 0};
     return copy != NULL ? PX_OK : px_error_code();
+}
+
+/* One for each rate of a phase that is there so far. */
+static px_status add_share_columns(px_session *session)
+{
+    int rates = session->column_count;
+    for (int c = 0; c < rates; c++) {
+        int timer = px_timer_of(session, c);
+        if (timer >= 0 && timer != c) {
+            const char *rate = session->columns[c].name;
+            char name[160];
+            snprintf(name, sizeof name, "%.*s_roof_share", (int)(strlen(rate) - strlen("_gflop_per_s")), rate);
+            PX_TRY(add_column(&session->columns[session->column_count++], name, "1", "the phase's rate / roof_gflop_per_s"));
+        }
+    }
+    return PX_OK;
 }
 
 static px_status add_reward_columns(px_column *columns, int *count, const px_rewards *rewards)
@@ -97,6 +116,7 @@ static px_status make_columns(px_session *session)
         const px_metric *m = &extra_metrics[i];
         PX_TRY(add_column(&session->columns[session->column_count++], m->name, m->units, m->meaning));
     }
+    PX_TRY(add_share_columns(session));
     for (int i = 0; i < algorithm->evaluation_count; i++) {
         const px_metric *m = &algorithm->evaluation[i];
         PX_TRY(add_column(&session->evaluation_columns[session->evaluation_count++], m->name, m->units, m->meaning));
@@ -170,7 +190,7 @@ static px_status open_file(px_session *session, bool resume)
                                 .algorithm = session->algorithm->name,
                                 .config = config, .config_count = config_count, .config_hash = hash,
                                 .yaml = yaml.data, .source = source.data,
-                                .build = build, .build_count = px_build_describe(build, 62, session->run->options.commit),
+                                .build = build, .build_count = px_build_describe(build, 61, session->run->options.commit),
                                 .metrics = session->columns, .metric_count = session->column_count,
                                 .evaluation = session->evaluation_columns, .evaluation_count = session->evaluation_count,
                                 .tokens = tokens, .token_count = token_count,
@@ -181,6 +201,7 @@ static px_status open_file(px_session *session, bool resume)
                                                      .s = session->learner_precision == PX_BF16 ? "bf16" : "f32"};
         build[header.build_count++] = (px_attribute){.name = "sampler_precision", .type = 's',
                                                      .s = session->sampler_precision == PX_BF16 ? "bf16" : "f32"};
+        build[header.build_count++] = (px_attribute){.name = "roof", .type = 's', .s = session->roof_of};
         px_segment segment = {session->start, size, job != NULL ? job : "", session->run->options.commit};
         status = px_run_file_open(&session->file, path, &header, resume, session->start, &segment, ranks, size);
     }
@@ -235,10 +256,24 @@ static void reward_moments(const px_rollout *rollout, const px_rewards *rewards,
     }
 }
 
+/* Fills the columns after row n that follow from those before it; returns how many. */
+static int record_shares(const px_session *session, double *row, int n)
+{
+    int shares = 0;
+    for (int c = 0; c < n; c++) {
+        int timer = px_timer_of(session, c);
+        if (timer >= 0 && timer != c) {
+            row[n + shares++] = row[c] / session->roof;
+        }
+    }
+    return shares;
+}
+
 px_status px_session_record(px_session *session, int64_t iteration)
 {
     px_trainer *trainer = &session->trainer;
     int n = session->algorithm->metric_count;
+    px_sum_f64(&session->evaluation_flops, 1);
     double now = px_now(), seconds = now - session->mark;
     session->mark = now;
     memcpy(session->row, trainer->values, (size_t)n * sizeof(double));
@@ -249,9 +284,11 @@ px_status px_session_record(px_session *session, int64_t iteration)
     session->row[n++] = session->writing;
     session->row[n++] = session->evaluating;
     session->row[n++] = session->saving;
+    session->row[n++] = session->evaluating > 0.0 ? 1e-9 * session->evaluation_flops / session->evaluating : NAN;
     session->row[n++] = (double)px_alloc_peak();
     session->row[n++] = session->roof;
-    session->writing = session->evaluating = session->saving = 0.0;
+    n += record_shares(session, session->row, n);
+    session->writing = session->evaluating = session->saving = session->evaluation_flops = 0.0;
     if (session->algorithm == &px_algorithm_ppo) {
         px_ppo_view view;
         px_ppo_look(trainer, &view);

@@ -7,7 +7,7 @@
 #include "phalanx/roles.h"
 #include "phalanx/store.h"
 
-enum { PX_MAX_STAGES = 16, PX_MAX_REWARDS = 16, PX_EXTRA_METRICS = 8 + 2 * PX_MAX_REWARDS, PX_MAX_COLUMNS = 128 };
+enum { PX_MAX_STAGES = 16, PX_MAX_REWARDS = 16, PX_EXTRA_METRICS = 16 + 2 * PX_MAX_REWARDS, PX_MAX_COLUMNS = 128 };
 
 typedef struct px_stage_rewards { /* reward programs of a stage, started before MPI */
     px_rewards *train, *evaluation; /* evaluation may be the same */
@@ -112,8 +112,10 @@ typedef struct px_session {
     double stage_seconds;       /* in earlier segments too */
     double mark;                /* px_now() when the newest row of metrics was written */
     double writing, evaluating, saving; /* seconds since then */
+    double evaluation_flops;    /* of this rank since then */
     double *phases;             /* [column_count] in this segment: seconds of timers/, 1e9 operations of _gflop_per_s */
-    double roof;                /* GFLOP/s of a large product, all ranks at once */
+    double roof;                /* GFLOP/s of products, all ranks at once */
+    const char *roof_of;        /* what it was measured of */
     int64_t start;              /* iteration that this segment continues from */
     int64_t saved;              /* iteration of the newest checkpoint, -1: none */
     int64_t evaluated;          /* iteration of the last evaluation in the run file, -1: none */
@@ -194,8 +196,8 @@ size_t px_plan_shared(const px_session *session); /* split: what a node's ranks 
 void px_progress_line(const px_session *session, int64_t iteration);
 /* The timers/ column that tells the seconds of a timers/ or _gflop_per_s column; -1: it is neither. */
 int px_timer_of(const px_session *session, int column);
-/* roof.c: measures it on all ranks at once; the status is the same on all. */
-px_status px_session_roof(px_session *session);
+/* roof.c: measures it on all ranks at once. */
+void px_session_roof(px_session *session);
 void px_phases_print(const px_session *session); /* share of wall time and busy cores per phase; collective */
 px_status px_table_print(px_run *run);
 

@@ -47,3 +47,9 @@ awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "objective/scores") c = i
         printf "share of the letter: %.3f in the first iteration, %.3f in iteration %d\n", first, last, NR - 1
         exit !(first < 0.3 && last > 0.9 && NR - 1 < 200)
     }' metrics.csv || { echo "FAILED: the bandit was not learnt"; exit 1; }
+awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next }
+    { for (k = split("generate logprobs learn", phase, " "); k > 0; k--) {
+        rate = $at[phase[k] "_gflop_per_s"]; share = $at[phase[k] "_roof_share"]; roof = $at["roof_gflop_per_s"]
+        if (!(rate > 0 && roof > 0 && share * roof > 0.999 * rate && share * roof < 1.001 * rate)) exit bad = 1
+    } }
+    END { exit bad || NR < 2 }' metrics.csv || { echo "FAILED: a phase has no rate, or its share is not that of the roof"; exit 1; }

@@ -131,7 +131,7 @@ without_predecessors() { # DIR: a run whose stages before ppo are done
 columns() { # drops the columns that tell time, machine and history
     awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) 
                  keep[i] = $i !~ /^(run|timestamp|segment|rank|eps|core_hours|memory_peak|num_healthy_workers)$/ &&
-                           $i !~ /^(time_|timers\/)|per_s$/ }
+                           $i !~ /^(time_|timers\/)|(per_s|roof_share)$/ }
              { line = ""; for (i = 1; i <= NF; i++) if (keep[i]) line = line "," $i; print line }'
 }
 same() { # DIR DIR: results, metrics, evaluations, samples and moments are equal bit for bit

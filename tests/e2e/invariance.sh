@@ -92,7 +92,7 @@ run() { # DIR RANKS THREADS MICRO [options]: MICRO is learners.micro_batch_token
 timeless() { # drops the columns that tell time, machine and place
     awk -F, 'NR == 1 { for (i = 1; i <= NF; i++)
                  keep[i] = $i !~ /^(run|timestamp|segment|rank|eps|core_hours|memory_peak|num_healthy_workers)$/ &&
-                           $i !~ /^(time_|timers\/)|per_s$/ }
+                           $i !~ /^(time_|timers\/)|(per_s|roof_share)$/ }
              { line = ""; for (i = 1; i <= NF; i++) if (keep[i]) line = line "," $i; print line }'
 }
 show() { "$phalanx" inspect "$1/$2" "$3" --csv 2> inspect.err | timeless; }

@@ -43,7 +43,7 @@ same_run() { # DIR DIR: weights, metrics and samples are equal bit for bit; else
         for dir in "$1" "$2"; do
             "$phalanx" inspect "$dir" $part --csv 2> inspect.err | awk -F, '
                 NR == 1 { for (i = 1; i <= NF; i++) keep[i] = $i !~ /^(run|timestamp|segment|rank|eps|core_hours|memory_peak)$/ &&
-                                                               $i !~ /^(num_healthy_workers$|time_|timers\/)|per_s$/ }
+                                                               $i !~ /^(num_healthy_workers$|time_|timers\/)|(per_s|roof_share)$/ }
                 { for (i = 1; i <= NF; i++) if (keep[i]) printf "%s,", $i; print "" }' > "$part.$([ "$dir" = "$1" ] && echo one || echo two)"
         done
         [ -s $part.one ] || { cp inspect.err differs; return 1; }
