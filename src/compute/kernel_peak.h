@@ -5,7 +5,8 @@
 static double peak(px_real *seed, long steps) {
     px_lanes sum[TILE_ROWS][TILE_LANES], factor = px_lanes_load(seed);
     PX_PRAGMA(GCC unroll 16) for (int r = 0; r < TILE_ROWS; r++)
-        PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++) sum[r][v] = px_lanes_load(seed + v * PX_LANES);
+        PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++) /* no two chains alike, or the compiler makes them one */
+            sum[r][v] = px_lanes_add(px_lanes_load(seed + v * PX_LANES), px_lanes_set((px_real)r));
     for (long k = 0; k < steps; k++)
         PX_PRAGMA(GCC unroll 16) for (int r = 0; r < TILE_ROWS; r++)
             PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++)

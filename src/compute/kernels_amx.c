@@ -147,7 +147,7 @@ static void block_product(px_real *c, size_t ldc, const px_real *a, size_t lda, 
 #include "kernel_blocks.h"
 
 /* Tiles are state of a thread: taken for one product, and given back, so that a switch of threads does not save them. */
-static void product_on_tiles(const px_product *job, px_real *block_a, px_real *block_b) {
+static void take_tiles(void) {
     tile_shapes shapes = {.palette = 1};
     for (int i = 0; i < 8; i++) {
         shapes.rows[i] = SIDE;
@@ -155,9 +155,37 @@ static void product_on_tiles(const px_product *job, px_real *block_a, px_real *b
     }
     STORED();
     _tile_loadconfig(&shapes);
+}
+
+static void product_on_tiles(const px_product *job, px_real *block_a, px_real *block_b) {
+    take_tiles();
     product(job, block_a, block_b);
     _tile_release();
 }
 
-const px_products px_products_amx = {"AMX", SIDE, STEP, product_on_tiles, pack_b};
+/* Products of tiles that stay in registers: what the unit does when nothing is loaded. */
+static double peak(px_real *seed, long steps) {
+    take_tiles();
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(5);
+    _tile_zero(6);
+    _tile_zero(7);
+    for (long i = 0; i < steps; i++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    px_real whole[TILE_WORDS];
+    _tile_stored(0, whole, ROW_BYTES);
+    *seed += whole[0];
+    _tile_release();
+    return (double)steps * 4 * 2 * TILE_WORDS * 2 * SIDE;
+}
+
+const px_products px_products_amx = {"AMX", SIDE, STEP, product_on_tiles, pack_b, peak};
 #endif
