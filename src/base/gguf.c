@@ -286,13 +286,14 @@ static px_status check_names(const px_gguf *gguf)
 }
 
 /* ---- the file ---------------------------------------------------------------------------------------------------- */
-static px_status take_header(px_gguf *gguf, cursor *c, uint64_t *tensors, uint64_t *keys)
+static px_status take_header(const px_gguf *gguf, cursor *c, uint64_t *tensors, uint64_t *keys)
 {
     uint64_t version = 0;
     if (gguf->bytes < 24 || memcmp(gguf->map, "GGUF", 4) != 0) {
         return px_fail(PX_DATA, "%s: not a GGUF file, or cut: %zu bytes", gguf->path, gguf->bytes);
     }
-    c->at += 4;
+    const unsigned char *start = gguf->map; /* an empty file has none */
+    *c = (cursor){start + 4, start + gguf->bytes, gguf->path};
     PX_TRY(take_number(c, 4, "the version", &version));
     if (version != 2 && version != 3) {
         return px_fail(PX_DATA, "%s: GGUF version %llu; valid are 2 and 3, little-endian", gguf->path,
@@ -325,7 +326,7 @@ static px_status read_file(px_gguf *gguf)
     uint64_t tensors = 0, keys = 0;
     size_t alignment = 32;
     PX_TRY(px_file_map(gguf->path, &gguf->map, &gguf->bytes));
-    cursor c = {gguf->map, (const unsigned char *)gguf->map + gguf->bytes, gguf->path};
+    cursor c;
     PX_TRY(take_header(gguf, &c, &tensors, &keys));
     gguf->meta = json_object();
     gguf->names = json_array();
