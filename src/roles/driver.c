@@ -358,7 +358,9 @@ static px_status prepare_stage(px_session *session)
     px_status status = px_session_prepare(session, from);
     px_team(false);
     PX_TRY(px_agree(status));
-    px_session_roof(session); /* before the plan: what a library keeps for itself is taken by then */
+    if (!session->placement.split) {
+        px_session_roof(session); /* before the plan: what a library keeps for itself is taken by then */
+    }
     px_plan_print(session);
     PX_TRY(px_agree(px_plan_check(session, px_memory_available()))); /* all have looked before one allocates */
     px_alloc_eager(true);

@@ -44,6 +44,7 @@ struct px_run {
     px_lock *lock;          /* rank 0 */
     double started, time_limit; /* seconds; limit 0: none */
     px_rank_facts *facts;       /* [ranks of the job] */
+    bool noted;             /* what startup.c has to say was said, by an earlier stage */
     bool planning;          /* nothing will run: results of earlier stages need not be there */
 };
 
@@ -196,7 +197,7 @@ size_t px_plan_shared(const px_session *session); /* split: what a node's ranks 
 void px_progress_line(const px_session *session, int64_t iteration);
 /* The timers/ column that tells the seconds of a timers/ or _gflop_per_s column; -1: it is neither. */
 int px_timer_of(const px_session *session, int column);
-/* roof.c: measures it on all ranks at once. */
+/* roof.c: measures it on all core ranks at once, while the others wait. Collective over the job. */
 void px_session_roof(px_session *session);
 void px_phases_print(const px_session *session); /* share of wall time and busy cores per phase; collective */
 px_status px_table_print(px_run *run);

@@ -136,6 +136,7 @@ static px_status run_core(px_session *session, px_status (*core)(px_session *ses
 px_status px_session_split(px_session *session, px_status (*core)(px_session *session))
 {
     PX_TRY(open_weights(session));
+    px_session_roof(session); /* before anybody takes memory: what a library keeps for itself is taken by then */
     px_status status;
     if (px_world_rank() < px_placement_core(&session->placement)) {
         status = run_core(session, core);

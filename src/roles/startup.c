@@ -221,9 +221,10 @@ void px_startup_notes(const px_session *session)
     double threads;
     bool automatic = !px_stage_number(session->stage, "run.threads_per_rank", &threads);
     const char *wanted = getenv("OMP_NUM_THREADS");
-    if (px_world_rank() != 0) {
+    if (px_world_rank() != 0 || session->run->noted) {
         return;
     }
+    session->run->noted = true;
     for (int r = 0; r < px_world_size(); r++) {
         if (note_node(session, r, automatic)) {
             break;

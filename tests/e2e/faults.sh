@@ -3,10 +3,10 @@
 # must end by itself with the weights of an undisturbed one, and go on after each fault from the last iteration it reported:
 # what was in flight is all it may lose. Every fourth run is plain; the others have a scorer, a node for each rank, or sample
 # ahead on two nodes with a scorer (its weights depend on what was in flight: there rows and counts are checked).
-# Usage: faults.sh PROGRAM [RUNS [SEED [FAULTS [AT_ONCE]]]]: 12 runs of seed 1 with one fault each, two at a time. `faults.sh
+# Usage: faults.sh PROGRAM [RUNS [SEED [FAULTS [AT_ONCE]]]]: 8 runs of seed 1 with one fault each, two at a time. `faults.sh
 # PROGRAM 200` is the long campaign. It prints what it counted. TEST_TRACE=1 tells what is going on.
 set -u
-phalanx=$1 runs=${2:-12} seed=${3:-1} faults=${4:-1} at_once=${5:-2}
+phalanx=$1 runs=${2:-8} seed=${3:-1} faults=${4:-1} at_once=${5:-2}
 . "$(dirname "$0")/../support/tiny_ppo.sh"
 work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-faults-XXXXXX") || exit 1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \

@@ -157,9 +157,11 @@ awk '{ pid = ts = $0; sub(/.*"pid": /, "", pid); sub(/.*"ts": /, "", ts) } # the
           if (n < 4 || within < n) { print n " times learnt, " within " of " sends " sends meanwhile"; exit 1 } }' trace.json ||
     fail "weights are not sent while the critic learns"
 
+often=(--set reporting.samples.every=100 --set checkpointing.recovery_interval=40) # of many iterations most of the time is writing
+
 step="an env runner that stops is left out and taken back"; trace
 PHALANX_FAULT=env_runner.hang:9:3 mpirun -n 4 "$phalanx" train ppo.yaml --run-dir back --set env_runners.num_env_runners=2 \
-    --set env_runners.sample_timeout_s=0.5 --set stop.iterations=600 --set checkpointing.recovery_interval=40 \
+    --set env_runners.sample_timeout_s=0.5 --set stop.iterations=600 "${often[@]}" \
     > back.out 2> back.err < /dev/null &
 pid=$! stopped=
 for turn in $(seq 1 400); do
@@ -175,7 +177,7 @@ wait "$pid" || fail "exit $?: $(tail -3 back.err)"
 pid=
 event back env_runner_left_out
 event back env_runner_back
-"$phalanx" train ppo.yaml --run-dir long --set stop.iterations=600 --set checkpointing.recovery_interval=40 > long.out 2> long.err ||
+"$phalanx" train ppo.yaml --run-dir long --set stop.iterations=600 "${often[@]}" > long.out 2> long.err ||
     fail "$(cat long.err)"
 cmp -s long/policy/model.safetensors back/policy/model.safetensors || fail "its weights differ"
 "$phalanx" inspect back metrics --csv 2> /dev/null | awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "num_healthy_workers") k = i }
@@ -192,7 +194,7 @@ same whole liar
 
 step="a stop while others sample"; trace
 mpirun -n 4 "$phalanx" train ppo.yaml --run-dir stop --set env_runners.num_env_runners=2 --set stop.iterations=600 \
-    --set checkpointing.recovery_interval=40 > stop.out 2> stop.err < /dev/null &
+    "${often[@]}" > stop.out 2> stop.err < /dev/null &
 pid=$!
 for turn in $(seq 1 400); do grep -q '^ppo 5/' stop.err && break; sleep 0.02; done
 kill -USR1 "$pid" # mpirun passes it on
@@ -200,7 +202,7 @@ wait "$pid"
 code=$?
 pid=
 [ $code -eq 75 ] || fail "exit $code, want 75: $(tail -3 stop.err)"
-good train 1 stop --set stop.iterations=600 --set checkpointing.recovery_interval=40 # colocated from here on
+good train 1 stop --set stop.iterations=600 "${often[@]}" # colocated from here on
 cmp -s long/policy/model.safetensors stop/policy/model.safetensors || fail "its weights differ"
 
 step="a rank that hangs ends the job by the deadline"; trace
@@ -224,7 +226,7 @@ done
 
 step="a job that is suspended goes on"; trace
 mpirun -n 4 "$phalanx" train ppo.yaml --run-dir slept --set env_runners.num_env_runners=2 --set fault_tolerance.wait_timeout_s=2 \
-    --set stop.iterations=200 --set checkpointing.recovery_interval=40 > slept.out 2> slept.err < /dev/null &
+    --set stop.iterations=200 "${often[@]}" > slept.out 2> slept.err < /dev/null &
 pid=$!
 for turn in $(seq 1 400); do grep -q '^ppo 5/' slept.err && break; sleep 0.02; done
 all="$pid $(ranks_of "$pid")"
@@ -233,7 +235,7 @@ sleep 4
 kill -CONT $all
 wait "$pid" || fail "exit $?: $(tail -3 slept.err)"
 pid=
-"$phalanx" train ppo.yaml --run-dir awake --set stop.iterations=200 > awake.out 2> awake.err || fail "$(cat awake.err)"
+"$phalanx" train ppo.yaml --run-dir awake --set stop.iterations=200 "${often[@]}" > awake.out 2> awake.err || fail "$(cat awake.err)"
 cmp -s awake/policy/model.safetensors slept/policy/model.safetensors || fail "its weights differ"
 
 step="too few env runners: checkpoint and exit 69"; trace
@@ -276,7 +278,7 @@ if mpirun --version 2>/dev/null | grep -q 'Open MPI) 4'; then
     [ $((SECONDS - begin)) -lt 20 ] || fail "takes $((SECONDS - begin)) s to end"
     grep -q 'last heard: rank 1 (learner' lost.err || fail "no post-mortem: $(cat lost.err)"
     PHALANX_FAULT=mpi.abort:1+:0 timeout -k 5 60 mpirun --enable-recovery -n 2 "$phalanx" train ppo.yaml --run-dir deaf \
-        --set stop.iterations=600 > deaf.out 2> deaf.err < /dev/null &
+        --set stop.iterations=600 "${often[@]}" > deaf.out 2> deaf.err < /dev/null &
     pid=$!
     for turn in $(seq 1 400); do grep -q '^ppo 5/' deaf.err && break; sleep 0.02; done
     launcher=$(ps -o pid= --ppid "$pid")

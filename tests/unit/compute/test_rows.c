@@ -45,6 +45,14 @@ static void check_product(px_dtype precision, const px_real *c, int ldc, const p
         }
 }
 
+/* Equal bits where products are our own; a BLAS promises none. */
+static void same_product(px_dtype precision, const px_real *a, const px_real *b, size_t count) {
+    if (precision == PX_BF16 || strncmp(px_compute_blas(), "none", 4) == 0)
+        assert_memory_equal(a, b, count * sizeof *a);
+    else
+        for (size_t i = 0; i < count; i++) assert_true(fabs((double)(a[i] - b[i])) < 2e-3);
+}
+
 static void linear_shape(px_dtype precision, int M, int out, int in, int threads) {
     px_compute ctx;
     assert_int_equal(px_compute_init(&ctx, threads, px_linear_scratch(M, out, in, threads)), PX_OK);
@@ -61,7 +69,7 @@ static void linear_shape(px_dtype precision, int M, int out, int in, int threads
     px_weight_pack(&ctx, packed, &weight, false);
     px_weight ready = {.raw = w, .out = out, .in = in, .packed = packed};
     px_linear_forward(&ctx, again, ldy, x, ldx, &ready, bias, M);
-    assert_memory_equal(y, again, ny * sizeof *y);
+    same_product(precision, y, again, ny);
     px_linear_backward_input(&ctx, dx, ldx, y, ldy, &weight, M, true);
     check_product(precision, dx, ldx, before, y, ldy, 1, w, 1, in, NULL, M, in, out);
     px_linear_backward_input(&ctx, dx, ldx, y, ldy, &weight, M, false);
@@ -71,7 +79,7 @@ static void linear_shape(px_dtype precision, int M, int out, int in, int threads
     px_weight ready_back = {.raw = w, .out = out, .in = in, .packed_transposed = transposed};
     for (size_t i = 0; i < nx; i++) dx_again[i] = i % (size_t)ldx < (size_t)in ? 7 : dx[i];
     px_linear_backward_input(&ctx, dx_again, ldx, y, ldy, &ready_back, M, false);
-    assert_memory_equal(dx, dx_again, nx * sizeof *dx);
+    same_product(precision, dx, dx_again, nx);
     px_linear_backward_weight(&ctx, dw, db, y, ldy, x, ldx, M, out, in, true);
     check_product(precision, dw, in, dw_before, y, 1, ldy, x, 1, ldx, NULL, out, in, M);
     px_linear_backward_weight(&ctx, dw, NULL, y, ldy, x, ldx, M, out, in, false);
