@@ -121,10 +121,7 @@ px_status px_command_config(int argc, char **argv)
     px_status status;
     if (words.count > 1) {
         status = px_fail(PX_USAGE, "config: one file at a time, '%s' is too much", words.word[1]);
-    } else if (json && word != NULL) {
-        status = diff ? px_fail(PX_USAGE, "config: --diff prints YAML; valid is one of --diff and --json")
-                      : resolved_json(word, &sets);
-    } else if (schema || json) {
+    } else if (schema || (json && word == NULL)) {
         status = px_config_schema(&out);
     } else if (markdown) {
         status = px_config_markdown(&out);
@@ -134,6 +131,10 @@ px_status px_command_config(int argc, char **argv)
         status = px_config_help(&out, word);
     } else if (word == NULL) {
         status = px_fail(PX_USAGE, "config: which file? e.g. phalanx config configs/quickstart.yaml");
+    } else if (json && diff) {
+        status = px_fail(PX_USAGE, "config: --diff prints YAML; valid is one of --diff and --json");
+    } else if (json) {
+        status = resolved_json(word, &sets);
     } else {
         status = resolved(word, &sets, diff, &out);
     }

@@ -54,7 +54,7 @@ static bool has_amx(void) {
 static bool slow_pairs(void) { return __builtin_cpu_is("intel"); }
 #endif
 
-static int level_here(void) {
+static int find_level(void) {
 #ifdef PX_KERNELS_X86
     const char *wanted = getenv("PHALANX_ISA"); /* at most this instruction set */
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -70,13 +70,18 @@ static int level_here(void) {
 #endif
 }
 
-int px_compute_level(void) {
+static int level_here(void) {
     static int here = -1; /* the same answer whoever asks first */
     int level = __atomic_load_n(&here, __ATOMIC_RELAXED);
     if (level < 0) {
-        level = level_here();
+        level = find_level();
         __atomic_store_n(&here, level, __ATOMIC_RELAXED);
     }
+    return level;
+}
+
+int px_compute_level(void) {
+    int level = level_here();
     return level < limit ? level : limit;
 }
 
