@@ -39,6 +39,7 @@ typedef struct px_watch_options {
     const char *path;
     const char *metrics; /* "a,b"; NULL: the usual ones */
     bool once;           /* what is there now, without waiting for more */
+    bool json;           /* an object a line; without metrics, all of them */
     double interval_s;   /* 0: 1 s */
     FILE *out;
 } px_watch_options;
@@ -52,6 +53,7 @@ typedef struct px_report_options {
     const char *group_by; /* a configuration key: one curve a value, mean and spread of its runs. run.seed: runs that
                              differ in the seed alone are one group. NULL: every run by itself */
     bool methods;         /* adds a paragraph and a table for a paper */
+    FILE *json;           /* names what was written, as one object; NULL: nothing is said */
 } px_report_options;
 /* Plots need gnuplot on PATH; without it the page says so and has the tables. */
 px_status px_report(const px_report_options *options);

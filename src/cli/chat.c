@@ -1,5 +1,6 @@
 #include "stream.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,8 @@ static const px_usage usage = {
     .synopsis = "chat --model DIR [options]",
     .what = "Talks with a model. Each line is a user's turn; answers appear as they are generated. The\n"
             "conversation is kept; when it outgrows the model's context, the oldest turns are forgotten.\n"
-            "  /reset forgets the conversation, /system TEXT sets the system message, /quit ends.",
+            "  /reset forgets the conversation, /system TEXT sets the system message, /quit ends.\n"
+            "--json: an answer is a line {\"role\",\"content\",\"tokens\",\"finish_reason\":\"stop|length\"}.",
     .examples = "  phalanx chat --model policy\n  phalanx chat --model policy --system 'Answer briefly.' "
                 "--temperature 0.7",
     .exits = "0 done, 64 usage, 65 bad model, 74 input/output",
@@ -20,7 +22,7 @@ typedef struct settings {
     px_sampling_options sampling;
     px_words stop;
     px_dtype dtype; /* that precision says */
-    bool helped;
+    bool json, helped;
 } settings;
 
 static px_status parse(settings *s, int argc, char **argv)
@@ -40,6 +42,7 @@ static px_status parse(settings *s, int argc, char **argv)
         {"seed", PX_OPTION_INT, &s->sampling.seed, "S", "other seeds, other answers", 0, 9e15},
         {"stop", PX_OPTION_LIST, &s->stop, "TEXT", "ends an answer before this text", 0, 0},
         {"precision", PX_OPTION_TEXT, &s->precision, "TYPE", "f32 or bf16: of the matrix products", 0, 0},
+        {"json", PX_OPTION_FLAG, &s->json, NULL, "an object an answer, when it is whole", 0, 0},
     };
     PX_TRY(px_options_parse(&usage, options, PX_COUNT(options), argc, argv, NULL, &s->helped));
     if (s->helped) {
@@ -116,10 +119,22 @@ static px_status encode_within(talk *t, bool *fits)
     return PX_OK;
 }
 
+static px_status print_answer(const talk *t, const px_stream *stream, const px_completion *answer)
+{
+    if (!t->s->json) {
+        putchar('\n');
+        return px_output_done();
+    }
+    PX_TRY(px_print_json(json_pack("{s:s, s:s%, s:i, s:s}", "role", "assistant", "content",
+                                   stream->text.data != NULL ? stream->text.data : "", stream->text.length, "tokens",
+                                   answer->length, "finish_reason", answer->finish == PX_FINISH_STOP ? "stop" : "length")));
+    return px_output_done();
+}
+
 static px_status speak(talk *t)
 {
     px_stops stops = {.tokenizer = t->o.tokenizer, .words = &t->s->stop};
-    px_stream stream = {.tokenizer = t->o.tokenizer, .stops = &stops};
+    px_stream stream = {.tokenizer = t->o.tokenizer, .stops = &stops, .silent = t->s->json};
     px_sampling sampling = px_sampling_make(&t->s->sampling, &t->o);
     sampling.max_new_tokens = t->room;
     sampling.iteration = t->answers++;
@@ -132,8 +147,9 @@ static px_status speak(talk *t)
     if (status == PX_OK) {
         status = px_stream_end(&stream, &answer);
     }
-    putchar('\n');
-    fflush(stdout);
+    if (status == PX_OK) {
+        status = print_answer(t, &stream, &answer);
+    }
     if (status == PX_OK && px_log_is_terminal()) {
         px_log(PX_INFO, "[%d tokens, %.1f tokens/s%s]", answer.length, answer.length / (seconds > 0.0 ? seconds : 1.0),
                answer.finish == PX_FINISH_LENGTH ? ", cut" : "");

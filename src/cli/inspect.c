@@ -110,7 +110,7 @@ px_status px_command_inspect(int argc, char **argv)
 /* ---- watch ------------------------------------------------------------------------------------------------------- */
 
 static const px_usage watch_usage = {
-    .synopsis = "watch DIR [--metrics a,b] [--once]",
+    .synopsis = "watch DIR [--metrics a,b] [--once] [--json]",
     .what = "Prints a line for each iteration of a run until it ends. Ctrl-C leaves; the run goes on.",
     .examples = "  phalanx watch runs/stories-ppo\n"
                 "  phalanx watch runs/stories-ppo --metrics objective/kl,objective/scores --once",
@@ -122,11 +122,12 @@ px_status px_command_watch(int argc, char **argv)
     px_words words = {.count = 0};
     const char *metrics = NULL;
     double interval = 1.0;
-    bool once = false, helped;
+    bool once = false, json = false, helped;
     const px_option options[] = {
         {"metrics", PX_OPTION_TEXT, &metrics, "a,b", "which ones; without: the usual ones", 0, 0},
         {"once", PX_OPTION_FLAG, &once, NULL, "what is there now", 0, 0},
         {"interval", PX_OPTION_FLOAT, &interval, "S", "seconds between looks", 0.05, 3600},
+        {"json", PX_OPTION_FLAG, &json, NULL, "an object a line, with all metrics where --metrics names none", 0, 0},
     };
     PX_TRY(px_options_parse(&watch_usage, options, PX_COUNT(options), argc, argv, &words, &helped));
     if (helped) {
@@ -135,7 +136,7 @@ px_status px_command_watch(int argc, char **argv)
     if (words.count != 1) {
         return px_fail(PX_USAGE, "watch: one run, please, e.g. phalanx watch runs/quickstart");
     }
-    px_watch_options watch = {.path = words.word[0], .metrics = metrics, .once = once, .interval_s = interval,
+    px_watch_options watch = {.path = words.word[0], .metrics = metrics, .once = once, .json = json, .interval_s = interval,
                               .out = stdout};
     px_status status = px_watch(&watch);
     PX_TRY(status == PX_STOPPED ? PX_OK : status);
@@ -145,7 +146,7 @@ px_status px_command_watch(int argc, char **argv)
 /* ---- report ------------------------------------------------------------------------------------------------------ */
 
 static const px_usage report_usage = {
-    .synopsis = "report DIR... --out F.html [--group-by KEY] [--methods]",
+    .synopsis = "report DIR... --out F.html [--group-by KEY] [--methods] [--json]",
     .what = "One HTML page of one or several runs: plots (their data in a CSV file beside it), the keys in which\n"
             "the runs differ, means and spreads of groups; --methods adds a paragraph and a table for a paper.",
     .examples = "  phalanx report runs/stories-ppo --out stories.html\n"
@@ -157,11 +158,12 @@ px_status px_command_report(int argc, char **argv)
 {
     px_words words = {.count = 0};
     const char *out = NULL, *group_by = NULL;
-    bool methods = false, helped;
+    bool methods = false, json = false, helped;
     const px_option options[] = {
         {"out", PX_OPTION_TEXT, &out, "F.html", "the page; plots' data go to F.csv", 0, 0},
         {"group-by", PX_OPTION_TEXT, &group_by, "KEY", "a curve a value; run.seed: seeds are a group", 0, 0},
         {"methods", PX_OPTION_FLAG, &methods, NULL, "a paragraph and a table for a paper", 0, 0},
+        {"json", PX_OPTION_FLAG, &json, NULL, "names what was written, as one object", 0, 0},
     };
     PX_TRY(px_options_parse(&report_usage, options, PX_COUNT(options), argc, argv, &words, &helped));
     if (helped) {
@@ -172,6 +174,7 @@ px_status px_command_report(int argc, char **argv)
     }
     PX_TRY(px_option_required("report", "out", out));
     px_report_options report = {.paths = words.word, .path_count = words.count, .out = out, .group_by = group_by,
-                                .methods = methods};
-    return px_report(&report);
+                                .methods = methods, .json = json ? stdout : NULL};
+    PX_TRY(px_report(&report));
+    return px_output_done();
 }

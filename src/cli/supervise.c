@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 static const px_usage usage = {
-    .synopsis = "supervise [--restarts N] [--run-dir DIR [--start-timeout S]] [--on-stop exit|requeue|succeed] -- COMMAND [ARGS]",
+    .synopsis = "supervise [--restarts N] [--run-dir DIR [--start-timeout S]] [--on-stop exit|requeue|succeed] [--json] -- COMMAND [ARGS]",
     .what = "Runs COMMAND (mpirun ... phalanx train ..., srun ...) again until it is done: a rank or node that died costs\n"
             "the iteration in flight. It gives up after N restarts, and at once where another try cannot help (usage,\n"
             "data, configuration, divergence). TERM, INT and USR1 are passed on as USR1, which makes a run save its state\n"
@@ -32,7 +32,7 @@ static const px_usage usage = {
 
 typedef struct supervision {
     const char *run_dir, *on_stop;
-    int64_t restarts, start_timeout;
+    int64_t restarts, start_timeout, starts;
     char **argv;
     int asked;      /* stop signals so far */
     double ran;     /* seconds that this process has run: suspended with its job, it has not waited */
@@ -287,7 +287,8 @@ static px_status stopped(const supervision *s)
 static px_status supervise(supervision *s)
 {
     char state[512];
-    for (int64_t number = 1;; number++) {
+    for (;;) {
+        int64_t number = ++s->starts;
         double started = px_now();
         pid_t pid = start(s->argv);
         if (pid < 0) {
@@ -319,12 +320,13 @@ px_status px_command_supervise(int argc, char **argv)
 {
     supervision s = {.on_stop = "exit", .restarts = 10, .start_timeout = 300};
     px_words words = {.count = 0};
-    bool helped;
+    bool json = false, helped;
     const px_option options[] = {
         {"restarts", PX_OPTION_INT, &s.restarts, "N", "starts after the first", 0, 1000000},
         {"run-dir", PX_OPTION_TEXT, &s.run_dir, "DIR", "of the run, for the report and for commands that hang; else as COMMAND says", 0, 0},
         {"start-timeout", PX_OPTION_INT, &s.start_timeout, "S", "seconds a command may take until its run begins; 0: any", 0, 1000000},
         {"on-stop", PX_OPTION_TEXT, &s.on_stop, "WHAT", "when the run stops with 75: exit, requeue or succeed", 0, 0},
+        {"json", PX_OPTION_FLAG, &json, NULL, "at the end a line {\"starts\",\"exit_code\",\"run_dir\"}", 0, 0},
     };
     int split = 1;
     while (split < argc && strcmp(argv[split], "--") != 0) {
@@ -346,5 +348,11 @@ px_status px_command_supervise(int argc, char **argv)
     sigset_t set;
     signal_set(&set);
     sigprocmask(SIG_BLOCK, &set, NULL);
-    return supervise(&s);
+    px_status status = supervise(&s);
+    if (json) {
+        json_t *line = json_pack("{s:I, s:i, s:s?}", "starts", (json_int_t)s.starts, "exit_code", (int)status, "run_dir", s.run_dir);
+        px_status printed = px_print_json(line);
+        return status == PX_OK ? printed : status;
+    }
+    return status;
 }

@@ -2,6 +2,7 @@
 #include "plot.h"
 #include "sheet.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -235,6 +236,14 @@ static px_status add_page(px_buf *html, const px_curves *curves, const px_report
     return px_buf_text(html, "</body></html>\n");
 }
 
+static px_status print_written(const px_curves *curves, const px_report_options *options, const char *csv_path)
+{
+    json_t *object = json_pack("{s:s, s:s, s:i}", "out", options->out, "csv", csv_path, "runs", curves->run_count);
+    bool fine = object && json_dumpf(object, options->json, JSON_COMPACT) == 0;
+    json_decref(object);
+    return fine && fputc('\n', options->json) != EOF ? PX_OK : px_fail(PX_IO, "cannot print: %s", strerror(errno));
+}
+
 static px_status write_all(const px_curves *curves, const px_report_options *options, px_buf *html, px_buf *csv)
 {
     char path[PX_PATH_MAX];
@@ -247,7 +256,8 @@ static px_status write_all(const px_curves *curves, const px_report_options *opt
     PX_TRY(px_curves_csv(curves, csv));
     PX_TRY(add_page(html, curves, options, slash ? slash + 1 : path));
     PX_TRY(px_file_write(path, csv->data, csv->length));
-    return px_file_write(options->out, html->data, html->length);
+    PX_TRY(px_file_write(options->out, html->data, html->length));
+    return options->json ? print_written(curves, options, path) : PX_OK;
 }
 
 px_status px_report(const px_report_options *options)

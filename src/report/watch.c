@@ -81,6 +81,22 @@ static void print_row(const watch_state *state, const px_frame *frame, int64_t r
     fputc('\n', out);
 }
 
+/* An object a line: the chosen metrics, all of them where none were asked for; null: not measured. */
+static px_status print_object(const watch_state *state, const px_watch_options *options, const px_run *run, const px_frame *frame,
+                              int64_t row)
+{
+    int count = options->metrics ? state->count : frame->column_count;
+    json_t *object = json_pack("{s:s, s:I}", "run", run->name, "iteration", (json_int_t)px_frame_number(frame, 0, row));
+    for (int i = options->metrics ? 0 : 1; object && i < count; i++) {
+        int column = options->metrics ? state->columns[i] : i;
+        double value = px_frame_number(frame, column, row);
+        json_object_set_new(object, frame->columns[column].name, isfinite(value) ? json_real(value) : json_null());
+    }
+    bool fine = object && json_dumpf(object, options->out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0;
+    json_decref(object);
+    return fine && fputc('\n', options->out) != EOF ? PX_OK : px_fail(PX_IO, "cannot print: %s", strerror(errno));
+}
+
 /* One look at the newest run below the path. */
 static px_status look(const px_watch_options *options, watch_state *state, px_run *newest)
 {
@@ -96,12 +112,16 @@ static px_status look(const px_watch_options *options, watch_state *state, px_ru
         memcpy(state->file, newest->file, sizeof state->file);
         status = choose(state, &frame, options->metrics);
         state->printed = frame.rows > ONCE_ROWS ? frame.rows - ONCE_ROWS : 0;
-        if (status == PX_OK) print_header(state, newest->name, options->out);
+        if (status == PX_OK && !options->json) print_header(state, newest->name, options->out);
     } else if (status == PX_OK && frame.rows < state->printed) {
         state->printed = frame.rows; /* resumed a little earlier */
     }
     for (; status == PX_OK && state->printed < frame.rows; state->printed++) {
-        print_row(state, &frame, state->printed, options->out);
+        if (options->json) {
+            status = print_object(state, options, newest, &frame, state->printed);
+        } else {
+            print_row(state, &frame, state->printed, options->out);
+        }
     }
     px_frame_free(&frame);
     if (status == PX_OK && fflush(options->out) != 0) status = px_fail(PX_IO, "cannot print: %s", strerror(errno));

@@ -33,6 +33,8 @@ code 64 "no command" "$phalanx"
 code 64 "did you mean 'generate'" "$phalanx" genrate
 code 64 "one configuration file" "$phalanx" submit
 code 64 "which command?" "$phalanx" supervise --restarts 3
+[ "$("$phalanx" supervise --json --run-dir "$work/none" -- sh -c 'exit 65' 2> "$work/err")" = '{"starts":1,"exit_code":65,"run_dir":"'"$work/none"'"}' ] ||
+    fail "supervise --json"
 code 64 "valid is exit, requeue or succeed" "$phalanx" supervise --on-stop retry -- true
 for command in "bench train" "generate --model x --prompt y" "chat --model x" "evaluate --model x --data y"; do
     code 64 "valid are f32, bf16" "$phalanx" $command --precision f16
@@ -155,6 +157,13 @@ code 64 "is the model itself" "$phalanx" export "$work/whole" --out "$work/whole
 printf 'Hello\n/reset\nAgain\n/quit\nnever\n' | "$phalanx" chat --model "$model" --template chatml --max-new-tokens 5 > "$work/out" 2> "$work/err" ||
     fail "chat: $(cat "$work/err")"
 grep -q 'is forgotten' "$work/err" || fail "chat /reset"
+printf 'Hello\nAgain\n' | "$phalanx" chat --model "$model" --template chatml --max-new-tokens 5 --json > "$work/json" || fail "chat --json"
+/usr/bin/python3 - "$work/json" "$work/out" << 'EOF' || fail "chat --json says something else"
+import json, sys
+answers = [json.loads(line) for line in open(sys.argv[1])]
+assert [(a["role"], a["finish_reason"], a["tokens"]) for a in answers] == [("assistant", "length", 5)] * 2, answers
+assert answers[0]["content"] == open(sys.argv[2]).read().split("\n")[0], answers
+EOF
 code 65 "no chat template" "$phalanx" chat --model "$model"
 
 [ "$failed" = 0 ] && echo "all passed"

@@ -230,6 +230,26 @@ static void test_watch(void **state)
     assert_has(text, "objective/scores");
     assert_has(text, "6e-07");
     free(text);
+    options.out = open_memstream(&text, &size);
+    options.json = true;
+    assert_ok(px_watch(&options));
+    options.metrics = NULL;
+    assert_ok(px_watch(&options));
+    fclose(options.out);
+    size_t at = 0;
+    for (int row = 0; row < 2 * ROWS; row++) { /* an object a line: first the two that were asked for, then all metrics */
+        json_error_t where;
+        json_t *line = json_loadb(text + at, size - at, JSON_DISABLE_EOF_CHECK, &where);
+        assert_non_null(line);
+        assert_int_equal(json_integer_value(json_object_get(line, "iteration")), row % ROWS + 1);
+        assert_true(json_object_get(line, "objective/scores") != NULL);
+        assert_true(row < ROWS ? json_object_size(line) == 4 : json_object_size(line) > 4);
+        at += (size_t)where.position;
+        json_decref(line);
+    }
+    assert_int_equal(at + 1, size);
+    free(text);
+    options.json = false;
     options.out = fopen("/dev/null", "w");
     options.metrics = "nothing";
     assert_int_equal(px_watch(&options), PX_USAGE);
@@ -253,9 +273,17 @@ static void test_report(void **state)
     const char *const paths[] = {dir};
     snprintf(out, sizeof out, "%s/page.html", dir);
     snprintf(csv, sizeof csv, "%s/page.csv", dir);
-    const px_report_options options = {
-        .paths = paths, .path_count = 1, .out = out, .group_by = "run.seed", .methods = true};
+    px_report_options options = {.paths = paths, .path_count = 1, .out = out, .group_by = "run.seed", .methods = true};
+    char *said = NULL, expected[700];
+    size_t size = 0;
+    options.json = open_memstream(&said, &size);
     assert_ok(px_report(&options));
+    fclose(options.json);
+    options.json = NULL;
+    snprintf(expected, sizeof expected, "{\"out\":\"%s\",\"csv\":\"%s\",\"runs\":%d}\n", out, csv,
+             (int)(sizeof runs / sizeof *runs));
+    assert_string_equal(said, expected);
+    free(said);
     char *html = read_text(out), *data = read_text(csv);
     /* Runs 0 and 1 differ in the seed alone: 2 and 12, mean 7, deviation 10 / sqrt(2). */
     assert_has(html, "<td class=n>7 &plusmn; 7.07107 <small>(2)</small></td>");
