@@ -68,11 +68,13 @@ typedef struct px_weight {
     int out, in;
     const void *packed;            /* the same matrix as px_weight_pack lays it out for forward; NULL: raw only */
     const void *packed_transposed; /* and for backward_input */
+    bool halves;                   /* all elements are bf16 exactly, and the packed forms keep 16 bits of them */
 } px_weight;
 /* The packed form, in the context's precision, saves packing in each product, which is most of the work when rows are
  * few. Same bits either way. Transposed it takes px_weight_packed(precision, in, out). */
 size_t px_weight_packed(px_dtype precision, int out, int in); /* bytes */
 void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w, bool transposed);
+bool px_weights_halve(px_compute *ctx, const px_real *weights, size_t count); /* can px_weight.halves be set for them? */
 /* y[M,out] = x[M,in] w^T + bias[out] (bias NULL: none). ldy, ldx: row strides in elements. */
 void px_linear_forward(px_compute *ctx, px_real *y, int ldy, const px_real *x, int ldx, const px_weight *w,
                        const px_real *bias, int M);

@@ -11,6 +11,7 @@ static size_t in_place(const px_product *job) {
 
 static void product(const px_product *job, px_real *block_a, px_real *block_b) {
     size_t lda = in_place(job);
+    bool halves = job->halves && lda && job->rows < TILE_ROWS; /* more rows than a tile has share what is widened once */
     int row_block = lda ? job->rows : PX_ROW_BLOCK;
     for (int i0 = 0; i0 < job->rows; i0 += row_block) {
         int rows = job->rows - i0 < row_block ? job->rows - i0 : row_block;
@@ -25,13 +26,17 @@ static void product(const px_product *job, px_real *block_a, px_real *block_b) {
                 const px_real *panels = block_b;
                 if (job->packed) {
                     panels = job->packed + (size_t)(k0 / STEP) * job->packed_columns + (size_t)(job->first + j0) * (size_t)steps;
+                    if (job->halves && !halves) {
+                        widen(block_b, panels, columns, steps);
+                        panels = block_b;
+                    }
                 } else {
                     px_operand b = job->b;
                     b.data += (size_t)j0 * b.row + (size_t)k0 * b.column;
                     pack_b(block_b, b, columns, depth);
                 }
-                block_product(job->c + (size_t)i0 * job->ldc + j0, job->ldc, lda ? a.data : block_a, lda, panels, rows,
-                              columns, steps, load, last && job->bias ? job->bias + j0 : NULL);
+                block_product(job->c + (size_t)i0 * job->ldc + j0, job->ldc, lda ? a.data : block_a, lda, panels, halves,
+                              rows, columns, steps, load, last && job->bias ? job->bias + j0 : NULL);
             }
         }
     }

@@ -189,3 +189,40 @@ PX_INLINE void pack_panels(px_real *to, px_operand from, int rows, int depth, in
 static void pack_b(px_real *to, px_operand from, int rows, int depth) {
     pack_panels(to, from, rows, depth, PX_PANEL);
 }
+
+/* Panels of weights that bf16 holds exactly keep the upper 16 bits of each word: half the memory goes by for the same
+ * words. What is kept lies at the beginning of the room of the whole panel. */
+#if defined(PX_PAIRS) || defined(PX_DOUBLE)
+#define HALVE NULL
+PX_INLINE px_lanes lanes_of_halves(const uint16_t *from) { return (void)from, px_lanes_set(0); }
+#else
+#define HALVE halve
+typedef uint16_t part_halves __attribute__((vector_size(PX_PART_BYTES / 2), aligned(2), may_alias));
+typedef uint32_t part_words __attribute__((vector_size(PX_PART_BYTES), aligned(4), may_alias));
+
+PX_INLINE px_lanes lanes_of_halves(const uint16_t *from) {
+    px_lanes x;
+    PX_EACH_PART {
+        part_halves halves = *(const part_halves *)(from + i * PX_PART_LANES);
+        x.p[i] = (px_part)(__builtin_convertvector(halves, part_words) << 16);
+    }
+    return x;
+}
+
+static void halve(px_real *packed, int panels, int depth) {
+    size_t words = PX_PANEL * (size_t)depth;
+    for (int p = 0; p < panels; p++, packed += words) {
+        uint16_t *to = (uint16_t *)packed; /* stays behind what is read next */
+        for (size_t i = 0; i < words; i += (size_t)PX_PART_LANES) {
+            part_words bits = *(const part_words *)(packed + i) >> 16;
+            *(part_halves *)(to + i) = __builtin_convertvector(bits, part_halves);
+        }
+    }
+}
+#endif
+
+PX_INLINE void widen(px_real *to, const px_real *panels, int columns, int steps) {
+    size_t words = PX_PANEL * (size_t)steps;
+    for (int j = 0; j < columns; j += PX_PANEL, to += words, panels += words)
+        for (size_t i = 0; i < words; i += PX_LANES) px_lanes_store(to + i, lanes_of_halves((const uint16_t *)panels + i));
+}

@@ -31,9 +31,9 @@ static void pack_a(px_real *to, px_operand from, int rows, int depth) {
 }
 
 /* One register tile of `rows` rows: c = start + sum over steps k of a(k, row) * b[k][column]. lda 0: a is packed, TILE_ROWS
- * words a step; else it lies where it is used, row by row. b has PX_PANEL words a step. */
-PX_INLINE void tile(int rows, px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, int steps, bool load,
-                    const px_real *bias) {
+ * words a step; else it lies where it is used, row by row. b has PX_PANEL words (or halves) a step. */
+PX_INLINE void tile(int rows, px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, bool halves,
+                    int steps, bool load, const px_real *bias) {
     size_t a_row = lda ? lda : 1, a_step = lda ? 1 : TILE_ROWS;
     px_lanes sum[TILE_ROWS][TILE_LANES];
     PX_PRAGMA(GCC unroll 16) for (int r = 0; r < rows; r++)
@@ -41,14 +41,15 @@ PX_INLINE void tile(int rows, px_real *c, size_t ldc, const px_real *a, size_t l
             sum[r][v] = load ? px_lanes_load(c + (size_t)r * ldc + v * PX_LANES) : px_lanes_set(0);
     for (int k = 0; k < steps; k++) {
         px_lanes panel[TILE_LANES];
-        PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++) panel[v] = px_lanes_load(b + v * PX_LANES);
+        PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++)
+            panel[v] = halves ? lanes_of_halves((const uint16_t *)b + v * PX_LANES) : px_lanes_load(b + v * PX_LANES);
         PX_PRAGMA(GCC unroll 16) for (int r = 0; r < rows; r++) {
             px_lanes value = px_lanes_set(a[(size_t)r * a_row]);
             PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++)
                 sum[r][v] = multiply_add(value, panel[v], sum[r][v]);
         }
         a += a_step;
-        b += PX_PANEL;
+        b += halves ? PX_PANEL / 2 : PX_PANEL;
     }
     PX_PRAGMA(GCC unroll 16) for (int r = 0; r < rows; r++)
         PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++) {
@@ -60,20 +61,22 @@ PX_INLINE void tile(int rows, px_real *c, size_t ldc, const px_real *a, size_t l
 static void tile_full(px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, int steps, bool load,
                       const px_real *bias) {
     if (lda)
-        tile(TILE_ROWS, c, ldc, a, lda, b, steps, load, bias);
+        tile(TILE_ROWS, c, ldc, a, lda, b, false, steps, load, bias);
     else
-        tile(TILE_ROWS, c, ldc, a, 0, b, steps, load, bias);
+        tile(TILE_ROWS, c, ldc, a, 0, b, false, steps, load, bias);
 }
 
 /* The last rows of a matrix: what a few rows cost is what decoding costs. */
-static void tile_some(int rows, px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, int steps, bool load,
-                      const px_real *bias) {
+static void tile_some(int rows, px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, bool halves,
+                      int steps, bool load, const px_real *bias) {
 #define ROWS(n) \
     case n: \
-        if (lda) \
-            tile(n < TILE_ROWS ? n : TILE_ROWS, c, ldc, a, lda, b, steps, load, bias); \
+        if (halves) \
+            tile(n < TILE_ROWS ? n : TILE_ROWS, c, ldc, a, lda, b, true, steps, load, bias); \
+        else if (lda) \
+            tile(n < TILE_ROWS ? n : TILE_ROWS, c, ldc, a, lda, b, false, steps, load, bias); \
         else \
-            tile(n < TILE_ROWS ? n : TILE_ROWS, c, ldc, a, 0, b, steps, load, bias); \
+            tile(n < TILE_ROWS ? n : TILE_ROWS, c, ldc, a, 0, b, false, steps, load, bias); \
         break;
     switch (rows) {
         ROWS(1)
@@ -93,20 +96,20 @@ static void tile_some(int rows, px_real *c, size_t ldc, const px_real *a, size_t
 }
 
 /* A tile that sticks out of the matrix to the right goes through a whole one on the stack. */
-static void tile_edge(int rows, int columns, px_real *c, size_t ldc, const px_real *a, size_t lda,
-                      const px_real *b, int steps, bool load, const px_real *bias) {
+static void tile_edge(int rows, int columns, px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b,
+                      bool halves, int steps, bool load, const px_real *bias) {
     enum { WIDTH = TILE_LANES * PX_LANES };
     px_real full[TILE_ROWS * WIDTH] = {0}, full_bias[WIDTH] = {0};
     for (int r = 0; load && r < rows; r++) memcpy(full + r * WIDTH, c + (size_t)r * ldc, (size_t)columns * sizeof *c);
     if (bias) memcpy(full_bias, bias, (size_t)columns * sizeof *bias);
-    tile_some(rows, full, WIDTH, a, lda, b, steps, load, bias ? full_bias : NULL);
+    tile_some(rows, full, WIDTH, a, lda, b, halves, steps, load, bias ? full_bias : NULL);
     for (int r = 0; r < rows; r++) memcpy(c + (size_t)r * ldc, full + r * WIDTH, (size_t)columns * sizeof *c);
 }
 
 /* One block of a against one packed block of b. Few rows: a stays in the first-level cache and b goes by once. Many: a
  * panel of a stays there and the block of b in the second level. */
-static void block_product(px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, int rows, int columns,
-                          int steps, bool load, const px_real *bias) {
+static void block_product(px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, bool halves, int rows,
+                          int columns, int steps, bool load, const px_real *bias) {
     enum { WIDTH = TILE_LANES * PX_LANES };
     int across = rows <= 4 * TILE_ROWS ? WIDTH : columns;
     for (int j0 = 0; j0 < columns; j0 += across) {
@@ -115,15 +118,15 @@ static void block_product(px_real *c, size_t ldc, const px_real *a, size_t lda, 
             int height = rows - i < TILE_ROWS ? rows - i : TILE_ROWS;
             const px_real *a_panel = a + (size_t)i * (lda ? lda : (size_t)steps);
             for (int j = j0; j < end; j += WIDTH) {
-                const px_real *b_panel = b + (size_t)(j / PX_PANEL) * PX_PANEL * (size_t)steps + j % PX_PANEL;
+                const px_real *b_panel = b + (size_t)(j / PX_PANEL) * PX_PANEL * (size_t)steps + j % PX_PANEL / (halves ? 2 : 1);
                 px_real *to = c + (size_t)i * ldc + j;
                 const px_real *bias_here = bias ? bias + j : NULL;
                 if (columns - j < WIDTH)
-                    tile_edge(height, columns - j, to, ldc, a_panel, lda, b_panel, steps, load, bias_here);
+                    tile_edge(height, columns - j, to, ldc, a_panel, lda, b_panel, halves, steps, load, bias_here);
                 else if (height == TILE_ROWS)
                     tile_full(to, ldc, a_panel, lda, b_panel, steps, load, bias_here);
                 else
-                    tile_some(height, to, ldc, a_panel, lda, b_panel, steps, load, bias_here);
+                    tile_some(height, to, ldc, a_panel, lda, b_panel, halves, steps, load, bias_here);
             }
         }
     }

@@ -17,6 +17,7 @@ typedef struct px_product {
     size_t ldc;
     px_operand a, b;
     const px_real *packed; /* b in panels, for each block of depth one after another; NULL: packed on the way */
+    bool halves;           /* packed has the upper 16 bits of each word, at the beginning of the panel's room */
     size_t packed_columns; /* of all of packed, whole panels */
     int first;             /* column of packed that is column 0 of c, a multiple of PX_PANEL */
     const px_real *bias;
@@ -44,6 +45,8 @@ typedef struct px_products {
     /* panels of PX_PANEL rows; NULL: operands are never packed ahead */
     void (*pack_b)(px_real *to, px_operand from, int rows, int depth);
     double (*peak)(px_real *seed, long steps); /* multiply-adds on registers, see kernel_peak.h; NULL: a library's */
+    /* keeps the upper 16 bits of the words of packed panels; NULL: words are always whole */
+    void (*halve)(px_real *packed, int panels, int depth);
 } px_products;
 
 typedef struct px_kernels {

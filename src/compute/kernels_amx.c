@@ -6,7 +6,7 @@
 #define PX_PAIRS
 #include "kernel_pack.h"
 
-enum { SIDE = 16, TILE_WORDS = SIDE * SIDE, ROW_BYTES = SIDE * (int)sizeof(px_real) }; /* a tile: 16 rows of 16 words */
+enum { SIDE = 16, TILE_ROWS = SIDE, TILE_WORDS = SIDE * SIDE, ROW_BYTES = SIDE * (int)sizeof(px_real) }; /* a tile: 16 rows of 16 words */
 /* Pairs of the depth that a 2 x 2 square of tiles goes down at once: panels of both operands fit the first-level cache. */
 enum { DEPTH_RUN = 192 };
 
@@ -118,9 +118,9 @@ static void square_edge(int rows, int columns, px_real *c, size_t ldc, const px_
 }
 
 /* One packed block of a against one of b. Few rows: they stay in the first-level cache and b goes by once. */
-static void block_product(px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, int rows, int columns,
-                          int steps, bool load, const px_real *bias) {
-    (void)lda; /* 0: words of pairs are always packed */
+static void block_product(px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, bool halves, int rows,
+                          int columns, int steps, bool load, const px_real *bias) {
+    (void)lda, (void)halves; /* 0 and false: words of pairs are always packed, and whole */
     size_t stripe = (size_t)((steps + SIDE - 1) / SIDE) * TILE_WORDS; /* 16 rows of a */
     for (int k = 0; k < steps; k += DEPTH_RUN) {
         int run = steps - k < DEPTH_RUN ? steps - k : DEPTH_RUN;
@@ -187,5 +187,5 @@ static double peak(px_real *seed, long steps) {
     return (double)steps * 4 * 2 * TILE_WORDS * 2 * SIDE;
 }
 
-const px_products px_products_amx = {"AMX", SIDE, STEP, product_on_tiles, pack_b, peak};
+const px_products px_products_amx = {"AMX", SIDE, STEP, product_on_tiles, pack_b, peak, HALVE};
 #endif

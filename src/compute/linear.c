@@ -1,4 +1,6 @@
 /* Linear layers: three products on one row-invariant kernel, cut over threads in a grid of rows and columns. */
+#include <string.h>
+
 #include "kernels.h"
 #include "split.h"
 
@@ -77,11 +79,28 @@ static void product_run(px_compute *ctx, const px_product *job) {
     px_arena_release(&ctx->scratch, mark);
 }
 
+static uint32_t word_of(px_real value) {
+    uint32_t word;
+    memcpy(&word, &value, sizeof word);
+    return word;
+}
+
 static size_t steps(int depth, int step) { return ((size_t)depth + (size_t)step - 1) / (size_t)step; }
 
 size_t px_weight_packed(px_dtype precision, int out, int in) {
     const px_products *kernels = px_products_get(precision);
     return kernels->pack_b ? rounded((size_t)out, PX_PANEL) * steps(in, kernels->step) * sizeof(px_real) : 0;
+}
+
+bool px_weights_halve(px_compute *ctx, const px_real *weights, size_t count) {
+    enum { GLANCE = 1 << 12 }; /* enough to see that trained weights are not rounded */
+    uint32_t low = 0;
+    if (!px_products_get(ctx->precision)->halve) return false;
+    for (size_t i = 0; i < count && i < GLANCE; i++) low |= word_of(weights[i]);
+    if (low & 0xffffu) return false;
+#pragma omp parallel for num_threads(ctx->threads) schedule(static) reduction(| : low)
+    for (size_t i = 0; i < count; i++) low |= word_of(weights[i]);
+    return (low & 0xffffu) == 0;
 }
 
 void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w, bool transposed) {
@@ -98,7 +117,9 @@ void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w, bool tran
             int depth = whole - k < block ? whole - k : block;
             px_operand from = {w->raw + row * in + k, in, 1};
             if (transposed) from = (px_operand){w->raw + (size_t)k * in + row, 1, in};
-            kernels->pack_b(to + row * steps(depth, kernels->step), from, (int)(end - row), depth);
+            px_real *panels = to + row * steps(depth, kernels->step);
+            kernels->pack_b(panels, from, (int)(end - row), depth);
+            if (w->halves && kernels->halve) kernels->halve(panels, (int)(rounded(end - row, PX_PANEL) / PX_PANEL), depth);
             to += columns * steps(depth, kernels->step);
         }
     }
@@ -110,6 +131,7 @@ void px_linear_forward(px_compute *ctx, px_real *y, int ldy, const px_real *x, i
     job.a = (px_operand){x, (size_t)ldx, 1};
     job.b = (px_operand){w->raw, (size_t)w->in, 1};
     job.packed = w->packed;
+    job.halves = w->halves && px_products_get(ctx->precision)->halve;
     job.packed_columns = rounded((size_t)w->out, PX_PANEL);
     product_run(ctx, &job);
 }
@@ -120,6 +142,7 @@ void px_linear_backward_input(px_compute *ctx, px_real *dx, int lddx, const px_r
     job.a = (px_operand){dy, (size_t)lddy, 1};
     job.b = (px_operand){w->raw, 1, (size_t)w->in};
     job.packed = w->packed_transposed;
+    job.halves = w->halves && px_products_get(ctx->precision)->halve;
     job.packed_columns = rounded((size_t)w->in, PX_PANEL);
     product_run(ctx, &job);
 }

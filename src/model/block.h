@@ -27,6 +27,7 @@ typedef struct px_shape {
     px_dtype precision;     /* of the matrix products */
     char *packed;             /* all matrices packed; NULL: none are */
     bool packed_twice;        /* for backward too */
+    bool packed_halves;       /* as px_weight.halves */
     const px_real *packed_of; /* the weights and their version that packed holds; NULL: nothing yet */
     uint64_t packed_version;
 } px_shape;

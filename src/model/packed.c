@@ -40,7 +40,7 @@ bool px_packed_holds(const px_shape *shape, const px_model *model) {
 }
 
 px_weight px_shape_weight(const px_shape *shape, const px_model *model, int layer, px_matrix matrix) {
-    px_weight weight = {0};
+    px_weight weight = {.halves = shape->packed_halves};
     matrix_size(shape, matrix, &weight.out, &weight.in);
     if (matrix == PX_LM_HEAD) {
         weight.raw = model->weights + model->lm_head;
@@ -73,8 +73,19 @@ static void pack(px_shape *shape, px_compute *compute, const px_model *model, in
     if (shape->packed_twice) px_weight_pack(compute, at + forward_size(shape, matrix), &weight, true);
 }
 
+/* Are all matrices bf16 exactly? The weights of a mapped model are not one block. */
+static bool all_halve(px_compute *compute, const px_model *model) {
+    bool all = true;
+    for (int i = 0; i < model->param_count && all; i++) {
+        const px_param *param = &model->params[i];
+        if (param->dims == 2) all = px_weights_halve(compute, model->weights + param->offset, param->count);
+    }
+    return all;
+}
+
 void px_packed_refresh(px_shape *shape, px_compute *compute, const px_model *model) {
     if (px_packed_holds(shape, model)) return;
+    shape->packed_halves = all_halve(compute, model);
     for (int layer = 0; layer < shape->config.layers; layer++) {
         for (int m = PX_QKV; m <= PX_DOWN; m++) pack(shape, compute, model, layer, (px_matrix)m);
     }

@@ -94,6 +94,29 @@ static void linear_shape(px_dtype precision, int M, int out, int in, int threads
     px_compute_free(&ctx);
 }
 
+/* Weights that bf16 holds exactly are packed as 16 bits and give the bits that they give whole. */
+static void halved_shape(int M, int out, int in, int threads) {
+    px_compute ctx;
+    assert_int_equal(px_compute_init(&ctx, threads, px_linear_scratch(M, out, in, threads)), PX_OK);
+    size_t nx = (size_t)M * (size_t)in, ny = (size_t)M * (size_t)out, nw = (size_t)out * (size_t)in;
+    px_real *x = random_new(nx, 1), *w = random_new(nw, 2), *bias = random_new((size_t)out, 3), *y = random_new(ny, 4);
+    px_real *again = random_new(ny, 5), *packed = random_new(px_weight_packed(PX_F32, out, in) / sizeof(px_real), 6);
+    assert_false(px_weights_halve(&ctx, w, nw));
+    for (size_t i = 0; i < nw; i++) w[i] = (px_real)operand(PX_BF16, w[i]);
+    px_weight weight = {.raw = w, .out = out, .in = in}, ready = weight;
+    px_linear_forward(&ctx, y, out, x, in, &weight, bias, M);
+    ready.halves = px_weights_halve(&ctx, w, nw);
+    assert_true(ready.halves);
+    px_weight_pack(&ctx, packed, &ready, false);
+    memset(w, 0xff, nw * sizeof *w); /* is read no more */
+    ready.packed = packed;
+    px_linear_forward(&ctx, again, out, x, in, &ready, bias, M);
+    assert_memory_equal(y, again, ny * sizeof *y);
+    px_real *all[] = {x, w, bias, y, again, packed};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) px_free(all[i]);
+    px_compute_free(&ctx);
+}
+
 static void linear_layers(void **state) {
     (void)state;
     static const int shapes[][3] = {{1, 1, 1},   {3, 5, 7},     {12, 32, 16},   {13, 33, 17},
@@ -103,6 +126,7 @@ static void linear_layers(void **state) {
         for (int threads = 1; threads <= 3; threads++) {
             linear_shape(PX_F32, shapes[s][0], shapes[s][1], shapes[s][2], threads);
             if (!px_compute_no_bf16()) linear_shape(PX_BF16, shapes[s][0], shapes[s][1], shapes[s][2], threads);
+            halved_shape(shapes[s][0], shapes[s][1], shapes[s][2], threads);
         }
 }
 

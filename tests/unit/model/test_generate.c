@@ -109,10 +109,22 @@ static void compare_with_engine(const px_model *model, const result *got, const 
     }
 }
 
+/* As from a file in bf16: the generator packs them as 16 bits, an engine that learns does not. */
+static void halve_weights(px_model *model) {
+    for (size_t i = 0; i < model->block; i++) {
+        uint32_t word;
+        memcpy(&word, model->weights + i, sizeof word);
+        word &= 0xffff0000u;
+        memcpy(model->weights + i, &word, sizeof word);
+    }
+    model->version++;
+}
+
 /* Returns how many samples met the stop id. */
-static int check_family(const px_model_config *config) {
+static int check_family(const px_model_config *config, bool halves) {
     px_model model;
     tiny_model(&model, config, 13);
+    if (halves) halve_weights(&model);
     px_request requests[REQUESTS];
     make_requests(requests, 9, config->vocab_size); /* 63 samples */
     px_sampling sampling = sampling_of(0.8);
@@ -147,10 +159,10 @@ static void logprobs_are_the_engines(void **state) {
     int precisions = px_compute_no_bf16() ? 1 : 2;
     for (int p = 0; p < precisions; p++) {
         precision = p == 0 ? PX_F32 : PX_BF16;
-        for (int i = 0; i < 3; i++) assert_true(check_family(&configs[i]) > 0);
+        for (int i = 0; i < 3; i++) assert_true(check_family(&configs[i], i == 2) > 0);
         for (int family = PX_MISTRAL; family < PX_FAMILIES; family++) {
             px_model_config config = tiny_family((px_family)family, PX_HEAD_LM);
-            check_family(&config);
+            check_family(&config, family == PX_GEMMA);
         }
     }
     precision = PX_F32;
