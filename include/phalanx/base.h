@@ -206,9 +206,12 @@ px_status px_file_map_move(const void **data, size_t bytes, void *to); /* to: wh
 /* PX_DATA when a file that is mapped in the range has been written to since. */
 px_status px_file_maps_check(const void *from, size_t bytes);
 /* A range of addresses without memory, for maps that have to lie together. A part of whole pages becomes zeroed memory by
- * px_address_use; release ends the whole range, with the maps that were moved there. */
+ * px_address_use, or shows an open file's bytes from `offset` (whole pages too), which others may see as well, by
+ * px_address_share; release ends the whole range, with the maps that were moved there. */
+size_t px_whole_pages(size_t bytes); /* rounded up */
 void *px_address_reserve(size_t bytes, const char *what);
 px_status px_address_use(void *at, size_t bytes, const char *what);
+px_status px_address_share(void *at, size_t bytes, int fd, size_t offset, bool writable, const char *what);
 void px_address_release(void *at, size_t bytes);
 bool px_file_exists(const char *path);
 bool px_dir_exists(const char *path);

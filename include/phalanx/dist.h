@@ -109,7 +109,7 @@ typedef struct px_shared {
     size_t bytes;
     int fd;
 } px_shared;
-/* Collective over all ranks of the job; the status is this rank's own. */
+/* Those of the group that are on one node share it; the status is this rank's own. */
 px_status px_shared_open(px_shared *shared, size_t bytes);
 px_status px_shared_reserve(const px_shared *shared); /* local: takes all pages now, so that none is missing later */
 void px_shared_close(px_shared *shared);              /* local */

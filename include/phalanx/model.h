@@ -98,6 +98,15 @@ typedef struct px_model {
 /* Table and offsets only; no weights. */
 px_status px_model_plan(px_model *model, const px_model_config *config);
 px_status px_model_alloc(px_model *model); /* the flat block, zero */
+/* Memory that the processes of a node see alike, for weights that nobody changes: an open file's whole pages from `offset`.
+ * One of them fills it; the others may read when that one is done. */
+typedef struct px_model_memory {
+    int fd;
+    size_t offset;
+    bool fill; /* this process is the one */
+} px_model_memory;
+/* px_model_alloc there, also px_model_init if this process fills it. */
+px_status px_model_init_shared(px_model *model, uint64_t seed, const px_model_memory *memory);
 void px_model_free(px_model *model);
 int64_t px_model_parameters(const px_model *model); /* tied counted once, padding not */
 const px_param *px_model_param(const px_model *model, const char *name);
@@ -111,16 +120,17 @@ int px_model_copy(px_model *to, const px_model *from);
 void px_model_arrays(const px_model *model, px_real *block, px_array *arrays);
 
 /* Hugging Face directory: safetensors (one file or shards with an index; F32, F16, BF16), config.json; or a .gguf file, by
- * its path or as the only one of a directory without safetensors (quantised blocks become F32; px_model_map copies them).
+ * its path or as the only one of a directory without safetensors (quantised blocks become F32; px_model_map converts them).
  * PyTorch's pickles are refused by name and by content. `head` says what the caller needs: an LM directory loaded with PX_HEAD_SCALAR gets a score head of zeros (the caller initialises it) and
  * *had_score = false; a ...ForSequenceClassification directory brings its own. NONE takes either. */
 px_status px_model_load(px_model *model, const char *dir, px_head head, bool *had_score);
 /* The same for who only reads: tensors stay in the pages of their files where they lie there as they are used (F32, not
- * transposed, joined ones side by side), which all processes of a node share; the others are copied. The parameters'
- * offsets are then those of this model, and its weights are not one block. */
-px_status px_model_map(px_model *model, const char *dir, px_head head, bool *had_score);
+ * transposed, joined ones side by side), which all processes of a node share; the others are converted into `memory`, or,
+ * where that is NULL, into this process's own. Only who fills the memory reads the weights: an error in them is its alone.
+ * The parameters' offsets are then those of this model, and its weights are not one block. */
+px_status px_model_map(px_model *model, const char *dir, px_head head, const px_model_memory *memory, bool *had_score);
 typedef struct px_map_bytes {
-    size_t own, shared; /* memory of this process; pages of files */
+    size_t files, beside; /* pages of files; memory for what is converted, whole pages */
 } px_map_bytes;
 /* What px_model_map of the directory will take; `model` is the plan of its configuration. */
 px_status px_model_map_plan(const px_model *model, const char *dir, px_map_bytes *bytes);

@@ -79,7 +79,7 @@ typedef struct px_outlook_role { /* neighbouring ranks that do the same */
     px_outlook_part memory[PX_OUTLOOK_PARTS];
     int memory_count;
     double memory_bytes;      /* of a rank */
-    double file_bytes;        /* pages of weight files, once on each node that has such ranks */
+    double frozen_bytes;      /* weights that nobody changes, once on each node that has such ranks */
 } px_outlook_role;
 typedef struct px_outlook { /* of one stage */
     char stage[64];

@@ -163,6 +163,12 @@ px_status px_file_maps_check(const void *from, size_t bytes)
     return PX_OK;
 }
 
+size_t px_whole_pages(size_t bytes)
+{
+    enum { PAGE = 4096 };
+    return (bytes + PAGE - 1) / PAGE * PAGE;
+}
+
 void *px_address_reserve(size_t bytes, const char *what)
 {
     void *at = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -178,6 +184,19 @@ px_status px_address_use(void *at, size_t bytes, const char *what)
     if (bytes > 0 && mprotect(at, bytes, PROT_READ | PROT_WRITE) != 0) {
         return px_fail(PX_CONFIG, "out of memory: %s wants %.1f MiB, %.1f MiB are free", what, (double)bytes / 1048576.0,
                        (double)px_memory_available() / 1048576.0);
+    }
+    if (bytes > 0) {
+        madvise(at, bytes, MADV_HUGEPAGE);
+    }
+    return PX_OK;
+}
+
+px_status px_address_share(void *at, size_t bytes, int fd, size_t offset, bool writable, const char *what)
+{
+    int access = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    if (bytes > 0 && mmap(at, bytes, access, MAP_SHARED | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED) {
+        return px_fail(PX_CONFIG, "out of memory: %s cannot share %.1f MiB: %s", what, (double)bytes / 1048576.0,
+                       strerror(errno));
     }
     if (bytes > 0) {
         madvise(at, bytes, MADV_HUGEPAGE);

@@ -30,7 +30,7 @@ px_status px_tokenizer_open(px_tokenizer **tokenizer, const char *dir)
 static px_status load(px_opened *opened, const char *dir, px_head head, const char *tokenizer_path,
                       const char *template)
 {
-    PX_TRY(px_model_map(&opened->model, dir, head, &opened->had_score));
+    PX_TRY(px_model_map(&opened->model, dir, head, NULL, &opened->had_score));
     PX_TRY(px_tokenizer_open(&opened->tokenizer, tokenizer_path != NULL ? tokenizer_path : dir));
     if (opened->tokenizer == NULL && tokenizer_path != NULL) {
         return px_fail(PX_DATA, "%s: no tokenizer.json there", tokenizer_path);

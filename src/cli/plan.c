@@ -34,7 +34,7 @@ static json_t *roles_json(const px_outlook *stage)
         json_array_append_new(array, json_pack("{s:s, s:i, s:i, s:i, s:o, s:f, s:f}", "role", r->name, "first_rank", r->first,
                                                "ranks", r->count, "threads", r->threads, "memory",
                                                parts_json(r->memory, r->memory_count), "memory_bytes", r->memory_bytes,
-                                               "file_bytes", r->file_bytes));
+                                               "frozen_bytes", r->frozen_bytes));
     }
     return array;
 }

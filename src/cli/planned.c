@@ -180,10 +180,10 @@ static void print_nodes(const px_planned *plan, const px_outlook *stage, FILE *o
     }
     double bytes = 0.0;
     for (int i = 0; i < stage->role_count; i++) {
-        bytes = fmax(bytes, stage->roles[i].file_bytes);
+        bytes = fmax(bytes, stage->roles[i].frozen_bytes);
     }
     if (bytes > 0.0) {
-        fprintf(out, "               %9.1f MiB  of a node that scores: frozen weights in their files\n", bytes / 1048576.0);
+        fprintf(out, "               %9.1f MiB  of a node that scores: weights of the reference and the reward model\n", bytes / 1048576.0);
     }
 }
 

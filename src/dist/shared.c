@@ -10,23 +10,33 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-typedef struct announcement { /* what a node's first rank tells the others */
+typedef struct announcement { /* what a node's first rank of the group tells the others there */
     char name[64];
     int error;
 } announcement;
 
-static void tell(announcement *what)
+/* all[px_dist_size]: what every rank has to say. */
+static void tell(const announcement *mine, announcement *all)
 {
     MPI_Request request;
-    MPI_Ibcast(what, (int)sizeof *what, MPI_BYTE, 0, px_node_comm(), &request);
+    if (px_dist_size() == 1) {
+        *all = *mine;
+        return;
+    }
+    MPI_Iallgather(mine, (int)sizeof *mine, MPI_BYTE, all, (int)sizeof *all, MPI_BYTE, px_group_comm(), &request);
     px_wait_all(&request, 1);
 }
 
-static void wait_for_node(void)
+/* Of this node, among the ranks of the group; nodes[px_dist_size] is scratch. */
+static int first_of_node(int64_t *nodes)
 {
-    MPI_Request request;
-    MPI_Ibarrier(px_node_comm(), &request);
-    px_wait_all(&request, 1);
+    int64_t here = px_world_node(px_world_rank());
+    int rank = 0;
+    px_gather_i64(here, nodes);
+    while (nodes[rank] != here) {
+        rank++;
+    }
+    return rank;
 }
 
 static int create(announcement *what, size_t bytes)
@@ -52,8 +62,8 @@ static int create(announcement *what, size_t bytes)
 
 static px_status failed(size_t bytes, int error)
 {
-    return px_fail(PX_IO, "/dev/shm of node %s: %zu bytes cannot be shared by its ranks: %s", px_dist_host(), bytes,
-                   strerror(error));
+    return px_fail(PX_IO, "/dev/shm of node %s: %zu bytes cannot be shared by its ranks: %s; valid is room for them there", px_dist_host(),
+                   bytes, strerror(error));
 }
 
 static px_status map(px_shared *shared, size_t bytes, int error)
@@ -72,22 +82,28 @@ static px_status map(px_shared *shared, size_t bytes, int error)
 
 px_status px_shared_open(px_shared *shared, size_t bytes)
 {
-    announcement what = {.name = ""};
-    bool first = px_dist_local_rank() == 0;
+    size_t ranks = (size_t)px_dist_size();
+    announcement mine = {.name = ""}, *all = px_alloc_array(ranks, sizeof *all, "names of shared memory");
+    int64_t *nodes = px_alloc_array(ranks, sizeof *nodes, "names of shared memory");
+    PX_CHECK(all != NULL && nodes != NULL);
+    int first = first_of_node(nodes);
     *shared = (px_shared){.fd = -1};
-    if (first) {
-        shared->fd = create(&what, bytes);
+    if (first == px_dist_rank()) {
+        shared->fd = create(&mine, bytes);
     }
-    tell(&what);
-    if (!first && what.error == 0) {
-        shared->fd = shm_open(what.name, O_RDWR, 0600);
-        what.error = shared->fd < 0 ? errno : 0;
+    tell(&mine, all);
+    int error = all[first].error;
+    if (first != px_dist_rank() && error == 0) {
+        shared->fd = shm_open(all[first].name, O_RDWR, 0600);
+        error = shared->fd < 0 ? errno : 0;
     }
-    px_status status = map(shared, bytes, what.error);
-    wait_for_node();
-    if (first && shared->fd >= 0) {
-        shm_unlink(what.name);
+    px_status status = map(shared, bytes, error);
+    px_barrier();
+    if (first == px_dist_rank() && shared->fd >= 0) {
+        shm_unlink(mine.name);
     }
+    px_free(all);
+    px_free(nodes);
     return status;
 }
 

@@ -279,11 +279,6 @@ MPI_Comm px_group_comm(void)
     return world.group;
 }
 
-MPI_Comm px_node_comm(void)
-{
-    return world.node;
-}
-
 /* ---- who is where --------------------------------------------------------------------------------------------------------- */
 
 bool px_dist_launched(void)

@@ -7,8 +7,6 @@
 
 /* Of the ranks that collectives span; MPI_COMM_NULL where this rank is in none. */
 MPI_Comm px_group_comm(void);
-/* The ranks of this node. */
-MPI_Comm px_node_comm(void);
 
 /* Ends all ranks, and this one in any case. */
 _Noreturn void px_job_abort(int exit_code);

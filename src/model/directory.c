@@ -186,9 +186,9 @@ static bool lies_in_place(const px_model *model, const matched *m, int first, in
 }
 
 /* The bytes that parameters take in the files and beside them. With a base, their offsets from it too: those that do not
- * lie in a file come `own` bytes after it. */
-static px_map_bytes lay_out(px_model *model, const matched *m, const px_real *base, size_t own) {
-    size_t line = 64 / sizeof(px_real), used = 0, shared = 0;
+ * lie in a file come `beside` bytes after it. */
+static px_map_bytes lay_out(px_model *model, const matched *m, const px_real *base, size_t beside) {
+    size_t line = 64 / sizeof(px_real), used = 0, files = 0;
     for (int first = 0, end; first < model->param_count; first = end) {
         end = group_end(model, first);
         bool in_place = lies_in_place(model, m, first, end);
@@ -196,23 +196,24 @@ static px_map_bytes lay_out(px_model *model, const matched *m, const px_real *ba
             px_param *param = &model->params[i];
             if (base) {
                 param->offset = in_place ? (size_t)((const px_real *)(const void *)m->tensor[i]->data - base)
-                                         : own / sizeof(px_real) + used;
+                                         : beside / sizeof(px_real) + used;
             }
-            *(in_place ? &shared : &used) += param->count;
+            *(in_place ? &files : &used) += param->count;
         }
         used = (used + line - 1) / line * line;
     }
-    return (px_map_bytes){.own = used * sizeof(px_real), .shared = shared * sizeof(px_real)};
+    return (px_map_bytes){.files = files * sizeof(px_real), .beside = px_whole_pages(used * sizeof(px_real))};
 }
 
-static px_status place(px_model *model, px_tensors *tensors, const matched *m) {
-    size_t pages = px_tensors_pages(tensors), own = (lay_out(model, m, NULL, 0).own + 4095) / 4096 * 4096;
-    char *range = px_address_reserve(pages + own, "model weights");
+static px_status place(px_model *model, px_tensors *tensors, const matched *m, const px_model_memory *memory) {
+    size_t pages = px_tensors_pages(tensors), beside = lay_out(model, m, NULL, 0).beside;
+    char *range = px_address_reserve(pages + beside, "model weights");
     if (!range) return px_error_code();
     model->range = range;
-    model->range_bytes = pages + own;
+    model->range_bytes = pages + beside;
     model->weights = (px_real *)(void *)range;
-    PX_TRY(px_address_use(range + pages, own, "model weights"));
+    PX_TRY(memory ? px_address_share(range + pages, beside, memory->fd, memory->offset, memory->fill, "model weights")
+                  : px_address_use(range + pages, beside, "model weights"));
     PX_TRY(px_tensors_move(tensors, range));
     px_tensors_leave(tensors);
     lay_out(model, m, model->weights, pages);
@@ -234,7 +235,8 @@ static px_status open_directory(px_model_config *config, px_tensors *tensors, co
     return px_tensors_open(tensors, dir);
 }
 
-static px_status load(px_model *model, const char *dir, px_head head, bool in_place, bool *had_score) {
+static px_status load(px_model *model, const char *dir, px_head head, bool in_place, const px_model_memory *memory,
+                      bool *had_score) {
     px_model_config config;
     px_tensors tensors;
     matched m = {0};
@@ -244,8 +246,8 @@ static px_status load(px_model *model, const char *dir, px_head head, bool in_pl
     px_status status = px_model_plan(model, &config);
     if (status == PX_OK) status = match_tensors(model, &tensors, !classifier, dir, &m);
     if (status == PX_OK) {
-        status = in_place ? place(model, &tensors, &m) : px_model_alloc(model);
-        if (status == PX_OK) status = read_params(model, &m);
+        status = in_place ? place(model, &tensors, &m, memory) : px_model_alloc(model);
+        if (status == PX_OK && (!memory || memory->fill)) status = read_params(model, &m);
         px_free(m.tensor);
     }
     px_tensors_close(&tensors);
@@ -259,11 +261,11 @@ static px_status load(px_model *model, const char *dir, px_head head, bool in_pl
 }
 
 px_status px_model_load(px_model *model, const char *dir, px_head head, bool *had_score) {
-    return load(model, dir, head, false, had_score);
+    return load(model, dir, head, false, NULL, had_score);
 }
 
-px_status px_model_map(px_model *model, const char *dir, px_head head, bool *had_score) {
-    return load(model, dir, head, true, had_score);
+px_status px_model_map(px_model *model, const char *dir, px_head head, const px_model_memory *memory, bool *had_score) {
+    return load(model, dir, head, true, memory, had_score);
 }
 
 px_status px_model_map_plan(const px_model *model, const char *dir, px_map_bytes *bytes) {

@@ -125,6 +125,19 @@ px_status px_model_alloc(px_model *model) {
     return PX_OK;
 }
 
+px_status px_model_init_shared(px_model *model, uint64_t seed, const px_model_memory *memory) {
+    size_t bytes = px_whole_pages(model->block * sizeof(px_real));
+    void *range = px_address_reserve(bytes, "model weights");
+    if (!range) return px_error_code();
+    model->range = range;
+    model->range_bytes = bytes;
+    model->weights = range;
+    model->version = 1;
+    PX_TRY(px_address_share(range, bytes, memory->fd, memory->offset, memory->fill, "model weights"));
+    if (memory->fill) px_model_init(model, seed);
+    return PX_OK;
+}
+
 void px_model_free(px_model *model) {
     if (!model) return;
     px_free(model->params);

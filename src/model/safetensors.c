@@ -12,7 +12,6 @@
 
 #define MAX_HEADER ((size_t)100 << 20) /* the format's own limit */
 #define MAX_SHARDS 1024
-#define PAGE ((size_t)4096)
 
 struct px_tensor_file {
     char *path;
@@ -208,13 +207,9 @@ void px_tensors_close(px_tensors *tensors) {
     *tensors = (px_tensors){0};
 }
 
-static size_t whole_pages(size_t bytes) {
-    return (bytes + PAGE - 1) / PAGE * PAGE;
-}
-
 size_t px_tensors_pages(const px_tensors *tensors) {
     size_t bytes = 0;
-    for (int i = 0; i < tensors->file_count; i++) bytes += whole_pages(tensors->files[i].bytes);
+    for (int i = 0; i < tensors->file_count; i++) bytes += px_whole_pages(tensors->files[i].bytes);
     return bytes;
 }
 
@@ -229,7 +224,7 @@ px_status px_tensors_move(px_tensors *tensors, void *to) {
             px_tensor *tensor = &tensors->list[k];
             if (tensor->path == file->path) tensor->data = (const unsigned char *)at + (tensor->data - old);
         }
-        at += whole_pages(file->bytes);
+        at += px_whole_pages(file->bytes);
     }
     return PX_OK;
 }

@@ -187,7 +187,7 @@ static px_status load_reward_model(const px_session *session, px_model *model)
 {
     bool had_score;
     px_model_free(model);
-    PX_TRY(px_module_map(session, "reward", PX_HEAD_SCALAR, model, &had_score));
+    PX_TRY(px_module_map(session, "reward", PX_HEAD_SCALAR, session->reference_weights.beside, model, &had_score));
     if (!had_score) {
         return px_stage_fail(session->stage, "rl_module.reward", "rl_module.reward: the model has no score head; valid is the "
                              "result of a reward stage or a ...ForSequenceClassification directory with num_labels 1");
@@ -278,10 +278,9 @@ static px_status prepare_ppo(px_session *session, const char *from)
     parts->evaluation_samples = (int)px_stage_int(stage, "evaluation.samples");
     parts->evaluation_temperature = px_stage_float(stage, "evaluation.temperature");
     parts->collect = session->placement.split ? &session->collect : NULL;
-    px_role role = px_placement_role(&session->placement, px_world_rank());
     parts->scorers = session->placement.scorers;
-    parts->learns = role == PX_ROLE_LEARNER;
-    parts->scores = role == (parts->scorers > 0 ? PX_ROLE_SCORER : PX_ROLE_LEARNER);
+    parts->learns = px_placement_role(&session->placement, px_world_rank()) == PX_ROLE_LEARNER;
+    parts->scores = px_placement_scores(&session->placement, px_world_rank());
     PX_TRY(px_settings_ppo(session, &session->ppo, &parts->policy.config));
     if (scores_with_model(parts->train.rewards) || scores_with_model(parts->evaluation.rewards)) {
         return prepare_reward_model(session, &parts->reward_model);
@@ -299,7 +298,7 @@ static px_status build_ppo(px_session *session, const char *from)
     PX_TRY(load_learner(session, session->critic_module, "critic", PX_HEAD_SCALAR, from, &parts->critic, &unused));
     if (parts->scores) {
         px_model_free(&parts->reference);
-        PX_TRY(px_module_map(session, reference_module(session->stage), PX_HEAD_LM, &parts->reference, &unused));
+        PX_TRY(px_module_map(session, reference_module(session->stage), PX_HEAD_LM, 0, &parts->reference, &unused));
     }
     if (parts->scores && parts->reward_model != NULL) {
         PX_TRY(load_reward_model(session, &parts->reward_model->model));
@@ -366,6 +365,27 @@ px_sampler_plan px_session_sampler(const px_session *session)
     int prompts = held_out < parts->evaluation_prompts ? (int)held_out : parts->evaluation_prompts;
     int train = session->ppo.prompts_per_iteration * session->ppo.samples_per_prompt, evaluation = prompts * parts->evaluation_samples;
     return px_ppo_sampler(&session->ppo, train > evaluation ? train : evaluation);
+}
+
+/* Do two ranks of any node have the same frozen models? */
+static bool frozen_twice(const px_placement *placement)
+{
+    for (int r = 0; r < placement->ranks; r++) {
+        if (px_placement_scores(placement, r) && px_placement_first_to_score(placement, r) != r) {
+            return true;
+        }
+    }
+    return false;
+}
+
+px_status px_session_open_frozen(px_session *session)
+{
+    size_t bytes = session->reference_weights.beside + session->reward_weights.beside;
+    if (bytes == 0 || !frozen_twice(&session->placement)) {
+        return PX_OK;
+    }
+    PX_TRY(px_shared_open(&session->frozen, bytes));
+    return px_placement_scores(&session->placement, px_world_rank()) ? px_shared_reserve(&session->frozen) : PX_OK;
 }
 
 px_status px_session_build(px_session *session, const char *from)

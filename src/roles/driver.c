@@ -363,12 +363,14 @@ static px_status prepare_stage(px_session *session)
     }
     px_plan_print(session);
     PX_TRY(px_agree(px_plan_check(session, px_memory_available()))); /* all have looked before one allocates */
+    PX_TRY(px_agree(px_session_open_frozen(session)));
     px_alloc_eager(true);
     px_team(true);
     status = px_session_build(session, from);
     px_team(false);
     px_alloc_eager(false);
-    PX_TRY(px_agree(status));
+    px_shared_close(&session->frozen); /* what is used of it stays, as the models have it */
+    PX_TRY(px_agree(status));          /* and is whole on every rank */
     if (resume) {
         PX_TRY(px_agree(px_session_restore(session, from, session->start)));
         px_log(PX_INFO, "continues after iteration %lld from %s", (long long)session->start, from);

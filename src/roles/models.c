@@ -165,8 +165,7 @@ px_status px_module_plan(const px_session *session, const char *module, px_head 
     return px_model_plan(model, &config);
 }
 
-static px_status load(const px_session *session, const char *module, px_head head, bool in_place, px_model *model,
-                      bool *had_score)
+px_status px_module_load(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score)
 {
     char dir[PX_PATH_MAX];
     px_model_config config;
@@ -174,7 +173,7 @@ static px_status load(const px_session *session, const char *module, px_head hea
     PX_TRY(find_source(session, module, &from, dir, sizeof dir));
     *had_score = false;
     if (dir[0] != '\0') {
-        return in_place ? px_model_map(model, dir, head, had_score) : px_model_load(model, dir, head, had_score);
+        return px_model_load(model, dir, head, had_score);
     }
     PX_TRY(new_config(session, &from, head, &config));
     PX_TRY(px_model_plan(model, &config));
@@ -183,23 +182,35 @@ static px_status load(const px_session *session, const char *module, px_head hea
     return PX_OK;
 }
 
-px_status px_module_load(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score)
-{
-    return load(session, module, head, false, model, had_score);
-}
-
-px_status px_module_map(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score)
+px_status px_module_map(const px_session *session, const char *module, px_head head, size_t offset, px_model *model,
+                        bool *had_score)
 {
     double start = px_now();
-    PX_TRY(load(session, module, head, true, model, had_score));
-    px_log_rank(PX_DEBUG, "%s: in its file's pages after %.1f ms", module, 1e3 * (px_now() - start));
+    char dir[PX_PATH_MAX];
+    px_model_config config;
+    source from;
+    bool fill = px_placement_first_to_score(&session->placement, px_world_rank()) == px_world_rank();
+    px_model_memory shared = {session->frozen.fd, offset, fill};
+    const px_model_memory *memory = session->frozen.data != NULL ? &shared : NULL;
+    PX_TRY(find_source(session, module, &from, dir, sizeof dir));
+    if (dir[0] != '\0') {
+        PX_TRY(px_model_map(model, dir, head, memory, had_score));
+    } else if (memory == NULL) {
+        PX_TRY(px_module_load(session, module, head, model, had_score));
+    } else {
+        *had_score = false;
+        PX_TRY(new_config(session, &from, head, &config));
+        PX_TRY(px_model_plan(model, &config));
+        PX_TRY(px_model_init_shared(model, (uint64_t)px_stage_int(session->stage, "run.seed"), memory));
+    }
+    px_log_rank(PX_DEBUG, "%s: frozen, in place after %.1f ms", module, 1e3 * (px_now() - start));
     return PX_OK;
 }
 
 px_status px_module_map_plan(const px_session *session, const char *module, const px_model *model, px_map_bytes *bytes)
 {
     char dir[PX_PATH_MAX];
-    *bytes = (px_map_bytes){.own = model->block * sizeof(px_real)};
+    *bytes = (px_map_bytes){.beside = px_whole_pages(model->block * sizeof(px_real))};
     PX_TRY(px_module_dir(session, module, dir, sizeof dir));
     return dir[0] != '\0' ? px_model_map_plan(model, dir, bytes) : PX_OK;
 }

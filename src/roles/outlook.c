@@ -154,7 +154,7 @@ static const px_plan *plan_of(const px_session *session, px_role role)
 static void list_memory(const px_session *session, px_outlook_role *role)
 {
     const px_plan *plan = plan_of(session, role->role);
-    role->file_bytes = (double)plan->files;
+    role->frozen_bytes = (double)plan->frozen;
     for (int i = 0; i < plan->count; i++) {
         if (role->first > 0 && strcmp(plan->rows[i].role, "collector") == 0) { /* rank 0 alone has it */
             continue;
@@ -203,13 +203,13 @@ double px_outlook_node_bytes(const px_outlook *o, const px_layout *layout, int n
 {
     int first;
     const px_node_group *group = px_layout_node(layout, node, &first);
-    double bytes = o->shared_bytes, files = 0.0;
+    double bytes = o->shared_bytes, frozen = 0.0;
     for (int i = 0; i < o->role_count; i++) {
         int ranks = overlap(o->roles[i].first, o->roles[i].count, first, group->ranks_per_node);
         bytes += ranks * o->roles[i].memory_bytes;
-        files = ranks > 0 ? fmax(files, o->roles[i].file_bytes) : files; /* driver and learners map the same */
+        frozen = ranks > 0 ? fmax(frozen, o->roles[i].frozen_bytes) : frozen; /* driver and learners have the same */
     }
-    return bytes + files;
+    return bytes + frozen;
 }
 
 /* Every node must hold its ranks. */

@@ -192,6 +192,20 @@ px_role px_placement_role(const px_placement *p, int rank)
     return (px_role)role;
 }
 
+bool px_placement_scores(const px_placement *p, int rank)
+{
+    return px_placement_role(p, rank) == (p->scorers > 0 ? PX_ROLE_SCORER : PX_ROLE_LEARNER);
+}
+
+int px_placement_first_to_score(const px_placement *p, int rank)
+{
+    int first = 0;
+    while (!px_placement_scores(p, first) || px_world_node(first) != px_world_node(rank)) {
+        first++;
+    }
+    return first;
+}
+
 const char *px_role_name(const px_placement *p, int rank)
 {
     return rank == 0 ? "driver+learner" : keys[px_placement_role(p, rank)].name;

@@ -37,9 +37,9 @@ static void add_learner(px_plan *plan, const char *role, const px_model *model, 
 
 static void add_frozen(px_plan *plan, const char *role, px_map_bytes weights, size_t engine)
 {
-    plan->files += weights.shared;
-    add(plan, role, weights.own + engine, "weights %.1f and %.1f of the file, activations %.1f", mib(weights.own),
-        mib(weights.shared), mib(engine));
+    plan->frozen += weights.files + weights.beside;
+    add(plan, role, engine, "activations; weights are the node's: %.1f of the file, %.1f converted", mib(weights.files),
+        mib(weights.beside));
 }
 
 /* role: of the rank, a learner's (which scores too where there are no scorers) or a scorer's. */
@@ -146,7 +146,7 @@ static size_t wanted(const px_session *session, size_t *all)
     size_t counts[KINDS], want = px_plan_shared(session);
     count_roles(session, counts);
     for (int k = 0; k < SAMPLING; k++) {
-        want += counts[k] > 0 ? plans[k]->files : 0;
+        want += counts[k] > 0 ? plans[k]->frozen : 0;
     }
     *all = want;
     for (int k = 0; k < KINDS; k++) {
@@ -177,9 +177,9 @@ static void print_memory(const px_session *session)
         px_log(PX_INFO, "  %-13s%9.1f MiB  the policy's weights for its env runners, once a node", "shared",
                mib(px_plan_shared(session)));
     }
-    size_t files = session->plan.files + session->scorer_plan.files;
-    if (files > 0) {
-        px_log(PX_INFO, "  %-13s%9.1f MiB  frozen weights in their files, once a node", "files", mib(files));
+    size_t frozen = session->plan.frozen + session->scorer_plan.frozen;
+    if (frozen > 0) {
+        px_log(PX_INFO, "  %-13s%9.1f MiB  weights of the reference and the reward model, once a node", "frozen", mib(frozen));
     }
     px_log(PX_INFO, "  %-13s%9.1f MiB  %d rank%s, of them %.1f MiB to be taken; %.1f MiB are free", "this node", mib(all),
            px_dist_local_size(), px_dist_local_size() == 1 ? "" : "s", mib(want), mib(px_memory_available()));

@@ -56,7 +56,7 @@ typedef struct px_plan { /* bytes that a rank takes, by role */
     } rows[PX_PLAN_ROWS];
     int count;
     size_t total;
-    size_t files; /* pages of weight files, once a node */
+    size_t frozen; /* weights that nobody changes, once a node */
 } px_plan;
 
 typedef struct px_weights { /* weights.c: the policy's weights in memory that a node's ranks share */
@@ -99,6 +99,7 @@ typedef struct px_session {
     px_model model;             /* of lm and rm */
     const char *critic_module;  /* whose weights the critic starts from */
     px_map_bytes reference_weights, reward_weights; /* frozen */
+    px_shared frozen;           /* what of them does not lie in files as it is used; while they are loaded, where ranks share it */
     px_plan plan, scorer_plan, runner_plan; /* of a rank that learns; in split stages, of one that scores, one that samples */
     char **stop_strings;
     px_trainer trainer;
@@ -137,12 +138,17 @@ int px_startup_threads(const px_session *session);
 void px_startup_notes(const px_session *session);
 /* placement.c: whether two ranks of a node compute at the same time: roles take turns, unless they sample ahead. */
 bool px_placement_together(const px_placement *placement, bool ahead, int one, int other);
+/* Does a rank have the frozen models? The first that does, of the ranks on the node of `rank`, which does. */
+bool px_placement_scores(const px_placement *placement, int rank);
+int px_placement_first_to_score(const px_placement *placement, int rank);
 px_status px_run_locate(px_run *run);
 
 /* models.c: what rl_module names. head: what the caller needs. */
 px_status px_module_load(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score);
-/* The same for a frozen module: its weights stay in the file where they can. And what that will take. */
-px_status px_module_map(const px_session *session, const char *module, px_head head, px_model *model, bool *had_score);
+/* The same for a frozen module: its weights stay in the file where they can, the rest is in the node's memory from `offset`, or,
+ * where no ranks of a node share it, this rank's own. And what that will take. */
+px_status px_module_map(const px_session *session, const char *module, px_head head, size_t offset, px_model *model,
+                        bool *had_score);
 px_status px_module_map_plan(const px_session *session, const char *module, const px_model *model, px_map_bytes *bytes);
 /* Its table without weights, from the same place. */
 px_status px_module_plan(const px_session *session, const char *module, px_head head, px_model *model);
@@ -160,8 +166,10 @@ px_learner_config px_settings_learner(const px_session *session, int64_t schedul
 px_status px_settings_ppo(px_session *session, px_ppo_config *config, const px_model_config *policy);
 
 /* build.c: trainer of the stage, from scratch or from the checkpoint `from` ("" for scratch). Everything small first: data,
- * tables of the models, sizes of all buffers; then the weights and the rest of the plan. Local, both. */
+ * tables of the models, sizes of all buffers; then, between opening and closing what a node's ranks share of frozen weights
+ * (collective), the weights and the rest of the plan. The others are local. */
 px_status px_session_prepare(px_session *session, const char *from);
+px_status px_session_open_frozen(px_session *session);
 px_status px_session_build(px_session *session, const char *from);
 
 /* checkpoint.c */

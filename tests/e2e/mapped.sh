@@ -1,6 +1,7 @@
 #!/bin/bash
-# Frozen models are mapped once a node: in a PPO run, reference and reward model lie in their files' pages, which every rank
-# of the node uses, and none has a copy; a weight file that is written over while it is used ends the run with a message.
+# Frozen models are there once a node: in a PPO run the reward model (F32) lies in its file's pages, the reference (BF16) is
+# converted once into memory of the node, every rank uses both, and none has a copy; a weight file that is written over
+# while it is used ends the run with a message.
 # Usage: mapped.sh PROGRAM. Skips (77) without mpirun.
 set -u
 program=${1:?usage: mapped.sh PROGRAM}
@@ -42,20 +43,21 @@ stop: {steps: 1}
 END
     "$program" train "$dir/$1.yaml" --run-dir "$dir/$1" > "$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
 done
+mkdir "$dir/half" && "$program" export "$dir/sft" --out "$dir/half/policy" --dtype bf16 > "$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
 cat > "$dir/ppo.yaml" <<END
 algorithm: ppo
 debugging: {deterministic: false}
-rl_module: {policy: {path: $dir/sft/policy}, reference: {same_as: policy}, reward: {path: $dir/reward/reward},
+rl_module: {policy: {path: $dir/sft/policy}, reference: {path: $dir/half/policy}, reward: {path: $dir/reward/reward},
             critic: {same_as: policy}}
 environment: {prompts: $dir/prompts.jsonl, max_prompt_tokens: 8, max_completion_tokens: 16, rewards: [{kind: model}]}
 training: {prompts_per_iteration: 4, minibatch_size: 4, num_epochs: 1, lr: 1.0e-5, critic_lr: 1.0e-5}
 stop: {iterations: 400}
 END
 
-# mapped PID NAME: resident KiB of the file NAME in a process, and how much of that is its own alone
+# mapped PID NAME: resident KiB of maps of the file NAME of 1 MiB or more in a process, and how much of that is its own alone
 mapped() {
-    awk -v name="$2" '/^[0-9a-f]+-[0-9a-f]+ / {on = index($0, name) > 0} on && /^Rss:/ {rss += $2}
-        on && /^Private_Dirty:/ {own += $2} END {print rss + 0, own + 0}' "/proc/$1/smaps"
+    awk -v name="$2" '/^[0-9a-f]+-[0-9a-f]+ / {on = index($0, name) > 0} on && /^Size:/ && $2 < 1024 {on = 0}
+        on && /^Rss:/ {rss += $2} on && /^Private_Dirty:/ {own += $2} END {print rss + 0, own + 0}' "/proc/$1/smaps"
 }
 
 # start RANKS: a run of PPO in the background; pids: its processes once an iteration is done
@@ -77,20 +79,21 @@ start() {
 start 2
 bytes=$(stat -c %s "$dir/sft/policy/model.safetensors")
 for pid in $pids; do
-    for file in sft/policy/model.safetensors reward/reward/model.safetensors; do
-        read -r rss own < <(mapped "$pid" "$file")
-        echo "rank $pid: $file: $rss KiB resident, $own KiB its own, of $((bytes / 1024)) KiB"
-        if [ "$rss" -lt $((bytes / 1024 * 9 / 10)) ] || [ "$own" -gt 0 ]; then
-            echo "FAILED: a frozen model is not used in its file"; failed=1
+    for file in "/dev/shm/phalanx- 90" "reward/reward/model.safetensors 40"; do # percent: of its embedding, a scorer reads rows
+        set -- $file
+        read -r rss own < <(mapped "$pid" "$1")
+        echo "rank $pid: $1: $rss KiB resident, $own KiB its own, of $((bytes / 1024)) KiB"
+        if [ "$rss" -lt $((bytes / 1024 * $2 / 100)) ] || [ "$own" -gt 0 ]; then
+            echo "FAILED: a frozen model is not once on the node"; failed=1
         fi
     done
 done
 [ "$(echo $pids | wc -w)" -eq 2 ] || { echo "FAILED: ranks seen:$pids"; failed=1; }
 
-# Nothing is copied: a rank has its frozen models as soon as it has looked at them. The bound is a slow machine's.
-grep -o "reference: in its file.*ms\|reward: in its file.*ms" "$dir/ppo.log" > "$dir/starts"
+# A rank that does not convert has its frozen models as soon as it has their addresses. The bound is a slow machine's.
+grep -o "\[.*\(reference\|reward\): frozen.*ms" "$dir/ppo.log" > "$dir/starts"
 cat "$dir/starts"
-[ "$(wc -l < "$dir/starts")" -eq 4 ] && awk '$(NF - 1) > 500 { exit 1 }' "$dir/starts" || { echo "FAILED: frozen models are slow to start"; failed=1; }
+[ "$(wc -l < "$dir/starts")" -eq 4 ] && awk '/rank 1/ && $(NF - 1) > 100 { exit 1 }' "$dir/starts" || { echo "FAILED: frozen models are slow to start"; failed=1; }
 
 # ---- written over in place ----
 printf '{' | dd of="$dir/reward/reward/model.safetensors" bs=1 seek=8 conv=notrunc 2> /dev/null
@@ -102,7 +105,7 @@ fi
 
 # ---- cut ----
 start 2
-: > "$dir/sft/policy/model.safetensors"
+: > "$dir/reward/reward/model.safetensors"
 wait $job
 code=$?
 if { [ $code -ne 65 ] && [ $code -ne 74 ]; } || ! grep -q 'model.safetensors: the file was' "$dir/ppo.log"; then

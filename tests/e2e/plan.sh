@@ -72,12 +72,12 @@ code 0 '"stages"' "$phalanx" plan run.yaml --nodes 2 --ntasks-per-node 3 $split 
 [ "$(field "$roles")" = "['driver+learner', 'learner', 'scorer', 'env_runner', 'env_runner', 'evaluator']" ] || fail "roles: $(cat out)"
 [ "$(field '{r["roles"]["sft"] for r in x["ranks"][1:]}, [r["node"] for r in x["ranks"]]')" = "{'learner'} [0, 0, 0, 1, 1, 1]" ] ||
     fail "nodes: $(cat out)"
-field '*[(r["role"], r["ranks"], r["memory_bytes"], r["file_bytes"]) for r in x["stages"][1]["roles"]], sep="\n"' > map
+field '*[(r["role"], r["ranks"], r["memory_bytes"], r["frozen_bytes"]) for r in x["stages"][1]["roles"]], sep="\n"' > map
 /usr/bin/python3 - out <<'END' || fail "memory of nodes: $(cat map)"
 import json, sys
 s = json.load(open(sys.argv[1]))["stages"][1]
 by = {r["role"]: r for r in s["roles"]}
-def node(*names): return sum(by[n]["memory_bytes"] for n in names) + s["shared_bytes"] + max(by[n]["file_bytes"] for n in names)
+def node(*names): return sum(by[n]["memory_bytes"] for n in names) + s["shared_bytes"] + max(by[n]["frozen_bytes"] for n in names)
 want = [node("driver+learner", "learner", "scorer"), node("env_runner", "env_runner", "evaluator")]
 sys.exit(0 if s["node_memory_bytes"] == want and want[0] != want[1] and s["shared_bytes"] > 0 and
          "collector" in by["driver+learner"]["memory"] and "collector" not in by["learner"]["memory"] and

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -55,13 +56,32 @@ static void forward(const px_model *model, px_real *logits) {
     px_engine_destroy(engine);
 }
 
-/* Returns how many bytes are the mapped model's own. */
+/* Two processes of a node: one fills the memory, the other only sees it, and both see the loaded values. */
+static void compare_shared(const px_model *loaded, size_t bytes) {
+    px_model_memory memory = {memfd_create("node", 0), 4096, true}, same = memory;
+    px_model one, other;
+    assert_int_equal(ftruncate(memory.fd, (off_t)(memory.offset + bytes)), 0);
+    same.fill = false;
+    assert_done(px_model_map(&other, scratch_dir, PX_HEAD_LM, &same, NULL));
+    assert_done(px_model_map(&one, scratch_dir, PX_HEAD_LM, &memory, NULL));
+    close(memory.fd);
+    for (int i = 0; i < loaded->param_count; i++) {
+        const px_param *l = &loaded->params[i];
+        assert_int_equal(one.params[i].offset, other.params[i].offset);
+        assert_memory_equal(loaded->weights + l->offset, one.weights + one.params[i].offset, l->count * sizeof(px_real));
+        assert_memory_equal(loaded->weights + l->offset, other.weights + one.params[i].offset, l->count * sizeof(px_real));
+    }
+    px_model_free(&one);
+    px_model_free(&other);
+}
+
+/* Returns how many bytes do not lie in files. */
 static size_t compare(void) {
     static px_real a[24 * 64], b[24 * 64];
     px_model loaded, mapped, plan;
     px_map_bytes bytes;
     assert_done(px_model_load(&loaded, scratch_dir, PX_HEAD_LM, NULL));
-    assert_done(px_model_map(&mapped, scratch_dir, PX_HEAD_LM, NULL));
+    assert_done(px_model_map(&mapped, scratch_dir, PX_HEAD_LM, NULL, NULL));
     size_t values = 0;
     for (int i = 0; i < loaded.param_count; i++) {
         const px_param *l = &loaded.params[i], *m = &mapped.params[i];
@@ -76,13 +96,14 @@ static size_t compare(void) {
     assert_memory_equal(a, b, sizeof a);
     assert_done(px_model_plan(&plan, &loaded.config));
     assert_done(px_model_map_plan(&plan, scratch_dir, &bytes));
-    assert_true(bytes.own + bytes.shared >= values);
-    assert_true(bytes.own + bytes.shared <= values + 64 * (size_t)loaded.param_count);
+    assert_true(bytes.beside + bytes.files >= values);
+    assert_true(bytes.beside + bytes.files < values + 64 * (size_t)loaded.param_count + 4096);
     assert_done(px_model_map_check(&mapped));
+    compare_shared(&loaded, bytes.beside);
     px_model_free(&plan);
     px_model_free(&loaded);
     px_model_free(&mapped);
-    return bytes.own;
+    return bytes.beside;
 }
 
 static void test_same_values(void **state) {
@@ -94,9 +115,32 @@ static void test_same_values(void **state) {
     save(&llama, PX_BF16);
     assert_true(compare() > 41 * 12 * sizeof(float));
     save_sorted(&llama);
-    assert_int_equal(compare(), 2 * layer); /* gate and up are neighbours by name too */
+    assert_int_equal(compare(), px_whole_pages(2 * layer)); /* gate and up are neighbours by name too */
     save(&gpt2, PX_F32);
-    assert_int_equal(compare(), 2 * (16 * 48 + 16 * 16 + 2 * 16 * 24) * sizeof(float)); /* [in, out] in files */
+    assert_int_equal(compare(), px_whole_pages(2 * (16 * 48 + 16 * 16 + 2 * 16 * 24) * sizeof(float))); /* [in, out] in files */
+}
+
+/* A new model has no file: all of it is in the node's memory. */
+static void test_new_shared(void **state) {
+    (void)state;
+    px_model_config config = tiny_llama(PX_HEAD_LM, false);
+    px_model own, one, other;
+    px_model_memory memory = {memfd_create("node", 0), 0, true}, same = memory;
+    same.fill = false;
+    assert_done(px_model_plan(&own, &config));
+    assert_done(px_model_plan(&one, &config));
+    assert_done(px_model_plan(&other, &config));
+    assert_done(px_model_alloc(&own));
+    px_model_init(&own, 3);
+    assert_int_equal(ftruncate(memory.fd, (off_t)px_whole_pages(own.block * sizeof(px_real))), 0);
+    assert_done(px_model_init_shared(&other, 3, &same));
+    assert_done(px_model_init_shared(&one, 3, &memory));
+    assert_memory_equal(own.weights, one.weights, own.block * sizeof(px_real));
+    assert_memory_equal(own.weights, other.weights, own.block * sizeof(px_real));
+    close(memory.fd);
+    px_model_free(&own);
+    px_model_free(&one);
+    px_model_free(&other);
 }
 
 static void test_not_finite(void **state) {
@@ -108,7 +152,7 @@ static void test_not_finite(void **state) {
     int fd = open(scratch_path("model.safetensors"), O_WRONLY);
     assert_true(fd >= 0 && pwrite(fd, &infinite, sizeof infinite, lseek(fd, 0, SEEK_END) - 4) == 4);
     close(fd);
-    assert_refused(px_model_map(&model, scratch_dir, PX_HEAD_LM, NULL), "an infinity", "\"lm_head.weight\" holds inf");
+    assert_refused(px_model_map(&model, scratch_dir, PX_HEAD_LM, NULL, NULL), "an infinity", "\"lm_head.weight\" holds inf");
 }
 
 static void test_changed(void **state) {
@@ -116,7 +160,7 @@ static void test_changed(void **state) {
     px_model_config config = tiny_llama(PX_HEAD_LM, false);
     px_model model;
     save(&config, PX_F32);
-    assert_done(px_model_map(&model, scratch_dir, PX_HEAD_LM, NULL));
+    assert_done(px_model_map(&model, scratch_dir, PX_HEAD_LM, NULL, NULL));
     px_real first = model.weights[model.embed];
     save(&config, PX_BF16); /* renamed into place: the map keeps the old file */
     assert_done(px_model_map_check(&model));
@@ -124,7 +168,7 @@ static void test_changed(void **state) {
     px_model_free(&model);
 
     save(&config, PX_F32);
-    assert_done(px_model_map(&model, scratch_dir, PX_HEAD_LM, NULL));
+    assert_done(px_model_map(&model, scratch_dir, PX_HEAD_LM, NULL, NULL));
     int fd = open(scratch_path("model.safetensors"), O_WRONLY);
     const struct timespec times[2] = {{0, UTIME_NOW}, {1, 0}};
     assert_true(fd >= 0 && pwrite(fd, "{", 1, 8) == 1 && futimens(fd, times) == 0);
@@ -137,7 +181,7 @@ static void test_changed(void **state) {
 static void touch_cut_file(int out) {
     px_model model;
     dup2(out, STDERR_FILENO);
-    if (px_model_map(&model, scratch_dir, PX_HEAD_LM, NULL) != PX_OK ||
+    if (px_model_map(&model, scratch_dir, PX_HEAD_LM, NULL, NULL) != PX_OK ||
         truncate(scratch_path("model.safetensors"), 0) != 0) {
         _exit(1);
     }
@@ -164,7 +208,7 @@ static void test_cut(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_values), cmocka_unit_test(test_not_finite),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_values), cmocka_unit_test(test_new_shared), cmocka_unit_test(test_not_finite),
                                        cmocka_unit_test(test_changed), cmocka_unit_test(test_cut)};
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }
