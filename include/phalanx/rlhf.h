@@ -46,6 +46,7 @@ typedef struct px_learner_config {
     int threads;
     px_dtype precision;   /* of the matrix products */
     bool frozen;          /* weights and a forward alone: learnt by other ranks */
+    bool unpacked;        /* there is no memory for packed matrices, which several forwards with the same weights gain from */
     bool recompute;       /* activations inside a block are computed again in backward: memory for time, the same bits */
 } px_learner_config;
 /* Most tokens and sequences in one forward of a learner: what its engine and batches are planned for. Local. */
@@ -76,6 +77,7 @@ void px_learner_free(px_learner *learner);
 typedef struct px_learner_memory {
     size_t weights, gradients, moments, engine; /* bytes */
     int gradient_blocks;
+    bool packed; /* the engine packs the matrices */
 } px_learner_memory;
 /* What px_learner_create will allocate, the moved-in weights included; the model need have no weights. Local. */
 px_learner_memory px_learner_plan(const px_model *model, const px_learner_config *config);

@@ -106,9 +106,7 @@ static size_t lay_out(px_engine *engine, char *base) {
     engine->keys = px_layout_take(&layout, cached, sizeof(px_real));
     engine->values = px_layout_take(&layout, cached, sizeof(px_real));
     px_shape_layout(&engine->shape, &layout, plan->max_sequence);
-    /* In bf16 the two packed forms are together as large as the weights. In float32 they would be twice that, and packing
-     * is half as much of a product. */
-    if (plan->train && plan->precision == PX_BF16) px_packed_layout(&engine->shape, &layout, true);
+    if (plan->packed || (plan->train && plan->precision == PX_BF16)) px_packed_layout(&engine->shape, &layout, plan->train);
     lay_out_layers(engine, &layout);
     engine->hidden = px_layout_take(&layout, M * (size_t)config->hidden_size, sizeof(px_real));
     if (plan->train) {

@@ -51,12 +51,20 @@ int px_learner_sequences(const px_learner_config *config)
     return config->batch_sequences > 0 && most < tokens ? (int)most : tokens;
 }
 
+/* Packing is part of every product: done once for a step that has several forwards. */
+static bool packs(const px_learner_config *config)
+{
+    bool several = config->batch_tokens / px_dist_size() >= 2 * (int64_t)px_learner_tokens(config);
+    return several && !config->frozen && !config->unpacked;
+}
+
 static px_engine_plan engine_plan(const px_learner_config *config)
 {
     return (px_engine_plan){.max_tokens = px_learner_tokens(config),
                             .max_sequences = px_learner_sequences(config),
                             .max_sequence = config->max_sequence,
                             .train = !config->frozen,
+                            .packed = packs(config),
                             .recompute = config->recompute,
                             .threads = config->threads,
                             .precision = config->precision};
@@ -78,7 +86,8 @@ px_learner_memory px_learner_plan(const px_model *model, const px_learner_config
                                .gradients = (size_t)depth * (block + rows),
                                .moments = config->frozen ? 0 : 2 * block,
                                .engine = px_engine_bytes(model, &plan),
-                               .gradient_blocks = depth};
+                               .gradient_blocks = depth,
+                               .packed = plan.packed};
 }
 
 px_status px_learner_create(px_learner *learner, px_model *model, const px_learner_config *config)

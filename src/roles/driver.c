@@ -361,8 +361,12 @@ static px_status prepare_stage(px_session *session)
     if (!session->placement.split) {
         px_session_roof(session); /* before the plan: what a library keeps for itself is taken by then */
     }
+    size_t have = px_memory_available();
+    px_team(true);
+    px_plan_fit(session, have);
+    px_team(false);
     px_plan_print(session);
-    PX_TRY(px_agree(px_plan_check(session, px_memory_available()))); /* all have looked before one allocates */
+    PX_TRY(px_agree(px_plan_check(session, have))); /* all have looked before one allocates */
     PX_TRY(px_agree(px_session_open_frozen(session)));
     px_alloc_eager(true);
     px_team(true);

@@ -212,28 +212,37 @@ double px_outlook_node_bytes(const px_outlook *o, const px_layout *layout, int n
     return bytes + frozen;
 }
 
-/* Every node must hold its ranks. */
-static px_status check_memory(const px_session *session, const px_layout *layout, const px_outlook *o)
+static size_t node_memory(const px_layout *layout)
 {
-    size_t have = layout->node_memory > 0 ? layout->node_memory : px_memory_available() + px_alloc_live();
+    return layout->node_memory > 0 ? layout->node_memory : px_memory_available() + px_alloc_live();
+}
+
+/* The first node that does not hold its ranks; -1: all do. */
+static int short_node(const px_layout *layout, const px_outlook *o, size_t have)
+{
     for (int n = 0; n < px_layout_nodes(layout); n++) {
-        double want = px_outlook_node_bytes(o, layout, n), most = -1.0;
-        px_role role = PX_ROLE_LEARNER;
-        char node[16];
-        int first;
-        if (want <= (double)have) {
-            continue;
+        if (px_outlook_node_bytes(o, layout, n) > (double)have) {
+            return n;
         }
-        const px_node_group *group = px_layout_node(layout, n, &first);
-        for (int i = 0; i < o->role_count; i++) {
-            double all = overlap(o->roles[i].first, o->roles[i].count, first, group->ranks_per_node) * o->roles[i].memory_bytes;
-            role = all > most ? o->roles[i].role : role;
-            most = fmax(most, all);
-        }
-        snprintf(node, sizeof node, "%d", n);
-        return px_plan_refuse(session, plan_of(session, role), node, group->ranks_per_node, (size_t)want, have);
     }
-    return PX_OK;
+    return -1;
+}
+
+static px_status refuse(const px_session *session, const px_layout *layout, const px_outlook *o, int n, size_t have)
+{
+    double most = -1.0;
+    px_role role = PX_ROLE_LEARNER;
+    char node[16];
+    int first;
+    const px_node_group *group = px_layout_node(layout, n, &first);
+    for (int i = 0; i < o->role_count; i++) {
+        double all = overlap(o->roles[i].first, o->roles[i].count, first, group->ranks_per_node) * o->roles[i].memory_bytes;
+        role = all > most ? o->roles[i].role : role;
+        most = fmax(most, all);
+    }
+    snprintf(node, sizeof node, "%d", n);
+    return px_plan_refuse(session, plan_of(session, role), node, group->ranks_per_node,
+                          (size_t)px_outlook_node_bytes(o, layout, n), have);
 }
 
 /* ---- one stage -------------------------------------------------------------------------------------------------------------- */
@@ -243,6 +252,7 @@ static void describe(const px_session *session, const px_layout *layout, double 
     snprintf(o->stage, sizeof o->stage, "%s", px_stage_name(session->stage));
     o->algorithm = session->algorithm->name;
     o->iterations = session->total;
+    o->role_count = 0;
     px_plan_schedule(session, o->schedule, sizeof o->schedule);
     px_plan_shares(session, o->shares, sizeof o->shares);
     list_roles(session, layout, o);
@@ -263,7 +273,15 @@ static px_status size_stage(px_session *session, const px_layout *layout, int *n
     session->threads = px_outlook_crew(session, layout, PX_ROLE_LEARNER).threads;
     PX_TRY(px_session_prepare(session, ""));
     describe(session, layout, completion, outlook);
-    PX_TRY(check_memory(session, layout, outlook));
+    size_t have = node_memory(layout);
+    if (short_node(layout, outlook, have) >= 0) {
+        px_plan_unpack(session);
+        describe(session, layout, completion, outlook);
+    }
+    int node = short_node(layout, outlook, have);
+    if (node >= 0) {
+        return refuse(session, layout, outlook, node, have);
+    }
     px_outlook_add(outlook->time, &outlook->time_count, "data", px_now() - started, "");
     outlook->seconds += px_now() - started;
     return PX_OK;

@@ -31,8 +31,8 @@ static void add_learner(px_plan *plan, const char *role, const px_model *model, 
     px_learner_memory m = px_learner_plan(model, config);
     double block = mib(m.weights);
     add(plan, role, m.weights + m.gradients + m.moments + m.engine,
-        "weights %.1f, gradients %d x %.1f, moments %d x %.1f, activations %.1f (%d tokens)", block, m.gradient_blocks, block,
-        m.moments > 0 ? 2 : 0, block, mib(m.engine), px_learner_tokens(config));
+        "weights %.1f, gradients %d x %.1f, moments %d x %.1f, activations%s %.1f (%d tokens)", block, m.gradient_blocks, block,
+        m.moments > 0 ? 2 : 0, block, m.packed ? " and packed weights" : "", mib(m.engine), px_learner_tokens(config));
 }
 
 static void add_frozen(px_plan *plan, const char *role, px_map_bytes weights, size_t engine)
@@ -212,6 +212,21 @@ px_status px_plan_refuse(const px_session *session, const px_plan *plan, const c
                          "(learners.gradient_leaf_tokens, env_runners.max_slots) or debugging.deterministic: false take less",
                          mib(want), want, ranks, ranks == 1 ? "" : "s", node, mib(have), have, plan->rows[largest].role,
                          mib(plan->rows[largest].bytes), plan->rows[largest].parts);
+}
+
+void px_plan_unpack(px_session *session)
+{
+    session->ppo.policy_learner.unpacked = session->ppo.critic_learner.unpacked = true;
+    session->lm.learner.unpacked = session->rm.learner.unpacked = true;
+    px_plan_fill(session);
+}
+
+void px_plan_fit(px_session *session, size_t have)
+{
+    size_t all;
+    if (wanted(session, &all) > have) {
+        px_plan_unpack(session);
+    }
 }
 
 px_status px_plan_check(const px_session *session, size_t have)

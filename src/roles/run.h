@@ -197,6 +197,9 @@ void px_plan_schedule(const px_session *session, char *text, size_t size);
 void px_plan_shares(const px_session *session, char *text, size_t size); /* what a rank does of it */
 /* Fills session->plan; local. */
 void px_plan_fill(px_session *session);
+/* Plans again without packed matrices: slower, the same bits. fit: where the node's `have` bytes do not do with them. */
+void px_plan_unpack(px_session *session);
+void px_plan_fit(px_session *session, size_t have);
 /* PX_CONFIG when the ranks of this node want more than the `have` bytes it has. Local; no rank may have begun to allocate. */
 px_status px_plan_check(const px_session *session, size_t have);
 /* That refusal: `plan` is of the ranks that take most of a node. */

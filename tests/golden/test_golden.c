@@ -52,7 +52,8 @@ static px_dtype precision = PX_F32; /* of engines and generators */
 
 static px_engine *make_engine(const px_model *model, int tokens, int sequences, int longest) {
     px_engine *engine = NULL;
-    px_engine_plan plan = {tokens, sequences, longest, true, 1, precision, false};
+    px_engine_plan plan = {.max_tokens = tokens, .max_sequences = sequences, .max_sequence = longest, .train = true,
+                           .threads = 1, .precision = precision};
     check(px_engine_create(&engine, &model->config, &plan));
     return engine;
 }

@@ -27,11 +27,12 @@ static void bytes_are_planned(void **state) {
     px_model_config configs[] = {tiny_gpt2(PX_HEAD_LM, true), tiny_llama(PX_HEAD_LM, false),
                                  tiny_gpt2(PX_HEAD_SCALAR, true), tiny_llama(PX_HEAD_NONE, false)};
     for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
-        for (int train = 0; train < 2; train++) {
+        for (int way = 0; way < 4; way++) {
             px_model model;
+            bool train = way % 2 == 1;
             assert_int_equal(px_model_plan(&model, &configs[i]), PX_OK);
             px_engine_plan plan = {.max_tokens = 3000, .max_sequences = 9, .max_sequence = 150, .train = train,
-                                   .threads = 2};
+                                   .threads = 2, .packed = way >= 2};
             size_t planned = px_engine_bytes(&model, &plan), live = px_alloc_live();
             px_engine *engine;
             assert_int_equal(px_engine_create(&engine, &configs[i], &plan), PX_OK);
@@ -51,7 +52,7 @@ static void all_rows(void *arg, int first, int count, const px_row_stats *chunk,
 
 static size_t gradient(const px_model *model, const px_batch *batch, bool recompute, px_real *grads) {
     px_engine_plan plan = {.max_tokens = MAX_TOKENS, .max_sequences = 64, .max_sequence = 128, .train = true, .threads = 2,
-                           .recompute = recompute};
+                           .packed = recompute, .recompute = recompute}; /* packed or not: the same bits too */
     px_engine *engine;
     assert_int_equal(px_engine_create(&engine, &model->config, &plan), PX_OK);
     memset(grads, 0, model->block * sizeof *grads);
@@ -60,6 +61,7 @@ static size_t gradient(const px_model *model, const px_batch *batch, bool recomp
     px_engine_lm_backward(engine, model, grads, rows, targets, n, 1, true, all_rows, NULL);
     px_engine_backward(engine, model, grads, NULL, NULL);
     px_engine_destroy(engine);
+    plan.packed = false; /* activations alone are compared */
     return px_engine_bytes(model, &plan);
 }
 
