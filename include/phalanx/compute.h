@@ -153,7 +153,7 @@ void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_real
  * NULL in inference. Query head h reads kv head h / (heads / kv_heads). */
 void px_attention_forward(px_compute *ctx, px_real *out, int ldout, px_real *lse, const px_real *q, int ldq,
                           const px_span *spans, int count, int heads, double scale, int window);
-/* Gradients for q, k, v (first head of row 0, stride ld each; written, not added). Spans must start at position 0.
+/* Gradients for q, k, v (first head of row 0, stride ld each; written, not added): those of a span's key j at its row + j.
  * P is recomputed from lse; delta = rowsum(dout * out) is taken inside. */
 void px_attention_backward(px_compute *ctx, px_real *dq, px_real *dk, px_real *dv, int ldd, const px_real *dout,
                            const px_real *out, int ldout, const px_real *lse, const px_real *q, int ldq,

@@ -145,6 +145,9 @@ typedef struct px_batch { /* borrowed */
     const int32_t *ids;    /* [tokens] */
     const int32_t *starts; /* [sequences + 1], tokens of sequence s are starts[s] .. starts[s+1]-1, positions from 0 */
     int sequences, tokens;
+    const int32_t *wanted; /* [wanted_count] rows that a head will be asked for, any order; none: all. What lies between a
+                              sequence's first and last of them is computed too, the others end in the last block */
+    int wanted_count;
 } px_batch;
 
 typedef struct px_engine_plan {
@@ -168,7 +171,7 @@ bool px_engine_fits(const px_engine *engine, int sequences, int tokens); /* woul
 
 /* Runs the blocks and the final norm; the hidden states of the batch stay in the engine until the next forward. */
 void px_engine_forward(px_engine *engine, const px_model *model, const px_batch *batch);
-const px_real *px_engine_hidden(const px_engine *engine); /* [tokens, C], after the final norm */
+const px_real *px_engine_hidden(const px_engine *engine); /* [tokens, C], after the final norm; of a batch that wants all */
 
 /* LM head on chosen rows only, in chunks: rows[n] index the batch's tokens, targets[n] are the next ids. */
 void px_engine_logprobs(px_engine *engine, const px_model *model, const int32_t *rows, const int32_t *targets, int n,

@@ -1,4 +1,5 @@
 /* Attention backward. For one kv head of one span: key blocks in order, for each the query rows that see it, in chunks.
+ * A span whose first position is not 0 has the gradients of key j at row `row` + j of dk and dv all the same.
  * P is recomputed from lse; dV += P^T dO, dS = P (dO V^T - delta) scale, dK += dS^T Q, dQ += dS K. A task owns its
  * kv head's dk, dv and its query heads' dq, so nothing depends on the threads. */
 #include <string.h>
@@ -107,17 +108,18 @@ static void kv_head_backward(const backward_job *job, const px_span *span, int k
     size_t D = (size_t)span->kv.D, head_size = D * (size_t)span->kv.capacity, first = (size_t)span->row * job->ldd;
     const px_real *blocks = span->kv.k + (size_t)kv_head * head_size, *values = span->kv.v + (size_t)kv_head * head_size;
     px_real *dk = job->dk + first + (size_t)kv_head * D, *dv = job->dv + first + (size_t)kv_head * D;
-    int group = job->heads / span->kv.kv_heads;
-    clear_rows(dk, job->ldd, span->rows, D);
-    clear_rows(dv, job->ldd, span->rows, D);
+    int group = job->heads / span->kv.kv_heads, position = span->position, seen = position + span->rows;
+    clear_rows(dk, job->ldd, seen, D);
+    clear_rows(dv, job->ldd, seen, D);
     for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
         clear_rows(job->dq + first + (size_t)head * D, job->ldd, span->rows, D);
         head_deltas(job, span, head, work->delta);
-        for (int key = 0; key < span->rows; key += KEYS) {
-            int keys = span->rows - key < KEYS ? span->rows - key : KEYS, end = span->rows;
+        for (int key = 0; key < seen; key += KEYS) {
+            int keys = seen - key < KEYS ? seen - key : KEYS, end = seen; /* rows before the position `end` */
             if (job->window > 0 && end > key + keys - 1 + job->window) end = key + keys - 1 + job->window;
+            end -= position;
             unpack_keys(work->key, blocks, key, keys, span->kv.D);
-            for (int row = key; row < end; row += ROWS)
+            for (int row = key > position ? key - position : 0; row < end; row += ROWS)
                 tile(job, span, head, row, end - row < ROWS ? end - row : ROWS, key, keys, values + (size_t)key * D,
                      dk + (size_t)key * job->ldd, dv + (size_t)key * job->ldd, work);
         }
@@ -132,7 +134,7 @@ void px_attention_backward(px_compute *ctx, px_real *dq, px_real *dk, px_real *d
                         (px_real)scale};
     int longest = 0, D = spans[0].kv.D, kv_heads = spans[0].kv.kv_heads;
     for (int s = 0; s < count; s++) {
-        PX_CHECK(spans[s].position == 0 && spans[s].kv.D == D && spans[s].kv.kv_heads == kv_heads);
+        PX_CHECK(spans[s].position >= 0 && spans[s].kv.D == D && spans[s].kv.kv_heads == kv_heads);
         if (spans[s].rows > longest) longest = spans[s].rows;
         px_flops_add(10.0 * heads * D * px_span_keys(&spans[s], window)); /* five products */
     }

@@ -122,9 +122,40 @@ static void norm_heads(px_compute *compute, const px_shape *shape, const px_mode
                      c->norm_eps, shape->traits.norm_offset);
 }
 
-static void attention_branch(px_compute *compute, const px_shape *shape, const px_model *model,
-                             int layer, const px_activations *a, const px_span *spans, int span_count,
-                             const int32_t *positions, int M) {
+void px_tail_gather(const px_tail *tail, px_real *to, const px_real *from, size_t ld, size_t width) {
+    for (int s = 0; s < tail->span_count; s++) {
+        for (int r = 0; r < tail->spans[s].rows; r++) {
+            memmove(to + (size_t)(tail->spans[s].row + r) * ld, from + (size_t)(tail->first[s] + r) * ld, width * sizeof *to);
+        }
+    }
+}
+
+void px_tail_scatter(const px_tail *tail, px_real *rows, size_t ld, size_t width, int M) {
+    int next = M; /* rows from here on are done */
+    for (int s = tail->span_count - 1; s >= 0; s--) {
+        int count = tail->spans[s].rows, first = tail->first[s];
+        for (int r = first + count; r < next; r++) memset(rows + (size_t)r * ld, 0, width * sizeof *rows);
+        for (int r = count - 1; r >= 0; r--) {
+            memmove(rows + (size_t)(first + r) * ld, rows + (size_t)(tail->spans[s].row + r) * ld, width * sizeof *rows);
+        }
+        next = first;
+    }
+    for (int r = 0; r < next; r++) memset(rows + (size_t)r * ld, 0, width * sizeof *rows);
+}
+
+/* mid += x, of the rows that went on */
+static void add_input(px_compute *compute, const px_activations *a, const px_tail *tail, size_t C, int M) {
+    if (!tail) px_add(compute, a->mid, a->x, (size_t)M * C);
+    for (int s = 0; tail && s < tail->span_count; s++) {
+        const px_span *span = &tail->spans[s];
+        px_add(compute, a->mid + (size_t)span->row * C, a->x + (size_t)tail->first[s] * C, (size_t)span->rows * C);
+    }
+}
+
+/* Returns how many rows go on. */
+static int attention_branch(px_compute *compute, const px_shape *shape, const px_model *model,
+                            int layer, const px_activations *a, const px_span *spans, int span_count,
+                            const int32_t *positions, int M, const px_tail *tail) {
     const px_layer_view *view = &model->layers[layer];
     const px_model_config *config = &shape->config;
     int C = config->hidden_size, D = config->head_dim;
@@ -138,22 +169,33 @@ static void attention_branch(px_compute *compute, const px_shape *shape, const p
                       config->heads + config->kv_heads, D, config->rope.rotary_dim, false);
     }
     px_kv_store(compute, spans, span_count, a->qkv + shape->q, a->qkv + shape->q + shape->kv, shape->qkv);
+    if (tail) {
+        px_tail_gather(tail, a->qkv, a->qkv, (size_t)shape->qkv, (size_t)shape->q);
+        spans = tail->spans;
+        span_count = tail->span_count;
+        M = tail->count;
+    }
     px_attention_forward(compute, a->attention, shape->q, a->lse, a->qkv, shape->qkv, spans, span_count, config->heads,
                          1 / sqrt(D), config->window);
     px_weight out = px_shape_weight(shape, model, layer, PX_OUT);
     px_linear_forward(compute, a->mid, C, a->attention, shape->q, &out, tensor(model, view->out_b), M);
-    px_add(compute, a->mid, a->x, (size_t)M * (size_t)C);
+    add_input(compute, a, tail, (size_t)C, M);
+    return M;
 }
 
 /* Rows of the MLP depend on nothing but themselves: chunks of them pass through all of it while they are in cache. */
 static void mlp_branch(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
-                       const px_activations *a, int M) {
+                       const px_activations *a, int M, const px_tail *tail) {
     const px_layer_view *view = &model->layers[layer];
     const px_model_config *config = &shape->config;
     int C = config->hidden_size, I = config->intermediate_size;
     px_weight first = px_shape_weight(shape, model, layer, PX_UP);
     px_weight second = px_shape_weight(shape, model, layer, PX_DOWN);
     const px_real *input = config->parallel_residual ? a->x : a->mid;
+    if (tail && config->parallel_residual) { /* rows of out are written after those of its input are read */
+        px_tail_gather(tail, a->out, a->x, (size_t)C, (size_t)C);
+        input = a->out;
+    }
     for (int row = 0; row < M; row += shape->mlp_rows) {
         int rows = M - row < shape->mlp_rows ? M - row : shape->mlp_rows;
         size_t at = (size_t)row * (size_t)C, kept = a->keep ? (size_t)row : 0;
@@ -172,9 +214,10 @@ static void mlp_branch(px_compute *compute, const px_shape *shape, const px_mode
 }
 
 void px_block_forward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
-                      const px_activations *a, const px_span *spans, int span_count, const int32_t *positions, int M) {
-    attention_branch(compute, shape, model, layer, a, spans, span_count, positions, M);
-    mlp_branch(compute, shape, model, layer, a, M);
+                      const px_activations *a, const px_span *spans, int span_count, const int32_t *positions, int M,
+                      const px_tail *tail) {
+    int rows = attention_branch(compute, shape, model, layer, a, spans, span_count, positions, M, tail);
+    mlp_branch(compute, shape, model, layer, a, rows, tail);
 }
 
 void px_head_logits(px_compute *compute, const px_shape *shape, const px_model *model, px_real *logits,

@@ -86,12 +86,24 @@ void px_norm_forward(px_compute *compute, const px_shape *shape, px_real *y, px_
 void px_norm_backward(px_compute *compute, const px_shape *shape, px_real *dx, px_real *dw, px_real *db,
                       const px_real *dy, const px_real *x, const px_real *mean, const px_real *rstd, const px_real *w,
                       int M, bool accumulate);
-/* The spans' kv are this layer's. */
+/* Rows of a batch that go on after attention, one run of each sequence that has any, close together: the queries, and from
+ * there on all activations, have `count` rows; x, keys and values all M. */
+typedef struct px_tail {
+    px_span *spans;       /* [span_count] over the close rows; */
+    const int32_t *first; /* and where each lies in the batch */
+    int span_count, count;
+} px_tail;
+/* The spans' kv are this layer's. tail NULL: all rows go on. */
 void px_block_forward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
-                      const px_activations *a, const px_span *spans, int span_count, const int32_t *positions, int M);
+                      const px_activations *a, const px_span *spans, int span_count, const int32_t *positions, int M,
+                      const px_tail *tail);
+/* In: d->dx of the rows that went on. Out: of all. */
 void px_block_backward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
                        const px_activations *a, const px_gradients *d, px_real *grads, const px_span *spans,
-                       int span_count, const int32_t *positions, int M);
+                       int span_count, const int32_t *positions, int M, const px_tail *tail);
+/* The tail's rows close together in `to` (row stride ld), which may be `from` itself; and back, the other rows of M zero. */
+void px_tail_gather(const px_tail *tail, px_real *to, const px_real *from, size_t ld, size_t width);
+void px_tail_scatter(const px_tail *tail, px_real *rows, size_t ld, size_t width, int M);
 /* logits[M, V] of M rows of final hidden states. */
 void px_head_logits(px_compute *compute, const px_shape *shape, const px_model *model, px_real *logits,
                     const px_real *hidden, int M);

@@ -1,5 +1,6 @@
 /* One transformer block, backward. Norm outputs are recomputed: a pass over [M, C] instead of keeping two of them. */
 #include <math.h>
+#include <string.h>
 
 #include "block.h"
 
@@ -21,7 +22,7 @@ void px_norm_backward(px_compute *compute, const px_shape *shape, px_real *dx, p
 /* In: d->dx of the block's output. Out: d->dx of mid; where the branch reads the block's input, its part of that
  * input's gradient in d->dside. */
 static void mlp_backward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
-                         const px_activations *a, const px_gradients *d, px_real *grads, int M) {
+                         const px_activations *a, const px_gradients *d, px_real *grads, int M, const px_tail *tail) {
     const px_layer_view *view = &model->layers[layer];
     const px_model_config *config = &shape->config;
     int C = config->hidden_size, I = config->intermediate_size;
@@ -36,6 +37,10 @@ static void mlp_backward(px_compute *compute, const px_shape *shape, const px_mo
         px_activation_backward(compute, config->activation, d->dup, d->dact, a->up, (size_t)M * (size_t)I);
     }
     const px_real *input = d->dside ? a->x : a->mid;
+    if (tail && d->dside) { /* the output is read no more */
+        px_tail_gather(tail, a->out, a->x, (size_t)C, (size_t)C);
+        input = a->out;
+    }
     px_norm_forward(compute, shape, a->norm, NULL, NULL, input, model->weights + view->norm2_w,
                     at(model->weights, view->norm2_b), M);
     px_linear_backward_weight(compute, grads + view->up_w, at(grads, view->up_b), d->dup, shape->up, a->norm, C, M,
@@ -55,20 +60,43 @@ static void heads_backward(px_compute *compute, const px_shape *shape, const px_
                               a->qk_rstd + c->heads, all, model->weights + view->k_norm_w, M, c->kv_heads, D, offset);
 }
 
+/* Gradients of q, k and v. With a tail each sequence is by itself: its queries are not where its keys are. */
+static void core_backward(px_compute *compute, const px_shape *shape, const px_activations *a, const px_gradients *d,
+                          const px_span *spans, int span_count, int M, const px_tail *tail) {
+    int q = shape->q, kv = shape->kv, qkv = shape->qkv, heads = shape->config.heads, window = shape->config.window;
+    double scale = 1 / sqrt(shape->config.head_dim);
+    px_real *dk = d->dqkv + q;
+    px_kv_store(compute, spans, span_count, a->qkv + q, a->qkv + q + kv, qkv);
+    if (!tail) {
+        px_attention_backward(compute, d->dqkv, dk, dk + kv, qkv, d->dattention, a->attention, q, a->lse, a->qkv, qkv, spans,
+                              span_count, heads, scale, window);
+        return;
+    }
+    for (size_t m = 0; m < (size_t)M; m++) memset(dk + m * (size_t)qkv, 0, 2 * (size_t)kv * sizeof *dk);
+    for (int s = 0; s < tail->span_count; s++) {
+        px_span one = tail->spans[s];
+        size_t row = (size_t)one.row, keys = (size_t)(tail->first[s] - one.position) * (size_t)qkv;
+        one.row = 0;
+        px_attention_backward(compute, d->dqkv + row * (size_t)qkv, dk + keys, dk + kv + keys, qkv,
+                              d->dattention + row * (size_t)q, a->attention + row * (size_t)q, q,
+                              a->lse + row * (size_t)heads, a->qkv + row * (size_t)qkv, qkv, &one, 1, heads, scale, window);
+    }
+    px_tail_scatter(tail, d->dqkv, (size_t)qkv, (size_t)q, M);
+}
+
 /* In: d->dx of mid. Out: d->dx of the block's input. The keys and values are laid out for attention once more. */
 static void attention_backward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
                                const px_activations *a, const px_gradients *d, px_real *grads, const px_span *spans,
-                               int span_count, const int32_t *positions, int M) {
+                               int span_count, const int32_t *positions, int M, const px_tail *tail) {
     const px_layer_view *view = &model->layers[layer];
     const px_model_config *config = &shape->config;
-    int C = config->hidden_size, D = config->head_dim, q = shape->q, kv = shape->kv, qkv = shape->qkv;
+    int C = config->hidden_size, D = config->head_dim, q = shape->q, qkv = shape->qkv, rows = tail ? tail->count : M;
     px_weight out = px_shape_weight(shape, model, layer, PX_OUT), in = px_shape_weight(shape, model, layer, PX_QKV);
-    px_linear_backward_weight(compute, grads + view->out_w, at(grads, view->out_b), d->dx, C, a->attention, q, M, C, q,
+    px_linear_backward_weight(compute, grads + view->out_w, at(grads, view->out_b), d->dx, C, a->attention, q, rows, C, q,
                               d->add);
-    px_linear_backward_input(compute, d->dattention, q, d->dx, C, &out, M, false);
-    px_kv_store(compute, spans, span_count, a->qkv + q, a->qkv + q + kv, qkv);
-    px_attention_backward(compute, d->dqkv, d->dqkv + q, d->dqkv + q + kv, qkv, d->dattention, a->attention, q, a->lse,
-                          a->qkv, qkv, spans, span_count, config->heads, 1 / sqrt(D), config->window);
+    px_linear_backward_input(compute, d->dattention, q, d->dx, C, &out, rows, false);
+    core_backward(compute, shape, a, d, spans, span_count, M, tail);
+    if (tail) px_tail_scatter(tail, d->dx, (size_t)C, (size_t)C, M);
     if (shape->cosine) {
         px_rope_apply(compute, d->dqkv, qkv, positions, shape->cosine, shape->sine, M, config->heads + config->kv_heads,
                       D, config->rope.rotary_dim, true);
@@ -85,8 +113,9 @@ static void attention_backward(px_compute *compute, const px_shape *shape, const
 
 void px_block_backward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
                        const px_activations *a, const px_gradients *d, px_real *grads, const px_span *spans,
-                       int span_count, const int32_t *positions, int M) {
-    mlp_backward(compute, shape, model, layer, a, d, grads, M);
-    attention_backward(compute, shape, model, layer, a, d, grads, spans, span_count, positions, M);
+                       int span_count, const int32_t *positions, int M, const px_tail *tail) {
+    mlp_backward(compute, shape, model, layer, a, d, grads, tail ? tail->count : M, tail);
+    attention_backward(compute, shape, model, layer, a, d, grads, spans, span_count, positions, M, tail);
+    if (tail && d->dside) px_tail_scatter(tail, d->dside, (size_t)shape->config.hidden_size, (size_t)shape->config.hidden_size, M);
     if (d->dside) px_add(compute, d->dx, d->dside, (size_t)M * (size_t)shape->config.hidden_size);
 }

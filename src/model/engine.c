@@ -100,6 +100,9 @@ static size_t lay_out(px_engine *engine, char *base) {
     engine->ids = px_layout_take(&layout, M, sizeof(int32_t));
     engine->positions = px_layout_take(&layout, M, sizeof(int32_t));
     engine->spans = px_layout_take(&layout, (size_t)plan->max_sequences, sizeof(px_span));
+    engine->tail.spans = px_layout_take(&layout, (size_t)plan->max_sequences, sizeof(px_span));
+    engine->first = px_layout_take(&layout, (size_t)plan->max_sequences, sizeof(int32_t));
+    engine->place = px_layout_take(&layout, M, sizeof(int32_t));
     /* every sequence starts at a key block of its own */
     size_t cached = px_kv_elements(config->kv_heads, config->head_dim, plan->max_tokens) +
                     (size_t)plan->max_sequences * px_kv_elements(config->kv_heads, config->head_dim, 1);
@@ -205,21 +208,54 @@ static void take_batch(px_engine *engine, const px_batch *batch) {
     engine->sequences = batch->sequences;
 }
 
+/* Which rows go on after the last attention: all, or of each sequence those from the first to the last that is wanted. */
+static void take_wanted(px_engine *engine, const px_batch *batch) {
+    px_tail *tail = &engine->tail;
+    tail->first = engine->first;
+    tail->span_count = tail->count = 0;
+    bool all = !batch->wanted || batch->wanted_count == 0;
+    for (int t = 0; t < batch->tokens; t++) engine->place[t] = all ? t : -1;
+    for (int i = 0; !all && i < batch->wanted_count; i++) {
+        PX_CHECK(batch->wanted[i] >= 0 && batch->wanted[i] < batch->tokens);
+        engine->place[batch->wanted[i]] = 0;
+    }
+    for (int s = 0; s < batch->sequences; s++) {
+        int begin = batch->starts[s], end = batch->starts[s + 1];
+        px_span span = engine->spans[s];
+        while (begin < end && engine->place[begin] < 0) begin++;
+        while (end > begin && engine->place[end - 1] < 0) end--;
+        if (begin == end) continue;
+        span.row = tail->count;
+        span.rows = end - begin;
+        span.position = begin - batch->starts[s];
+        engine->first[tail->span_count] = begin;
+        tail->spans[tail->span_count++] = span;
+        for (int t = begin; t < end; t++) engine->place[t] = tail->count++;
+    }
+    engine->kept = tail->count;
+}
+
+const px_tail *px_engine_tail(const px_engine *engine, int layer) {
+    bool last = layer == engine->shape.config.layers - 1;
+    return last && engine->kept < engine->tokens ? &engine->tail : NULL;
+}
+
 void px_engine_blocks_forward(px_engine *engine, const px_model *model, int first, int last) {
     for (int layer = first; layer < last; layer++) {
         px_block_forward(&engine->compute, &engine->shape, model, layer, &engine->layers[layer], engine->spans,
-                         engine->sequences, engine->positions, engine->tokens);
+                         engine->sequences, engine->positions, engine->tokens, px_engine_tail(engine, layer));
     }
 }
 
 void px_engine_forward(px_engine *engine, const px_model *model, const px_batch *batch) {
     take_batch(engine, batch);
+    take_wanted(engine, batch);
     if (engine->shape.packed) px_packed_refresh(&engine->shape, &engine->compute, model);
     px_embed_forward(&engine->compute, model, engine->layers[0].x, engine->ids, engine->positions, engine->tokens);
     px_engine_blocks_forward(engine, model, 0, model->config.layers);
     px_norm_forward(&engine->compute, &engine->shape, engine->hidden, engine->mean, engine->rstd, engine->last,
                     model->weights + model->norm_w,
-                    model->norm_b == SIZE_MAX ? NULL : model->weights + model->norm_b, engine->tokens);
+                    model->norm_b == SIZE_MAX ? NULL : model->weights + model->norm_b, engine->kept);
 }
 
 const px_real *px_engine_hidden(const px_engine *engine) {

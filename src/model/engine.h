@@ -15,6 +15,10 @@ struct px_engine {
     int32_t *ids, *positions; /* [max_tokens] */
     px_span *spans;           /* [max_sequences] */
     px_real *keys, *values;   /* the spans' cache, one layer at a time */
+    px_tail tail;             /* of the last block; [max_sequences] */
+    int32_t *first;           /* [max_sequences] of the tail */
+    int32_t *place;           /* [max_tokens] a row's place in `last` and `hidden`; -1: it is not there */
+    int kept;                 /* rows that are */
 
     px_activations *layers; /* [L]; one set for all in inference */
     px_real *last;          /* [max_tokens, C] output of the last block */
@@ -34,6 +38,7 @@ struct px_engine {
 
 /* Before a head's backward: fresh gradients become 0 wherever no product writes them all. head: one will write the head's. */
 void px_engine_begin_gradients(px_engine *engine, const px_model *model, px_real *grads, bool head);
+const px_tail *px_engine_tail(const px_engine *engine, int layer); /* NULL: all rows of the layer go on */
 /* Blocks first .. last-1. */
 void px_engine_blocks_forward(px_engine *engine, const px_model *model, int first, int last);
 void px_engine_blocks_backward(px_engine *engine, const px_model *model, px_real *grads, int first, int last,

@@ -52,7 +52,8 @@ void px_engine_blocks_backward(px_engine *engine, const px_model *model, px_real
             px_engine_blocks_forward(engine, model, layer, layer + 1);
         }
         px_block_backward(&engine->compute, &engine->shape, model, layer, &engine->layers[layer], &engine->gradients,
-                          grads, engine->spans, engine->sequences, engine->positions, engine->tokens);
+                          grads, engine->spans, engine->sequences, engine->positions, engine->tokens,
+                          px_engine_tail(engine, layer));
         ready(on_ready, arg, layer_begin(model, layer), layer_begin(model, layer + 1));
     }
 }
@@ -62,7 +63,7 @@ void px_engine_backward(px_engine *engine, const px_model *model, px_real *grads
     int L = model->config.layers;
     px_norm_backward(&engine->compute, &engine->shape, engine->gradients.dx, grads + model->norm_w,
                      model->norm_b == SIZE_MAX ? NULL : grads + model->norm_b, engine->gradients.dnorm, engine->last,
-                     engine->mean, engine->rstd, model->weights + model->norm_w, engine->tokens, false);
+                     engine->mean, engine->rstd, model->weights + model->norm_w, engine->kept, false);
     ready(on_ready, arg, layer_begin(model, L), model->block);
     px_engine_blocks_backward(engine, model, grads, 0, L, on_ready, arg);
     for (int t = 0; engine->used && t < engine->tokens; t++) engine->used[engine->ids[t]] = 1;

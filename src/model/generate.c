@@ -188,7 +188,8 @@ static void copy_cache(px_generator *g, int to, int from, int tokens) {
 static void forward_rows(px_generator *g, const px_model *model, int span_count, int M) {
     px_embed_forward(&g->compute, model, g->activations.x, g->ids, g->positions, M);
     for (int layer = 0; layer < g->shape.config.layers; layer++) {
-        px_block_forward(&g->compute, &g->shape, model, layer, &g->activations, g->spans, span_count, g->positions, M);
+        px_block_forward(&g->compute, &g->shape, model, layer, &g->activations, g->spans, span_count, g->positions, M,
+                         NULL);
         for (int s = 0; s < span_count; s++) {
             g->spans[s].kv.k += g->layer_elements;
             g->spans[s].kv.v += g->layer_elements;

@@ -3,11 +3,16 @@
 
 #include "engine.h"
 
+/* Of a row of the batch, which was wanted of it. */
+static size_t place_of(const px_engine *engine, int32_t row) {
+    PX_CHECK(row >= 0 && row < engine->tokens && engine->place[row] >= 0);
+    return (size_t)engine->place[row];
+}
+
 static void gather_rows(const px_engine *engine, const int32_t *rows, int n) {
     size_t C = (size_t)engine->shape.config.hidden_size;
     for (int i = 0; i < n; i++) {
-        PX_ASSERT(rows[i] >= 0 && rows[i] < engine->tokens);
-        memcpy(engine->head_hidden + (size_t)i * C, engine->hidden + (size_t)rows[i] * C, C * sizeof(px_real));
+        memcpy(engine->head_hidden + (size_t)i * C, engine->hidden + place_of(engine, rows[i]) * C, C * sizeof(px_real));
     }
 }
 
@@ -47,7 +52,7 @@ static void chunk_backward(px_engine *engine, const px_model *model, px_real *gr
                               count, V, C, add);
     px_linear_backward_input(&engine->compute, engine->head_gradient, C, engine->logits, V, &head, count, false);
     for (int i = 0; i < count; i++) {
-        px_real *to = engine->gradients.dnorm + (size_t)rows[i] * (size_t)C;
+        px_real *to = engine->gradients.dnorm + place_of(engine, rows[i]) * (size_t)C;
         const px_real *from = engine->head_gradient + (size_t)i * (size_t)C;
         for (int c = 0; c < C; c++) to[c] += from[c];
     }
@@ -57,7 +62,7 @@ static void begin_backward(px_engine *engine, const px_model *model, px_real *gr
     PX_CHECK(engine->plan.train);
     px_engine_begin_gradients(engine, model, grads, head);
     memset(engine->gradients.dnorm, 0,
-           (size_t)engine->tokens * (size_t)engine->shape.config.hidden_size * sizeof(px_real));
+           (size_t)engine->kept * (size_t)engine->shape.config.hidden_size * sizeof(px_real));
 }
 
 void px_engine_lm_backward(px_engine *engine, const px_model *model, px_real *grads, const int32_t *rows,
@@ -83,8 +88,7 @@ void px_engine_values(px_engine *engine, const px_model *model, const int32_t *r
     size_t C = (size_t)model->config.hidden_size;
     const px_real *score = model->weights + model->score;
     for (int i = 0; i < n; i++) {
-        PX_ASSERT(rows[i] >= 0 && rows[i] < engine->tokens);
-        const px_real *hidden = engine->hidden + (size_t)rows[i] * C;
+        const px_real *hidden = engine->hidden + place_of(engine, rows[i]) * C;
         double sum = 0;
         for (size_t c = 0; c < C; c++) sum += (double)score[c] * hidden[c];
         values[i] = sum;
@@ -98,8 +102,9 @@ void px_engine_value_backward(px_engine *engine, const px_model *model, px_real 
     px_real *dscore = grads + model->score;
     begin_backward(engine, model, grads, false);
     for (int i = 0; i < n; i++) {
-        const px_real *hidden = engine->hidden + (size_t)rows[i] * C;
-        px_real *dhidden = engine->gradients.dnorm + (size_t)rows[i] * C;
+        size_t at = place_of(engine, rows[i]) * C;
+        const px_real *hidden = engine->hidden + at;
+        px_real *dhidden = engine->gradients.dnorm + at;
         px_real dvalue = (px_real)dvalues[i];
         for (size_t c = 0; c < C; c++) {
             dscore[c] += dvalue * hidden[c];

@@ -54,5 +54,10 @@ void px_ragged_row(px_ragged *ragged, int row, int32_t target, int64_t item)
 
 px_batch px_ragged_batch(const px_ragged *ragged)
 {
-    return (px_batch){ragged->ids, ragged->starts, ragged->sequences, ragged->tokens};
+    return (px_batch){.ids = ragged->ids,
+                      .starts = ragged->starts,
+                      .sequences = ragged->sequences,
+                      .tokens = ragged->tokens,
+                      .wanted = ragged->rows,
+                      .wanted_count = ragged->row_count};
 }

@@ -108,6 +108,11 @@ code 78 "odd.yaml:6:" "$phalanx" plan odd.yaml
 sed 's/max_completion_tokens: 16/max_completion_tokens: 80/' run.yaml > long.yaml
 code 78 "long.yaml:13:" "$phalanx" plan long.yaml
 code 74 "gone.jsonl" "$phalanx" plan run.yaml --set sft.data.train=gone.jsonl
+code 0 '"stages"' "$phalanx" plan run.yaml --json
+node=$(field 'x["stages"][1]["node_memory_bytes"][0]') # with packed matrices, which a node with less does without
+echo "memory_gib: $(/usr/bin/python3 -c "print(($node - 1024) / 2**30)")" > site.yaml
+code 0 '"stages"' "$phalanx" plan run.yaml --json
+[ "$(field "x['stages'][1]['node_memory_bytes'][0] < $node - 1024")" = True ] || fail "less memory, the same plan: $(cat out)"
 echo 'memory_gib: 0.001' > site.yaml
 code 78 "out of memory: the plan wants" "$phalanx" plan run.yaml
 grep -q 'run.yaml:[0-9]*:[0-9]*: out of memory' err || fail "no line: $(cat err)"

@@ -69,7 +69,7 @@ static void open_golden(golden *g, const char *name, px_head head) {
     check(px_tensors_open_file(&g->expected, path));
     int tokens = read_ints(json_object_get(g->numbers, "ids"), g->ids);
     int sequences = read_ints(json_object_get(g->numbers, "starts"), g->starts) - 1;
-    g->batch = (px_batch){g->ids, g->starts, sequences, tokens};
+    g->batch = (px_batch){.ids = g->ids, .starts = g->starts, .sequences = sequences, .tokens = tokens};
     for (int s = 0; s < sequences; s++) {
         for (int t = g->starts[s]; t + 1 < g->starts[s + 1]; t++) {
             g->rows[g->row_count] = t;
@@ -418,7 +418,7 @@ static void test_sort_activations(void **state) {
     float numbers[33], block[33 * 48];
     read_activation(file, "idx", numbers, 33);
     for (int t = 0; t < 33; t++) ids[t] = (int32_t)numbers[t];
-    px_batch batch = {ids, starts, 3, 33};
+    px_batch batch = {.ids = ids, .starts = starts, .sequences = 3, .tokens = 33};
     for (int layer = 0; layer < 3; layer++) {
         char name[24];
         snprintf(name, sizeof name, "block%d", layer);

@@ -86,6 +86,47 @@ static void recomputed_activations(void **state) {
     }
 }
 
+/* Rows that no head is asked for end in the last block: the others have the same bits, and so have all gradients. */
+static void wanted_rows(void **state) {
+    (void)state;
+    static const int lengths[] = {17, 128, 33, 5, 90};
+    for (int f = 0; f < PX_FAMILIES; f++) {
+        px_model_config config = tiny_family((px_family)f, PX_HEAD_LM);
+        px_model model;
+        px_engine_plan plan = {.max_tokens = MAX_TOKENS, .max_sequences = 64, .max_sequence = 128, .train = true, .threads = 2};
+        tiny_model(&model, &config, 5);
+        px_batch batch = tiny_batch(ids, starts, lengths, 5, config.vocab_size);
+        int n = 0; /* a last row, some in the middle, none of the third, a first, and one before a last */
+        rows[n++] = starts[1] - 1;
+        for (int r = starts[1] + 70; r < starts[1] + 101; r += 3) rows[n++] = r;
+        rows[n++] = starts[3];
+        rows[n++] = starts[5] - 2;
+        for (int i = 0; i < n; i++) targets[i] = (rows[i] * 7) % config.vocab_size;
+        px_real *all = px_alloc(model.block * sizeof *all, "gradients"), *some = px_alloc(model.block * sizeof *some, "gradients");
+        for (int way = 0; way < 4; way++) { /* all rows; those wanted; the same once more, and without a backward */
+            px_engine *engine;
+            px_real *grads = way == 0 ? all : some;
+            if (way > 0) batch.wanted = rows, batch.wanted_count = n;
+            plan.recompute = way == 2;
+            plan.train = way < 3;
+            assert_int_equal(px_engine_create(&engine, &config, &plan), PX_OK);
+            px_engine_forward(engine, &model, &batch);
+            px_engine_logprobs(engine, &model, rows, targets, n, 1, true, way == 0 ? stats : alone);
+            if (way > 0) assert_memory_equal(stats, alone, (size_t)n * sizeof *stats);
+            if (plan.train) {
+                memset(grads, 0, model.block * sizeof *grads);
+                px_engine_lm_backward(engine, &model, grads, rows, targets, n, 1, true, all_rows, NULL);
+                px_engine_backward(engine, &model, grads, NULL, NULL);
+                assert_memory_equal(all, grads, model.block * sizeof *grads);
+            }
+            px_engine_destroy(engine);
+        }
+        px_free(all);
+        px_free(some);
+        px_model_free(&model);
+    }
+}
+
 static void add_gradient(px_engine *engine, const px_model *model, const px_batch *batch, px_real *grads) {
     static double dvalues[MAX_TOKENS];
     int n = tiny_targets(batch, rows, targets);
@@ -300,6 +341,7 @@ static void gradients_arrive_in_order(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_are_planned), cmocka_unit_test(recomputed_activations),
+        cmocka_unit_test(wanted_rows),
         cmocka_unit_test(fresh_gradients_forget),
         cmocka_unit_test(positions_have_an_end),
         cmocka_unit_test(rows_do_not_depend_on_the_batch),

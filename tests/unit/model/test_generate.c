@@ -216,7 +216,7 @@ static void greedy_follows_the_argmax(void **state) {
             memcpy(ids, prompts[r], (size_t)prompt_lengths[r] * sizeof *ids);
             memcpy(ids + prompt_lengths[r], first_result.ids[r], (size_t)k * sizeof *ids);
             int32_t starts[2] = {0, length}, row = length - 1;
-            px_engine_forward(engine, &model, &(px_batch){ids, starts, 1, length});
+            px_engine_forward(engine, &model, &(px_batch){.ids = ids, .starts = starts, .sequences = 1, .tokens = length});
             px_engine_logits(engine, &model, &row, 1, logits);
             for (int v = 1; v < config.vocab_size; v++) best = logits[v] > logits[best] ? v : best;
             assert_int_equal(first_result.ids[r][k], best);
