@@ -153,12 +153,32 @@ bool px_same_everywhere(uint64_t hash)
     return pair[0] == ~pair[1];
 }
 
+/* From a rank that was asked to stop to those that were not. */
+static void share_reason(void)
+{
+    static char heard[96]; /* outlives the request */
+    char text[sizeof heard] = "";
+    int asked = px_stop_level() > 0 ? px_dist_rank() : -1;
+    reduce(&asked, 1, MPI_INT, MPI_MAX);
+    if (asked == px_dist_rank() && px_stop_reason() != NULL) {
+        snprintf(text, sizeof text, "%s", px_stop_reason());
+        if (strncmp(text, "SIG", 3) == 0 && strstr(text, " on rank ") == NULL) {
+            snprintf(text, sizeof text, "%.60s on rank %d", px_stop_reason(), px_world_rank());
+        }
+    }
+    px_bcast(text, sizeof text, asked);
+    if (px_stop_level() == 0) {
+        memcpy(heard, text, sizeof heard);
+        px_stop_request(heard);
+    }
+}
+
 int px_stop_agreed(void)
 {
     int level = px_stop_level();
     reduce(&level, 1, MPI_INT, MPI_MAX);
     if (level > 0) {
-        px_stop_request("a stop on another rank");
+        share_reason();
     }
     return level;
 }

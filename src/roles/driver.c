@@ -232,6 +232,55 @@ static px_status recall(px_session *session)
     return PX_OK;
 }
 
+/* The iteration after which the run file says that the stage was done; -1: it does not. */
+static int64_t finished_after(const px_session *session)
+{
+    char path[PX_PATH_MAX];
+    px_frame segments;
+    if (px_path_join(path, sizeof path, session->dir, "run.h5") != PX_OK || !px_file_exists(path)) {
+        return -1;
+    }
+    if (px_frame_read(path, "/segments", &segments) != PX_OK) { /* told where the file is opened to be written */
+        px_error_clear();
+        return -1;
+    }
+    int reason = px_frame_column(&segments, "reason"), last = px_frame_column(&segments, "last_iteration");
+    int64_t row = segments.rows - 1, iteration = -1;
+    if (row >= 0 && reason >= 0 && last >= 0 && strcmp(px_frame_text(&segments, reason, row), "done") == 0) {
+        iteration = (int64_t)px_frame_number(&segments, last, row);
+    }
+    px_frame_free(&segments);
+    return iteration;
+}
+
+/* A finished stage whose checkpoints were removed is not trained again unasked: its results stand, and it can only not go on. */
+static px_status find_end(px_session *session)
+{
+    char results[PX_PATH_MAX], config[PX_PATH_MAX];
+    px_buf changed = {0};
+    int64_t iteration = finished_after(session);
+    if (iteration < 0) {
+        return PX_OK;
+    }
+    const char *module = session->algorithm == &px_algorithm_reward ? "reward" : "policy";
+    PX_TRY(px_path_join(results, sizeof results, session->dir, module));
+    PX_TRY(px_path_join(config, sizeof config, session->dir, "config.yaml"));
+    px_status status = px_file_exists(config) ? px_stage_compare(session->stage, config, &changed) : PX_OK;
+    bool more = changed.length > 0 && (strncmp(changed.data, "stop.", 5) == 0 || strstr(changed.data, "\nstop.") != NULL);
+    px_buf_free(&changed);
+    PX_TRY(status);
+    if (more || !px_dir_exists(results)) {
+        return px_fail(PX_DATA, "%s: finished after iteration %lld and has %s; valid is one put back from a copy, or --fresh for a "
+                       "new run (the old one is kept beside it)", session->dir, (long long)iteration,
+                       more ? "no checkpoint any more to go on from to another stop" : "neither results nor a checkpoint any more");
+    }
+    session->over = true;
+    session->start = iteration;
+    px_log(PX_NOTE, "%s: finished after iteration %lld; it has no checkpoint any more and cannot go on, its results are left as "
+           "they are", session->dir, (long long)iteration);
+    return PX_OK;
+}
+
 /* Looks for where this stage stands: *from is the checkpoint to continue from ("" for none). */
 static px_status find_start(px_session *session, char *from, size_t size)
 {
@@ -261,6 +310,8 @@ static px_status find_start(px_session *session, char *from, size_t size)
         return px_fail(PX_DATA, "%s: none of its %d checkpoints can be used (the first: %.*s); valid is a directory with one that "
                        "can, from a copy, or --fresh for a new run (the old one is kept beside it)", session->dir, damaged,
                        (int)strcspn(skipped.data, "\n"), skipped.data);
+    } else if (status == PX_OK && !found) {
+        return find_end(session);
     }
     return status;
 }
@@ -344,12 +395,21 @@ void px_session_free(px_session *session)
     px_free(session->evaluation_columns);
 }
 
-/* Everything before the first iteration. */
+/* Everything before the first iteration; of a stage that is over, what the table at the end shows. */
 static px_status prepare_stage(px_session *session)
 {
     char from[PX_PATH_MAX];
     PX_TRY(px_agree(find_start(session, from, sizeof from)));
     px_bcast(&session->start, sizeof session->start, 0);
+    px_bcast(&session->over, sizeof session->over, 0);
+    if (session->over) {
+        px_status status = px_session_columns(session);
+        status = px_agree(status == PX_OK ? recall(session) : status);
+        for (int c = 0; c < session->column_count; c++) {
+            session->stage_seconds += strcmp(session->columns[c].name, "time_total_s") == 0 ? session->row[c] : 0.0;
+        }
+        return status;
+    }
     px_bcast(from, sizeof from, 0);
     bool resume = from[0] != '\0';
     session->saved = resume ? session->start : session->saved;
@@ -417,8 +477,14 @@ static px_status run_stage(px_session *session)
         return status;
     }
     int64_t iteration = session->start;
+    if (status == PX_OK && session->over) {
+        PX_TRY(px_agree(write_status(session, "done", iteration, PX_OK, "done")));
+        summarise(session, iteration);
+        return PX_OK;
+    }
     status = status == PX_OK ? loop(session, &iteration) : status;
     if (status == PX_STOPPED) {
+        px_stop_agreed(); /* the reason, where another rank was asked */
         PX_TRY(px_agree(px_dist_rank() == 0 ? px_lock_check(session->run->lock) : PX_OK));
         PX_TRY(save_for_stop(session, iteration));
         const char *reason = px_stop_reason() != NULL ? px_stop_reason() : "a stop";

@@ -93,8 +93,7 @@ static px_status add_reward_columns(px_column *columns, int *count, const px_rew
     return PX_OK;
 }
 
-/* The algorithm's columns, ours, and two for each reward source. */
-static px_status make_columns(px_session *session)
+px_status px_session_columns(px_session *session)
 {
     const px_algorithm *algorithm = session->algorithm;
     size_t room = PX_MAX_COLUMNS;
@@ -225,7 +224,7 @@ static void write_event(void *arg, int64_t iteration, const char *kind, const ch
 
 px_status px_session_open_file(px_session *session, bool resume)
 {
-    PX_TRY(px_agree(make_columns(session)));
+    PX_TRY(px_agree(px_session_columns(session)));
     px_status status = px_agree(px_dist_rank() == 0 ? open_file(session, resume) : PX_OK);
     session->trainer.events = (px_event_sink){write_event, session};
     if (status == PX_OK && session->no_bf16 != NULL) {

@@ -119,6 +119,7 @@ typedef struct px_session {
     double roof;                /* GFLOP/s of products, all ranks at once */
     const char *roof_of;        /* what it was measured of */
     int64_t start;              /* iteration that this segment continues from */
+    bool over;                  /* an earlier start finished the stage, and its checkpoints were removed since */
     int64_t saved;              /* iteration of the newest checkpoint, -1: none */
     int64_t evaluated;          /* iteration of the last evaluation in the run file, -1: none */
     int recovery_slot;
@@ -179,6 +180,7 @@ px_status px_session_results(px_session *session);
 px_status px_session_save_due(px_session *session, int64_t iteration, bool last);
 
 /* record.c: the run file and sample files. Rank 0 writes, all agree. */
+px_status px_session_columns(px_session *session); /* the algorithm's, ours, and two for each reward source */
 px_status px_session_open_file(px_session *session, bool resume);
 px_status px_session_record(px_session *session, int64_t iteration);
 px_status px_session_record_evaluation(px_session *session, int64_t iteration);

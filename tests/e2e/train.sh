@@ -53,6 +53,26 @@ good 1 again
 same straight again
 status again state done
 
+step="a finished run whose checkpoints were removed"; trace
+cp -r straight bare
+rm -rf bare/*/checkpoint_* bare/*/recovery_? bare/*/latest
+cp -r bare bare.before
+for n in 1 ${mpi:+2}; do
+    good $n bare
+    [ "$(grep -c 'NOTE: .*no checkpoint any more' bare.err)" = 4 ] || fail "not said of 4 stages: $(grep NOTE bare.err)"
+    grep -q "^  ppo  *ppo  *6 iterations" bare.out || fail "no line of ppo in the table: $(cat bare.out)"
+    for what in bare bare.before; do (cd $what; find . -type f ! -name status.json ! -name log.txt | sort | xargs sha256sum); done > sums
+    [ "$(sort sums | uniq -c | awk '$1 != 2' | wc -l)" = 0 ] || fail "something was changed: $(sort sums | uniq -u)"
+done
+status bare state done
+train 1 bare --set ppo.stop.iterations=8
+[ $? = 65 ] && grep -q "^phalanx: bare/ppo: finished after iteration 6 .*no checkpoint .* to another stop; .* --fresh" bare.err ||
+    fail "a raised stop: $(grep '^phalanx: ' bare.err)"
+rm -rf bare/ppo/policy
+train 1 bare
+[ $? = 65 ] && grep -q "^phalanx: bare/ppo: finished after iteration 6 and has neither results nor a checkpoint" bare.err ||
+    fail "without results: $(grep '^phalanx: ' bare.err)"
+
 step="--json"; trace
 train 1 again --json || fail "exit $?"
 grep -q '"ppo"' again.out || fail "no object on stdout"

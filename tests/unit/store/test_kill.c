@@ -89,7 +89,8 @@ static int64_t check_rows(void)
     int columns[METRICS];
     for (int i = 0; i < METRICS; i++) columns[i] = px_frame_column(&frame, names[i]);
     for (int64_t row = 0; row < rows; row++) {
-        assert_true(px_frame_number(&frame, 0, row) == (double)(row + 1));
+        double iteration = px_frame_number(&frame, 0, row);
+        if (iteration != (double)(row + 1)) fail_msg("row %d of %d is iteration %g", (int)row, (int)rows, iteration);
         for (int i = 0; i < METRICS; i++) {
             double want = value(row + 1, i), got = px_frame_number(&frame, columns[i], row);
             assert_true(isnan(want) ? isnan(got) : want == got);
