@@ -9,7 +9,7 @@ if [ "$(id -u)" != 0 ] && [ -z "${PHALANX_UNSHARED:-}" ] && unshare -rm true 2> 
 fi
 phalanx=$(realpath "$1")
 support=$(realpath "$(dirname "$0")/../support/bad_input")
-work=$(mktemp -d)
+. "$(dirname "$0")/../support/scratch.bash"
 full=
 cleanup() {
     [ -z "$full" ] || umount "$full" 2> /dev/null

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Bad input from outside: each case ends within five seconds with one message, the exit code of interface.md, no process
 # left behind and nothing half-written. The models are made here, from rows of token ids.
-# Usage: bad_input.sh PROGRAM [RANKS]: every case on one rank and some on two, or every case on so many ranks.
+# Usage: bad_input.sh PROGRAM [RANKS]: the cases on one rank, some of them on two and four, or every case on so many ranks.
 set -u
 phalanx=$(realpath "$1")
 support=$(realpath "$(dirname "$0")/../support/bad_input")
-work=$(mktemp -d)
+. "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
 . "$support/cases.sh"
-on "${2:-1}"
+rotate "${2:-}"
 
 # ---- YAML ----
 # yaml CODE TEXT SED...: sft.yaml through sed
@@ -107,7 +107,7 @@ train 65 "no-such-dir" sft.yaml --set rl_module.policy.new=null --set rl_module.
 mkfifo pipe pipe.jsonl
 train 74 "pipe: is a pipe, which can be read once only; valid is a regular file" pipe
 train 74 "/dev/zero: is a device; valid is a regular file" /dev/zero
-[ "$ranks" != 1 ] || train 74 "is a pipe" <(cat sft.yaml)
+[ -n "${2:-}" ] || { on 1; ends 74 "is a pipe" "$phalanx" train <(cat sft.yaml); }
 { echo 'include: pipe'; cat sft.yaml; } > bad.yaml; train 78 "bad.yaml:1:10: cannot be included: pipe: is a pipe" bad.yaml
 : > bad.yaml; truncate -s 100G bad.yaml; train 78 "bad.yaml: more than 1 MiB" bad.yaml
 yaml 74 "bad.yaml:5:15: data.train: $work/pipe.jsonl: is a pipe" 's/rows.jsonl/pipe.jsonl/'; rm bad.yaml
@@ -177,7 +177,8 @@ echo '{"prompt_ids":[]}' > bad.jsonl; train 65 "bad.jsonl:1" ppo.yaml --set envi
 echo '{"prompt_ids":[1,2,3,4,5,6,7,8,9]}' > bad.jsonl; train 65 "bad.jsonl" ppo.yaml --set environment.prompts=bad.jsonl
 train 78 "max_completion_tokens" ppo.yaml --set environment.max_completion_tokens=64
 
-# ---- reward programs ----
+# ---- reward programs: each rank has its own, which sees its share of the samples alone ----
+rotate "${2:-1}"
 program() { { echo '#!/bin/sh'; printf '%s\n' "${@:3}"; } > score; chmod +x score; train "$1" "$2" ppo.yaml --set fault_tolerance.max_skipped_steps=2; }
 program 65 "exit status 3" 'exit 3'
 program 65 "ended with exit status 0 after 1 of" 'read -r line; id=${line#*:}; echo "{\"id\":${id%%,*},\"score\":1}"; exit 0'
@@ -236,21 +237,18 @@ done
 ends 0 "" "$phalanx" train ppo.yaml --fresh
 rm -rf run run.1
 
-# ---- some on two ranks: the same code on both, one message ----
+# ---- the same on several ranks; memory from the start on, up to the buffers that are only taken once there is a model ----
 if [ $# -lt 2 ] && command -v mpirun > /dev/null; then
-    on 2
-    train 78 "training.lrr" sft.yaml --set training.lrr=1
-    fresh; truncate -s -5 bad/model.safetensors; model bad/model.safetensors
-    { cat rows.jsonl; echo '{'; } > bad.jsonl; train 65 "bad.jsonl:9" sft.yaml --set data.train=bad.jsonl
-    program 65 "exit status 3" 'exit 3'
-    program 65 "answered none" 'sleep 100'
+    rotate 2; program 65 "exit status 3" 'exit 3'
+    rotate 4; program 65 "answered none" 'sleep 100'
     cp good-score score
-    # from the start on, up to the buffers that are only taken once there is a model
     for n in 1 30 60 85 105 120; do
-        export PHALANX_FAULT=memory:$n:1
+        rotate $((n % 4 == 0 ? 4 : 2))
+        export PHALANX_FAULT=memory:$n:$((ranks - 1))
         train 78 "out of memory: " sft.yaml
     done
-    export PHALANX_FAULT=learner.nan:1:1
+    rotate 4
+    export PHALANX_FAULT=learner.nan:1:3
     train 0 "step_skipped" sft.yaml
     unset PHALANX_FAULT
 fi

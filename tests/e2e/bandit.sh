@@ -3,7 +3,7 @@
 # completion, a random policy has 1/8 of it, and within 200 iterations more than 90 % must be that letter. $1: the program.
 set -u
 phalanx=$(realpath "$1")
-work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-bandit-XXXXXX") || exit 1
+. "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
 cat > tokenizer.json <<'J'

@@ -4,7 +4,7 @@ set -u
 phalanx=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
 shared=$root/../shared/data
-work=$(mktemp -d)
+. "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT
 failed=0
 

@@ -2,11 +2,10 @@
 # Data sets from outside, on rows of token ids: several files with weights, compressed and not. $1: the program.
 set -u
 phalanx=$(realpath "$1")
-work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-data-XXXXXX") || exit 1
+. "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
-       OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+export OMP_NUM_THREADS=1
 failed=0 step=start
 mpi=$(command -v mpirun || true)
 fail() { echo "FAILED: $step: $*" >&2; failed=1; }

@@ -3,10 +3,9 @@
 # no difference between sampler and learner. $1: the program.
 set -u
 phalanx=$1
-work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-families-XXXXXX") || exit 1
+. "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
-       OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+export OMP_NUM_THREADS=1
 mpi=$(command -v mpirun || true)
 failed=0
 fail() { echo "FAILED: $*" >&2; failed=1; }

@@ -8,9 +8,8 @@
 set -u
 phalanx=$1 runs=${2:-8} seed=${3:-1} faults=${4:-1} at_once=${5:-2}
 . "$(dirname "$0")/../support/tiny_ppo.sh"
-work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-faults-XXXXXX") || exit 1
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
-       OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+. "$(dirname "$0")/../support/scratch.bash"
+export OMP_NUM_THREADS=1
 command -v mpirun > /dev/null || { echo "skipped: no mpirun"; exit 77; }
 iterations=25 longest=180 # seconds of a run with all its restarts; past them it hangs
 children_of() { ps -o pid=,comm= --ppid "$1" 2>/dev/null | awk -v name="$2" 'index($2, name) == 1 { print $1 }'; }

@@ -13,7 +13,8 @@ if [ ! -x "$writer" ]; then
     echo "skipped: $writer is not built"
     exit 77
 fi
-dir=$(mktemp -d)
+. "$(dirname "$0")/../support/scratch.bash"
+dir=$work
 trap 'rm -rf "$dir"' EXIT
 HDF5_USE_FILE_LOCKING=FALSE "$python" "$here/h5py_live.py" "$writer" "$dir" || exit 1
 if command -v h5dump >/dev/null; then

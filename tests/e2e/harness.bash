@@ -3,9 +3,8 @@
 # for bit. $1: the program. TEST_TRACE=1 tells what is going on.
 set -u
 phalanx=$(realpath "$1")
-work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-train-XXXXXX") || exit 1
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
-       OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+. "$(dirname "${BASH_SOURCE[0]}")/../support/scratch.bash"
+export OMP_NUM_THREADS=1
 failed=0 step=start pid=
 mpi=$(command -v mpirun || true)
 h5diff=$(command -v h5diff || true)
@@ -55,7 +54,7 @@ YAML
 
 cat > recipe.yaml <<YAML
 defaults:
-  run: {name: recipe, seed: 11, dir: runs}
+  run: {name: recipe, seed: 11, dir: runs, threads_per_rank: 1}
   checkpointing: {interval: 4}
 stages:
   pretrain:

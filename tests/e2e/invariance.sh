@@ -6,11 +6,9 @@
 set -u
 phalanx=$1
 long=${INVARIANCE:-}
-work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-invariance-XXXXXX") || exit 1
+. "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
-       OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_WAIT_POLICY=passive
 mpi=$(command -v mpirun || true)
 for tool in h5diff cmp; do
     command -v $tool > tool.out || { echo "skipped: no $tool"; exit 77; }

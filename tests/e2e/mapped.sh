@@ -6,7 +6,8 @@
 set -u
 program=${1:?usage: mapped.sh PROGRAM}
 command -v mpirun > /dev/null || { echo "skipped: no mpirun"; exit 77; }
-dir=$(mktemp -d) || exit 1
+. "$(dirname "$0")/../support/scratch.bash"
+dir=$work
 trap 'rm -rf "$dir"' EXIT
 failed=0
 

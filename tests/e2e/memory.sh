@@ -1,8 +1,8 @@
 #!/bin/bash
 # Peak memory of a 135M-parameter model is what the plan at the start of the run says, within 5 %; a plan that no machine
 # can hold is refused before anything is allocated; and an iteration that is like the one before allocates nothing.
-# Usage: memory.sh PROGRAM ['ALGORITHM:RANKS...'], of sft, reward, ppo and split (with an env runner). Skips (77) where the
-# runs do not fit.
+# Usage: memory.sh PROGRAM ['ALGORITHM:RANKS[:LAYERS]...'], of sft, reward, ppo and split (with an env runner); LAYERS in place of
+# all 30. Skips (77) where the runs do not fit.
 set -u
 program=${1:?usage: memory.sh PROGRAM}
 free=$(awk '/^MemAvailable:/ {print int($2 / 1024)}' /proc/meminfo)
@@ -10,7 +10,8 @@ if [ "$free" -lt 12288 ]; then
     echo "skipped: $free MiB are free, the runs need 12288"
     exit 77
 fi
-dir=$(mktemp -d) || exit 1
+. "$(dirname "$0")/../support/scratch.bash"
+dir=$work
 trap 'rm -rf "$dir"' EXIT
 failed=0
 
@@ -101,12 +102,14 @@ anonymous() {
 # The same with one rank that only samples: what it takes beside the node's copy of the weights.
 { cat "$dir/ppo.yaml"; echo 'env_runners: {num_env_runners: 1}'; } > "$dir/split.yaml"
 
-# measure NAME RANKS LOG: peak of anonymous bytes of every rank less what it had before the first allocation, MiB
+# measure NAME RANKS LAYERS: peak of anonymous bytes of every rank less what it had before the first allocation, MiB
 measure() {
-    local name=$1 ranks=$2 log=$dir/$1.$2.log launcher=() before=() peak=() pid
+    local name=$1 ranks=$2 layers=$3 log=$dir/$1.$2.log launcher=() before=() peak=() pid module=policy
+    [ "$name" = reward ] && module=reward
     [ "$ranks" -gt 1 ] && launcher=(mpirun -n "$ranks")
     ${launcher[@]+"${launcher[@]}"} "$program" train "$dir/$name.yaml" \
-        --run-dir "$dir/run.$name.$ranks" --set run.threads_per_rank=$((ranks > 1 ? 1 : 2)) > "$log" 2>&1 &
+        --run-dir "$dir/run.$name.$ranks" --set run.threads_per_rank=$((ranks > 1 ? 1 : 2)) \
+        --set rl_module.$module.new.num_hidden_layers="$layers" > "$log" 2>&1 &
     local job=$! planned= now=
     while kill -0 $job 2>/dev/null; do
         local children=
@@ -146,8 +149,9 @@ measure() {
 }
 
 [ "${2:-}" = small ] && exit $failed
-for run in ${2:-ppo:1 sft:2 split:2}; do
-    measure "${run%:*}" "${run#*:}"
+for run in ${2:-ppo:1 sft:2:8 split:2:8}; do
+    IFS=: read -r name ranks layers <<< "$run"
+    measure "$name" "$ranks" "${layers:-30}"
     rm -rf "$dir"/run.*
 done
 exit $failed

@@ -10,11 +10,10 @@ for tool in mpicc.mpich mpiexec.mpich mpirun cmake; do
     command -v $tool > /dev/null || { echo "skipped: no $tool"; exit 77; }
 done
 . "$root/tests/support/tiny_ppo.sh"
-work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-mpich-XXXXXX") || exit 1
+. "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
-       OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+export OMP_NUM_THREADS=1
 failed=0
 fail() { echo "FAILED: $*" >&2; failed=1; }
 

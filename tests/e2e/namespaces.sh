@@ -11,11 +11,13 @@ skip() { echo "skipped: $*"; exit 77; }
 for tool in ip nsenter unshare mpirun; do command -v $tool > /dev/null || skip "no $tool"; done
 mpirun --version | grep -q 'Open MPI) 4' || skip "the launch over namespaces is written for Open MPI 4"
 work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-namespaces-XXXXXX") || exit 1
+mount -t tmpfs tmpfs "$work" 2> /dev/null # each host hides /dev/shm behind its own
 tag=px$$ failed=0 step=start pid=
 end_host() { ip netns pids "$tag-$1" 2> /dev/null | xargs -r kill -9 2> /dev/null; }
 cleanup() {
     [ -n "$pid" ] && kill -9 "$pid" 2> /dev/null
     for n in h1 h2 h3 sw; do end_host $n; ip netns del "$tag-$n" 2> /dev/null; done
+    cd /; umount -l "$work" 2> /dev/null
     rm -rf "$work"
 }
 trap cleanup EXIT

@@ -4,11 +4,10 @@
 # that names the key, exit 78. For every algorithm. $1: the program.
 set -u
 phalanx=$1
-work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-not-finite-XXXXXX") || exit 1
+. "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
-       OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+export OMP_NUM_THREADS=1
 mpi=$(command -v mpirun || true)
 h5dump=$(command -v h5dump || true)
 failed=0 ranks=1

@@ -4,7 +4,7 @@
 # Usage: openblas.sh PROGRAM
 set -u
 phalanx=$1 tests=$(dirname "$1")/tests
-work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-openblas-XXXXXX") || exit 1
+. "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
 failed=0 step=start

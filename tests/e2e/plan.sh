@@ -5,7 +5,7 @@
 set -u
 phalanx=$(realpath "$1")
 root=$(cd "$(dirname "$0")/../.." && pwd)
-work=$(mktemp -d)
+. "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT
 failed=0
 export PHALANX_SITE=$work/site.yaml

@@ -4,7 +4,7 @@
 set -u
 phalanx=$(realpath "$1")
 . "$(dirname "$0")/../support/tiny_ppo.sh"
-work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-repair-XXXXXX") || exit 1
+. "$(dirname "$0")/../support/scratch.bash"
 export OMP_NUM_THREADS=1 HDF5_USE_FILE_LOCKING=FALSE
 failed=0 step=start pid=
 fail() { echo "FAILED: $step: $*" >&2; failed=1; }

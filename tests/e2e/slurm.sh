@@ -14,12 +14,13 @@ unshare --uts --mount true 2> /dev/null || skip "no right to make namespaces"
 "$phalanx" version 2> /dev/null | grep -q 'Open MPI' || skip "srun --mpi=pmix is tested with Open MPI"
 
 work=$(mktemp -d)
+mount -t tmpfs tmpfs "$work" 2> /dev/null # each node hides /dev/shm behind its own
 cluster="$root/tests/support/slurm/cluster.sh"
 export SLURM_CONF=$work/slurm/slurm.conf PHALANX_SITE=$work/site.yaml PHALANX=$phalanx PHALANX_SLURM=$root/slurm
 export OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_oob_tcp_if_include=lo OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_mpi_yield_when_idle=1 OMP_WAIT_POLICY=passive
 unset OMP_NUM_THREADS
-trap 'bash "$cluster" down "$work/slurm"; rm -rf "$work"' EXIT
+trap 'bash "$cluster" down "$work/slurm"; cd /; umount -l "$work" 2> /dev/null; rm -rf "$work"' EXIT
 mkdir "$work/slurm"; cd "$work" || exit 1
 failed=0
 trace() { [ -z "${TEST_TRACE:-}" ] || echo "$SECONDS s: $*" >&2; }

@@ -5,9 +5,8 @@
 set -u
 phalanx=$1
 . "$(dirname "$0")/../support/tiny_ppo.sh"
-work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-split-XXXXXX") || exit 1
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
-       OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+. "$(dirname "$0")/../support/scratch.bash"
+export OMP_NUM_THREADS=1
 failed=0 step=start pid=
 h5diff=$(command -v h5diff || true)
 command -v mpirun > /dev/null || { echo "skipped: no mpirun"; exit 77; }

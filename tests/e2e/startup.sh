@@ -6,11 +6,9 @@ set -u
 phalanx=$1
 here=$(cd "$(dirname "$0")/../support" && pwd)
 . "$here/tiny_ppo.sh"
-work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-startup-XXXXXX") || exit 1
+. "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
-       OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_WAIT_POLICY=passive
 unset OMP_NUM_THREADS OPENBLAS_NUM_THREADS PHALANX_ISA
 failed=0
 fail() { echo "FAILED: $*" >&2; failed=1; }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A stop asked for in the middle of every phase of every stage ends soon with exit 75 and a state to continue from; a second
-# signal ends at once; so do the other ways to ask. $1: the program. How long a stop may take: PHALANX_STRICT_LIMITS=1: 2 s,
-# as promised; twice that by default, others may want the cores. PHALANX_STOP_MS: another limit.
+# signal ends at once; so do the other ways to ask. The cases go through 1, 2 and 4 ranks in turn; PHALANX_STOP_SEED=1 or 2 gives
+# each case the next count, and the one after it. $1: the program. How long a stop may take: PHALANX_STRICT_LIMITS=1: 2 s, as
+# promised where the ranks have their cores; twice that by default, others may want them. PHALANX_STOP_MS: another limit.
 . "$(dirname "$0")/harness.bash"
 limit=${PHALANX_STOP_MS:-$((${PHALANX_STRICT_LIMITS:+1} + 0 ? 2000 : 4000))}
 slowest=0
@@ -38,13 +39,14 @@ stages:
       max_prompt_tokens: 6
       max_completion_tokens: 8
       rewards: [{name: judge, kind: exec, command: ["$work/judge"], timeout_s: 600}]
-    training: {prompts_per_iteration: 4, num_epochs: 1, minibatch_size: 2}
+    training: {prompts_per_iteration: 4, num_epochs: 1, minibatch_size: 4}
     stop: {iterations: 1000}
 YAML
-for i in $(seq 1 1000); do cat text.jsonl; done > many.jsonl
-for i in $(seq 1 1000); do cat demos.jsonl; done > many-demos.jsonl
-for i in $(seq 1 150); do cat prompts.jsonl; done > many-prompts.jsonl
-for i in $(seq 1 500); do cat pairs.jsonl; done > many-pairs.jsonl
+copies() { local i; for ((i = 0; i < $2; i++)); do echo "$1"; done | xargs cat; }
+copies text.jsonl 1000 > many.jsonl
+copies demos.jsonl 1000 > many-demos.jsonl
+copies prompts.jsonl 150 > many-prompts.jsonl
+copies pairs.jsonl 500 > many-pairs.jsonl
 
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 start_long() { # RANKS STAGE [options]
@@ -67,6 +69,7 @@ timed() { # waits for the end after a stop was asked for: exit 75 in time
     [ "$spent" -le "$slowest" ] || slowest=$spent
     [ "$code" = 75 ] || fail "exit $code: $(tail -n 3 long.err)"
     [ "$spent" -le "$limit" ] || fail "$spent ms until the end"
+    grep -q '"reason": "\(SIG\|the time\)' long/status.json || fail "the reason is not told: $(grep reason long/status.json)"
     grep -q '"exit_code": 75' long/status.json || fail "status.json: $(tr -d '\n' < long/status.json)"
     [ -z "${TEST_TRACE:-}" ] || echo "    $spent ms: $(grep -a '^phalanx: ' long.err | tail -n 1)" >&2
 }
@@ -85,44 +88,53 @@ stop_in() { # WHAT AFTER_S RANKS STAGE [options]: SIGTERM after that time of the
     timed "$begin"
 }
 
-for ranks in 1 2; do
-    [ $ranks = 1 ] || [ -n "$mpi" ] || continue
-    stop_in sampling 1 $ranks ppo --set ppo.training.prompts_per_iteration=2000 --set ppo.training.minibatch_size=2000 \
+counts=(1 2 4)
+place=${PHALANX_STOP_SEED:-0}
+next() { # ranks: the next of the counts
+    ranks=${counts[place++ % 3 * (${#mpi} > 0)]}
+}
+
+for round in 1 2; do # with another count each
+    next; stop_in sampling 0.7 $ranks ppo --set ppo.training.prompts_per_iteration=2000 --set ppo.training.minibatch_size=2000 \
         --set ppo.environment.max_completion_tokens=500
-    TEST_DELAY=0.5 stop_in scoring 1 $ranks ppo
-    stop_in learning 1.5 $ranks ppo --set ppo.training.num_epochs=1000 --set ppo.training.minibatch_size=$ranks
-    stop_in "learning from one large batch" 1 $ranks sft
-    stop_in writing 1 $ranks ppo --set 'ppo.rl_module.policy.new.vocab_size=60000'
+    next; TEST_DELAY=0.5 stop_in scoring 0.7 $ranks ppo
+    next; stop_in learning 1 $ranks ppo --set ppo.training.num_epochs=1000 --set ppo.training.minibatch_size=$ranks
+    next; stop_in "learning from one large batch" 0.7 $ranks sft
+    next; stop_in writing 0.7 $ranks ppo --set 'ppo.rl_module.policy.new.vocab_size=60000'
 done
-stop_in "learning from one large batch" 1 1 pretrain
-stop_in "learning from pairs" 1 1 reward
-stop_in "evaluating a policy" 1 1 ppo --set ppo.evaluation.evaluation_interval=1 --set ppo.evaluation.prompts=many-prompts.jsonl \
+next; stop_in "learning from one large batch" 0.7 $ranks pretrain
+next; stop_in "learning from pairs" 0.7 $ranks reward
+next; stop_in "evaluating a policy" 0.7 $ranks ppo --set ppo.evaluation.evaluation_interval=1 --set ppo.evaluation.prompts=many-prompts.jsonl \
     --set ppo.evaluation.num_prompts=2000 --set ppo.environment.max_completion_tokens=500
-stop_in "evaluating a model" 1 1 sft --set sft.evaluation.evaluation_interval=1 --set sft.data.validation=many-demos.jsonl
+next; stop_in "evaluating a model" 0.7 $ranks sft --set sft.evaluation.evaluation_interval=1 --set sft.data.validation=many-demos.jsonl
 
 for signal in INT USR1; do
-    step="SIG$signal"; trace
-    TEST_DELAY=0.05 start_long 1 ppo
-    begin=$(now_ms); kill -$signal "$pid"; timed "$begin"
+    next
+    step="SIG$signal, $ranks ranks"; trace
+    TEST_DELAY=0.05 start_long $ranks ppo
+    begin=$(now_ms); kill -$signal "$(target)"; timed "$begin"
     status long reason "SIG$signal"
 done
 
-step="the end of a Slurm job"; trace # a minute before it
-SLURM_JOB_ID=7 SLURM_JOB_END_TIME=$(($(date +%s) + 62)) TEST_DELAY=0.05 start_long 1 ppo
-timed "$(($(now_ms) + 1500))"
+next
+step="the end of a Slurm job, $ranks ranks"; trace # a minute before it
+SLURM_JOB_ID=7 SLURM_JOB_END_TIME=$(($(date +%s) + 64)) TEST_DELAY=0.05 start_long $ranks ppo
+timed "$(($(now_ms) + 3500))"
 status long reason "the time limit"
 
-step="a second signal"; trace # 50 MiB are on their way to the disk
-start_long 1 ppo --set 'ppo.rl_module.policy.new.vocab_size=200000'
+next
+step="a second signal, $ranks ranks"; trace # 50 MiB are on their way to the disk
+start_long $ranks ppo --set 'ppo.rl_module.policy.new.vocab_size=200000'
 for turn in $(seq 1 3000); do ls -d long/ppo/recovery_*.tmp > /dev/null 2>&1 && break; sleep 0.01; done
-kill -TERM "$pid"
+victim=$(target)
+kill -TERM "$victim"
 sleep 0.3
 begin=$(now_ms)
-kill -TERM "$pid" 2> /dev/null
+kill -TERM "$victim" 2> /dev/null
 wait "$pid"; code=$?
 pid=
 [ "$code" = 75 ] || fail "exit $code: $(tail -n 3 long.err)"
-grep -q "second signal" long.err && [ $(($(now_ms) - begin)) -gt 1000 ] && fail "not at once: $(($(now_ms) - begin)) ms"
+grep -q "second signal" long.err && [ $(($(now_ms) - begin)) -gt $((limit / 2)) ] && fail "not at once: $(($(now_ms) - begin)) ms"
 
 step="no recovery slots: the stop itself saves"; trace
 base_model
