@@ -85,9 +85,14 @@ px_status px_shared_open(px_shared *shared, size_t bytes)
     size_t ranks = (size_t)px_dist_size();
     announcement mine = {.name = ""}, *all = px_alloc_array(ranks, sizeof *all, "names of shared memory");
     int64_t *nodes = px_alloc_array(ranks, sizeof *nodes, "names of shared memory");
-    PX_CHECK(all != NULL && nodes != NULL);
-    int first = first_of_node(nodes);
     *shared = (px_shared){.fd = -1};
+    px_status have = px_agree(all != NULL && nodes != NULL ? PX_OK : px_error_code());
+    if (have != PX_OK) {
+        px_free(all);
+        px_free(nodes);
+        return have;
+    }
+    int first = first_of_node(nodes);
     if (first == px_dist_rank()) {
         shared->fd = create(&mine, bytes);
     }
