@@ -6,6 +6,7 @@
 set -u
 program=${1:?usage: mapped.sh PROGRAM}
 command -v mpirun > /dev/null || { echo "skipped: no mpirun"; exit 77; }
+export TMPDIR=${TMPDIR:-/tmp} # a weight file in memory has no pages of its own to be used
 . "$(dirname "$0")/../support/scratch.bash"
 dir=$work
 trap 'rm -rf "$dir"' EXIT

@@ -10,6 +10,7 @@ if [ "$free" -lt 12288 ]; then
     echo "skipped: $free MiB are free, the runs need 12288"
     exit 77
 fi
+export TMPDIR=${TMPDIR:-/tmp} # a weight file in memory has no pages of its own to be used
 . "$(dirname "$0")/../support/scratch.bash"
 dir=$work
 trap 'rm -rf "$dir"' EXIT
