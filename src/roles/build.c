@@ -378,10 +378,18 @@ static bool frozen_twice(const px_placement *placement)
     return false;
 }
 
-px_status px_session_open_frozen(px_session *session)
+size_t px_session_converted(const px_session *session, bool *shared)
 {
     size_t bytes = session->reference_weights.beside + session->reward_weights.beside;
-    if (bytes == 0 || !frozen_twice(&session->placement)) {
+    *shared = bytes > 0 && frozen_twice(&session->placement);
+    return bytes;
+}
+
+px_status px_session_open_frozen(px_session *session)
+{
+    bool shared;
+    size_t bytes = px_session_converted(session, &shared);
+    if (!shared) {
         return PX_OK;
     }
     PX_TRY(px_shared_open(&session->frozen, bytes));

@@ -156,28 +156,33 @@ static size_t wanted(const px_session *session, size_t *all)
     return want;
 }
 
-static void print_rows(const px_plan *plan, const char *what)
+/* own: bytes of frozen weights that the rank has for itself. */
+static void print_rows(const px_plan *plan, const char *what, size_t own)
 {
     for (int i = 0; i < plan->count; i++) {
         px_log(PX_INFO, "  %-13s%9.1f MiB  %s", plan->rows[i].role, mib(plan->rows[i].bytes), plan->rows[i].parts);
     }
-    px_log(PX_INFO, "  %-13s%9.1f MiB", what, mib(plan->total));
+    if (own > 0) {
+        px_log(PX_INFO, "  %-13s%9.1f MiB  converted weights of the reference and the reward model", "frozen", mib(own));
+    }
+    px_log(PX_INFO, "  %-13s%9.1f MiB", what, mib(plan->total + own));
 }
 
 static void print_memory(const px_session *session)
 {
     size_t all, want = wanted(session, &all);
-    bool split = session->placement.split;
-    print_rows(&session->plan, split ? "a learner" : "a rank");
-    if (session->placement.scorers > 0) {
-        print_rows(&session->scorer_plan, "a scorer");
+    bool split = session->placement.split, scorers = session->placement.scorers > 0, shared;
+    size_t converted = px_session_converted(session, &shared), own = shared ? 0 : converted;
+    print_rows(&session->plan, split ? "a learner" : "a rank", scorers ? 0 : own);
+    if (scorers) {
+        print_rows(&session->scorer_plan, "a scorer", own);
     }
     if (split) {
-        print_rows(&session->runner_plan, "an env runner");
+        print_rows(&session->runner_plan, "an env runner", 0);
         px_log(PX_INFO, "  %-13s%9.1f MiB  the policy's weights for its env runners, once a node", "shared",
                mib(px_plan_shared(session)));
     }
-    size_t frozen = session->plan.frozen + session->scorer_plan.frozen;
+    size_t frozen = session->plan.frozen + session->scorer_plan.frozen - own;
     if (frozen > 0) {
         px_log(PX_INFO, "  %-13s%9.1f MiB  weights of the reference and the reward model, once a node", "frozen", mib(frozen));
     }

@@ -171,6 +171,9 @@ px_status px_settings_ppo(px_session *session, px_ppo_config *config, const px_m
  * (collective), the weights and the rest of the plan. The others are local. */
 px_status px_session_prepare(px_session *session, const char *from);
 px_status px_session_open_frozen(px_session *session);
+/* Bytes of frozen weights that do not lie in files as they are used; shared: in memory of the node, else in that of each rank
+ * that scores. */
+size_t px_session_converted(const px_session *session, bool *shared);
 px_status px_session_build(px_session *session, const char *from);
 
 /* checkpoint.c */
