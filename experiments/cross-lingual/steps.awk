@@ -2,7 +2,7 @@
 {
     key = $1 SUBSEP $2
     seeds[$1]
-    for (loss = 80; loss >= 56; loss -= 4) {
+    for (loss = 80; loss >= 48; loss -= 4) {
         level = loss / 10
         if (!((key, loss) in steps) && $4 <= level)
             steps[key, loss] = (key in last) ? before[key] + ($3 - before[key]) * (last[key] - level) / (last[key] - $4) : $3
@@ -12,7 +12,7 @@
 }
 END {
     print "held-out loss   steps from English   steps from scratch   saved"
-    for (loss = 80; loss >= 56; loss -= 4) {
+    for (loss = 80; loss >= 48; loss -= 4) {
         n = a = b = square = 0
         for (seed in seeds) {
             if (!((seed, "transferred", loss) in steps) || !((seed, "scratch", loss) in steps)) continue
