@@ -130,10 +130,11 @@ static void test_one_rank(void **state) {
     test_all("");
 }
 
-static void test_two_ranks(void **state) {
+static void test_more_ranks(void **state) {
     (void)state;
     if (system("command -v mpirun > /dev/null") != 0) skip();
     test_all("mpirun -n 2");
+    test_all("mpirun -n 4");
 }
 
 static int make_dir(void **state) {
@@ -148,6 +149,6 @@ static int remove_dir(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_rank), cmocka_unit_test(test_two_ranks)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_rank), cmocka_unit_test(test_more_ranks)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
