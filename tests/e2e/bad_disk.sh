@@ -18,39 +18,53 @@ cleanup() {
 trap cleanup EXIT
 cd "$work" || exit 1
 . "$support/cases.sh"
+sed 's/^algorithm: sft/algorithm: pretrain/' sft.yaml > pretrain.yaml
 
 # ---- full ----
 # The name of the file that a message is about, without what makes temporary names unique.
 name_file() { grep -a '^phalanx: ' err | grep -av 'NOTE' | sed -E 's/^phalanx: (warning: )?//; s/: .*//; s/\.px-[0-9a-f]*-[0-9]*\.tmp//g; s/\.tmp$//; s/.*\///' | tail -1; }
 
+# One start on a memory file system with room for so much (options of mount), and once there is more room, another.
 declare -A seen
-sweep() {
-    local free
-    for ((free = 4; ; free += 4)); do
-        umount full; mount -t tmpfs -o size=${free}k tmpfs full
-        timeout 20 "$phalanx" train ppo.yaml --run-dir full/run > out 2> err < /dev/null; code=$?
-        [ $code != 0 ] || return 0
-        cases=$((cases + 1))
-        [ $code = 74 ] || fail "a disk of $free KiB: exit $code: $(tail -3 err)"
-        [ "$(messages)" = 1 ] || fail "a disk of $free KiB: not one message: $(tail -5 err)"
-        grep -aqi '^phalanx: .*no space' err || fail "a disk of $free KiB: no 'No space': $(tail -1 err)"
-        left=$(find full -name '*.tmp' -o -name lock | head -3)
-        [ -z "$left" ] || fail "a disk of $free KiB: half-written: $left"
-        [ $free -lt 4096 ] || { fail "4 MiB are not enough"; return 0; }
-        file=$(name_file)
-        [ -z "${seen[$file]:-}" ] || continue
-        seen[$file]=1
-        mount -o remount,size=8m full
-        timeout 20 "$phalanx" train ppo.yaml --run-dir full/run > out 2> err < /dev/null || \
-            fail "does not go on after $file did not fit: $(tail -1 err)"
-    done
+point() { # OPTIONS ALGORITHM [options]: false when all of it fitted
+    local options=$1 algorithm=$2 code file left; shift 2
+    umount full; mount -t tmpfs -o "$options" tmpfs full
+    timeout 20 "$phalanx" train "$algorithm.yaml" --run-dir full/run "$@" > out 2> err < /dev/null; code=$?
+    [ $code != 0 ] || return 1
+    cases=$((cases + 1))
+    what="$algorithm on a disk of $options"
+    [ $code = 74 ] || fail "$what: exit $code: $(tail -3 err)"
+    [ "$(messages)" = 1 ] || fail "$what: not one message: $(tail -5 err)"
+    grep -aqi '^phalanx: .*no space' err || fail "$what: no 'No space': $(tail -1 err)"
+    left=$(find full -name '*.tmp' -o -name lock | head -3)
+    [ -z "$left" ] || fail "$what: half-written: $left"
+    file=$(name_file)
+    [ -z "${seen[$algorithm $file]:-}" ] || return 0
+    seen[$algorithm $file]=1
+    mount -o remount,size=8m,nr_inodes=1000 full
+    timeout 20 "$phalanx" train "$algorithm.yaml" --run-dir full/run "$@" > out 2> err < /dev/null || \
+        fail "$what: does not go on after $file did not fit: $(tail -1 err)"
+}
+# Full at every size from 4 KiB on, STEP KiB apart: files that grow; and at every number of files: those that are small.
+sweep() { # STEP FILES_STEP ALGORITHM [options]
+    local step=$1 files_step=$2 free files; shift 2
+    for ((free = 4; free < 4096; free += step)); do point size=${free}k,nr_inodes=1000 "$@" || break; done
+    [ $free -lt 4096 ] || fail "4 MiB are not enough for $1"
+    for ((files = 2; files < 200; files += files_step)); do point size=8m,nr_inodes=$files "$@" || break; done
+    [ $files -lt 200 ] || fail "200 files are not enough for $1"
 }
 
 if mkdir full && mount -t tmpfs -o size=1m tmpfs full 2> /dev/null; then
     full=$work/full
-    sweep
-    for file in config.yaml status.json run.h5 samples-000001.h5 model.safetensors config.json state.h5 MANIFEST.json latest; do
-        [ -n "${seen[$file]:-}" ] || fail "no disk was too small for $file: ${!seen[*]}"
+    for algorithm in ppo sft reward pretrain; do
+        step=${BAD_DISK:+4} files_step=${BAD_DISK:+1} cache=()
+        [ $algorithm = ppo ] || cache=(--set data.memory_mib=0) # token ids in files
+        sweep "${step:-$([ $algorithm = ppo ] && echo 20 || echo 28)}" "${files_step:-1}" $algorithm "${cache[@]}"
+    done
+    mount -o remount,size=8m,nr_inodes=1000 full
+    for file in {ppo,sft,reward,pretrain}" "{lock,config.yaml,status.json,run.h5,model.safetensors,config.json,state.h5,MANIFEST.json,latest} \
+        "ppo samples-000001.h5" {sft,reward,pretrain}" cache"; do
+        [ -n "${seen[$file]:-}" ] || fail "no disk was too small for $file: $(printf '%s; ' "${!seen[@]}")"
     done
     mount -o remount,ro full
     train 74 "full/other: cannot create the directory: Read-only" sft.yaml --run-dir full/other
