@@ -88,7 +88,6 @@ typedef struct px_outlook { /* of one stage */
     char schedule[256], shares[256];     /* of the stage; who does what of an iteration */
     px_outlook_role roles[PX_OUTLOOK_ROLES];
     int role_count;
-    int busy_cores;                      /* at a time, as core_hours of a run counts them */
     double shared_bytes;                 /* split: the policy's weights for those that sample, once a node */
     px_outlook_part time[PX_OUTLOOK_PARTS];
     int time_count;                      /* seconds of the stage by phase */

@@ -265,7 +265,7 @@ static px_status write_script(const px_planned *plan, const axis *axes, int coun
     }
     PX_TRY(check_groups(plan, total > 0));
     PX_TRY(header(plan, total, on_stop, script));
-    PX_TRY(px_buf_printf(script, "# %.2f h and %.1f core-hours were reckoned\n", plan->seconds / 3600.0, px_planned_allocated(plan)));
+    PX_TRY(px_buf_printf(script, "# %.2f h and %.1f core-hours were reckoned\n", plan->seconds / 3600.0, px_planned_core_hours(plan)));
     PX_TRY(environment(&plan->site, script));
     if (total > 0) {
         PX_TRY(cells(plan, axes, count, total, script));

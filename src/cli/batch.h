@@ -28,8 +28,7 @@ void px_planned_options(px_planned *plan, px_option *options);
 px_status px_planned_make(px_planned *plan, const char *command);
 void px_planned_free(px_planned *plan);
 px_status px_planned_print(const px_planned *plan, FILE *out);
-double px_planned_core_hours(const px_planned *plan); /* of cores that are busy, as the metric core_hours */
-double px_planned_allocated(const px_planned *plan);  /* core-hours of all cores of the layout: what a site bills */
+double px_planned_core_hours(const px_planned *plan); /* of all cores of the layout, as the metric core_hours */
 
 typedef enum px_on_stop { PX_STOP_EXIT, PX_STOP_REQUEUE, PX_STOP_SUCCEED } px_on_stop; /* of `phalanx supervise` */
 /* arrays: "run.seed=1:5", "training.lr=1e-6,3e-6"; their product is an array job, each cell with a run directory of its own. */

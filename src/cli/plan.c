@@ -101,11 +101,10 @@ static json_t *groups_json(const px_layout *layout)
 
 static px_status print_json(const px_planned *plan)
 {
-    return px_print_json(json_pack("{s:s, s:o, s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "run_dir", px_run_directory(plan->run),
+    return px_print_json(json_pack("{s:s, s:o, s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:s}", "run_dir", px_run_directory(plan->run),
                                    "layout", groups_json(&plan->layout), "stages", stages_json(plan), "ranks", ranks_json(plan),
                                    "seconds", plan->seconds, "core_hours", px_planned_core_hours(plan),
-                                   "allocated_core_hours", px_planned_allocated(plan), "node_memory_bytes", plan->node_bytes,
-                                   "disk_bytes", plan->disk_bytes, "files", plan->disk_files + 3.0,
+                                   "node_memory_bytes", plan->node_bytes, "disk_bytes", plan->disk_bytes, "files", plan->disk_files + 3.0,
                                    "time_limit", plan->limit));
 }
 

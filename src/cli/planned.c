@@ -112,15 +112,6 @@ void px_planned_free(px_planned *plan)
 
 double px_planned_core_hours(const px_planned *plan)
 {
-    double hours = 0.0;
-    for (int i = 0; i < plan->stage_count; i++) {
-        hours += plan->stages[i].seconds / 3600.0 * plan->stages[i].busy_cores;
-    }
-    return hours;
-}
-
-double px_planned_allocated(const px_planned *plan)
-{
     return plan->seconds / 3600.0 * px_layout_cores(&plan->layout);
 }
 
@@ -228,10 +219,9 @@ px_status px_planned_print(const px_planned *plan, FILE *out)
     for (int i = 0; i < plan->stage_count; i++) {
         print_stage(plan, &plan->stages[i], out);
     }
-    fprintf(out, "in all\n  time         %s, %.2f core-hours, %.2f of the %d cores allocated; job limit %s\n"
+    fprintf(out, "in all\n  time         %s, %.2f core-hours of %d cores; job limit %s\n"
                  "  memory       %.1f MiB on the fullest node\n  disk         %.1f MiB in %.0f files, in %s\n",
-            clock_text(plan->seconds, time), px_planned_core_hours(plan), px_planned_allocated(plan),
-            px_layout_cores(&plan->layout), plan->limit,
+            clock_text(plan->seconds, time), px_planned_core_hours(plan), px_layout_cores(&plan->layout), plan->limit,
             plan->node_bytes / 1048576.0, plan->disk_bytes / 1048576.0, plan->disk_files + 3.0, px_run_directory(plan->run));
     return PX_OK;
 }

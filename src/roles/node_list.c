@@ -3,6 +3,7 @@
 #include "node_list.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -134,4 +135,26 @@ int px_node_list_count(const char *list)
             return count;
         }
     }
+}
+
+int px_cpus_per_node_sum(const char *text)
+{
+    int sum = 0;
+    for (const char *at = text; *at != '\0';) {
+        int cpus = 0, nodes = 1, used = 0;
+        if (sscanf(at, "%5d%n", &cpus, &used) != 1 || cpus < 1) {
+            return 0;
+        }
+        at += used;
+        used = 0;
+        if (*at == '(' && (sscanf(at, "(x%6d)%n", &nodes, &used) != 1 || used == 0 || nodes < 1)) {
+            return 0;
+        }
+        at += used;
+        if (*at != '\0' && (*at++ != ',' || *at == '\0')) {
+            return 0;
+        }
+        sum += cpus * nodes;
+    }
+    return sum;
 }

@@ -164,20 +164,6 @@ static void list_memory(const px_session *session, px_outlook_role *role)
     }
 }
 
-/* Where roles take turns at the cores, as many are busy as the largest side has threads. */
-static int busy_cores(const px_session *session, const px_outlook *o)
-{
-    int cores[PX_ROLE_ENV_RUNNER + 1] = {0}, core, sampling;
-    for (int i = 0; i < o->role_count; i++) {
-        px_role role = o->roles[i].role;
-        cores[role < PX_ROLE_ENV_RUNNER ? role : PX_ROLE_ENV_RUNNER] += o->roles[i].count * o->roles[i].threads;
-    }
-    core = cores[PX_ROLE_LEARNER] > cores[PX_ROLE_SCORER] ? cores[PX_ROLE_LEARNER] : cores[PX_ROLE_SCORER];
-    sampling = cores[PX_ROLE_ENV_RUNNER];
-    bool ahead = session->placement.split && px_stage_int(session->stage, "env_runners.max_staleness") > 0;
-    return ahead ? core + sampling : core > sampling ? core : sampling;
-}
-
 static void list_roles(const px_session *session, const px_layout *layout, px_outlook *o)
 {
     const px_placement *p = &session->placement;
@@ -195,7 +181,6 @@ static void list_roles(const px_session *session, const px_layout *layout, px_ou
         o->roles[i].threads = crew_of(session, layout, o->roles[i].first, o->roles[i].count).threads;
         list_memory(session, &o->roles[i]);
     }
-    o->busy_cores = busy_cores(session, o);
     o->shared_bytes = (double)px_plan_shared(session);
 }
 

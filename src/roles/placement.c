@@ -255,21 +255,6 @@ bool px_placement_together(const px_placement *p, bool ahead, int one, int other
     return px_world_node(one) == px_world_node(other) && (!p->split || ahead || turn_of(p, one) == turn_of(p, other));
 }
 
-/* Where roles take turns at the cores, the job keeps as many busy as the largest side has threads. */
-static int busy_cores(const px_session *session)
-{
-    int cores[PX_ROLE_ENV_RUNNER + 1] = {0}, most = 0;
-    for (int r = 0; r < session->placement.ranks; r++) {
-        cores[turn_of(&session->placement, r)] += session->ranks[r].cpus;
-    }
-    for (int turn = 0; turn <= PX_ROLE_ENV_RUNNER; turn++) {
-        most = cores[turn] > most ? cores[turn] : most;
-    }
-    bool ahead = session->placement.split && px_stage_int(session->stage, "env_runners.max_staleness") > 0;
-    int core = cores[PX_ROLE_LEARNER] > cores[PX_ROLE_SCORER] ? cores[PX_ROLE_LEARNER] : cores[PX_ROLE_SCORER];
-    return ahead ? core + cores[PX_ROLE_ENV_RUNNER] : most;
-}
-
 px_status px_session_ranks(px_session *session)
 {
     int size = px_world_size();
@@ -280,7 +265,7 @@ px_status px_session_ranks(px_session *session)
     mine->pid = (int)getpid();
     snprintf(mine->host, sizeof mine->host, "%s", px_dist_host());
     px_gather_shares(session->ranks, sizeof *session->ranks, size);
-    session->cores = busy_cores(session);
+    session->cores = px_startup_cores(session->run);
     print(&session->placement);
     return PX_OK;
 }

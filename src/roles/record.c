@@ -9,7 +9,7 @@
 static const px_metric extra_metrics[] = {
     {"time_this_iter_s", "s", "wall time since the row before: this iteration, evaluation and checkpoint before it"},
     {"time_total_s", "s", "wall time of the stage so far, over all segments"},
-    {"core_hours", "h", "time_total_s x cores that the job keeps busy at a time / 3600, as `phalanx plan` reckons them; a site bills all that it allocated"},
+    {"core_hours", "h", "time_total_s x cores that the job holds / 3600: those of Slurm's allocation, hyperthreads as Slurm counts them; elsewhere the processors that its ranks may use"},
     {"timers/write_samples", "s", "writing the sample file of this iteration"},
     {"timers/evaluate", "s", "evaluation since the row before"},
     {"timers/checkpoint", "s", "checkpoints since the row before"},

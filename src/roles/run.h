@@ -77,7 +77,7 @@ typedef struct px_session {
     int number;                 /* of the stage in the run */
     px_placement placement;
     px_rank_info *ranks;        /* [ranks of the job] */
-    int cores;                  /* that the job keeps busy at a time */
+    int cores;                  /* that the job holds */
     px_stage_rewards *rewards;
     const px_algorithm *algorithm;
     char dir[PX_PATH_MAX];
@@ -133,6 +133,8 @@ typedef struct px_session {
 /* run.c: fills run->dir. Local. */
 /* startup.c: what the ranks find where they run. They agree on one instruction set. Collective over the job. */
 px_status px_startup_agree(px_run *run);
+/* Cores that the job holds, used or not: Slurm's allocation, else the processors that ranks may use. */
+int px_startup_cores(const px_run *run);
 /* Threads of this rank: run.threads_per_rank, or its share of the processors that it may use. */
 int px_startup_threads(const px_session *session);
 /* One line for each thing that costs speed or safety, with the remedy. After px_session_ranks. */

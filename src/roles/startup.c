@@ -1,5 +1,6 @@
 /* What the ranks find where they run: processors, their kind, file systems. They agree on one instruction set, share
  * the processors of a node, and say what costs speed or safety and how to change it. */
+#include "node_list.h"
 #include "run.h"
 
 #include <sched.h>
@@ -133,6 +134,45 @@ px_status px_startup_agree(px_run *run)
     return PX_OK;
 }
 
+/* ---- cores ------------------------------------------------------------------------------------------------------ */
+
+/* Of all components of a heterogeneous job, with hyperthreads as Slurm counts them; 0: this is no job of Slurm. */
+static int count_billed(void)
+{
+    const char *components = getenv("SLURM_HET_SIZE"), *all = getenv("SLURM_JOB_CPUS_PER_NODE");
+    int count = components != NULL ? atoi(components) : 0, sum = 0;
+    for (int i = 0; i < count; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "SLURM_JOB_CPUS_PER_NODE_HET_GROUP_%d", i);
+        const char *part = getenv(name);
+        sum += part != NULL ? px_cpus_per_node_sum(part) : 0;
+    }
+    return sum > 0 || all == NULL ? sum : px_cpus_per_node_sum(all);
+}
+
+/* Processors that any rank of the node may use. */
+static int count_node(const px_rank_facts *facts, int node)
+{
+    uint64_t all[PX_MOST_CPUS / 64] = {0};
+    for (int r = 0; r < px_world_size(); r++) {
+        for (int word = 0; word < PX_MOST_CPUS / 64 && px_world_node(r) == node; word++) {
+            all[word] |= facts[r].cpus[word];
+        }
+    }
+    return count_cpus(all);
+}
+
+int px_startup_cores(const px_run *run)
+{
+    int cores = count_billed(), next = 0; /* nodes are numbered by their first ranks */
+    for (int r = 0; r < px_world_size() && (cores == 0 || next > 0); r++) {
+        if (px_world_node(r) == next) {
+            cores += count_node(run->facts, next++);
+        }
+    }
+    return cores;
+}
+
 /* ---- threads ---------------------------------------------------------------------------------------------------- */
 
 static bool together(const px_session *session, int one, int other)
@@ -172,14 +212,10 @@ typedef struct node_use { /* of the node that a rank is on */
 static node_use look(const px_session *session, int rank)
 {
     const px_rank_facts *facts = session->run->facts;
-    uint64_t all[PX_MOST_CPUS / 64] = {0};
-    node_use use = {.offered = 0};
+    node_use use = {.offered = 0, .cpus = count_node(facts, px_world_node(rank))};
     for (int r = 0; r < px_world_size(); r++) {
         if (px_world_node(r) != px_world_node(rank)) {
             continue;
-        }
-        for (int word = 0; word < PX_MOST_CPUS / 64; word++) {
-            all[word] |= facts[r].cpus[word];
         }
         bool same_time = together(session, rank, r);
         use.offered = facts[r].offered > use.offered ? facts[r].offered : use.offered;
@@ -187,7 +223,6 @@ static node_use look(const px_session *session, int rank)
         use.threads += same_time ? session->ranks[r].cpus : 0;
         use.apart |= !same_time && memcmp(facts[r].cpus, facts[rank].cpus, sizeof facts[r].cpus) != 0;
     }
-    use.cpus = count_cpus(all);
     return use;
 }
 

@@ -116,8 +116,10 @@ many=$(LAUNCHER=mpirun template many-nodes several --nodes=2 --cpus-per-task=1 -
 reach single 5; stop_job "$one"
 reach several 5; stop_job "$many"
 # ---- meanwhile roles in a heterogeneous job: the ranks of its second component sample; one stops, and comes back ----
-het=$(template heterogeneous het --nodes=1 --ntasks-per-node=2 --cpus-per-task=1 : --nodes=2 --ntasks-per-node=1 --cpus-per-task=1 -- \
-    --set placement.env_runner_nodes=het-group:1 --set env_runners.sample_timeout_s=1)
+by_class=(--set placement.env_runner_nodes=het-group:1 --set env_runners.sample_timeout_s=1)
+het=$(submit --run-dir het --nodes 1 --ntasks-per-node 2 --het-group 2x1x1 "${by_class[@]}")
+by_hand=$(template heterogeneous by-hand --nodes=1 --ntasks-per-node=2 --cpus-per-task=1 : --nodes=2 --ntasks-per-node=1 \
+    --cpus-per-task=1 -- "${by_class[@]}" --set stop.iterations=4)
 reach het 3; runner=$(rank_pid het 3); kill -STOP "$runner"
 for i in $(seq 100); do log "$het" | grep -q env_runner_left_out && break; sleep 0.1; done
 kill -CONT "$runner"
@@ -127,7 +129,11 @@ for job in $one $many; do
 done
 same single one-node; same several many-nodes
 ended "$het" COMPLETED heterogeneous; same het heterogeneous
-says "$het" 'ranks: learner 0-1, env_runner 2-3' heterogeneous
+ended "$by_hand" COMPLETED "the heterogeneous template"
+for job in $het $by_hand; do says "$job" 'ranks: learner 0-1, env_runner 2-3' heterogeneous; done
+[ "$("$phalanx" inspect het metrics --json |
+    /usr/bin/python3 -c 'import json, sys; r = json.load(sys.stdin)[-1]; print(round(3600 * r["core_hours"] / r["time_total_s"]))')" = 4 ] ||
+    fail "core_hours: $("$phalanx" inspect het metrics | tail -n 2)"
 for event in env_runner_left_out env_runner_back; do says "$het" $event heterogeneous; done
 
 # ---- chains, of both makes: a stopped link counts as completed, the next goes on ----

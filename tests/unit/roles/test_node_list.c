@@ -55,8 +55,23 @@ static void test_counts(void **state)
     assert_int_equal(px_node_list_count("n[1,5-6],r[08-12]-ib"), 8);
 }
 
+static void test_cpus(void **state)
+{
+    (void)state;
+    const char *const bad[] = {"", "x", "0", "4,", ",4", "4(", "4(x)", "4(x0)", "4(x2", "4(x2)3", "4 (x2)", "4,-2"};
+    assert_int_equal(px_cpus_per_node_sum("2"), 2);
+    assert_int_equal(px_cpus_per_node_sum("72(x2),36"), 180);
+    assert_int_equal(px_cpus_per_node_sum("1,4(x16),128(x3)"), 449);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (px_cpus_per_node_sum(bad[i]) != 0) {
+            fail_msg("'%s' counts", bad[i]);
+        }
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_valid), cmocka_unit_test(test_names), cmocka_unit_test(test_counts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_valid), cmocka_unit_test(test_names), cmocka_unit_test(test_counts),
+                                       cmocka_unit_test(test_cpus)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
