@@ -155,6 +155,14 @@ bool px_lock_is_ours(const px_lock *lock); /* the same, without recording an err
 /* Whether a living run seems to hold dir, without watching: of another host, by its clock and ours. `holder` then says
  * which one ("process 12 on host a, job 34"). */
 bool px_lock_is_held(const char *dir, char *holder, size_t size);
+/* The same for somebody who looks again and again, by his own clock alone: a holder of another host lives while its lock is seen to
+ * change, once in 30 s at least. All zero before the first look; `now` in seconds never goes back. */
+typedef struct px_lock_watch {
+    bool looked, moved; /* moved: it has changed since the first look, at `changed` the last time */
+    uint64_t content;
+    double changed;
+} px_lock_watch;
+bool px_lock_is_alive(px_lock_watch *watch, const char *dir, double now, char *holder, size_t size);
 typedef struct px_run_status {
     const char *state; /* "running", "done", "stopped", "failed" */
     const char *stage;

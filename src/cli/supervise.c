@@ -37,6 +37,7 @@ typedef struct supervision {
     int asked;      /* stop signals so far */
     double ran;     /* seconds that this process has run: suspended with its job, it has not waited */
     double ordered; /* ran, when the second signal came; 0: none has */
+    px_lock_watch lock; /* of run_dir: clocks of other hosts may be off */
 } supervision;
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */
@@ -73,7 +74,7 @@ static pid_t start(char **argv)
 
 /* A run that gave its directory back is over, and one that never took it has not begun. Where its command stays all the same (a
  * rank was stopped while it left, or died so early that the launcher lost count), it is told to end: TERM, and later KILL. */
-static void end_hanging(const supervision *s, pid_t pid, double started, double *held, double *told)
+static void end_hanging(supervision *s, pid_t pid, double started, double *held, double *told)
 {
     enum { PATIENCE = 15, LONGEST = 60 };
     char holder[256];
@@ -86,7 +87,7 @@ static void end_hanging(const supervision *s, pid_t pid, double started, double 
     }
     bool over = *held > 0.0 && now - *held > PATIENCE;
     bool never = *held == 0.0 && s->start_timeout > 0 && now - started > (double)s->start_timeout;
-    if (px_lock_is_held(s->run_dir, holder, sizeof holder)) {
+    if (px_lock_is_alive(&s->lock, s->run_dir, now, holder, sizeof holder)) {
         *held = now;
     } else if (*told == 0.0 && (over || never)) {
         fprintf(stderr, "phalanx: supervise: the run %s %.0f s, its command is told to end\n",
@@ -185,18 +186,19 @@ static void describe_run(const char *dir, char out[512])
 }
 
 /* A rank that outlived its launcher, or its last heartbeat from another node, holds the run directory for a while. */
-static void wait_for_directory(const supervision *s)
+static void wait_for_directory(supervision *s)
 {
     enum { LONGEST = 60 };
     char holder[256];
     sigset_t set;
     signal_set(&set);
-    double start_time = px_now();
-    while (s->run_dir != NULL && px_now() - start_time < LONGEST && px_lock_is_held(s->run_dir, holder, sizeof holder)) {
-        if (px_now() - start_time < 1.0) {
+    for (int turn = 0; turn < LONGEST && s->run_dir != NULL &&
+                       px_lock_is_alive(&s->lock, s->run_dir, s->ran, holder, sizeof holder); turn++) {
+        if (turn == 0) {
             fprintf(stderr, "phalanx: supervise: waiting for %s, which still holds %s\n", holder, s->run_dir);
         }
         nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+        s->ran += 1.0;
     }
 }
 

@@ -170,12 +170,17 @@ static void name_holder(const lock_holder *holder, char *out, size_t size)
     }
 }
 
+static double longest_silence(void)
+{
+    const char *text = getenv("PHALANX_LOCK_SILENCE_S");
+    return text ? strtod(text, NULL) : SILENCE_S;
+}
+
 /* Watches until the lock changes, which only somebody alive does, or has been silent for too long. */
 static px_status watch(const char *path, const lock_holder *holder, bool *alive)
 {
     const struct timespec nap = {0, 100000000};
-    const char *text = getenv("PHALANX_LOCK_SILENCE_S");
-    double silence = text ? strtod(text, NULL) : SILENCE_S, end = px_now() + silence;
+    double silence = longest_silence(), end = px_now() + silence;
     char name[512];
     name_holder(holder, name, sizeof name);
     px_log(PX_INFO, "%s: was left by %s, which cannot be seen from here; taken over unless it changes within %g s", path,
@@ -216,6 +221,29 @@ bool px_lock_is_held(const char *dir, char *out, size_t size)
     }
     if (!found) return false;
     if (!(is_here(&holder) ? process_lives(&holder) : fabs(px_wall_time() - holder.heartbeat) < SILENCE_S)) return false;
+    name_holder(&holder, out, size);
+    return true;
+}
+
+bool px_lock_is_alive(px_lock_watch *watch, const char *dir, double now, char *out, size_t size)
+{
+    char path[PX_PATH_MAX];
+    lock_holder holder;
+    bool found;
+    if (held_lock(dir, path, &holder, &found) != PX_OK) {
+        px_error_clear();
+        return false;
+    }
+    const uint64_t content = found ? holder.content : 0;
+    if (found && watch->looked && content != watch->content) {
+        watch->moved = true;
+        watch->changed = now;
+    }
+    watch->moved = watch->moved && found;
+    watch->looked = true;
+    watch->content = content;
+    if (!found) return false;
+    if (!(is_here(&holder) ? process_lives(&holder) : watch->moved && now - watch->changed < longest_silence())) return false;
     name_holder(&holder, out, size);
     return true;
 }

@@ -218,5 +218,10 @@ echo 'echo start >> starts; [ $(wc -l < starts) = 2 ] || sleep 200' > hang.sh
 timeout -k 5 60 "$phalanx" supervise --start-timeout 1 -- bash hang.sh train run.yaml --set run.dir=runs/{name}-never 2> err &&
     [ "$(wc -l < starts)" = 2 ] && grep -q 'the run has not begun after [0-9]* s' err || fail "supervise finds no run: $(cat err)"
 
+# A run on another host whose clock is off: its lock changes, so it lives.
+"$phalanx" supervise --restarts 0 --run-dir . --start-timeout 2 -- bash -c 'for n in 1 2 3 4 5 6; do sleep 1
+    echo "{\"heartbeat\": $n, \"host\": \"elsewhere\", \"pid\": 1, \"start\": 1, \"token\": \"a\"}" > lock; done; rm lock' 2> err ||
+    fail "a run whose clock is off was ended: $(cat err)"
+
 [ $failed = 0 ] && echo "plan, submit and supervise: as they say"
 exit $failed

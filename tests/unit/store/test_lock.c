@@ -182,6 +182,35 @@ static void test_other_host(void **state)
     assert_true(can_take());
 }
 
+/* Whoever looks again and again goes by changes alone, and by his own clock. */
+static void test_watch(void **state)
+{
+    (void)state;
+    px_lock_watch watch = {.looked = false};
+    char holder[256] = "";
+#define ALIVE(now) px_lock_is_alive(&watch, dir, now, holder, sizeof holder)
+    my_start();
+    assert_false(ALIVE(0.0)); /* no lock */
+    leave("another", 1, 1, 5.0);
+    assert_true(ALIVE(0.5)); /* taken since */
+    assert_string_equal(holder, "process 1 on host another");
+    assert_true(ALIVE(1.4));
+    assert_false(ALIVE(1.6)); /* silent for longer than a second */
+    leave("another", 1, 1, px_wall_time() + 1e9);
+    assert_true(ALIVE(9.0));
+    watch = (px_lock_watch){.looked = false};
+    assert_false(ALIVE(9.0)); /* left by somebody: nothing has been seen yet, whatever its clock says */
+    leave("another", 1, 1, -1e9);
+    assert_true(ALIVE(9.5));
+    assert_int_equal(unlink(path), 0);
+    assert_false(ALIVE(9.6));
+    leave(NULL, getpid(), my_start(), 0);
+    assert_true(ALIVE(1000.0)); /* of this host: the process decides */
+    leave(NULL, 1 << 30, 1, px_wall_time());
+    assert_false(ALIVE(1001.0));
+#undef ALIVE
+}
+
 /* The same host name and another pid namespace: the pid means nothing here. */
 static void test_container(void **state)
 {
@@ -307,7 +336,7 @@ static void test_status(void **state)
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_dir, remove_dir)
-    const struct CMUnitTest tests[] = {TEST(test_living), TEST(test_dead), TEST(test_pid_reuse), TEST(test_other_host),
+    const struct CMUnitTest tests[] = {TEST(test_living), TEST(test_dead), TEST(test_pid_reuse), TEST(test_other_host), TEST(test_watch),
                                        TEST(test_container),
                                        TEST(test_garbage), TEST(test_race), TEST(test_fence), TEST(test_heartbeat),
                                        TEST(test_status)};
