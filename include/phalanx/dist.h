@@ -22,6 +22,8 @@ int px_world_node(int rank); /* local: number of the node that a rank of the job
 int px_dist_local_rank(void); /* local: rank among all ranks of the job on this node */
 int px_dist_local_size(void); /* local */
 const char *px_dist_version(void); /* local: the library's name and version */
+bool px_dist_survives(void);       /* local: MPI goes on without ranks that die, and says which (ULFM) */
+const char *px_dist_ulfm(void);    /* local: that in words, or why not */
 const char *px_dist_host(void);    /* local */
 
 /* ---- groups: the ranks that collectives span, at first all of the job ------------------------------------------------- */
@@ -33,8 +35,9 @@ px_status px_group_enter(const int *ranks, int count, int tag);
 px_status px_team_make(int first);
 /* Local: collectives span this rank's team alone, or the whole group again. Without teams it is the group all the time. */
 void px_team(bool alone);
-/* Local: a rank of the job was given up. The job then ends without waiting for it. */
-void px_rank_lost(void);
+/* Local: the group is what is left of the job, for good. Where not all of the others are dead, or MPI does not survive that, the job
+ * ends without waiting for them. */
+void px_ranks_left(bool dead);
 
 /* ---- collectives --------------------------------------------------------------------------------------------------------- */
 /* Every rank passes its status; all get the worst one with its message (first of the highest code). What every stage that
@@ -95,12 +98,12 @@ void px_share(int64_t total, int rank, int size, int64_t *first, int64_t *count)
 int px_stop_agreed(void);
 
 /* ---- the ranks of a node look after each other (local) --------------------------------------------------------------- */
-void px_role_set(const char *role, bool expendable); /* expendable: the job goes on without this rank */
+void px_role_set(const char *role, int core);        /* of this rank; the job needs its first `core` ranks, not the others */
 void px_event_note(const char *text);                /* the last thing that happened to this rank */
 /* Looks whether the other ranks of this node live, one of them reports a death; and whether one of them was asked to stop.
  * From any thread, several times a second. */
 void px_neighbours_check(void);
-bool px_rank_died(int rank);                         /* of the job; known only on its own node */
+bool px_rank_died(int rank);                         /* of the job; known on its own node, and everywhere with ULFM */
 void px_rank_describe(int rank, px_buf *text);       /* role, phase, since when: as far as it is known here */
 
 /* ---- memory that the ranks of a node share ----------------------------------------------------------------------------- */

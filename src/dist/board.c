@@ -26,6 +26,7 @@ static struct {
     row *rows; /* [local size]; NULL: alone */
     row *mine;
     int count;
+    int core; /* ranks of the job that the others need come first */
     atomic_bool core_died;
 } board;
 
@@ -39,7 +40,7 @@ px_status px_board_open(void)
     board.mine->is.rank = px_world_rank();
     board.mine->is.pid = (int)getpid();
     snprintf(board.mine->is.host, sizeof board.mine->is.host, "%s", px_dist_host());
-    px_role_set("learner", false);
+    px_role_set("learner", px_world_size());
     px_phase_set("start", 0);
     atomic_store(&board.mine->state, ROW_ALIVE);
     return PX_OK;
@@ -52,12 +53,13 @@ void px_board_leave(void)
     }
 }
 
-void px_role_set(const char *role, bool expendable)
+void px_role_set(const char *role, int core)
 {
     px_log_role(role);
+    board.core = core;
     if (board.mine != NULL) {
         snprintf(board.mine->is.role, sizeof board.mine->is.role, "%s", role);
-        board.mine->is.expendable = expendable;
+        board.mine->is.expendable = px_world_rank() >= core;
     }
 }
 
@@ -132,7 +134,8 @@ void px_board_describe(px_buf *text)
     }
     for (int rank = 0; rank < px_world_size(); rank++) { /* of other nodes, as far as they have said */
         size_t length = text->length;
-        if (find(rank) == NULL && px_buf_text(text, "  last heard: ") == PX_OK && px_reports_describe(rank, text)) {
+        const char *begin = px_failures_died(rank) ? "  died, last heard: " : "  last heard: ";
+        if (find(rank) == NULL && px_buf_text(text, begin) == PX_OK && px_reports_describe(rank, text)) {
             px_buf_text(text, "\n");
         } else if (length < text->length) {
             text->length = length;
@@ -206,7 +209,12 @@ void px_neighbours_check(void)
 bool px_rank_died(int rank)
 {
     const row *r = find(rank);
-    return r != NULL && atomic_load(&r->state) == ROW_DEAD;
+    return (r != NULL && atomic_load(&r->state) == ROW_DEAD) || px_failures_died(rank);
+}
+
+int px_core_size(void)
+{
+    return board.core;
 }
 
 bool px_board_core_died(void)

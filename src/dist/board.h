@@ -12,6 +12,7 @@ void px_board_leave(void);
 void px_board_describe(px_buf *text);
 /* A rank of this node that the others need is gone (as px_neighbours_check has found). */
 bool px_board_core_died(void);
+int px_core_size(void); /* as px_role_set was told */
 
 /* What a rank says of itself. */
 typedef struct px_report {

@@ -28,9 +28,19 @@ size_t px_post_bytes(int count, size_t largest, int outbox)
     return (size_t)count * (largest * (size_t)(outbox + 1) + sizeof(peer) + sizeof(MPI_Request) * (size_t)(outbox + 1));
 }
 
+/* From now on nothing is expected of that peer. */
+static void give_up(px_post *post, int p)
+{
+    px_failures_note(post->peers[p].rank);
+    post->posted[p] = MPI_REQUEST_NULL;
+}
+
 static void post_receive(px_post *post, int p)
 {
-    MPI_Irecv(post->peers[p].in, (int)post->largest, MPI_BYTE, post->peers[p].rank, TAG, MPI_COMM_WORLD, &post->posted[p]);
+    if (MPI_Irecv(post->peers[p].in, (int)post->largest, MPI_BYTE, post->peers[p].rank, TAG, MPI_COMM_WORLD,
+                  &post->posted[p]) != MPI_SUCCESS) {
+        give_up(post, p);
+    }
 }
 
 static px_status add_peer(px_post *post, int p, int rank)
@@ -75,9 +85,7 @@ px_status px_post_open(px_post **out, const int *ranks, int count, size_t larges
 static int free_box(px_post *post, int p)
 {
     for (int i = 0; i < post->outbox; i++) {
-        int done = 1;
-        MPI_Test(&post->peers[p].sent[i], &done, MPI_STATUS_IGNORE);
-        if (done) {
+        if (px_request_over(&post->peers[p].sent[i], post->peers[p].rank)) {
             return i;
         }
     }
@@ -97,7 +105,11 @@ bool px_post_send(px_post *post, int p, const void *head, size_t head_bytes, con
     if (body_bytes > 0) {
         memcpy(bytes + head_bytes, body, body_bytes);
     }
-    MPI_Isend(bytes, (int)(head_bytes + body_bytes), MPI_BYTE, to->rank, TAG, MPI_COMM_WORLD, &to->sent[box]);
+    if (MPI_Isend(bytes, (int)(head_bytes + body_bytes), MPI_BYTE, to->rank, TAG, MPI_COMM_WORLD, &to->sent[box]) !=
+        MPI_SUCCESS) {
+        px_failures_note(to->rank);
+        to->sent[box] = MPI_REQUEST_NULL;
+    }
     return true;
 }
 
@@ -109,7 +121,14 @@ const void *px_post_take(px_post *post, int *p, size_t *bytes)
         post_receive(post, post->taken);
         post->taken = -1;
     }
-    MPI_Testany(post->count, post->posted, &index, &done, &status);
+    while (MPI_Testany(post->count, post->posted, &index, &done, &status) != MPI_SUCCESS) {
+        px_failures_look(); /* it may have been several: MPI takes all that failed back and names one */
+        if (index == MPI_UNDEFINED) {
+            return NULL;
+        }
+        give_up(post, index);
+        index = MPI_UNDEFINED;
+    }
     if (!done || index == MPI_UNDEFINED) {
         return NULL;
     }
@@ -140,9 +159,7 @@ void px_post_close(px_post *post)
         peer *to = &post->peers[p];
         bool idle = true;
         for (int i = 0; i < post->outbox; i++) {
-            int done = 1;
-            MPI_Test(&to->sent[i], &done, MPI_STATUS_IGNORE);
-            idle = idle && done;
+            idle = px_request_over(&to->sent[i], to->rank) && idle;
         }
         if (p == post->taken || post->posted[p] == MPI_REQUEST_NULL || take_back(&post->posted[p])) {
             px_free(to->in);

@@ -10,7 +10,8 @@ enum { TAG = 120 }; /* sums take 71 to 86 on the same communicator, messages 72 
 
 typedef struct heard {
     px_report report;
-    double when; /* px_now(); 0: nothing yet */
+    double when;   /* px_now(); 0: nothing yet */
+    int64_t count; /* of messages */
 } heard;
 
 static struct {
@@ -18,7 +19,7 @@ static struct {
     int deputy;          /* who hears rank 0; -1: there is one node */
     px_report out;
     MPI_Request request;
-    int64_t sent[2], taken; /* messages to rank 0 and to the deputy; that this one has taken */
+    int64_t sent[2];     /* messages to rank 0 and to the deputy */
     bool open, gave_up;  /* gave_up: a rank will end the job unless we do, who know more */
 } reports = {.deputy = -1};
 
@@ -42,14 +43,15 @@ px_status px_reports_open(void)
 /* Never waits: while a report is under way, the next one is left out. */
 static void send(const px_report *report, int to)
 {
-    int done = 1;
-    MPI_Test(&reports.request, &done, MPI_STATUS_IGNORE);
-    if (!done) {
+    if (!px_request_over(&reports.request, to)) {
         return;
     }
     reports.out = *report;
-    MPI_Isend(&reports.out, (int)sizeof reports.out, MPI_BYTE, to, TAG, MPI_COMM_WORLD, &reports.request);
-    reports.sent[to != 0]++;
+    if (MPI_Isend(&reports.out, (int)sizeof reports.out, MPI_BYTE, to, TAG, MPI_COMM_WORLD, &reports.request) == MPI_SUCCESS) {
+        reports.sent[to != 0]++;
+    } else {
+        reports.request = MPI_REQUEST_NULL;
+    }
 }
 
 void px_reports_send(const px_report *report)
@@ -66,14 +68,28 @@ void px_reports_take(void)
     while (reports.heard != NULL && found) {
         MPI_Status status;
         px_report report;
-        if (MPI_Iprobe(MPI_ANY_SOURCE, TAG, MPI_COMM_WORLD, &found, &status) != MPI_SUCCESS || !found) {
+        if (MPI_Iprobe(MPI_ANY_SOURCE, TAG, MPI_COMM_WORLD, &found, &status) != MPI_SUCCESS) {
+            px_failures_look();
             return;
         }
-        MPI_Recv(&report, (int)sizeof report, MPI_BYTE, status.MPI_SOURCE, TAG, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-        reports.heard[status.MPI_SOURCE] = (heard){report, px_now()};
+        if (!found || MPI_Recv(&report, (int)sizeof report, MPI_BYTE, status.MPI_SOURCE, TAG, MPI_COMM_WORLD,
+                               MPI_STATUS_IGNORE) != MPI_SUCCESS) {
+            return;
+        }
+        heard *from = &reports.heard[status.MPI_SOURCE];
+        *from = (heard){report, px_now(), from->count + 1};
         reports.gave_up |= report.gave_up;
-        reports.taken++;
     }
+}
+
+/* Of the ranks that live: those that have died do not say how many they sent. */
+static int64_t taken(void)
+{
+    int64_t count = 0;
+    for (int r = 0; r < px_world_size(); r++) {
+        count += px_rank_died(r) ? 0 : reports.heard[r].count;
+    }
+    return count;
 }
 
 bool px_reports_gave_up(void)
@@ -106,11 +122,14 @@ void px_reports_close(void)
     }
     reports.open = false;
     px_sum_i64(sent, 2);
-    for (long poll = 0; reports.heard != NULL && reports.taken < sent[px_world_rank() != 0]; poll++) {
+    for (long poll = 0; reports.heard != NULL && taken() < sent[px_world_rank() != 0]; poll++) {
         px_reports_take();
         px_wait_nap(poll, &waited);
     }
-    px_wait_all(&reports.request, 1);
+    int to = px_world_rank() == 0 ? reports.deputy : 0;
+    for (long poll = 0; to >= 0 && !px_request_over(&reports.request, to); poll++) {
+        px_wait_nap(poll, &waited);
+    }
     free(reports.heard);
     reports.heard = NULL;
 }

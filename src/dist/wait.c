@@ -43,6 +43,7 @@ void px_poll(void)
 static _Noreturn void post_mortem(double waited, const char *reason)
 {
     px_buf text = {0};
+    px_failures_look();
     px_board_describe(&text);
     fprintf(stderr,
             "phalanx: [rank %d/%d on %s] %s after a wait of %.0f s; ending the job, the same command continues from the last "
@@ -55,7 +56,7 @@ static _Noreturn void post_mortem(double waited, const char *reason)
 /* Past the deadline. Whoever knows most of the others speaks for all, if it is still there. */
 static void check_deadline(double waited)
 {
-    if (px_board_core_died()) {
+    if (px_board_core_died() || px_failures_first() < px_core_size()) {
         post_mortem(waited, "a rank that the others need has died");
     }
     if (deadline <= 0.0) {

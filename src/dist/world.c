@@ -22,7 +22,8 @@ static struct {
         MPI_Comm comm;
         int rank, size;
     } team;
-    bool lost;       /* a rank was left behind: the job cannot end by itself */
+    bool lost;       /* a rank was left behind that MPI counts on: the job cannot end by itself */
+    bool fewer;      /* ranks have died: the group is all that are left */
     char host[128];
 } world = {.size = 1, .local_size = 1, .group_size = 1};
 
@@ -83,6 +84,7 @@ static void find_node(void)
         MPI_Comm_rank(world.node, &world.local_rank);
     }
     MPI_Comm_size(world.node, &world.local_size);
+    MPI_Comm_set_errhandler(world.node, MPI_ERRORS_RETURN);
 }
 
 /* A node's number is the place of its first rank among the first ranks of all nodes. Collective. */
@@ -114,6 +116,7 @@ static px_status start_mpi(int *argc, char ***argv)
     px_group_all();
     px_log_identity(world.rank, world.size);
     px_bug_hook_set(abort_job);
+    px_failures_open();
     return number_nodes();
 }
 
@@ -145,7 +148,7 @@ void px_dist_assume(int *nodes, int size, int group_size)
 
 int px_dist_finish(px_status status)
 {
-    if (world.launched && world.group_size < world.size && !world.lost) {
+    if (world.launched && world.group_size < world.size && !world.lost && !world.fewer) {
         px_group_all();
     }
     status = px_agree(status);
@@ -165,6 +168,10 @@ int px_dist_finish(px_status status)
         }
         if (world.lost) { /* the launcher is about to end this process */
             sleep(10);
+            _exit((int)status);
+        }
+        if (world.fewer) { /* MPI_Finalize of Open MPI 5.0.7 often hangs; who leaves early looks dead to one still in the barrier */
+            usleep(200000);
             _exit((int)status);
         }
         px_watchdog_begin("ending", px_deadline());
@@ -248,30 +255,42 @@ void px_group_leave(void)
     world.group_size = 1;
 }
 
-px_status px_group_enter(const int *ranks, int count, int tag)
+static int create_group(const int *ranks, int count, int tag)
 {
     MPI_Group all, some;
-    drop_group();
     MPI_Comm_group(MPI_COMM_WORLD, &all);
     MPI_Group_incl(all, count, ranks, &some);
-    px_watchdog_begin("making a group of ranks", px_deadline());
     int code = MPI_Comm_create_group(MPI_COMM_WORLD, some, tag, &world.group);
-    px_watchdog_end();
     MPI_Group_free(&some);
     MPI_Group_free(&all);
-    if (code != MPI_SUCCESS || world.group == MPI_COMM_NULL) {
+    return code;
+}
+
+/* MPI makes no group within a communicator that has dead ranks, but one of all others. */
+px_status px_group_enter(const int *ranks, int count, int tag)
+{
+    int size = 0;
+    drop_group();
+    px_watchdog_begin("making a group of ranks", px_deadline());
+    int code = world.fewer && !world.lost ? px_failures_shrink(&world.group) : create_group(ranks, count, tag);
+    px_watchdog_end();
+    if (code == MPI_SUCCESS && world.group != MPI_COMM_NULL) {
+        MPI_Comm_set_errhandler(world.group, MPI_ERRORS_RETURN);
+        MPI_Comm_rank(world.group, &world.group_rank);
+        MPI_Comm_size(world.group, &size);
+    }
+    if (size != count) {
         px_group_leave();
         return px_fail(PX_IO, "MPI cannot make a communicator of %d ranks", count);
     }
-    MPI_Comm_set_errhandler(world.group, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(world.group, &world.group_rank);
     world.group_size = count;
     return PX_OK;
 }
 
-void px_rank_lost(void)
+void px_ranks_left(bool dead)
 {
-    world.lost = true;
+    world.fewer = true;
+    world.lost = world.lost || !dead || !px_dist_survives();
 }
 
 MPI_Comm px_group_comm(void)

@@ -30,6 +30,7 @@ int px_build_describe(px_attribute *attributes, int capacity, const char *commit
         {.name = "commit", .type = 's', .s = commit},
         {.name = "compiler", .type = 's', .s = __VERSION__},
         {.name = "mpi", .type = 's', .s = px_dist_version()},
+        {.name = "ulfm", .type = 's', .s = px_dist_ulfm()},
         {.name = "blas", .type = 's', .s = px_compute_blas()},
         {.name = "hdf5", .type = 's', .s = px_store_version()},
         {.name = "cpu", .type = 's', .s = px_processor_name()},

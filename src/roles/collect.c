@@ -554,10 +554,11 @@ void px_collector_end(px_collector *c, uint8_t *alive)
     px_free(told);
 }
 
-void px_collector_regroup(px_collector *c, const int *ranks, int count)
+void px_collector_regroup(px_collector *c, const int *ranks, int count, bool dead)
 {
     px_envelope head = head_of(c, PX_GROUP);
     head.count = count;
+    head.first = dead;
     for (int i = 0; i < c->count; i++) {
         for (int k = 0; k < count; k++) {
             if (ranks[k] == c->workers[i].rank) {

@@ -11,6 +11,10 @@
 px_status px_session_check(px_session *session)
 {
     PX_TRY(px_placement_make(&session->placement, session->stage, px_world_size()));
+    if (session->placement.split && px_dist_size() < px_world_size()) {
+        return px_fail(PX_UNHEALTHY, "stage %s gives each rank a role, but %d of %d were lost in an earlier stage; the same command "
+                       "goes on from here", px_stage_name(session->stage), px_world_size() - px_dist_size(), px_world_size());
+    }
     return px_compute_measure();
 }
 
@@ -524,8 +528,7 @@ px_status px_session_run(px_session *session)
     session->threads = px_startup_threads(session);
     omp_set_num_threads(session->threads); /* not all cores for each rank of the node */
     px_deadline_set(px_stage_float(stage, "fault_tolerance.wait_timeout_s"));
-    px_role_set(px_role_name(&session->placement, px_world_rank()),
-                px_world_rank() >= px_placement_core(&session->placement));
+    px_role_set(px_role_name(&session->placement, px_world_rank()), px_placement_core(&session->placement));
     PX_TRY(px_agree(px_stage_dir(session->run, stage, session->dir, sizeof session->dir)));
     double limit = session->run->time_limit;
     PX_TRY(px_agree(px_monitor_start(session->run->dir, session->dir, limit > 0.0 ? session->run->started + limit : 0.0)));

@@ -34,6 +34,7 @@ typedef struct runner {
     bool ended, failed;
     int32_t regroup_count;
     int *regroup;         /* ranks that go on; [ranks of the job] */
+    bool regroup_dead;    /* all others are dead */
 } runner;
 
 static px_envelope head_of(const runner *r, px_wire_kind kind)
@@ -118,6 +119,7 @@ static void take_messages(runner *r)
         } else if (head->kind == PX_GROUP && bytes == sizeof *head + sizeof(int) * (size_t)head->count) {
             memcpy(r->regroup, head + 1, bytes - sizeof *head);
             r->regroup_count = head->count;
+            r->regroup_dead = head->first != 0;
         }
     }
 }
@@ -364,7 +366,7 @@ static px_status leave(runner *r)
         take_messages(r);
         px_wait_nap(poll, &waited);
     }
-    return px_regroup(r->regroup, r->regroup_count);
+    return px_regroup(r->regroup, r->regroup_count, r->regroup_dead);
 }
 
 px_status px_env_runner(px_session *session)

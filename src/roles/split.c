@@ -47,13 +47,13 @@ void px_wire_derive(px_wire *wire, const px_session *session)
     wire->largest += sizeof(px_head);
 }
 
-px_status px_regroup(const int *ranks, int count)
+px_status px_regroup(const int *ranks, int count, bool dead)
 {
     if (count == px_world_size()) {
         px_group_all();
         return PX_OK;
     }
-    px_rank_lost();
+    px_ranks_left(dead);
     return px_group_enter(ranks, count, TAG_AFTER);
 }
 
@@ -83,6 +83,7 @@ static px_status end(px_session *session)
     uint8_t *alive = px_alloc_array((size_t)placement->ranks, 1, "the ranks that go on");
     PX_CHECK(ranks != NULL && alive != NULL);
     int count = 0;
+    uint8_t dead = 1;
     px_phase_set("farewell", 0);
     if (px_dist_rank() == 0) {
         px_collector_end(session->collector, alive);
@@ -91,16 +92,19 @@ static px_status end(px_session *session)
     for (int r = 0; r < placement->ranks; r++) {
         if (alive[r]) {
             ranks[count++] = r;
+        } else {
+            dead = dead && px_rank_died(r);
         }
     }
+    px_bcast(&dead, sizeof dead, 0); /* as rank 0 knows it */
     if (px_dist_rank() == 0) {
         if (count < placement->ranks) {
-            px_log(PX_WARNING, "%d of %d ranks do not answer any more and are left behind", placement->ranks - count,
-                   placement->ranks);
+            px_log(PX_WARNING, "%d of %d ranks %s and are left behind", placement->ranks - count, placement->ranks,
+                   dead ? "have died" : "do not answer any more");
         }
-        px_collector_regroup(session->collector, ranks, count);
+        px_collector_regroup(session->collector, ranks, count, dead != 0);
     }
-    px_status status = px_regroup(ranks, count);
+    px_status status = px_regroup(ranks, count, dead != 0);
     px_free(ranks);
     px_free(alive);
     return status;

@@ -18,7 +18,7 @@ typedef enum px_wire_kind {
     PX_REQUEST,    /* driver: head, rows of the prompts [count] */
     PX_WEIGHTS,    /* driver: head, a piece of the weights; first: number of the piece */
     PX_END,        /* driver: the stage is over */
-    PX_GROUP,      /* driver: head, ranks that go on [count] */
+    PX_GROUP,      /* driver: head, ranks that go on [count]; first: the others are dead */
 } px_wire_kind;
 
 typedef struct px_envelope {
@@ -74,8 +74,8 @@ px_status px_collector_run(void *collector, px_trainer *trainer, px_rollout *rol
 void px_collector_publish(void *collector, const px_model *policy, int64_t seq_no);
 /* Tells all that the stage is over; alive[ranks of the job] then says who has answered. */
 void px_collector_end(px_collector *collector, uint8_t *alive);
-/* Tells those of ranks[count] (of the job) that are not of the core who goes on. */
-void px_collector_regroup(px_collector *collector, const int *ranks, int count);
+/* Tells those of ranks[count] (of the job) that are not of the core who goes on, and whether all others are dead. */
+void px_collector_regroup(px_collector *collector, const int *ranks, int count, bool dead);
 void px_collector_destroy(px_collector *collector);
 
 /* env_runner.c: the other side. Returns when the driver says so. */
@@ -85,7 +85,7 @@ size_t px_env_runner_bytes(const px_session *session); /* what it allocates besi
 /* split.c */
 /* Runs a stage on its core, with the other ranks sampling for it. Collective over the job. */
 px_status px_session_split(px_session *session, px_status (*core)(px_session *session));
-/* The ranks of the job that go on after a split stage become the group. Collective over them. */
-px_status px_regroup(const int *ranks, int count);
+/* The ranks of the job that go on after a split stage become the group; dead: all others are. Collective over them. */
+px_status px_regroup(const int *ranks, int count, bool dead);
 
 #endif
