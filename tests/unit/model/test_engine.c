@@ -86,6 +86,15 @@ static void recomputed_activations(void **state) {
     }
 }
 
+/* The same bits, where a row's bits are its own. */
+static void same_gradients(const px_real *a, const px_real *b, size_t count) {
+    if (px_compute_row_invariant()) {
+        assert_memory_equal(a, b, count * sizeof *a);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) assert_true(fabs((double)a[i] - b[i]) < 1e-4);
+}
+
 /* Rows that no head is asked for end in the last block: the others have the same bits, and so have all gradients. */
 static void wanted_rows(void **state) {
     (void)state;
@@ -112,12 +121,15 @@ static void wanted_rows(void **state) {
             assert_int_equal(px_engine_create(&engine, &config, &plan), PX_OK);
             px_engine_forward(engine, &model, &batch);
             px_engine_logprobs(engine, &model, rows, targets, n, 1, true, way == 0 ? stats : alone);
-            if (way > 0) assert_memory_equal(stats, alone, (size_t)n * sizeof *stats);
+            for (int i = 0; way > 0 && i < n; i++) {
+                assert_true(fabs(stats[i].logprob - alone[i].logprob) < 1e-4);
+                if (px_compute_row_invariant()) assert_memory_equal(&stats[i], &alone[i], sizeof *stats);
+            }
             if (plan.train) {
                 memset(grads, 0, model.block * sizeof *grads);
                 px_engine_lm_backward(engine, &model, grads, rows, targets, n, 1, true, all_rows, NULL);
                 px_engine_backward(engine, &model, grads, NULL, NULL);
-                assert_memory_equal(all, grads, model.block * sizeof *grads);
+                same_gradients(all, grads, model.block);
             }
             px_engine_destroy(engine);
         }
