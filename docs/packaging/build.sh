@@ -7,8 +7,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/phalanx-build-XXXXXX")
 jobs=${JOBS:-$(nproc)}
 export PKG_CONFIG_PATH=$prefix/lib/pkgconfig:$prefix/share/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH} CMAKE_PREFIX_PATH=$prefix
-for tool in cc make cmake pkg-config mpicc; do
-    command -v $tool > /dev/null || { echo "build.sh: no $tool: load the site's modules of compiler, CMake and MPI" >&2; exit 1; }
+for tool in cc make cmake pkg-config mpicc tar gzip bzip2 xz; do
+    command -v $tool > /dev/null || { echo "build.sh: no $tool: valid is a PATH with tar, gzip, bzip2, xz, make, pkg-config and, by the site's modules, compiler, CMake and MPI" >&2; exit 1; }
 done
 (cd "$here/libraries" && sha256sum --quiet -c SHA256SUMS)
 
@@ -21,8 +21,9 @@ quiet() { "$@" > "$work/log.txt" 2>&1 || { tail -n 40 "$work/log.txt" >&2; echo 
 with_cmake() { # NAME FOLDER [options]
     local name=$1 folder=$2; shift 2
     unpack "$name"
-    quiet cmake -S "$work/$name/$folder" -B "$work/$name/build" -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX="$prefix" \
-        -DCMAKE_INSTALL_LIBDIR=lib -DBUILD_SHARED_LIBS=ON -DCMAKE_INSTALL_RPATH="$prefix/lib" "$@"
+    mkdir "$work/$name/build" # some libraries look there for what their checks have left where cmake was started
+    (cd "$work/$name/build" && quiet cmake -S "$work/$name/$folder" -B . -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX="$prefix" \
+        -DCMAKE_INSTALL_LIBDIR=lib -DBUILD_SHARED_LIBS=ON -DCMAKE_INSTALL_RPATH="$prefix/lib" "$@")
     quiet cmake --build "$work/$name/build" -j "$jobs"
     quiet cmake --install "$work/$name/build"
 }
