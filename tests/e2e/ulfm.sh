@@ -12,6 +12,7 @@ if [ "${ulfm#no}" != "$ulfm" ]; then
     root=${PHALANX_ULFM_ROOT:-}
     [ -n "$root" ] || skip "ulfm: $ulfm; PHALANX_ULFM_ROOT names no system with it"
     [ "$(id -u)" = 0 ] || skip "chroot needs root"
+    rm -rf "$root/phalanx" # a build of other sources is no witness
     mkdir -p "$root/phalanx" && (cd "$source" && tar -cf - CMake* cmake configs docs experiments include src tests README.md LICENSE) |
         tar -xf - -C "$root/phalanx" || exit 1
     chroot "$root" env TEST_TRACE="${TEST_TRACE:-}" bash -c 'cd /phalanx && {
