@@ -74,8 +74,10 @@ timed() { # waits for the end after a stop was asked for: exit 75 in time
     [ -z "${TEST_TRACE:-}" ] || echo "    $spent ms: $(grep -a '^phalanx: ' long.err | tail -n 1)" >&2
 }
 target() { # mpirun makes an end of its own of SIGTERM: one rank gets it, and all stop
-    local rank; rank=$(ranks_of "$pid" | tail -n 1)
-    echo "${rank:-$pid}"
+    case $(ps -o comm= -p "$pid") in
+        phalanx*) echo "$pid" ;; # its children are its own
+        *) ranks_of "$pid" | tail -n 1 ;;
+    esac
 }
 stop_in() { # WHAT AFTER_S RANKS STAGE [options]: SIGTERM after that time of the phase
     step="a stop while $1, $3 ranks"; trace

@@ -116,7 +116,7 @@ stages:
     stop: {iterations: 2}
 YAML
 
-"$program" tokenizer train --data "$here/../../README.md" --vocab-size 300 --out tokenizer >make.log 2>&1 ||
+"$program" tokenizer train --data "$here/../../LICENSE" --vocab-size 300 --out tokenizer >make.log 2>&1 ||
     { cat make.log; exit 1; }
 cp tokenizer/* text-gpt2 && cp tokenizer/* text-llama
 
