@@ -227,10 +227,9 @@ def audit_metrics(report, c, it, sums, path, number, kl_coeff):
     for name, x in want.items():
         report.compare(f"metrics: {name}", got[name], x, STORED)
     for name, values in sums.items():
-        last, token = name in ("lr", "critic_lr"), 1.01 / used.sum() / c("training.num_epochs")
-        clipped = name.endswith("clipfrac_avg")  # rounding may put one token on the other side of the bound
-        report.compare(f"metrics: {name}", got[name], values[-1] if last else np.mean(values), token if clipped else STEP,
-                       floor=1.0 if clipped else 1e-12 if last else 0.1)
+        last = name in ("lr", "critic_lr")
+        report.compare(f"metrics: {name}", got[name], values[-1] if last else np.mean(values), STEP,
+                       floor=1e-12 if last else 0.1)
     mean = np.array(sums["val/ratio"])
     report.compare("metrics: val/ratio_var", got["val/ratio_var"], mean.var(), STEP, max(mean.var(), 1e-4))
     report.note("metrics: rollout/logprob_diff_max", got["rollout/logprob_diff_max"], LOGPROB)

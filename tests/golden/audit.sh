@@ -22,7 +22,7 @@ trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
 
 # Models with wide weights, so that distributions are far from flat, and with a stop token; rows of token ids.
-"$python" - "$here/../../README.md" >make.log 2>&1 <<'MAKE' || { cat make.log; exit 1; }
+"$python" - "$here/../../LICENSE" >make.log 2>&1 <<'MAKE' || { cat make.log; exit 1; }
 import json, random, sys
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM

@@ -299,7 +299,10 @@ def value_loss(c, it, model, batch, sums):
     v, _ = values_of(model, it, batch)
     old, returns = stored(it, "value", batch), stored(it, "returns", batch)
     plain, limit = (v - returns) ** 2, c("training.vf_clip_param")
-    held = (old + torch.clamp(v - old, -limit, limit) - returns) ** 2 if limit else plain
+    held = plain
+    if limit:  # old + (v - old) is not v to the last bit: where nothing is held, nothing may differ
+        bounded = (old + torch.clamp(v - old, -limit, limit) - returns) ** 2
+        held = torch.where((v - old).abs() <= limit, plain, bounded)
     sums["val/clipfrac_avg"].append((held > plain).double().mean().item())
     return c("training.vf_loss_coeff") * (token_weights(c, it, batch) * 0.5 * torch.maximum(plain, held)).sum()
 
