@@ -144,6 +144,7 @@ size_t px_kv_elements(int kv_heads, int D, int tokens);
  * Decode is a span of one row; training and prefill are spans of a whole sequence or chunk. */
 typedef struct px_span {
     int row, rows, position;
+    int key_row; /* for px_attention_backward: the row of dk and dv that position 0 has; the next positions follow */
     px_kv kv;
 } px_span;
 /* Writes the rows' keys and values at their positions. k, v: first head of row 0, row stride ld. */
@@ -153,7 +154,7 @@ void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_real
  * NULL in inference. Query head h reads kv head h / (heads / kv_heads). */
 void px_attention_forward(px_compute *ctx, px_real *out, int ldout, px_real *lse, const px_real *q, int ldq,
                           const px_span *spans, int count, int heads, double scale, int window);
-/* Gradients for q, k, v (first head of row 0, stride ld each; written, not added): those of a span's key j at its row + j.
+/* Gradients for q, k, v (first head of row 0, stride ld each; written, not added), for keys from position 0 to a span's last.
  * P is recomputed from lse; delta = rowsum(dout * out) is taken inside. */
 void px_attention_backward(px_compute *ctx, px_real *dq, px_real *dk, px_real *dv, int ldd, const px_real *dout,
                            const px_real *out, int ldout, const px_real *lse, const px_real *q, int ldq,

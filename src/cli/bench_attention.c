@@ -42,7 +42,7 @@ static px_status prepare(const px_bench *b, layer *l)
     for (int64_t s = 0; s < b->batch; s++) {
         px_real *k = l->cache + 2 * (size_t)s * elements;
         px_kv kv = {.k = k, .v = k + elements, .kv_heads = c->kv_heads, .D = c->head_dim, .capacity = capacity};
-        l->spans[s] = (px_span){.row = (int)(s * b->seq), .rows = (int)b->seq, .kv = kv};
+        l->spans[s] = (px_span){.row = (int)(s * b->seq), .rows = (int)b->seq, .key_row = (int)(s * b->seq), .kv = kv};
     }
     return PX_OK;
 }

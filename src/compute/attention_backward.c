@@ -1,5 +1,4 @@
 /* Attention backward. For one kv head of one span: key blocks in order, for each the query rows that see it, in chunks.
- * A span whose first position is not 0 has the gradients of key j at row `row` + j of dk and dv all the same.
  * P is recomputed from lse; dV += P^T dO, dS = P (dO V^T - delta) scale, dK += dS^T Q, dQ += dS K. A task owns its
  * kv head's dk, dv and its query heads' dq, so nothing depends on the threads. */
 #include <string.h>
@@ -105,14 +104,14 @@ static void clear_rows(px_real *to, size_t ld, int rows, size_t width) {
 }
 
 static void kv_head_backward(const backward_job *job, const px_span *span, int kv_head, const backward_work *work) {
-    size_t D = (size_t)span->kv.D, head_size = D * (size_t)span->kv.capacity, first = (size_t)span->row * job->ldd;
+    size_t D = (size_t)span->kv.D, head_size = D * (size_t)span->kv.capacity, first = (size_t)span->key_row * job->ldd;
     const px_real *blocks = span->kv.k + (size_t)kv_head * head_size, *values = span->kv.v + (size_t)kv_head * head_size;
     px_real *dk = job->dk + first + (size_t)kv_head * D, *dv = job->dv + first + (size_t)kv_head * D;
     int group = job->heads / span->kv.kv_heads, position = span->position, seen = position + span->rows;
     clear_rows(dk, job->ldd, seen, D);
     clear_rows(dv, job->ldd, seen, D);
     for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
-        clear_rows(job->dq + first + (size_t)head * D, job->ldd, span->rows, D);
+        clear_rows(job->dq + (size_t)span->row * job->ldd + (size_t)head * D, job->ldd, span->rows, D);
         head_deltas(job, span, head, work->delta);
         for (int key = 0; key < seen; key += KEYS) {
             int keys = seen - key < KEYS ? seen - key : KEYS, end = seen; /* rows before the position `end` */

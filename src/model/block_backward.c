@@ -60,28 +60,20 @@ static void heads_backward(px_compute *compute, const px_shape *shape, const px_
                               a->qk_rstd + c->heads, all, model->weights + view->k_norm_w, M, c->kv_heads, D, offset);
 }
 
-/* Gradients of q, k and v. With a tail each sequence is by itself: its queries are not where its keys are. */
+/* Gradients of q, k and v of all rows. With a tail few have queries, and a sequence's last keys may have none that see them. */
 static void core_backward(px_compute *compute, const px_shape *shape, const px_activations *a, const px_gradients *d,
                           const px_span *spans, int span_count, int M, const px_tail *tail) {
-    int q = shape->q, kv = shape->kv, qkv = shape->qkv, heads = shape->config.heads, window = shape->config.window;
-    double scale = 1 / sqrt(shape->config.head_dim);
+    int q = shape->q, kv = shape->kv, qkv = shape->qkv;
     px_real *dk = d->dqkv + q;
     px_kv_store(compute, spans, span_count, a->qkv + q, a->qkv + q + kv, qkv);
-    if (!tail) {
-        px_attention_backward(compute, d->dqkv, dk, dk + kv, qkv, d->dattention, a->attention, q, a->lse, a->qkv, qkv, spans,
-                              span_count, heads, scale, window);
-        return;
+    if (tail) {
+        for (size_t m = 0; m < (size_t)M; m++) memset(dk + m * (size_t)qkv, 0, 2 * (size_t)kv * sizeof *dk);
+        spans = tail->spans;
+        span_count = tail->span_count;
     }
-    for (size_t m = 0; m < (size_t)M; m++) memset(dk + m * (size_t)qkv, 0, 2 * (size_t)kv * sizeof *dk);
-    for (int s = 0; s < tail->span_count; s++) {
-        px_span one = tail->spans[s];
-        size_t row = (size_t)one.row, keys = (size_t)(tail->first[s] - one.position) * (size_t)qkv;
-        one.row = 0;
-        px_attention_backward(compute, d->dqkv + row * (size_t)qkv, dk + keys, dk + kv + keys, qkv,
-                              d->dattention + row * (size_t)q, a->attention + row * (size_t)q, q,
-                              a->lse + row * (size_t)heads, a->qkv + row * (size_t)qkv, qkv, &one, 1, heads, scale, window);
-    }
-    px_tail_scatter(tail, d->dqkv, (size_t)qkv, (size_t)q, M);
+    px_attention_backward(compute, d->dqkv, dk, dk + kv, qkv, d->dattention, a->attention, q, a->lse, a->qkv, qkv, spans,
+                          span_count, shape->config.heads, 1 / sqrt(shape->config.head_dim), shape->config.window);
+    if (tail) px_tail_scatter(tail, d->dqkv, (size_t)qkv, (size_t)q, M);
 }
 
 /* In: d->dx of mid. Out: d->dx of the block's input. The keys and values are laid out for attention once more. */

@@ -195,7 +195,7 @@ static void take_batch(px_engine *engine, const px_batch *batch) {
                     .kv_heads = config->kv_heads,
                     .D = config->head_dim,
                     .capacity = (length + PX_KEY_BLOCK - 1) / PX_KEY_BLOCK * PX_KEY_BLOCK};
-        engine->spans[s] = (px_span){.row = start, .rows = length, .position = 0, .kv = kv};
+        engine->spans[s] = (px_span){.row = start, .rows = length, .position = 0, .key_row = start, .kv = kv};
         cached += elements;
         for (int i = 0; i < length; i++) {
             int32_t id = batch->ids[start + i];

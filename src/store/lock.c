@@ -210,30 +210,36 @@ static px_status held_lock(const char *dir, char path[PX_PATH_MAX], lock_holder 
     return read_holder(path, holder, found);
 }
 
-bool px_lock_is_held(const char *dir, char *out, size_t size)
+/* Without an error: a lock that cannot be read is nobody's. */
+static bool look(const char *dir, lock_holder *holder, bool *found)
 {
     char path[PX_PATH_MAX];
+    bool fine = held_lock(dir, path, holder, found) == PX_OK;
+    if (!fine) px_error_clear();
+    return fine;
+}
+
+/* The holder's name where it lives: on this host its process decides, on another what was seen of it. */
+static bool tell_living(const lock_holder *holder, bool seen, char *out, size_t size)
+{
+    if (!(is_here(holder) ? process_lives(holder) : seen)) return false;
+    name_holder(holder, out, size);
+    return true;
+}
+
+bool px_lock_is_held(const char *dir, char *out, size_t size)
+{
     lock_holder holder;
     bool found;
-    if (held_lock(dir, path, &holder, &found) != PX_OK) {
-        px_error_clear();
-        return false;
-    }
-    if (!found) return false;
-    if (!(is_here(&holder) ? process_lives(&holder) : fabs(px_wall_time() - holder.heartbeat) < SILENCE_S)) return false;
-    name_holder(&holder, out, size);
-    return true;
+    if (!look(dir, &holder, &found) || !found) return false;
+    return tell_living(&holder, fabs(px_wall_time() - holder.heartbeat) < SILENCE_S, out, size);
 }
 
 bool px_lock_is_alive(px_lock_watch *watch, const char *dir, double now, char *out, size_t size)
 {
-    char path[PX_PATH_MAX];
     lock_holder holder;
     bool found;
-    if (held_lock(dir, path, &holder, &found) != PX_OK) {
-        px_error_clear();
-        return false;
-    }
+    if (!look(dir, &holder, &found)) return false;
     const uint64_t content = found ? holder.content : 0;
     if (found && watch->looked && content != watch->content) {
         watch->moved = true;
@@ -242,10 +248,7 @@ bool px_lock_is_alive(px_lock_watch *watch, const char *dir, double now, char *o
     watch->moved = watch->moved && found;
     watch->looked = true;
     watch->content = content;
-    if (!found) return false;
-    if (!(is_here(&holder) ? process_lives(&holder) : watch->moved && now - watch->changed < longest_silence())) return false;
-    name_holder(&holder, out, size);
-    return true;
+    return found && tell_living(&holder, watch->moved && now - watch->changed < longest_silence(), out, size);
 }
 
 px_status px_lock_refuse_held(const char *dir, const char *what)

@@ -168,7 +168,7 @@ static int attention_rows, attention_spans;
 static void attention_forward(px_span spans[2]) {
     int first = attention_spans == 2 ? 5 : attention_rows;
     for (int s = 0; s < attention_spans; s++)
-        spans[s] = (px_span){.row = s ? first : 0, .rows = s ? attention_rows - first : first,
+        spans[s] = (px_span){.row = s ? first : 0, .rows = s ? attention_rows - first : first, .key_row = s ? first : 0,
                              .kv = {keys[s], values[s], KV_HEADS, D, 160}};
     px_kv_store(&ctx, spans, attention_spans, x + HEADS * D, x + (HEADS + KV_HEADS) * D, WIDTH);
     px_attention_forward(&ctx, y, HEADS * D, lse, x, WIDTH, spans, attention_spans, HEADS, .6, variant);

@@ -200,6 +200,8 @@ static void test_watch(void **state)
     assert_true(ALIVE(9.0));
     watch = (px_lock_watch){.looked = false};
     assert_false(ALIVE(9.0)); /* left by somebody: nothing has been seen yet, whatever its clock says */
+    watch = (px_lock_watch){.looked = false};
+    assert_false(ALIVE(0.5)); /* nor right after the watch began */
     leave("another", 1, 1, -1e9);
     assert_true(ALIVE(9.5));
     assert_int_equal(unlink(path), 0);
