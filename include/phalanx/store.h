@@ -1,6 +1,7 @@
 /* store: what a run leaves on disk. The run file (HDF5, live-readable through SWMR), sample files, checkpoints with a
  * manifest, status.json, and the lock of a run directory. The only room that calls H5. It sees named arrays and columns,
- * never models. Local: one rank (the driver) calls it; nothing here is collective. */
+ * never models. Local, nothing here is collective: one rank (the driver) calls it, others only write files between its
+ * px_checkpoint_begin and px_checkpoint_commit. */
 #ifndef PHALANX_STORE_H
 #define PHALANX_STORE_H
 
@@ -126,7 +127,7 @@ typedef struct px_checkpoint_writer {
 } px_checkpoint_writer;
 px_status px_checkpoint_begin(px_checkpoint_writer *writer, const char *dir, const char *name);
 /* state.h5: arrays (1-D or 2-D data sets) and scalar attributes. */
-px_status px_checkpoint_state(px_checkpoint_writer *writer, const px_array *arrays, int array_count,
+px_status px_checkpoint_state(const px_checkpoint_writer *writer, const px_array *arrays, int array_count,
                               const px_attribute *attributes, int attribute_count);
 /* Hashes, fsyncs, renames over an older one of the same name (which is removed only after), unless another run has taken
  * the lock over by then (NULL: none). */

@@ -76,15 +76,12 @@ static px_status save_learner(const px_session *session, const px_model *model, 
     return px_model_save(model, dir, PX_F32, tokenizer);
 }
 
-static px_status write_learners(px_session *session, const char *path)
+static px_status write_learner(const px_session *session, int number, const char *path)
 {
-    for (int l = 0; l < session->trainer.learner_count; l++) {
-        char dir[PX_PATH_MAX];
-        PX_TRY(px_path_join(dir, sizeof dir, path, session->trainer.learners[l].name));
-        PX_TRY(px_dir_create(dir));
-        PX_TRY(save_learner(session, &session->trainer.learners[l].learner.model, dir));
-    }
-    return PX_OK;
+    char dir[PX_PATH_MAX];
+    PX_TRY(px_path_join(dir, sizeof dir, path, session->trainer.learners[number].name));
+    PX_TRY(px_dir_create(dir));
+    return save_learner(session, &session->trainer.learners[number].learner.model, dir);
 }
 
 /* Gives back the disk that a failed attempt took. */
@@ -95,47 +92,127 @@ static px_status discard(const char *path)
     return px_error_restore(&why);
 }
 
-static px_status write_checkpoint(px_session *session, int64_t iteration, const char *name)
+/* Counters and clocks as the driver has them. Collective. */
+static void share_counters(px_attribute *attributes, int n)
 {
-    px_checkpoint_writer writer;
+    struct number {
+        int64_t i;
+        double f;
+    } numbers[MAX_ATTRIBUTES];
+    for (int k = 0; k < n; k++) {
+        numbers[k] = (struct number){attributes[k].i, attributes[k].f};
+    }
+    px_bcast(numbers, (size_t)n * sizeof *numbers, 0);
+    for (int k = 0; k < n; k++) {
+        attributes[k].i = numbers[k].i;
+        attributes[k].f = numbers[k].f;
+    }
+}
+
+static px_status write_state(px_session *session, const px_checkpoint_writer *writer, int64_t iteration,
+                             px_attribute *attributes, int n)
+{
     px_array *arrays = NULL;
     px_buf names = {0};
     int count = 0;
-    px_attribute attributes[MAX_ATTRIBUTES];
-    PX_TRY(px_lock_check(session->run->lock));
-    PX_TRY(px_checkpoint_begin(&writer, session->dir, name));
-    px_status status = write_learners(session, writer.path);
+    attributes[n++] = (px_attribute){.name = "iteration", .type = 'i', .i = iteration};
+    attributes[n++] = (px_attribute){.name = "isa", .type = 's', .s = px_compute_isa()};
+    attributes[n++] = (px_attribute){.name = "layout", .type = 's',
+                                     .s = "moments of linear layers are [output, input], GPT-2's too, whose weights' file has "
+                                          "them as [input, output]"};
+    px_status status = list_moments(session, &arrays, &count, &names);
     if (status == PX_OK) {
-        status = list_moments(session, &arrays, &count, &names);
-    }
-    if (status == PX_OK) {
-        int n = list_counters(session, attributes);
-        attributes[n++] = (px_attribute){.name = "iteration", .type = 'i', .i = iteration};
-        attributes[n++] = (px_attribute){.name = "isa", .type = 's', .s = px_compute_isa()};
-        attributes[n++] = (px_attribute){.name = "layout", .type = 's',
-                                         .s = "moments of linear layers are [output, input], GPT-2's too, whose weights' "
-                                              "file has them as [input, output]"};
-        status = px_checkpoint_state(&writer, arrays, count, attributes, n);
-    }
-    if (status == PX_OK) { /* a run that took over while we wrote has the last word */
-        status = px_checkpoint_commit(&writer, iteration, px_run_file_segment(session->file), session->run->lock);
-    }
-    if (status != PX_OK) {
-        status = discard(writer.path);
-    } else {
-        status = px_checkpoint_mark_latest(session->dir, name);
+        status = px_checkpoint_state(writer, arrays, count, attributes, n);
     }
     px_free(arrays);
     px_buf_free(&names);
     return status;
 }
 
+/* The ranks that write, the driver first: those that learn on its node, so that none of them sees an old copy of a directory that
+ * another node has written into. mine: this rank's number among them, -1: none. */
+static px_status find_writers(const px_session *session, int *count, int *mine)
+{
+    int here = px_world_node(px_world_rank()), drivers = here;
+    int64_t *able = px_alloc_array((size_t)px_dist_size(), sizeof *able, "the ranks that write");
+    PX_TRY(px_agree(able != NULL ? PX_OK : px_error_code()));
+    px_bcast(&drivers, sizeof drivers, 0);
+    px_gather_i64(here == drivers && session->trainer.learners[0].learner.m != NULL, able);
+    *count = 0;
+    *mine = -1;
+    for (int rank = 0; rank < px_dist_size(); rank++) {
+        if (rank == px_dist_rank() && able[rank]) {
+            *mine = *count;
+        }
+        *count += able[rank] != 0;
+    }
+    px_free(able);
+    return PX_OK;
+}
+
+static int writer_of(int part, int writers)
+{
+    return part < writers ? part : 0;
+}
+
+/* This rank's parts: the samples are the driver's, and so is what there are no more ranks for. */
+static px_status write_parts(px_session *session, const px_checkpoint_writer *writer, int64_t iteration, px_attribute *attributes,
+                             int n, int writers, int mine)
+{
+    int part = 0;
+    if (session->unwritten > 0 && mine == writer_of(part++, writers)) {
+        PX_TRY(px_session_write_samples(session, session->unwritten));
+        px_phase_set("checkpoint", iteration);
+    }
+    if (mine == writer_of(part++, writers)) {
+        PX_TRY(write_state(session, writer, iteration, attributes, n));
+    }
+    for (int l = 0; l < session->trainer.learner_count; l++) {
+        if (mine == writer_of(part++, writers)) {
+            PX_TRY(write_learner(session, l, writer->path));
+        }
+    }
+    return PX_OK;
+}
+
+/* What rank 0 does before and after the parts. */
+static px_status begin(px_session *session, px_checkpoint_writer *writer, const char *name)
+{
+    PX_TRY(px_lock_check(session->run->lock));
+    return px_checkpoint_begin(writer, session->dir, name);
+}
+
+static px_status commit(px_session *session, px_checkpoint_writer *writer, px_status written, int64_t iteration, const char *name)
+{
+    if (written == PX_OK) { /* a run that took over while we wrote has the last word */
+        written = px_checkpoint_commit(writer, iteration, px_run_file_segment(session->file), session->run->lock);
+    }
+    return written == PX_OK ? px_checkpoint_mark_latest(session->dir, name) : discard(writer->path);
+}
+
 px_status px_session_save(px_session *session, int64_t iteration, const char *name)
 {
+    px_checkpoint_writer writer = {0};
+    px_attribute attributes[MAX_ATTRIBUTES];
+    int writers, mine, n = list_counters(session, attributes);
     px_phase_set("checkpoint", iteration);
-    PX_TRY(px_agree(px_dist_rank() == 0 ? write_checkpoint(session, iteration, name) : PX_OK));
+    PX_TRY(px_agree(px_dist_rank() == 0 ? begin(session, &writer, name) : PX_OK));
+    px_bcast(&writer, sizeof writer, 0);
+    share_counters(attributes, n);
+    PX_TRY(find_writers(session, &writers, &mine));
+    px_status status = px_agree(write_parts(session, &writer, iteration, attributes, n, writers, mine));
+    PX_TRY(px_agree(px_dist_rank() == 0 ? commit(session, &writer, status, iteration, name) : status));
+    session->unwritten = 0;
     session->saved = iteration;
     return PX_OK;
+}
+
+px_status px_session_save_samples(px_session *session)
+{
+    bool writes = session->unwritten > 0 && px_dist_rank() == 0;
+    px_status status = px_agree(writes ? px_session_write_samples(session, session->unwritten) : PX_OK);
+    session->unwritten = 0;
+    return status;
 }
 
 /* The metric that checkpointing.keep_best names, as last measured: "evaluation/x" is column x of /evaluation. */
@@ -219,7 +296,7 @@ px_status px_session_save_due(px_session *session, int64_t iteration, bool last)
         session->recovery_slot ^= 1;
         return px_session_save(session, iteration, session->recovery_slot ? "recovery_b" : "recovery_a");
     }
-    return PX_OK;
+    return px_session_save_samples(session);
 }
 
 /* What was best when the checkpoint was made. A run that branches off has no part in it. */

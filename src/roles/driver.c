@@ -123,6 +123,26 @@ static px_status write_status(const px_session *session, const char *state, int6
 }
 
 /* *finished counts an iteration as soon as its state could be saved: a stop in the evaluation after it loses nothing. */
+static px_status conclude(px_session *session, int64_t iteration, int64_t *finished, bool *done)
+{
+    *done = iteration == session->total;
+    PX_TRY(px_session_record(session, iteration));
+    PX_TRY(check_conditions(session, iteration, done));
+    if (*done) {
+        session->total = iteration;
+    }
+    if (*done && session->algorithm == &px_algorithm_reward) {
+        PX_TRY(px_rm_center(&session->trainer));
+    }
+    session->trainer.dirty = false;
+    *finished = iteration;
+    PX_TRY(evaluate(session, iteration));
+    double start = px_now(), written = session->writing;
+    PX_TRY(px_session_save_due(session, iteration, *done));
+    session->saving += px_now() - start - (session->writing - written);
+    return PX_OK;
+}
+
 static px_status iterate(px_session *session, int64_t *finished, bool *done)
 {
     int64_t iteration = *finished + 1;
@@ -136,26 +156,15 @@ static px_status iterate(px_session *session, int64_t *finished, bool *done)
     PX_TRY(session->algorithm->iterate(&session->trainer, iteration));
     px_log(PX_DEBUG, "iteration %lld: %zu allocations", (long long)iteration, px_alloc_count() - allocations);
     session->trainer.dirty = true;
-    double start = px_now();
-    PX_TRY(px_session_write_samples(session, iteration));
-    session->writing = px_now() - start;
-    *done = iteration == session->total;
-    PX_TRY(px_session_record(session, iteration));
-    PX_TRY(check_conditions(session, iteration, done));
-    if (*done) {
-        session->total = iteration;
+    session->unwritten = px_session_samples_due(session, iteration) ? iteration : 0;
+    px_status status = conclude(session, iteration, finished, done);
+    if (status != PX_OK) { /* the samples may tell why */
+        px_error why = px_error_keep();
+        px_session_save_samples(session);
+        return px_error_restore(&why);
     }
-    if (*done && session->algorithm == &px_algorithm_reward) {
-        PX_TRY(px_rm_center(&session->trainer));
-    }
-    session->trainer.dirty = false;
-    *finished = iteration;
-    PX_TRY(evaluate(session, iteration));
-    start = px_now();
-    PX_TRY(px_session_save_due(session, iteration, *done));
-    session->saving += px_now() - start;
     px_progress_line(session, iteration);
-    return write_status(session, "running", iteration, 0, "");
+    return px_agree(write_status(session, "running", iteration, 0, ""));
 }
 
 /* A stop before the iteration in hand changed any weight loses nothing: the state is still that after `iteration`. */

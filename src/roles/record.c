@@ -10,9 +10,9 @@ static const px_metric extra_metrics[] = {
     {"time_this_iter_s", "s", "wall time since the row before: this iteration, evaluation and checkpoint before it"},
     {"time_total_s", "s", "wall time of the stage so far, over all segments"},
     {"core_hours", "h", "time_total_s x cores that the job holds / 3600: those of Slurm's allocation, hyperthreads as Slurm counts them; elsewhere the processors that its ranks may use"},
-    {"timers/write_samples", "s", "writing the sample file of this iteration"},
+    {"timers/write_samples", "s", "sample files since the row before"},
     {"timers/evaluate", "s", "evaluation since the row before"},
-    {"timers/checkpoint", "s", "checkpoints since the row before"},
+    {"timers/checkpoint", "s", "checkpoints since the row before, but for what timers/write_samples has of it"},
     {"evaluate_gflop_per_s", "GFLOP/s", "products and attention of all ranks together / timers/evaluate"},
     {"memory_peak", "byte", "most memory that this rank's own allocations held"},
     {"roof_gflop_per_s", "GFLOP/s", "what products reach here in the precision that learns, all ranks at once, at the start: a "

@@ -70,6 +70,10 @@ typedef struct px_rank_info { /* for the rank map */
     char host[64];
 } px_rank_info;
 
+typedef struct px_sample_rows { /* of a sample file's tables before those of `iteration`, 0: not known */
+    int64_t iteration, prompts, tokens, updates, order;
+} px_sample_rows;
+
 /* Everything of one stage while it runs. */
 typedef struct px_session {
     px_run *run;
@@ -124,6 +128,8 @@ typedef struct px_session {
     int64_t evaluated;          /* iteration of the last evaluation in the run file, -1: none */
     int recovery_slot;
     bool samples_checked;       /* what an earlier start left of the sample file can be read, or was put aside */
+    px_sample_rows samples_end; /* of the file that was written last */
+    int64_t unwritten;          /* iteration whose samples are not in their file yet, 0: none */
     char isa_before[24];        /* that the checkpoint was computed with, "": none or unknown */
     double best;                /* of the metric that checkpointing.keep_best names, NaN: none yet */
     int64_t best_iteration;     /* its checkpoint's, -1: none */
@@ -178,17 +184,22 @@ px_status px_session_open_frozen(px_session *session);
 size_t px_session_converted(const px_session *session, bool *shared);
 px_status px_session_build(px_session *session, const char *from);
 
-/* checkpoint.c */
+/* checkpoint.c: a checkpoint's parts and the samples not written yet, which must be there before it, are written at the same
+ * time by those ranks of the driver's node that learn; rank 0 gives it its name. */
 px_status px_session_save(px_session *session, int64_t iteration, const char *name);
+/* The samples not written yet alone. */
+px_status px_session_save_samples(px_session *session);
 px_status px_session_restore(px_session *session, const char *from, int64_t iteration);
 px_status px_session_results(px_session *session);
 px_status px_session_save_due(px_session *session, int64_t iteration, bool last);
 
-/* record.c: the run file and sample files. Rank 0 writes, all agree. */
+/* record.c: the run file. Rank 0 writes, all agree. */
 px_status px_session_columns(px_session *session); /* the algorithm's, ours, and two for each reward source */
 px_status px_session_open_file(px_session *session, bool resume);
 px_status px_session_record(px_session *session, int64_t iteration);
 px_status px_session_record_evaluation(px_session *session, int64_t iteration);
+/* samples.c: whether the samples of an iteration are kept; writes them. Local, of rank 0. */
+bool px_session_samples_due(const px_session *session, int64_t iteration);
 px_status px_session_write_samples(px_session *session, int64_t iteration);
 px_status px_session_close_file(px_session *session, int64_t iteration, int exit_code, const char *reason, bool finished);
 /* Prompts with completions before and after, kept beside the run file. */

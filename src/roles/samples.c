@@ -82,10 +82,7 @@ static void add_text(const px_session *session, builder *b, const px_rollout *r,
     px_buf_free(&text);
 }
 
-/* Rows that the file's tables hold from earlier iterations: what row numbers of this one start from. */
-typedef struct offsets {
-    int64_t prompts, tokens, updates, order;
-} offsets;
+typedef px_sample_rows offsets; /* what row numbers of an iteration start from */
 
 static int64_t count_below(const px_frame *frame, const char *name, int64_t limit, const char *sum)
 {
@@ -99,10 +96,14 @@ static int64_t count_below(const px_frame *frame, const char *name, int64_t limi
     return total;
 }
 
-static px_status find_offsets(const char *path, int64_t iteration, int64_t base, offsets *at)
+static px_status find_offsets(const px_session *session, const char *path, int64_t iteration, int64_t base, offsets *at)
 {
-    *at = (offsets){0};
+    *at = (offsets){.iteration = iteration};
     if (!px_file_exists(path)) {
+        return PX_OK;
+    }
+    if (session->samples_end.iteration == iteration) { /* it goes on where we ended */
+        *at = session->samples_end;
         return PX_OK;
     }
     px_frame frame;
@@ -308,7 +309,7 @@ static px_status write_samples(px_session *session, int64_t iteration)
     int64_t base = (iteration - 1) * view.rollout->max_samples;
     offsets at;
     PX_TRY(check_old(session, path, iteration));
-    PX_TRY(find_offsets(path, iteration, base, &at));
+    PX_TRY(find_offsets(session, path, iteration, base, &at));
     builder *b = px_alloc_array(TABLES, sizeof *b, "the sample file");
     if (b == NULL) {
         return px_error_code();
@@ -331,6 +332,9 @@ static px_status write_samples(px_session *session, int64_t iteration)
     if (status == PX_OK) {
         status = px_samples_append(path, tables, count, iteration - 1, session->run->lock);
     }
+    session->samples_end = (offsets){.iteration = status == PX_OK ? iteration + 1 : 0, .prompts = at.prompts + b[PROMPTS].rows,
+                                     .tokens = at.tokens + b[TOKENS].rows, .updates = at.updates + b[UPDATES].rows,
+                                     .order = at.order + b[ORDER].rows};
     for (int t = 0; t < TABLES; t++) {
         free_builder(&b[t]);
     }
@@ -338,15 +342,19 @@ static px_status write_samples(px_session *session, int64_t iteration)
     return status;
 }
 
-px_status px_session_write_samples(px_session *session, int64_t iteration)
+bool px_session_samples_due(const px_session *session, int64_t iteration)
 {
     int64_t every = px_stage_int(session->stage, "reporting.samples.every");
-    bool due = session->algorithm == &px_algorithm_ppo && every > 0 && iteration % every == 0;
-    if (!due) {
-        return PX_OK;
-    }
+    return session->algorithm == &px_algorithm_ppo && every > 0 && iteration % every == 0;
+}
+
+px_status px_session_write_samples(px_session *session, int64_t iteration)
+{
+    double start = px_now();
     px_phase_set("write samples", iteration);
-    return px_agree(px_dist_rank() == 0 ? write_samples(session, iteration) : PX_OK);
+    PX_TRY(write_samples(session, iteration));
+    session->writing += px_now() - start;
+    return PX_OK;
 }
 
 /* Five held-out prompts with their completions, before training and now. */

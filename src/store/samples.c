@@ -52,8 +52,14 @@ static px_status drop_rows(px_frame *frame, int64_t keep_iteration, const id_set
     unsigned char *keep = px_alloc((size_t)frame->rows + 1, "rows");
     px_frame kept;
     if (!keep) return px_error_code();
+    bool all = true;
     for (int64_t row = 0; row < frame->rows; row++) {
         keep[row] = row_stays(frame, iteration, sample, row, keep_iteration, dropped);
+        all = all && keep[row];
+    }
+    if (all) {
+        px_free(keep);
+        return PX_OK;
     }
     px_status status = px_frame_init(&kept, frame->columns, frame->column_count);
     if (status == PX_OK) status = px_frame_append(&kept, frame, keep);

