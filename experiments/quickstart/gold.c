@@ -11,7 +11,8 @@ typedef struct request {
     char *prompt, *completion;
 } request;
 
-static const char *skip_space(const char *p) {
+static const char *skip_space(const char *p)
+{
     while (*p == ' ' || *p == '\t' || *p == '\r' || *p == '\n') p++;
     return p;
 }
@@ -22,7 +23,8 @@ static const char *skip_string(const char *p) { /* at the opening quote; behind 
     return *p ? p + 1 : NULL;
 }
 
-static const char *skip_value(const char *p) {
+static const char *skip_value(const char *p)
+{
     int depth = 0;
     do {
         if (*p == '"') {
@@ -37,7 +39,8 @@ static const char *skip_value(const char *p) {
     return depth == 0 ? p : NULL;
 }
 
-static char *copy(const char *from, const char *to) {
+static char *copy(const char *from, const char *to)
+{
     size_t n = (size_t)(to - from);
     while (n > 0 && from[n - 1] == ' ') n--;
     char *text = malloc(n + 1);
@@ -48,7 +51,8 @@ static char *copy(const char *from, const char *to) {
 }
 
 /* A JSON string's text. Characters beyond ASCII that are written as \uXXXX become '?': the judge knows none of them. */
-static char *unquote(const char *from, const char *to) {
+static char *unquote(const char *from, const char *to)
+{
     char *text = copy(from + 1, to - 1), *out = text;
     for (const char *p = text; *p; p++) {
         if (*p != '\\') {
@@ -69,7 +73,8 @@ static char *unquote(const char *from, const char *to) {
     return text;
 }
 
-static int parse(const char *line, request *r) {
+static int parse(const char *line, request *r)
+{
     const char *p = skip_space(line);
     if (*p++ != '{') return 0;
     for (;;) {
@@ -94,7 +99,8 @@ static int parse(const char *line, request *r) {
     return r->id && r->prompt && r->completion;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     int explain = argc > 1 && !strcmp(argv[1], "--explain");
     if (argc > 2 || (argc == 2 && !explain)) {
         fprintf(stderr, "usage: %s [--explain] < requests\n", argv[0]);

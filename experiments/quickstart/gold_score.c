@@ -35,13 +35,15 @@ struct qs_gold {
 
 /* ---- words ------------------------------------------------------------------------------------------------------- */
 
-static uint64_t hash_word(const char *word) {
+static uint64_t hash_word(const char *word)
+{
     uint64_t h = 0xcbf29ce484222325ull; /* FNV-1a */
     for (; *word; word++) h = (h ^ (unsigned char)*word) * 0x100000001b3ull;
     return h;
 }
 
-static int is_in(const char *word, const char *const *list, int count) {
+static int is_in(const char *word, const char *const *list, int count)
+{
     for (int i = 0; i < count; i++)
         if (!strcmp(word, list[i])) return 1;
     return 0;
@@ -54,7 +56,8 @@ static int is_one_of(const char *word, const char *list) { /* list: " word word 
     return strstr(list, padded) != NULL;
 }
 
-static void look_up(token *t) {
+static void look_up(token *t)
+{
     for (int i = 0; i < qs_aspect_count && !t->aspect; i++)
         if (!strcmp(t->word, qs_aspects[i].word)) t->aspect = &qs_aspects[i];
     for (int i = 0; i < qs_adjective_count && !t->adjective; i++)
@@ -69,15 +72,18 @@ static void look_up(token *t) {
     else t->class = hash_word(t->word);
 }
 
-static int is_mark(char c) {
+static int is_mark(char c)
+{
     return c == '.' || c == ',' || c == '!' || c == '?' || c == '"' || c == ';' || c == ':';
 }
 
-static int ends_sentence(const token *t) {
+static int ends_sentence(const token *t)
+{
     return !strcmp(t->word, ".") || !strcmp(t->word, "!") || !strcmp(t->word, "?");
 }
 
-static void split(const char *source, text *out) {
+static void split(const char *source, text *out)
+{
     int first = 1;
     memset(out, 0, sizeof *out);
     while (*source && out->count < MAX_TOKENS) {
@@ -113,13 +119,15 @@ static uint64_t triple(const text *t, int i) { /* the classes of token i and the
     return h ? h : 1;
 }
 
-static uint64_t *find(uint64_t *set, uint64_t key) {
+static uint64_t *find(uint64_t *set, uint64_t key)
+{
     unsigned i = (unsigned)key & (SET_SIZE - 1);
     while (set[i] && set[i] != key) i = (i + 1) & (SET_SIZE - 1);
     return &set[i];
 }
 
-qs_gold *qs_gold_new(void) {
+qs_gold *qs_gold_new(void)
+{
     qs_gold *gold = calloc(1, sizeof *gold);
     text *t = malloc(sizeof *t);
     qs_rng rng = {20211};
@@ -143,11 +151,13 @@ qs_gold *qs_gold_new(void) {
     return gold;
 }
 
-void qs_gold_free(qs_gold *gold) {
+void qs_gold_free(qs_gold *gold)
+{
     free(gold);
 }
 
-static double judge_grammar(const qs_gold *gold, const text *t) {
+static double judge_grammar(const qs_gold *gold, const text *t)
+{
     int bad = 0;
     for (int i = 0; i < t->count; i++) {
         uint64_t key = triple(t, i);
@@ -173,7 +183,8 @@ typedef struct opinion {
     double strength, weight;
 } opinion;
 
-static void say(opinion *o, double value) {
+static void say(opinion *o, double value)
+{
     if (o->slot >= 0) {
         o->sum[o->slot] += value;
         o->said[o->slot]++;
@@ -188,7 +199,8 @@ static void settle(opinion *o, int slot) { /* what waited was said of this */
     o->waiting_count = 0;
 }
 
-static void see_aspect(opinion *o, const qs_aspect *aspect) {
+static void see_aspect(opinion *o, const qs_aspect *aspect)
+{
     int index = (int)(aspect - qs_aspects);
     int belongs = o->domain < 0 || (aspect->domains >> o->domain & 1);
     if (belongs) o->on |= (uint64_t)1 << index;
@@ -198,7 +210,8 @@ static void see_aspect(opinion *o, const qs_aspect *aspect) {
 }
 
 /* "not dull" is mild praise, "too long" blame; praise that does not fit its aspect ("a witty soup") counts half. */
-static void see_adjective(opinion *o, const qs_adjective *adjective) {
+static void see_adjective(opinion *o, const qs_adjective *adjective)
+{
     double value = adjective->value;
     if (o->too) value = value > 0 ? -0.3 : value == 0 ? -1.1 : 1.2 * value;
     value *= o->strength;
@@ -209,7 +222,8 @@ static void see_adjective(opinion *o, const qs_adjective *adjective) {
     o->too = 0;
 }
 
-static void see_feeling(opinion *o, const token *t) {
+static void see_feeling(opinion *o, const token *t)
+{
     double value = t->feeling->value * o->strength * (o->negated ? -0.8 : 1.0) * o->weight;
     int slot = o->slot;
     if (is_one_of(t->word, " loved enjoyed liked admired hated disliked ")) o->slot = -1; /* of what comes next */
@@ -219,7 +233,8 @@ static void see_feeling(opinion *o, const token *t) {
 }
 
 /* Words that turn or weigh what follows. Returns 1 when the token was one. */
-static int see_modifier(opinion *o, const text *t, int i) {
+static int see_modifier(opinion *o, const text *t, int i)
+{
     const char *word = t->token[i].word, *before = i > 0 ? t->token[i - 1].word : "";
     if (!strcmp(word, "little") && !strcmp(before, "a")) o->strength = 0.6;
     else if (is_one_of(word, " not never hardly nothing no cannot without far little ")) o->negated = 1;
@@ -237,7 +252,8 @@ static int see_modifier(opinion *o, const text *t, int i) {
 }
 
 /* One sentence [begin, end). */
-static void judge_sentence(opinion *o, const text *t, int begin, int end) {
+static void judge_sentence(opinion *o, const text *t, int begin, int end)
+{
     int kin = -1;
     o->slot = -1;
     o->negated = o->too = o->waiting_count = 0;
@@ -267,7 +283,8 @@ static void judge_sentence(opinion *o, const text *t, int begin, int end) {
     if (o->waiting_count) settle(o, of_maker ? MAKER : WHOLE);
 }
 
-static void read_prompt(opinion *o, const char *prompt) {
+static void read_prompt(opinion *o, const char *prompt)
+{
     static text t; /* 40 KB; the judge is a program of one thread */
     split(prompt, &t);
     o->domain = o->woman = -1;
@@ -287,14 +304,16 @@ static void read_prompt(opinion *o, const char *prompt) {
     }
 }
 
-static double sum_up(const opinion *o) {
+static double sum_up(const opinion *o)
+{
     double sum = 0.0;
     for (int s = 0; s < SLOTS; s++)
         if (o->said[s] && (s >= MAKER || o->on >> s & 1)) sum += (s >= MAKER ? 0.7 : 1.0) * o->sum[s] / o->said[s];
     return 4.0 * tanh(sum / 5.0);
 }
 
-static int bits(uint64_t x) {
+static int bits(uint64_t x)
+{
     int n = 0;
     for (; x; x &= x - 1) n++;
     return n;
@@ -302,7 +321,8 @@ static int bits(uint64_t x) {
 
 /* ---- repetition, shape ------------------------------------------------------------------------------------------- */
 
-static double judge_repetition(const text *t) {
+static double judge_repetition(const text *t)
+{
     int content = 0, again = 0, triples = 0;
     for (int i = 0; i < t->count; i++) {
         const token *k = &t->token[i];
@@ -324,7 +344,8 @@ static double judge_repetition(const text *t) {
     return -2.5 * again / (content > 4 ? content : 4) - 4.0 * triples / (t->count > 10 ? t->count : 10);
 }
 
-static double judge_shape(const text *t, const opinion *o) {
+static double judge_shape(const text *t, const opinion *o)
+{
     int sentences = 0;
     for (int i = 0; i < t->count; i++) sentences += ends_sentence(&t->token[i]);
     double score = 0.0;
@@ -336,7 +357,8 @@ static double judge_shape(const text *t, const opinion *o) {
     return score;
 }
 
-double qs_gold_score(const qs_gold *gold, const char *prompt, const char *completion, qs_gold_parts *parts) {
+double qs_gold_score(const qs_gold *gold, const char *prompt, const char *completion, qs_gold_parts *parts)
+{
     static text t;
     opinion o = {0};
     qs_gold_parts p;

@@ -30,20 +30,23 @@ typedef struct writer {
     unsigned kind; /* of the latest aspect */
 } writer;
 
-static void put(writer *w, const char *text) {
+static void put(writer *w, const char *text)
+{
     size_t n = strlen(text);
     if (w->used + n + 1 > w->size) return;
     memcpy(w->out + w->used, text, n + 1);
     w->used += n;
 }
 
-static const char *pick(writer *w, const char *const *list, int count) {
+static const char *pick(writer *w, const char *const *list, int count)
+{
     return list[qs_below(w->rng, count)];
 }
 #define PICK(w, ...)                                                                                                   \
     pick(w, (const char *const[]){__VA_ARGS__}, (int)(sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *)))
 
-static int slip(writer *w) {
+static int slip(writer *w)
+{
     return w->style && w->style->slips > 0 && qs_chance(w->rng, w->style->slips);
 }
 
@@ -82,12 +85,14 @@ static void put_adjective_to(writer *w, int sign, double most) { /* sign 0: neut
     put(w, qs_adjectives[index].word);
 }
 
-static void put_adjective(writer *w, int sign) {
+static void put_adjective(writer *w, int sign)
+{
     put_adjective_to(w, sign, 2);
 }
 
 /* Comes after a form of "to be": negation, intensifier, one adjective or two. */
-static void put_adjective_phrase(writer *w, int sign) {
+static void put_adjective_phrase(writer *w, int sign)
+{
     double u = qs_uniform(w->rng);
     if (u < 0.13) {
         put(w, PICK(w, "not ", "never ", "not at all ", "far from "));
@@ -111,30 +116,35 @@ static void put_adjective_phrase(writer *w, int sign) {
 
 /* ---- slots ------------------------------------------------------------------------------------------------------- */
 
-static int number_of_verb(writer *w) {
+static int number_of_verb(writer *w)
+{
     return slip(w) ? !w->plural : w->plural;
 }
 
-static const char *creator_pronoun(writer *w) {
+static const char *creator_pronoun(writer *w)
+{
     int woman = w->subject->woman;
     if (slip(w)) woman = !woman;
     return woman ? "She" : "He";
 }
 
-static void put_effect(writer *w) {
+static void put_effect(writer *w)
+{
     if (w->sign > 0)
         put(w, PICK(w, "made me smile", "made me laugh", "made me happy", "won me over", "kept me interested"));
     else
         put(w, PICK(w, "put me to sleep", "bored me", "annoyed me", "made me tired", "lost me", "left me cold"));
 }
 
-static const char *creator_verb(writer *w) {
+static const char *creator_verb(writer *w)
+{
     static const char *const now[] = {"directs", "writes", "cooks", "runs the place"};
     static const char *const then[] = {"directed the film", "wrote it", "cooked", "ran the place"};
     return (w->past ? then : now)[w->subject->domain];
 }
 
-static const char *manner(writer *w) {
+static const char *manner(writer *w)
+{
     if (w->sign > 0)
         return PICK(w, "with great care", "with skill", "with warmth", "with skill and imagination",
                     "with real patience");
@@ -142,7 +152,8 @@ static const char *manner(writer *w) {
                 "with no patience");
 }
 
-static const char *craft(writer *w) {
+static const char *craft(writer *w)
+{
     switch (w->subject->domain) {
     case QS_FILM: return PICK(w, "tell a story", "lead actors", "make a film");
     case QS_NOVEL: return PICK(w, "tell a story", "write a novel", "build a plot");
@@ -151,44 +162,52 @@ static const char *craft(writer *w) {
     }
 }
 
-static const char *once_more(writer *w) {
+static const char *once_more(writer *w)
+{
     static const char *const what[] = {"watch it", "read it", "eat there", "stay there"};
     return what[w->subject->domain];
 }
 
-static const char *know(writer *w) {
+static const char *know(writer *w)
+{
     if (w->sign > 0) return w->past ? "knew" : "knows";
     return w->past ? "did not know" : "does not know";
 }
 
-static void put_kin(writer *w) {
+static void put_kin(writer *w)
+{
     w->kin_woman = qs_below(w->rng, 2);
     put(w, pick(w, w->kin_woman ? qs_kin_women : qs_kin_men, QS_KIN));
 }
 
-static void put_title(writer *w) {
+static void put_title(writer *w)
+{
     put(w, "The ");
     put(w, w->subject->title[0]);
     put(w, " ");
     put(w, w->subject->title[1]);
 }
 
-static const char *when(writer *w) {
+static const char *when(writer *w)
+{
     return PICK(w, "last night", "last week", "on Sunday", "yesterday", "two days ago", "this summer", "on Friday");
 }
 
-static void put_capital(writer *w, const char *text) {
+static void put_capital(writer *w, const char *text)
+{
     size_t at = w->used;
     put(w, text);
     if (w->out[at] >= 'a' && w->out[at] <= 'z') w->out[at] = (char)(w->out[at] - 'a' + 'A');
 }
 
-static void put_adjective_of_whole(writer *w) {
+static void put_adjective_of_whole(writer *w)
+{
     w->kind = w->subject->domain < QS_RESTAURANT ? QS_STORY : QS_ROOM;
     put_adjective(w, w->sign);
 }
 
-static int fill_word_slot(writer *w, const char *slot) {
+static int fill_word_slot(writer *w, const char *slot)
+{
     static const char *const be[2][2] = {{"is", "are"}, {"was", "were"}};
     if (!strcmp(slot, "a")) put_aspect(w, -1);
     else if (!strcmp(slot, "s")) put_aspect(w, 0);
@@ -209,7 +228,8 @@ static int fill_word_slot(writer *w, const char *slot) {
     return 1;
 }
 
-static int fill_person_slot(writer *w, const char *slot) {
+static int fill_person_slot(writer *w, const char *slot)
+{
     if (!strcmp(slot, "He")) put(w, creator_pronoun(w));
     else if (!strcmp(slot, "last")) put(w, w->subject->last);
     else if (!strcmp(slot, "does")) put(w, creator_verb(w));
@@ -227,7 +247,8 @@ static int fill_person_slot(writer *w, const char *slot) {
     return 1;
 }
 
-static int fill_place_slot(writer *w, const char *slot) {
+static int fill_place_slot(writer *w, const char *slot)
+{
     if (!strcmp(slot, "when")) put(w, when(w));
     else if (!strcmp(slot, "When")) put_capital(w, when(w));
     else if (!strcmp(slot, "city"))
@@ -244,7 +265,8 @@ static int fill_place_slot(writer *w, const char *slot) {
     return 1;
 }
 
-static void expand(writer *w, const char *text) {
+static void expand(writer *w, const char *text)
+{
     char slot[16], letter[2] = {0};
     while (*text) {
         if (*text != '{') {
@@ -260,7 +282,8 @@ static void expand(writer *w, const char *text) {
 }
 
 /* "a awful film" becomes "an awful film". */
-static void fix_articles(char *text, size_t size) {
+static void fix_articles(char *text, size_t size)
+{
     for (char *p = text; (p = strstr(p, " a ")) != NULL; p++) {
         size_t length = strlen(text);
         if (!strchr("aeiou", p[3]) || !strncmp(p + 3, "un", 2) || length + 2 > size) continue;
@@ -269,7 +292,8 @@ static void fix_articles(char *text, size_t size) {
     }
 }
 
-int qs_count_words(const char *text) {
+int qs_count_words(const char *text)
+{
     int words = 0;
     for (const char *p = text; *p; p++) words += *p != ' ' && (p == text || p[-1] == ' ');
     return words;
@@ -346,7 +370,8 @@ static const template openings[] = {
 
 #define COUNT(list) ((int)(sizeof(list) / sizeof((list)[0])))
 
-static const template *choose(writer *w, const template *list, int count) {
+static const template *choose(writer *w, const template *list, int count)
+{
     for (;;) {
         const template *t = &list[qs_below(w->rng, count)];
         if (t->sign && t->sign != w->sign) continue;
@@ -355,7 +380,8 @@ static const template *choose(writer *w, const template *list, int count) {
     }
 }
 
-qs_subject qs_make_subject(qs_rng *rng, int heldout) {
+qs_subject qs_make_subject(qs_rng *rng, int heldout)
+{
     qs_subject subject;
     int a, b;
     do {
@@ -371,19 +397,22 @@ qs_subject qs_make_subject(qs_rng *rng, int heldout) {
     return subject;
 }
 
-void qs_write_opening(qs_rng *rng, const qs_subject *subject, char *out, size_t size) {
+void qs_write_opening(qs_rng *rng, const qs_subject *subject, char *out, size_t size)
+{
     writer w = {.rng = rng, .subject = subject, .out = out, .size = size, .sign = 1};
     out[0] = '\0';
     expand(&w, choose(&w, openings, COUNT(openings))->text);
 }
 
 /* A pleased writer is more likely to be pleased in each sentence. Rational, so that no libm decides about bytes. */
-static void choose_sign(writer *w) {
+static void choose_sign(writer *w)
+{
     double x = 4 * w->style->liking, p = x > 0 ? 1 - 0.5 / (1 + x + x * x / 2) : 0.5 / (1 - x + x * x / 2);
     w->sign = qs_chance(w->rng, p) ? 1 : -1;
 }
 
-static void write_sentences(writer *w) {
+static void write_sentences(writer *w)
+{
     int sentences = 2 + qs_below(w->rng, 2);
     size_t start = 0;
     w->past = qs_chance(w->rng, 0.4);
@@ -407,7 +436,8 @@ static void write_sentences(writer *w) {
     }
 }
 
-void qs_write_body(qs_rng *rng, const qs_subject *subject, const qs_style *style, char *out, size_t size) {
+void qs_write_body(qs_rng *rng, const qs_subject *subject, const qs_style *style, char *out, size_t size)
+{
     for (;;) {
         writer w = {.rng = rng, .subject = subject, .style = style, .out = out, .size = size, .sign = 1};
         out[0] = '\0';
@@ -461,7 +491,8 @@ static const template finishes[] = {
     {"{He} asked for the money, but {he} did not get it.", -1, PLACES},
 };
 
-void qs_write_story(qs_rng *rng, char *out, size_t size) {
+void qs_write_story(qs_rng *rng, char *out, size_t size)
+{
     qs_subject subject = qs_make_subject(rng, 0);
     qs_style style = {qs_normal(rng) * 0.7, 0};
     writer w = {.rng = rng, .subject = &subject, .style = &style, .out = out, .size = size, .past = 1, .sign = 1};

@@ -14,7 +14,8 @@ enum { OPENING = 400, BODY = 1200 };
 #define VALIDATION_BYTES 200000L
 #define LABEL_TEMPERATURE 0.7 /* of the labeller's Bradley-Terry choice, in units of the gold score */
 
-static FILE *open_file(const char *dir, const char *name) {
+static FILE *open_file(const char *dir, const char *name)
+{
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     FILE *file = fopen(path, "wb");
@@ -25,7 +26,8 @@ static FILE *open_file(const char *dir, const char *name) {
     return file;
 }
 
-static void close_file(FILE *file, const char *name) {
+static void close_file(FILE *file, const char *name)
+{
     if (ferror(file) | fclose(file)) {
         fprintf(stderr, "make_data: %s: %s\n", name, strerror(errno));
         exit(74);
@@ -42,7 +44,8 @@ static void put_string(FILE *file, const char *key, const char *text) { /* the t
 }
 
 /* Reviews and, for a quarter, stories: a text a paragraph. */
-static void write_corpus(const char *dir, const char *name, long bytes, qs_rng rng) {
+static void write_corpus(const char *dir, const char *name, long bytes, qs_rng rng)
+{
     FILE *file = open_file(dir, name);
     char opening[OPENING], body[BODY];
     for (long done = 0; done < bytes;) {
@@ -61,13 +64,15 @@ static void write_corpus(const char *dir, const char *name, long bytes, qs_rng r
 }
 
 /* People write reviews of mixed quality: one in five is careless. */
-static void write_person(qs_rng *rng, const qs_subject *subject, char *body) {
+static void write_person(qs_rng *rng, const qs_subject *subject, char *body)
+{
     qs_style style = {0.2 + 0.6 * qs_normal(rng), qs_chance(rng, 0.2) ? 0.12 : 0.015};
     body[0] = ' ';
     qs_write_body(rng, subject, &style, body + 1, BODY - 1);
 }
 
-static void write_demos(const char *dir, const char *name, int count, int heldout, qs_rng rng) {
+static void write_demos(const char *dir, const char *name, int count, int heldout, qs_rng rng)
+{
     FILE *file = open_file(dir, name);
     char opening[OPENING], body[BODY];
     for (int i = 0; i < count; i++) {
@@ -84,7 +89,8 @@ static void write_demos(const char *dir, const char *name, int count, int heldou
 }
 
 /* Of two reviews the one with the higher gold score is chosen with probability logistic(difference / temperature). */
-static void write_pairs(const char *dir, const char *name, int count, int heldout, qs_rng rng, const qs_gold *gold) {
+static void write_pairs(const char *dir, const char *name, int count, int heldout, qs_rng rng, const qs_gold *gold)
+{
     FILE *file = open_file(dir, name);
     char opening[OPENING], first[BODY], second[BODY];
     int agreed = 0;
@@ -110,7 +116,8 @@ static void write_pairs(const char *dir, const char *name, int count, int heldou
 }
 
 /* Different openings, each once. */
-static void write_prompts(const char *dir, const char *name, int count, int heldout, qs_rng rng) {
+static void write_prompts(const char *dir, const char *name, int count, int heldout, qs_rng rng)
+{
     FILE *file = open_file(dir, name);
     char (*openings)[OPENING] = malloc((size_t)count * OPENING);
     if (!openings) exit(70);
@@ -131,7 +138,8 @@ static void write_prompts(const char *dir, const char *name, int count, int held
     close_file(file, name);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     char *end = NULL;
     unsigned long long seed = argc > 2 ? strtoull(argv[2], &end, 10) : 1;
     if (argc < 2 || argc > 3 || (end && *end)) {

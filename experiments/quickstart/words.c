@@ -87,27 +87,32 @@ const char *const qs_title_second[QS_TITLE_WORDS] = {
 
 const char *const qs_domain_noun[QS_DOMAINS] = {"film", "novel", "restaurant", "hotel"};
 
-unsigned long long qs_bits(qs_rng *rng) {
+unsigned long long qs_bits(qs_rng *rng)
+{
     unsigned long long z = rng->state += 0x9e3779b97f4a7c15ull;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     return z ^ (z >> 31);
 }
 
-double qs_uniform(qs_rng *rng) {
+double qs_uniform(qs_rng *rng)
+{
     return (double)(qs_bits(rng) >> 11) * 0x1p-53;
 }
 
-double qs_normal(qs_rng *rng) {
+double qs_normal(qs_rng *rng)
+{
     double sum = -6.0;
     for (int i = 0; i < 12; i++) sum += qs_uniform(rng);
     return sum;
 }
 
-int qs_below(qs_rng *rng, int n) {
+int qs_below(qs_rng *rng, int n)
+{
     return (int)(qs_uniform(rng) * n);
 }
 
-int qs_chance(qs_rng *rng, double p) {
+int qs_chance(qs_rng *rng, double p)
+{
     return qs_uniform(rng) < p;
 }

@@ -2,7 +2,8 @@
 #include "kernels.h"
 #include "split.h"
 
-void px_activation_forward(px_compute *ctx, px_activation kind, px_real *y, const px_real *x, size_t count) {
+void px_activation_forward(px_compute *ctx, px_activation kind, px_real *y, const px_real *x, size_t count)
+{
     const px_kernels *kernels = px_kernels_get();
     int threads = px_threads_for(ctx, count, 1 << 13);
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
@@ -13,7 +14,8 @@ void px_activation_forward(px_compute *ctx, px_activation kind, px_real *y, cons
 }
 
 void px_activation_backward(px_compute *ctx, px_activation kind, px_real *dx, const px_real *dy, const px_real *x,
-                            size_t count) {
+                            size_t count)
+{
     const px_kernels *kernels = px_kernels_get();
     int threads = px_threads_for(ctx, count, 1 << 13);
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
@@ -23,7 +25,8 @@ void px_activation_backward(px_compute *ctx, px_activation kind, px_real *dx, co
     }
 }
 
-void px_gated_forward(px_compute *ctx, px_activation kind, px_real *h, const px_real *gate_up, int M, int I) {
+void px_gated_forward(px_compute *ctx, px_activation kind, px_real *h, const px_real *gate_up, int M, int I)
+{
     const px_kernels *kernels = px_kernels_get();
     size_t width = (size_t)I;
     int threads = px_threads_for(ctx, (size_t)M * width, 1 << 13);
@@ -35,7 +38,8 @@ void px_gated_forward(px_compute *ctx, px_activation kind, px_real *h, const px_
 }
 
 void px_gated_backward(px_compute *ctx, px_activation kind, px_real *dgate_up, const px_real *dh,
-                       const px_real *gate_up, int M, int I) {
+                       const px_real *gate_up, int M, int I)
+{
     const px_kernels *kernels = px_kernels_get();
     size_t width = (size_t)I;
     int threads = px_threads_for(ctx, (size_t)M * width, 1 << 13);

@@ -3,15 +3,18 @@
 #include "kernels.h"
 #include "split.h"
 
-static size_t round_up_tokens(int tokens) {
+static size_t round_up_tokens(int tokens)
+{
     return ((size_t)tokens + PX_KEY_BLOCK - 1) / PX_KEY_BLOCK * PX_KEY_BLOCK;
 }
 
-size_t px_kv_elements(int kv_heads, int D, int tokens) {
+size_t px_kv_elements(int kv_heads, int D, int tokens)
+{
     return (size_t)kv_heads * (size_t)D * round_up_tokens(tokens);
 }
 
-static void store_row(const px_kv *kv, int position, const px_real *k, const px_real *v) {
+static void store_row(const px_kv *kv, int position, const px_real *k, const px_real *v)
+{
     size_t D = (size_t)kv->D, head_size = D * (size_t)kv->capacity;
     size_t block = (size_t)position / PX_KEY_BLOCK * PX_KEY_BLOCK * D + (size_t)position % PX_KEY_BLOCK;
     for (int h = 0; h < kv->kv_heads; h++) {
@@ -22,7 +25,8 @@ static void store_row(const px_kv *kv, int position, const px_real *k, const px_
 }
 
 /* Rows [begin, end), counted over all spans. */
-static void store_rows(const px_span *spans, const px_real *k, const px_real *v, size_t ld, size_t begin, size_t end) {
+static void store_rows(const px_span *spans, const px_real *k, const px_real *v, size_t ld, size_t begin, size_t end)
+{
     size_t first = 0; /* of the span */
     for (int s = 0; first < end; first += (size_t)spans[s++].rows) {
         const px_span *span = &spans[s];
@@ -34,7 +38,8 @@ static void store_rows(const px_span *spans, const px_real *k, const px_real *v,
     }
 }
 
-void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_real *k, const px_real *v, int ld) {
+void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_real *k, const px_real *v, int ld)
+{
     size_t rows = 0;
     for (int s = 0; s < count; s++) {
         PX_CHECK(spans[s].position >= 0 && spans[s].position + spans[s].rows <= spans[s].kv.capacity);
@@ -57,13 +62,15 @@ typedef struct forward_job {
 
 enum { ROWS_A_TASK = 64 };
 
-static int tasks_of(const forward_job *job, const px_span *span) {
+static int tasks_of(const forward_job *job, const px_span *span)
+{
     if (span->rows == 1) return job->heads / job->together;
     return (span->rows + ROWS_A_TASK - 1) / ROWS_A_TASK * job->heads;
 }
 
 /* Query heads from `head` on: rows [begin, end) of one, or all of a group at the only row. */
-static void attend(const forward_job *job, const px_span *span, int head, int begin, int end, px_real *work) {
+static void attend(const forward_job *job, const px_span *span, int head, int begin, int end, px_real *work)
+{
     size_t D = (size_t)span->kv.D, kv_head = (size_t)head / (size_t)(job->heads / span->kv.kv_heads);
     size_t head_size = D * (size_t)span->kv.capacity, row = (size_t)span->row;
     bool group = span->rows == 1;
@@ -84,7 +91,8 @@ static void attend(const forward_job *job, const px_span *span, int head, int be
 }
 
 /* Task `index` of all: spans in order, in each the row tasks from the last (longest) one, in each the heads. */
-static void attend_index(const forward_job *job, const px_span *spans, int index, px_real *work) {
+static void attend_index(const forward_job *job, const px_span *spans, int index, px_real *work)
+{
     const px_span *span = spans;
     for (int tasks; index >= (tasks = tasks_of(job, span)); span++) index -= tasks;
     if (span->rows == 1) {
@@ -96,7 +104,8 @@ static void attend_index(const forward_job *job, const px_span *spans, int index
     attend(job, span, index % job->heads, begin, end, work);
 }
 
-double px_span_keys(const px_span *span, int window) {
+double px_span_keys(const px_span *span, int window)
+{
     double first = span->position + 1, last = span->position + span->rows, w = window > 0 ? window : last;
     if (first >= w) return (double)span->rows * w;
     double grows = (last < w ? last : w) - first + 1; /* rows that read all keys up to their own */
@@ -104,7 +113,8 @@ double px_span_keys(const px_span *span, int window) {
 }
 
 void px_attention_forward(px_compute *ctx, px_real *out, int ldout, px_real *lse, const px_real *q, int ldq,
-                          const px_span *spans, int count, int heads, double scale, int window) {
+                          const px_span *spans, int count, int heads, double scale, int window)
+{
     forward_job job = {out, lse, q, ldout, ldq, heads, window, 1, scale};
     int tasks = 0, groups = 0;
     size_t cost = 0; /* about: multiply-adds */

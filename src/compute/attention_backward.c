@@ -23,29 +23,34 @@ typedef struct backward_work {
     px_real *pack_a, *pack_b;
 } backward_work;
 
-static size_t pack_elements(int D) {
+static size_t pack_elements(int D)
+{
     int widest = D > KEYS ? D : KEYS;
     return px_product_pack_a(ROWS > widest ? ROWS : widest, ROWS > widest ? ROWS : widest);
 }
 
-static size_t pack_b_elements(int D) {
+static size_t pack_b_elements(int D)
+{
     int widest = D > KEYS ? D : KEYS;
     return px_product_pack_b(widest, ROWS > widest ? ROWS : widest);
 }
 
-static size_t work_elements(int longest, int D) {
+static size_t work_elements(int longest, int D)
+{
     size_t all = (size_t)KEYS * (size_t)D + 2 * (size_t)ROWS * KEYS + (size_t)longest + pack_elements(D) +
                  pack_b_elements(D);
     return (all + 5 * 16 + 15) / 16 * 16;
 }
 
-static px_real *take(px_real **from, size_t count) {
+static px_real *take(px_real **from, size_t count)
+{
     px_real *at = *from;
     *from += (count + 15) / 16 * 16;
     return at;
 }
 
-static backward_work work_of(px_real *at, int longest, int D) {
+static backward_work work_of(px_real *at, int longest, int D)
+{
     backward_work work;
     work.key = take(&at, (size_t)KEYS * (size_t)D);
     work.p = take(&at, (size_t)ROWS * KEYS);
@@ -57,12 +62,14 @@ static backward_work work_of(px_real *at, int longest, int D) {
 }
 
 static void multiply(const backward_work *work, px_real *c, size_t ldc, px_operand a, px_operand b, int rows, int columns,
-                     int depth, bool add) {
+                     int depth, bool add)
+{
     px_product job = {.c = c, .ldc = ldc, .a = a, .b = b, .rows = rows, .columns = columns, .depth = depth, .add = add};
     px_products_get(PX_F32)->product(&job, work->pack_a, work->pack_b);
 }
 
-static void unpack_keys(px_real *to, const px_real *blocks, int key, int count, int D) {
+static void unpack_keys(px_real *to, const px_real *blocks, int key, int count, int D)
+{
     for (int j = 0; j < count; j++) {
         size_t at = (size_t)(key + j) / PX_KEY_BLOCK * PX_KEY_BLOCK * (size_t)D + (size_t)(key + j) % PX_KEY_BLOCK;
         for (size_t d = 0; d < (size_t)D; d++) to[(size_t)j * (size_t)D + d] = blocks[at + d * PX_KEY_BLOCK];
@@ -71,7 +78,8 @@ static void unpack_keys(px_real *to, const px_real *blocks, int key, int count, 
 
 /* One tile: query rows [row, row + rows) of the span and one head against keys [key, key + keys). */
 static void tile(const backward_job *job, const px_span *span, int head, int row, int rows, int key, int keys,
-                 const px_real *value, px_real *dk, px_real *dv, const backward_work *work) {
+                 const px_real *value, px_real *dk, px_real *dv, const backward_work *work)
+{
     size_t D = (size_t)span->kv.D, at = (size_t)(span->row + row), column = (size_t)head * D;
     const px_real *q = job->q + at * job->ldq + column, *dout = job->dout + at * job->ldout + column;
     int width = span->kv.D;
@@ -88,7 +96,8 @@ static void tile(const backward_job *job, const px_span *span, int head, int row
              (px_operand){work->key, 1, D}, rows, width, keys, true);
 }
 
-static void head_deltas(const backward_job *job, const px_span *span, int head, px_real *delta) {
+static void head_deltas(const backward_job *job, const px_span *span, int head, px_real *delta)
+{
     size_t D = (size_t)span->kv.D;
     for (int r = 0; r < span->rows; r++) {
         size_t at = (size_t)(span->row + r) * job->ldout + (size_t)head * D;
@@ -99,11 +108,13 @@ static void head_deltas(const backward_job *job, const px_span *span, int head, 
     }
 }
 
-static void clear_rows(px_real *to, size_t ld, int rows, size_t width) {
+static void clear_rows(px_real *to, size_t ld, int rows, size_t width)
+{
     for (int r = 0; r < rows; r++) memset(to + (size_t)r * ld, 0, width * sizeof *to);
 }
 
-static void kv_head_backward(const backward_job *job, const px_span *span, int kv_head, const backward_work *work) {
+static void kv_head_backward(const backward_job *job, const px_span *span, int kv_head, const backward_work *work)
+{
     size_t D = (size_t)span->kv.D, head_size = D * (size_t)span->kv.capacity, first = (size_t)span->key_row * job->ldd;
     const px_real *blocks = span->kv.k + (size_t)kv_head * head_size, *values = span->kv.v + (size_t)kv_head * head_size;
     px_real *dk = job->dk + first + (size_t)kv_head * D, *dv = job->dv + first + (size_t)kv_head * D;
@@ -127,7 +138,8 @@ static void kv_head_backward(const backward_job *job, const px_span *span, int k
 
 void px_attention_backward(px_compute *ctx, px_real *dq, px_real *dk, px_real *dv, int ldd, const px_real *dout,
                            const px_real *out, int ldout, const px_real *lse, const px_real *q, int ldq,
-                           const px_span *spans, int count, int heads, double scale, int window) {
+                           const px_span *spans, int count, int heads, double scale, int window)
+{
     if (count <= 0) return;
     backward_job job = {dq, dk, dv, dout, out, lse, q, (size_t)ldd, (size_t)ldout, (size_t)ldq, heads, window,
                         (px_real)scale};
@@ -148,7 +160,8 @@ void px_attention_backward(px_compute *ctx, px_real *dq, px_real *dk, px_real *d
     px_arena_release(&ctx->scratch, mark);
 }
 
-size_t px_attention_scratch(int max_tokens, int max_sequence, int heads, int kv_heads, int D, int threads) {
+size_t px_attention_scratch(int max_tokens, int max_sequence, int heads, int kv_heads, int D, int threads)
+{
     (void)max_tokens;
     (void)heads;
     (void)kv_heads;

@@ -8,12 +8,14 @@
 #endif
 #include "openblas.h"
 
-static bool wants_openblas(void) {
+static bool wants_openblas(void)
+{
     const char *wanted = getenv("PHALANX_GEMM"); /* whose products in float32 */
     return wanted && strcmp(wanted, "openblas") == 0;
 }
 
-static px_status check_products(void) {
+static px_status check_products(void)
+{
     const char *wanted = getenv("PHALANX_GEMM");
     if (wanted && strcmp(wanted, "own") != 0 && strcmp(wanted, "openblas") != 0)
         return px_fail(PX_CONFIG, "the environment's PHALANX_GEMM is '%s'; valid are own, openblas", wanted);
@@ -22,14 +24,16 @@ static px_status check_products(void) {
     return PX_OK;
 }
 
-px_status px_compute_init(px_compute *ctx, int threads, size_t scratch_bytes) {
+px_status px_compute_init(px_compute *ctx, int threads, size_t scratch_bytes)
+{
     if (threads < 1) return px_fail(PX_BUG, "px_compute_init: %d threads; valid is 1 or more", threads);
     *ctx = (px_compute){.threads = threads};
     PX_TRY(check_products());
     return px_arena_init(&ctx->scratch, scratch_bytes, "compute scratch");
 }
 
-void px_compute_free(px_compute *ctx) {
+void px_compute_free(px_compute *ctx)
+{
     px_arena_free(&ctx->scratch);
     *ctx = (px_compute){0};
 }
@@ -39,7 +43,8 @@ static int limit = AMX;
 
 #ifdef PX_KERNELS_X86
 /* Tiles: the processor has them, and the system lets this process use them (Linux: a request, once). */
-static bool has_amx(void) {
+static bool has_amx(void)
+{
     enum { TILE_AND_BF16 = 1 << 24 | 1 << 22, REQUEST = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM */
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & TILE_AND_BF16) != TILE_AND_BF16) return false;
@@ -54,7 +59,8 @@ static bool has_amx(void) {
 static bool slow_pairs(void) { return __builtin_cpu_is("intel"); }
 #endif
 
-static int find_level(void) {
+static int find_level(void)
+{
 #ifdef PX_KERNELS_X86
     const char *wanted = getenv("PHALANX_ISA"); /* at most this instruction set */
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -70,7 +76,8 @@ static int find_level(void) {
 #endif
 }
 
-static int level_here(void) {
+static int level_here(void)
+{
     static int here = -1; /* the same answer whoever asks first */
     int level = __atomic_load_n(&here, __ATOMIC_RELAXED);
     if (level < 0) {
@@ -80,12 +87,14 @@ static int level_here(void) {
     return level;
 }
 
-int px_compute_level(void) {
+int px_compute_level(void)
+{
     int level = level_here();
     return level < limit ? level : limit;
 }
 
-const char *px_compute_level_name(int level) {
+const char *px_compute_level_name(int level)
+{
     static const char *const names[] = {"generic", "avx2", "avx512", "avx512 with bf16", "avx512 with amx"};
     return names[level];
 }
@@ -93,13 +102,15 @@ const char *px_compute_level_name(int level) {
 static const px_kernels *chosen_kernels; /* the same answer whoever asks first */
 static const px_products *chosen_products;
 
-void px_compute_limit(int level) {
+void px_compute_limit(int level)
+{
     limit = level;
     chosen_kernels = NULL;
     chosen_products = NULL;
 }
 
-static const px_kernels *choose(void) {
+static const px_kernels *choose(void)
+{
 #ifdef PX_KERNELS_X86
     if (px_compute_level() >= AVX512) return &px_kernels_avx512;
     if (px_compute_level() == AVX2) return &px_kernels_avx2;
@@ -107,7 +118,8 @@ static const px_kernels *choose(void) {
     return &px_kernels_generic;
 }
 
-const px_kernels *px_kernels_get(void) {
+const px_kernels *px_kernels_get(void)
+{
     const px_kernels *kernels = __atomic_load_n(&chosen_kernels, __ATOMIC_RELAXED);
     if (!kernels) {
         kernels = choose();
@@ -116,7 +128,8 @@ const px_kernels *px_kernels_get(void) {
     return kernels;
 }
 
-const char *px_compute_no_bf16(void) {
+const char *px_compute_no_bf16(void)
+{
 #if defined(PX_KERNELS_X86) && !defined(PX_DOUBLE)
     if (px_compute_level() >= AVX512_BF16) return NULL;
     if (level_here() >= AVX512_BF16) return "the processor of another rank has none";
@@ -128,11 +141,13 @@ const char *px_compute_no_bf16(void) {
 #endif
 }
 
-const char *px_compute_bf16(void) {
+const char *px_compute_bf16(void)
+{
     return px_compute_no_bf16() ? NULL : px_products_get(PX_BF16)->name;
 }
 
-px_dtype px_compute_precision(bool bf16) {
+px_dtype px_compute_precision(bool bf16)
+{
     static bool said;
     if (!bf16 || !px_compute_no_bf16()) return bf16 ? PX_BF16 : PX_F32;
     if (!said) px_log(PX_NOTE, "precision bf16 is wanted, float32 is used: %s", px_compute_no_bf16());
@@ -140,7 +155,8 @@ px_dtype px_compute_precision(bool bf16) {
     return PX_F32;
 }
 
-const px_products *px_products_get(px_dtype precision) {
+const px_products *px_products_get(px_dtype precision)
+{
 #if defined(PX_KERNELS_X86) && !defined(PX_DOUBLE)
     if (precision == PX_BF16) return px_compute_level() == AMX ? &px_products_amx : &px_products_bf16;
 #endif
@@ -154,11 +170,13 @@ const px_products *px_products_get(px_dtype precision) {
     return products;
 }
 
-const char *px_compute_blas(void) {
+const char *px_compute_blas(void)
+{
     return px_products_get(PX_F32) == &px_kernels_get()->products ? "none (own products)" : px_openblas_name();
 }
 
-int px_compute_blas_threads(void) {
+int px_compute_blas_threads(void)
+{
     return px_products_get(PX_F32) == &px_kernels_get()->products ? 0 : px_openblas_threads();
 }
 

@@ -3,7 +3,8 @@
 #include "split.h"
 
 void px_embedding_forward(px_compute *ctx, px_real *x, const int32_t *ids, const px_real *table, const int32_t *positions,
-                          const px_real *positional, int offset, int M, int C, double scale) {
+                          const px_real *positional, int offset, int M, int C, double scale)
+{
     size_t width = (size_t)C;
     px_real factor = (px_real)scale;
     int threads = px_threads_for(ctx, (size_t)M * width, 1 << 14);
@@ -19,7 +20,8 @@ void px_embedding_forward(px_compute *ctx, px_real *x, const int32_t *ids, const
 }
 
 static void scatter(px_real *dtable, const int32_t *ids, int offset, const px_real *dx, int M, size_t width, size_t begin,
-                    size_t end, px_real factor) {
+                    size_t end, px_real factor)
+{
     for (int m = 0; m < M; m++) {
         px_real *to = dtable + (size_t)(ids[m] + offset) * width;
         const px_real *from = dx + (size_t)m * width;
@@ -29,7 +31,8 @@ static void scatter(px_real *dtable, const int32_t *ids, int offset, const px_re
 
 /* Threads own columns: no two write the same element, and each adds in row order. */
 void px_embedding_backward(px_compute *ctx, px_real *dtable, const int32_t *ids, px_real *dpositional,
-                           const int32_t *positions, int offset, const px_real *dx, int M, int C, double scale) {
+                           const int32_t *positions, int offset, const px_real *dx, int M, int C, double scale)
+{
     size_t width = (size_t)C;
     int threads = px_threads_for(ctx, (size_t)M * width, 1 << 14);
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)

@@ -5,7 +5,8 @@
 enum { MOST_ROWS = 200, WIDEST = 160 };
 
 /* Every row of the product of M rows must have the bits that it has alone, on one thread. */
-static px_status compare_rows(px_dtype precision, int threads, int M, int out, int in, px_real *buffer, bool *same) {
+static px_status compare_rows(px_dtype precision, int threads, int M, int out, int in, px_real *buffer, bool *same)
+{
     px_real *x = buffer, *w = x + (size_t)MOST_ROWS * 1024, *y = w + (size_t)WIDEST * 1024;
     px_real *alone = y + (size_t)MOST_ROWS * WIDEST;
     px_compute ctx;
@@ -22,7 +23,8 @@ static px_status compare_rows(px_dtype precision, int threads, int M, int out, i
     return PX_OK;
 }
 
-static px_status measure(bool *same) {
+static px_status measure(bool *same)
+{
     static const int shapes[][2] = {{1, 64}, {48, 65}, {160, 768}, {97, 1000}}, rows[] = {1, 3, 17, 64, MOST_ROWS};
     size_t elements = (size_t)(MOST_ROWS + WIDEST) * 1024 + (size_t)(MOST_ROWS + 1) * WIDEST;
     px_real *buffer = px_alloc_array(elements, sizeof *buffer, "test of row invariance");
@@ -46,7 +48,8 @@ static px_status measure(bool *same) {
 
 static int known; /* 0: not measured, 1: yes, 2: no */
 
-px_status px_compute_measure(void) {
+px_status px_compute_measure(void)
+{
     bool same = false;
     if (!known) {
         PX_TRY(measure(&same));

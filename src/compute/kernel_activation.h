@@ -2,12 +2,14 @@
 #include "kernels.h"
 #include "lanes.h"
 
-PX_INLINE px_part sigmoid(px_part x) {
+PX_INLINE px_part sigmoid(px_part x)
+{
     return px_part_set(1) / (px_part_exp(-x) + 1);
 }
 
 #ifdef PX_DOUBLE
-PX_INLINE px_part normal_cdf(px_part x) {
+PX_INLINE px_part normal_cdf(px_part x)
+{
     px_part y;
     for (int i = 0; i < PX_PART_LANES; i++) y[i] = 0.5 * erfc(-x[i] * 0.70710678118654752440);
     return y;
@@ -15,7 +17,8 @@ PX_INLINE px_part normal_cdf(px_part x) {
 #else
 /* (1 + erf(x / sqrt 2)) / 2 with two minimax polynomials: erf itself below 0.93, the exponent of erfc above, so that the
  * left tail keeps its relative accuracy. */
-PX_INLINE px_part normal_cdf(px_part x) {
+PX_INLINE px_part normal_cdf(px_part x)
+{
     px_part a = x * 0.70710678f, s = a * a, t = px_part_max(a, -a);
     t = px_part_min(px_part_set(9.0f), t);
     px_part far = px_part_fma(px_part_set(-1.72853470e-5f), t, px_part_set(3.83197126e-4f));
@@ -41,7 +44,8 @@ PX_INLINE px_part normal_cdf(px_part x) {
 #endif
 
 /* value = act(x), slope = act'(x). (1 + tanh u) / 2 = sigmoid(2u), so the tanh form of GELU is x sigmoid(2u). */
-PX_INLINE void act(px_activation kind, px_part x, px_part *value, px_part *slope) {
+PX_INLINE void act(px_activation kind, px_part x, px_part *value, px_part *slope)
+{
     const px_real root = (px_real)0.79788456080286535588; /* sqrt(2 / pi) */
     px_part s, one = px_part_set(1);
     switch (kind) {
@@ -71,11 +75,13 @@ PX_INLINE void act(px_activation kind, px_part x, px_part *value, px_part *slope
     }
 }
 
-PX_INLINE void act_lanes(px_activation kind, px_lanes x, px_lanes *value, px_lanes *slope) {
+PX_INLINE void act_lanes(px_activation kind, px_lanes x, px_lanes *value, px_lanes *slope)
+{
     PX_EACH_PART act(kind, x.p[i], &value->p[i], &slope->p[i]);
 }
 
-PX_INLINE void activation_of(px_activation kind, px_real *y, const px_real *x, const px_real *up, size_t count) {
+PX_INLINE void activation_of(px_activation kind, px_real *y, const px_real *x, const px_real *up, size_t count)
+{
     for (size_t i = 0; i < count; i += PX_LANES) {
         int n = count - i < PX_LANES ? (int)(count - i) : PX_LANES;
         px_lanes value, slope;
@@ -86,7 +92,8 @@ PX_INLINE void activation_of(px_activation kind, px_real *y, const px_real *x, c
 }
 
 PX_INLINE void activation_backward_of(px_activation kind, px_real *dx, px_real *dup, const px_real *dy,
-                                      const px_real *x, const px_real *up, size_t count) {
+                                      const px_real *x, const px_real *up, size_t count)
+{
     for (size_t i = 0; i < count; i += PX_LANES) {
         int n = count - i < PX_LANES ? (int)(count - i) : PX_LANES;
         px_lanes value, slope, g = px_lanes_read(dy + i, 0, n);
@@ -99,7 +106,8 @@ PX_INLINE void activation_backward_of(px_activation kind, px_real *dx, px_real *
     }
 }
 
-static void activation(px_activation kind, px_real *y, const px_real *x, const px_real *up, size_t count) {
+static void activation(px_activation kind, px_real *y, const px_real *x, const px_real *up, size_t count)
+{
     switch (kind) {
     case PX_GELU_TANH: activation_of(PX_GELU_TANH, y, x, up, count); break;
     case PX_GELU_ERF: activation_of(PX_GELU_ERF, y, x, up, count); break;
@@ -109,7 +117,8 @@ static void activation(px_activation kind, px_real *y, const px_real *x, const p
 }
 
 static void activation_backward(px_activation kind, px_real *dx, px_real *dup, const px_real *dy, const px_real *x,
-                                const px_real *up, size_t count) {
+                                const px_real *up, size_t count)
+{
     switch (kind) {
     case PX_GELU_TANH: activation_backward_of(PX_GELU_TANH, dx, dup, dy, x, up, count); break;
     case PX_GELU_ERF: activation_backward_of(PX_GELU_ERF, dx, dup, dy, x, up, count); break;

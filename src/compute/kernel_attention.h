@@ -7,7 +7,8 @@
 /* SCORES, SUMS: as many chains of multiply-adds side by side as the registers hold; one alone waits for itself. */
 enum { GROUP_BLOCKS = PX_KEY_GROUP / PX_KEY_BLOCK, SCORES = PX_PARTS == 1 ? 8 : 4, SUMS = PX_PARTS == 1 ? 16 : 6 };
 
-PX_INLINE void scores_beside(int rows, int blocks, px_real *scores, const px_real *q, const px_real *keys, int D) {
+PX_INLINE void scores_beside(int rows, int blocks, px_real *scores, const px_real *q, const px_real *keys, int D)
+{
     px_lanes sum[PX_QUERY_TILE][GROUP_BLOCKS];
     PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++)
         PX_PRAGMA(GCC unroll 4) for (int b = 0; b < blocks; b++) sum[r][b] = px_lanes_set(0);
@@ -26,7 +27,8 @@ PX_INLINE void scores_beside(int rows, int blocks, px_real *scores, const px_rea
 }
 
 /* scores[r][block][16] for `blocks` key blocks from `keys` on. q is already scaled. */
-PX_INLINE void scores_of(int rows, px_real *scores, const px_real *q, const px_real *keys, int blocks, int D) {
+PX_INLINE void scores_of(int rows, px_real *scores, const px_real *q, const px_real *keys, int blocks, int D)
+{
     const int beside = SCORES / rows < GROUP_BLOCKS ? SCORES / rows : GROUP_BLOCKS;
     for (int b = 0; b < blocks; b += beside) {
         px_real *to = scores + b * PX_KEY_BLOCK;
@@ -42,7 +44,8 @@ PX_INLINE void scores_of(int rows, px_real *scores, const px_real *q, const px_r
 
 /* Turns one row's scores of a group into weights relative to the new maximum. Keys outside [low, high) weigh 0.
  * Returns the factor by which what was summed before shrinks. */
-PX_INLINE px_real weigh(px_real *scores, int low, int high, px_real *largest, px_real *total) {
+PX_INLINE px_real weigh(px_real *scores, int low, int high, px_real *largest, px_real *total)
+{
     const px_lanes nothing = px_lanes_set((px_real)-INFINITY);
     px_lanes s[GROUP_BLOCKS], top = nothing, sum = px_lanes_set(0);
     PX_PRAGMA(GCC unroll 4) for (int b = 0; b < GROUP_BLOCKS; b++) {
@@ -67,7 +70,8 @@ PX_INLINE px_real weigh(px_real *scores, int low, int high, px_real *largest, px
 
 /* sums[r][lanes * 16] += weight of keys [low, high) times their values */
 PX_INLINE void add_values(int rows, int lanes, px_real *sums, const px_real *weights, const px_real *values, int low,
-                          int high, int D) {
+                          int high, int D)
+{
     px_lanes sum[PX_QUERY_TILE][4];
     PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++)
         PX_PRAGMA(GCC unroll 4) for (int v = 0; v < lanes; v++)
@@ -87,7 +91,8 @@ PX_INLINE void add_values(int rows, int lanes, px_real *sums, const px_real *wei
 }
 
 PX_INLINE void add_values_rows(int rows, px_real *sums, const px_real *weights, const px_real *values, int low,
-                               int high, int D) {
+                               int high, int D)
+{
     const int most = SUMS / rows < 4 ? SUMS / rows : 4;
     int d = 0;
     for (int lanes; (lanes = (D - d) / PX_LANES) > 0; d += (lanes < most ? lanes : most) * PX_LANES) {
@@ -117,20 +122,23 @@ PX_INLINE void add_values_rows(int rows, px_real *sums, const px_real *weights, 
     }
 
 static void add_values_some(int rows, px_real *sums, const px_real *weights, const px_real *values, int low, int high,
-                            int D) {
+                            int D)
+{
 #define CALL(n) add_values_rows(n, sums, weights, values, low, high, D)
     EACH_ROWS(CALL)
 #undef CALL
 }
 
-static void scores_some(int rows, px_real *scores, const px_real *q, const px_real *keys, int blocks, int D) {
+static void scores_some(int rows, px_real *scores, const px_real *q, const px_real *keys, int blocks, int D)
+{
 #define CALL(n) scores_of(n, scores, q, keys, blocks, D)
     EACH_ROWS(CALL)
 #undef CALL
 }
 
 /* At most PX_QUERY_TILE rows, which all begin and end in the same key group. */
-static void attention_tile(const px_head_job *job, int row, int rows, px_real *work) {
+static void attention_tile(const px_head_job *job, int row, int rows, px_real *work)
+{
     px_real *q = work, *sums = q + PX_QUERY_TILE * PX_MAX_HEAD_DIM, *scores = sums + PX_QUERY_TILE * PX_MAX_HEAD_DIM;
     px_real largest[PX_QUERY_TILE], total[PX_QUERY_TILE];
     int D = job->D, advance = job->advance, first = job->position + advance * row, last = first + advance * (rows - 1);
@@ -176,7 +184,8 @@ static void attention_tile(const px_head_job *job, int row, int rows, px_real *w
 }
 
 /* Rows from `row` on that can be a tile. */
-static int tile_height(const px_head_job *job, int row, int end) {
+static int tile_height(const px_head_job *job, int row, int end)
+{
     int position = job->position + row, height = end - row < PX_QUERY_TILE ? end - row : PX_QUERY_TILE;
     if (job->advance == 0) return height;
     if (position % PX_QUERY_TILE != 0 || height < PX_QUERY_TILE) return 1;
@@ -186,7 +195,8 @@ static int tile_height(const px_head_job *job, int row, int end) {
     return lowest / PX_KEY_GROUP == last / PX_KEY_GROUP && job->window > PX_QUERY_TILE ? height : 1;
 }
 
-static void attention_rows(const px_head_job *job, int begin, int end, px_real *work) {
+static void attention_rows(const px_head_job *job, int begin, int end, px_real *work)
+{
     for (int row = begin, rows; row < end; row += rows) {
         rows = tile_height(job, row, end);
         attention_tile(job, row, rows, work);
@@ -194,7 +204,8 @@ static void attention_rows(const px_head_job *job, int begin, int end, px_real *
 }
 
 static void attention_scores(px_real *p, px_real *ds, size_t ld, const px_real *lse, size_t ldlse, const px_real *delta,
-                             int rows, int columns, int position, int key, int window, px_real scale) {
+                             int rows, int columns, int position, int key, int window, px_real scale)
+{
     px_lanes factor = px_lanes_set(scale), zero = px_lanes_set(0);
     for (int r = 0; r < rows; r++) {
         int seen = position + r + 1 - key, bottom = window > 0 ? seen - window : 0; /* keys [bottom, seen) of the block */

@@ -3,7 +3,8 @@
 #include "lanes.h"
 
 static void layernorm(px_real *y, px_real *mean, px_real *rstd, const px_real *x, const px_real *w, const px_real *b,
-                      int rows, int C, double eps) {
+                      int rows, int C, double eps)
+{
     for (int m = 0; m < rows; m++, x += C, y += C) {
         px_lanes sum = px_lanes_set(0), square = px_lanes_set(0);
         for (int c = 0; c < C; c += PX_LANES) sum = px_lanes_add(sum, px_lanes_read(x, c, C));
@@ -27,7 +28,8 @@ static void layernorm(px_real *y, px_real *mean, px_real *rstd, const px_real *x
 }
 
 static void layernorm_backward(px_real *dx, const px_real *dy, const px_real *x, const px_real *mean,
-                               const px_real *rstd, const px_real *w, int rows, int C, bool accumulate) {
+                               const px_real *rstd, const px_real *w, int rows, int C, bool accumulate)
+{
     for (int m = 0; m < rows; m++, x += C, dy += C, dx += C) {
         px_lanes sum = px_lanes_set(0), dot = px_lanes_set(0);
         px_lanes center = px_lanes_set(mean[m]), scale = px_lanes_set(rstd[m]);
@@ -51,7 +53,8 @@ static void layernorm_backward(px_real *dx, const px_real *dy, const px_real *x,
 }
 
 static void rmsnorm(px_real *y, px_real *rstd, const px_real *x, const px_real *w, int rows, int C, double eps,
-                    double w_offset) {
+                    double w_offset)
+{
     px_lanes offset = px_lanes_set((px_real)w_offset);
     for (int m = 0; m < rows; m++, x += C, y += C) {
         px_lanes square = px_lanes_set(0);
@@ -70,7 +73,8 @@ static void rmsnorm(px_real *y, px_real *rstd, const px_real *x, const px_real *
 }
 
 static void rmsnorm_backward(px_real *dx, const px_real *dy, const px_real *x, const px_real *rstd, const px_real *w,
-                             int rows, int C, double w_offset, bool accumulate) {
+                             int rows, int C, double w_offset, bool accumulate)
+{
     px_lanes offset = px_lanes_set((px_real)w_offset);
     for (int m = 0; m < rows; m++, x += C, dy += C, dx += C) {
         px_lanes dot = px_lanes_set(0), scale = px_lanes_set(rstd[m]);
@@ -90,7 +94,8 @@ static void rmsnorm_backward(px_real *dx, const px_real *dy, const px_real *x, c
 }
 
 static void column_sums(px_real *dw, px_real *db, const px_real *dy, size_t lddy, const px_real *x, const px_real *mean,
-                        const px_real *rstd, int rows, int C, int begin, int end) {
+                        const px_real *rstd, int rows, int C, int begin, int end)
+{
     for (int m = 0; m < rows; m++) {
         const px_real *g = dy + (size_t)m * lddy, *row = x ? x + (size_t)m * (size_t)C : NULL;
         px_lanes center = px_lanes_set(mean ? mean[m] : 0), scale = px_lanes_set(rstd ? rstd[m] : 1);
@@ -105,6 +110,7 @@ static void column_sums(px_real *dw, px_real *db, const px_real *dy, size_t lddy
     }
 }
 
-static void add(px_real *x, const px_real *y, size_t count) {
+static void add(px_real *x, const px_real *y, size_t count)
+{
     for (size_t i = 0; i < count; i++) x[i] += y[i];
 }

@@ -13,7 +13,8 @@ PX_INLINE int steps_of(int depth) { return (depth + STEP - 1) / STEP; }
 
 #if defined(__AVX512F__) && !defined(PX_DOUBLE)
 /* to[k * stride] = lane k of the 16 rows; `width` <= 16 elements of each are written, for k < depth. */
-PX_INLINE void transpose_rows(px_real *to, size_t stride, int width, int depth, __m512 *r) {
+PX_INLINE void transpose_rows(px_real *to, size_t stride, int width, int depth, __m512 *r)
+{
     __m512 t[16];
     PX_PRAGMA(GCC unroll 8) for (int i = 0; i < 16; i += 2) {
         t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
@@ -41,14 +42,16 @@ PX_INLINE void transpose_rows(px_real *to, size_t stride, int width, int depth, 
 
 #ifdef PX_PAIRS
 /* A step is a pair: the elements 2k and 2k + 1 of the depth, rounded to bf16, in one word; an odd depth ends with a 0. */
-PX_INLINE __m512 pairs(__m512 even, __m512 odd) {
+PX_INLINE __m512 pairs(__m512 even, __m512 odd)
+{
     const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
                                            5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     return _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(odd, even)));
 }
 
 /* Pairs of a row: lane l holds the elements 2l and 2l + 1 of `count` <= 32. */
-PX_INLINE __m512 row_of_pairs(const px_real *from, int count) {
+PX_INLINE __m512 row_of_pairs(const px_real *from, int count)
+{
     if (count == 32) return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + 16), _mm512_loadu_ps(from)));
     uint32_t mask = (1u << count) - 1;
     return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps((__mmask16)(mask >> 16), from + 16),
@@ -56,14 +59,16 @@ PX_INLINE __m512 row_of_pairs(const px_real *from, int count) {
 }
 
 /* 16 pairs of `there` rows, the rest 0, to `width` <= 16 words a step. */
-PX_INLINE void pack_square(px_real *to, size_t stride, int width, const px_real *from, size_t row, int there, int depth) {
+PX_INLINE void pack_square(px_real *to, size_t stride, int width, const px_real *from, size_t row, int there, int depth)
+{
     __m512 r[16];
     PX_PRAGMA(GCC unroll 16) for (int i = 0; i < 16; i++)
         r[i] = i < there ? row_of_pairs(from + (size_t)i * row, depth) : _mm512_setzero_ps();
     transpose_rows(to, stride, width, (depth + 1) / 2, r);
 }
 
-PX_INLINE void pack_rows(px_real *to, const px_real *from, size_t row, int rows, int depth, int width) {
+PX_INLINE void pack_rows(px_real *to, const px_real *from, size_t row, int rows, int depth, int width)
+{
     for (int k = 0; k < depth; k += 32, to += (size_t)16 * (size_t)width, from += 32) {
         int left = depth - k < 32 ? depth - k : 32;
         for (int i = 0; i < width; i += 16) {
@@ -76,7 +81,8 @@ PX_INLINE void pack_rows(px_real *to, const px_real *from, size_t row, int rows,
     }
 }
 
-PX_INLINE void pack_columns(px_real *to, const px_real *from, size_t column, int rows, int depth, int width) {
+PX_INLINE void pack_columns(px_real *to, const px_real *from, size_t column, int rows, int depth, int width)
+{
     for (int k = 0; k < depth; k += 2, to += width, from += 2 * column) {
         for (int i = 0; i < width; i += 16) {
             int here = width - i < 16 ? width - i : 16, there = rows - i < here ? rows - i : here;
@@ -95,7 +101,8 @@ PX_INLINE void pack_columns(px_real *to, const px_real *from, size_t column, int
 enum { TRANSPOSED = 16 };
 
 /* to[k * stride] = column k of 16 columns of `rows` <= 16 rows, the rest 0; `width` <= 16 elements of it are written. */
-PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *from, size_t row, int rows) {
+PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *from, size_t row, int rows)
+{
     __m512 r[16];
     PX_PRAGMA(GCC unroll 16) for (int i = 0; i < 16; i++)
         r[i] = i < rows ? _mm512_loadu_ps(from + (size_t)i * row) : _mm512_setzero_ps();
@@ -105,7 +112,8 @@ PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *f
 #include <xmmintrin.h>
 enum { TRANSPOSED = 4 };
 
-PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *from, size_t row, int rows) {
+PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *from, size_t row, int rows)
+{
     __m128 r[4];
     PX_PRAGMA(GCC unroll 4) for (int i = 0; i < 4; i++) r[i] = i < rows ? _mm_loadu_ps(from + (size_t)i * row) : _mm_setzero_ps();
     _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
@@ -119,7 +127,8 @@ PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *f
 #else
 enum { TRANSPOSED = 1 };
 
-PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *from, size_t row, int rows) {
+PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *from, size_t row, int rows)
+{
     (void)stride;
     (void)width;
     (void)row;
@@ -128,7 +137,8 @@ PX_INLINE void transpose(px_real *to, size_t stride, int width, const px_real *f
 #endif
 
 /* Rows that are contiguous in k are transposed square by square. */
-PX_INLINE void pack_rows(px_real *to, const px_real *from, size_t row, int rows, int depth, int width) {
+PX_INLINE void pack_rows(px_real *to, const px_real *from, size_t row, int rows, int depth, int width)
+{
     int k = 0;
     for (; k + TRANSPOSED <= depth; k += TRANSPOSED) {
         for (int i = 0; i < width; i += TRANSPOSED) {
@@ -146,7 +156,8 @@ PX_INLINE void pack_rows(px_real *to, const px_real *from, size_t row, int rows,
 }
 
 /* Rows that are contiguous in i are copied. */
-PX_INLINE void pack_columns(px_real *to, const px_real *from, size_t column, int rows, int depth, int width) {
+PX_INLINE void pack_columns(px_real *to, const px_real *from, size_t column, int rows, int depth, int width)
+{
     for (int k = 0; k < depth; k++) {
         px_real *at = to + (size_t)k * (size_t)width;
         const px_real *one = from + (size_t)k * column;
@@ -163,7 +174,8 @@ PX_INLINE void pack_columns(px_real *to, const px_real *from, size_t column, int
 /* Columns far apart are on a page each: all panels of a group take what they need of a few before they go on. */
 enum { PANELS_AT_ONCE = 4, COLUMNS_AT_ONCE = 16 };
 
-PX_INLINE void pack_group(px_real *to, const px_real *from, size_t column, int rows, int depth, int width) {
+PX_INLINE void pack_group(px_real *to, const px_real *from, size_t column, int rows, int depth, int width)
+{
     size_t panel = (size_t)width * (size_t)steps_of(depth);
     for (int k = 0; k < depth; k += COLUMNS_AT_ONCE, from += COLUMNS_AT_ONCE * column) {
         int some = depth - k < COLUMNS_AT_ONCE ? depth - k : COLUMNS_AT_ONCE;
@@ -173,7 +185,8 @@ PX_INLINE void pack_group(px_real *to, const px_real *from, size_t column, int r
     }
 }
 
-PX_INLINE void pack_panels(px_real *to, px_operand from, int rows, int depth, int width) {
+PX_INLINE void pack_panels(px_real *to, px_operand from, int rows, int depth, int width)
+{
     int group = from.row == 1 ? PANELS_AT_ONCE * width : width;
     for (int i = 0; i < rows; i += group) {
         const px_real *base = from.data + (size_t)i * from.row;
@@ -186,7 +199,8 @@ PX_INLINE void pack_panels(px_real *to, px_operand from, int rows, int depth, in
     }
 }
 
-static void pack_b(px_real *to, px_operand from, int rows, int depth) {
+static void pack_b(px_real *to, px_operand from, int rows, int depth)
+{
     pack_panels(to, from, rows, depth, PX_PANEL);
 }
 
@@ -200,7 +214,8 @@ PX_INLINE px_lanes lanes_of_halves(const uint16_t *from) { return (void)from, px
 typedef uint16_t part_halves __attribute__((vector_size(PX_PART_BYTES / 2), aligned(2), may_alias));
 typedef uint32_t part_words __attribute__((vector_size(PX_PART_BYTES), aligned(4), may_alias));
 
-PX_INLINE px_lanes lanes_of_halves(const uint16_t *from) {
+PX_INLINE px_lanes lanes_of_halves(const uint16_t *from)
+{
     px_lanes x;
     PX_EACH_PART {
         part_halves halves = *(const part_halves *)(from + i * PX_PART_LANES);
@@ -209,7 +224,8 @@ PX_INLINE px_lanes lanes_of_halves(const uint16_t *from) {
     return x;
 }
 
-static void halve(px_real *packed, int panels, int depth) {
+static void halve(px_real *packed, int panels, int depth)
+{
     size_t words = PX_PANEL * (size_t)depth;
     for (int p = 0; p < panels; p++, packed += words) {
         uint16_t *to = (uint16_t *)packed; /* stays behind what is read next */
@@ -221,7 +237,8 @@ static void halve(px_real *packed, int panels, int depth) {
 }
 #endif
 
-PX_INLINE void widen(px_real *to, const px_real *panels, int columns, int steps) {
+PX_INLINE void widen(px_real *to, const px_real *panels, int columns, int steps)
+{
     size_t words = PX_PANEL * (size_t)steps;
     for (int j = 0; j < columns; j += PX_PANEL, to += words, panels += words)
         for (size_t i = 0; i < words; i += PX_LANES) px_lanes_store(to + i, lanes_of_halves((const uint16_t *)panels + i));

@@ -2,7 +2,8 @@
 
 /* `steps` multiply-adds on every sum of a tile that begins as seed[TILE_LANES * PX_LANES] and ends there; returns the
  * floating-point operations done. */
-static double peak(px_real *seed, long steps) {
+static double peak(px_real *seed, long steps)
+{
     px_lanes sum[TILE_ROWS][TILE_LANES], factor = px_lanes_load(seed);
     PX_PRAGMA(GCC unroll 16) for (int r = 0; r < TILE_ROWS; r++)
         PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++) /* no two chains alike, or the compiler makes them one */

@@ -18,7 +18,8 @@ enum { TILE_ROWS = 2, TILE_LANES = 1 };
 #endif
 
 #ifdef PX_PAIRS
-PX_INLINE px_lanes multiply_add(px_lanes a, px_lanes b, px_lanes sum) {
+PX_INLINE px_lanes multiply_add(px_lanes a, px_lanes b, px_lanes sum)
+{
     sum.p[0] = (px_part)_mm512_dpbf16_ps((__m512)sum.p[0], (__m512bh)b.p[0], (__m512bh)a.p[0]);
     return sum;
 }
@@ -26,14 +27,16 @@ PX_INLINE px_lanes multiply_add(px_lanes a, px_lanes b, px_lanes sum) {
 PX_INLINE px_lanes multiply_add(px_lanes a, px_lanes b, px_lanes sum) { return px_lanes_fma(a, b, sum); }
 #endif
 
-static void pack_a(px_real *to, px_operand from, int rows, int depth) {
+static void pack_a(px_real *to, px_operand from, int rows, int depth)
+{
     pack_panels(to, from, rows, depth, TILE_ROWS);
 }
 
 /* One register tile of `rows` rows: c = start + sum over steps k of a(k, row) * b[k][column]. lda 0: a is packed, TILE_ROWS
  * words a step; else it lies where it is used, row by row. b has PX_PANEL words (or halves) a step. */
 PX_INLINE void tile(int rows, px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, bool halves,
-                    int steps, bool load, const px_real *bias) {
+                    int steps, bool load, const px_real *bias)
+{
     size_t a_row = lda ? lda : 1, a_step = lda ? 1 : TILE_ROWS;
     px_lanes sum[TILE_ROWS][TILE_LANES];
     PX_PRAGMA(GCC unroll 16) for (int r = 0; r < rows; r++)
@@ -59,7 +62,8 @@ PX_INLINE void tile(int rows, px_real *c, size_t ldc, const px_real *a, size_t l
 }
 
 static void tile_full(px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, int steps, bool load,
-                      const px_real *bias) {
+                      const px_real *bias)
+{
     if (lda)
         tile(TILE_ROWS, c, ldc, a, lda, b, false, steps, load, bias);
     else
@@ -68,7 +72,8 @@ static void tile_full(px_real *c, size_t ldc, const px_real *a, size_t lda, cons
 
 /* The last rows of a matrix: what a few rows cost is what decoding costs. */
 static void tile_some(int rows, px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, bool halves,
-                      int steps, bool load, const px_real *bias) {
+                      int steps, bool load, const px_real *bias)
+{
 #define ROWS(n) \
     case n: \
         if (halves) \
@@ -97,7 +102,8 @@ static void tile_some(int rows, px_real *c, size_t ldc, const px_real *a, size_t
 
 /* A tile that sticks out of the matrix to the right goes through a whole one on the stack. */
 static void tile_edge(int rows, int columns, px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b,
-                      bool halves, int steps, bool load, const px_real *bias) {
+                      bool halves, int steps, bool load, const px_real *bias)
+{
     enum { WIDTH = TILE_LANES * PX_LANES };
     px_real full[TILE_ROWS * WIDTH] = {0}, full_bias[WIDTH] = {0};
     for (int r = 0; load && r < rows; r++) memcpy(full + r * WIDTH, c + (size_t)r * ldc, (size_t)columns * sizeof *c);
@@ -109,7 +115,8 @@ static void tile_edge(int rows, int columns, px_real *c, size_t ldc, const px_re
 /* One block of a against one packed block of b. Few rows: a stays in the first-level cache and b goes by once. Many: a
  * panel of a stays there and the block of b in the second level. */
 static void block_product(px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, bool halves, int rows,
-                          int columns, int steps, bool load, const px_real *bias) {
+                          int columns, int steps, bool load, const px_real *bias)
+{
     enum { WIDTH = TILE_LANES * PX_LANES };
     int across = rows <= 4 * TILE_ROWS ? WIDTH : columns;
     for (int j0 = 0; j0 < columns; j0 += across) {

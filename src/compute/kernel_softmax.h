@@ -10,7 +10,8 @@ typedef struct softmax_sums {
 } softmax_sums;
 
 /* mass[chunk] (NULL: not wanted) becomes the chunk's share of sum. */
-PX_INLINE softmax_sums sum_row(const px_real *z, int V, double temperature, bool want_entropy, double *mass) {
+PX_INLINE softmax_sums sum_row(const px_real *z, int V, double temperature, bool want_entropy, double *mass)
+{
     const px_lanes inverse = px_lanes_set((px_real)(1 / temperature)), nothing = px_lanes_set((px_real)-INFINITY);
     softmax_sums s = {.largest = (px_real)-INFINITY};
     for (int v0 = 0; v0 < V; v0 += PX_SOFTMAX_CHUNK) {
@@ -48,7 +49,8 @@ PX_INLINE softmax_sums sum_row(const px_real *z, int V, double temperature, bool
 }
 
 static void softmax_stats(px_row_stats *stats, const softmax_sums *s, px_real z, double temperature,
-                          bool want_entropy) {
+                          bool want_entropy)
+{
     double lse = log(s->sum); /* relative to the maximum */
     stats->logprob = ((double)z - (double)s->largest) / temperature - lse;
     stats->entropy = want_entropy ? lse - s->weighted / s->sum : NAN;
@@ -56,7 +58,8 @@ static void softmax_stats(px_row_stats *stats, const softmax_sums *s, px_real z,
 }
 
 static void softmax_row(px_row_stats *stats, const px_real *z, int target, int V, double temperature,
-                        bool want_entropy) {
+                        bool want_entropy)
+{
     softmax_sums s = sum_row(z, V, temperature, want_entropy, NULL);
     softmax_stats(stats, &s, z[target], temperature, want_entropy);
 }
@@ -68,7 +71,8 @@ enum { SMALLEST_EXPONENT = -87 };
 /* The first of `count` elements at which `running`, going up, exceeds target; the last with weight where rounding
  * leaves none. */
 PX_INLINE int draw_within(const px_real *z, int count, px_real largest, double temperature, double running,
-                          double target) {
+                          double target)
+{
     const px_lanes inverse = px_lanes_set((px_real)(1 / temperature)), base = px_lanes_set(largest);
     const px_part least = px_part_set(SMALLEST_EXPONENT), zero = px_part_set(0);
     px_real weight[PX_LANES] = {0};
@@ -95,7 +99,8 @@ PX_INLINE int draw_within(const px_real *z, int count, px_real largest, double t
 }
 
 static int softmax_draw(px_row_stats *stats, const px_real *z, int V, double temperature, double uniform,
-                        double *mass) {
+                        double *mass)
+{
     double scale = temperature > 0 ? temperature : 1, total = 0, before = 0, running = 0;
     softmax_sums s = sum_row(z, V, scale, false, mass);
     if (!(s.sum < INFINITY)) return -1;
@@ -122,7 +127,8 @@ static int softmax_draw(px_row_stats *stats, const px_real *z, int V, double tem
 }
 
 static void softmax_row_backward(px_real *z, const px_row_stats *stats, int target, double g, double h, int V,
-                                 double temperature) {
+                                 double temperature)
+{
     const px_lanes inverse = px_lanes_set((px_real)(1 / temperature)), lse = px_lanes_set((px_real)stats->lse);
     const px_lanes slope = px_lanes_set((px_real)(-g / temperature));
     const px_lanes bend = px_lanes_set((px_real)(-h / temperature));

@@ -19,7 +19,8 @@ typedef struct tile_shapes {
 
 /* to[16 rows][16 pairs of the depth], one tile after another: 16 rows all along the depth, then the next 16. What the
  * matrix has not is 0. */
-static void pack_a(px_real *to, px_operand from, int rows, int depth) {
+static void pack_a(px_real *to, px_operand from, int rows, int depth)
+{
     for (int i = 0; i < rows; i += SIDE) {
         int there = rows - i < SIDE ? rows - i : SIDE;
         for (int k = 0; k < depth; k += 2 * SIDE, to += TILE_WORDS) {
@@ -49,7 +50,8 @@ static void pack_a(px_real *to, px_operand from, int rows, int depth) {
 #define STORED() __asm__ volatile("" ::: "memory")
 
 /* Tiles 0 to 3: sums of two by two; 4, 5: rows of a; 6, 7: columns of b. */
-PX_INLINE void multiply_step(bool two, const px_real *a, const px_real *a_below, const px_real *b, size_t b_row_bytes) {
+PX_INLINE void multiply_step(bool two, const px_real *a, const px_real *a_below, const px_real *b, size_t b_row_bytes)
+{
     _tile_loadd(6, b, b_row_bytes);
     _tile_loadd(7, b + SIDE, b_row_bytes);
     _tile_loadd(4, a, ROW_BYTES);
@@ -64,7 +66,8 @@ PX_INLINE void multiply_step(bool two, const px_real *a, const px_real *a_below,
 /* c[16 or 32 rows, 32 columns] = (or +=, load) a b over `steps` pairs. a: its tiles of the first 16 rows, those of the next
  * 16 at a_below; b: a panel. The last pairs of a panel are fewer than a tile has: what follows them is not read. */
 PX_INLINE void square(bool two, px_real *c, size_t ldc, const px_real *a, const px_real *a_below, const px_real *b, int steps,
-                      bool load) {
+                      bool load)
+{
     size_t row_bytes = ldc * sizeof *c, below = SIDE * ldc;
     STORED();
     if (load) {
@@ -100,14 +103,16 @@ PX_INLINE void square(bool two, px_real *c, size_t ldc, const px_real *a, const 
     _tile_stored(3, c + below + SIDE, row_bytes);
 }
 
-static void add_bias(px_real *c, size_t ldc, const px_real *bias, int rows, int columns) {
+static void add_bias(px_real *c, size_t ldc, const px_real *bias, int rows, int columns)
+{
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < columns; j++) c[(size_t)r * ldc + (size_t)j] += bias[j];
 }
 
 /* A square that sticks out of the matrix goes through a whole one on the stack. */
 static void square_edge(int rows, int columns, px_real *c, size_t ldc, const px_real *a, const px_real *a_below,
-                        const px_real *b, int steps, bool load) {
+                        const px_real *b, int steps, bool load)
+{
     _Alignas(64) px_real whole[2 * SIDE * PX_PANEL] = {0};
     for (int r = 0; load && r < rows; r++) memcpy(whole + r * PX_PANEL, c + (size_t)r * ldc, (size_t)columns * sizeof *c);
     if (rows > SIDE)
@@ -119,7 +124,8 @@ static void square_edge(int rows, int columns, px_real *c, size_t ldc, const px_
 
 /* One packed block of a against one of b. Few rows: they stay in the first-level cache and b goes by once. */
 static void block_product(px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, bool halves, int rows,
-                          int columns, int steps, bool load, const px_real *bias) {
+                          int columns, int steps, bool load, const px_real *bias)
+{
     (void)lda, (void)halves; /* 0 and false: words of pairs are always packed, and whole */
     size_t stripe = (size_t)((steps + SIDE - 1) / SIDE) * TILE_WORDS; /* 16 rows of a */
     for (int k = 0; k < steps; k += DEPTH_RUN) {
@@ -147,7 +153,8 @@ static void block_product(px_real *c, size_t ldc, const px_real *a, size_t lda, 
 #include "kernel_blocks.h"
 
 /* Tiles are state of a thread: taken for one product, and given back, so that a switch of threads does not save them. */
-static void take_tiles(void) {
+static void take_tiles(void)
+{
     tile_shapes shapes = {.palette = 1};
     for (int i = 0; i < 8; i++) {
         shapes.rows[i] = SIDE;
@@ -157,14 +164,16 @@ static void take_tiles(void) {
     _tile_loadconfig(&shapes);
 }
 
-static void product_on_tiles(const px_product *job, px_real *block_a, px_real *block_b) {
+static void product_on_tiles(const px_product *job, px_real *block_a, px_real *block_b)
+{
     take_tiles();
     product(job, block_a, block_b);
     _tile_release();
 }
 
 /* Products of tiles that stay in registers: what the unit does when nothing is loaded. */
-static double peak(px_real *seed, long steps) {
+static double peak(px_real *seed, long steps)
+{
     take_tiles();
     _tile_zero(0);
     _tile_zero(1);

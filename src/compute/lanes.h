@@ -42,12 +42,14 @@ typedef struct px_lanes {
 PX_INLINE px_part px_part_set(px_real value) { return value - (px_part){0}; }
 
 /* a where mask (all bits), else b */
-PX_INLINE px_part px_part_select(px_part_int mask, px_part a, px_part b) {
+PX_INLINE px_part px_part_select(px_part_int mask, px_part a, px_part b)
+{
     return (px_part)((mask & (px_part_int)a) | (~mask & (px_part_int)b));
 }
 
 /* A NaN in b comes through, as with maxps. */
-PX_INLINE px_part px_part_max(px_part a, px_part b) {
+PX_INLINE px_part px_part_max(px_part a, px_part b)
+{
 #if defined(__AVX512F__) && !defined(PX_DOUBLE)
     return (px_part)_mm512_max_ps((__m512)a, (__m512)b);
 #elif defined(__AVX2__) && !defined(__AVX512F__) && !defined(PX_DOUBLE)
@@ -57,7 +59,8 @@ PX_INLINE px_part px_part_max(px_part a, px_part b) {
 #endif
 }
 
-PX_INLINE px_part px_part_min(px_part a, px_part b) {
+PX_INLINE px_part px_part_min(px_part a, px_part b)
+{
 #if defined(__AVX512F__) && !defined(PX_DOUBLE)
     return (px_part)_mm512_min_ps((__m512)a, (__m512)b);
 #elif defined(__AVX2__) && !defined(__AVX512F__) && !defined(PX_DOUBLE)
@@ -68,7 +71,8 @@ PX_INLINE px_part px_part_min(px_part a, px_part b) {
 }
 
 /* a * b + c, rounded once where the instruction set can, twice elsewhere */
-PX_INLINE px_part px_part_fma(px_part a, px_part b, px_part c) {
+PX_INLINE px_part px_part_fma(px_part a, px_part b, px_part c)
+{
 #if defined(__AVX512F__) && defined(PX_DOUBLE)
     return (px_part)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
 #elif defined(__AVX512F__)
@@ -83,7 +87,8 @@ PX_INLINE px_part px_part_fma(px_part a, px_part b, px_part c) {
 }
 
 #ifdef PX_DOUBLE
-PX_INLINE px_part px_part_exp(px_part x) {
+PX_INLINE px_part px_part_exp(px_part x)
+{
     px_part y;
     for (int i = 0; i < PX_PART_LANES; i++) y[i] = exp(x[i]);
     return y;
@@ -92,7 +97,8 @@ PX_INLINE px_part px_part_exp(px_part x) {
 /* e^x to about 1 ulp: x = n ln 2 + r, a polynomial of degree 6 in r (coefficients of Cephes expf), times 2^n by its
  * exponent bits. Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits. Arguments beyond
  * the normal range are cut to it; a NaN stays one. */
-PX_INLINE px_part px_part_exp(px_part x) {
+PX_INLINE px_part px_part_exp(px_part x)
+{
     const px_part magic = px_part_set(12582912.0f);
     x = px_part_min(px_part_set(88.02f), px_part_max(px_part_set(-87.33654f), x));
     px_part shifted = px_part_fma(x, px_part_set(1.44269504088896341f), magic), n = shifted - magic;
@@ -109,70 +115,85 @@ PX_INLINE px_part px_part_exp(px_part x) {
 }
 #endif
 
-PX_INLINE px_lanes px_lanes_set(px_real value) {
+PX_INLINE px_lanes px_lanes_set(px_real value)
+{
     px_lanes y;
     PX_EACH_PART y.p[i] = px_part_set(value);
     return y;
 }
-PX_INLINE px_lanes px_lanes_load(const px_real *from) {
+PX_INLINE px_lanes px_lanes_load(const px_real *from)
+{
     px_lanes y;
     PX_EACH_PART y.p[i] = *(const px_part_any *)(from + i * PX_PART_LANES);
     return y;
 }
-PX_INLINE void px_lanes_store(px_real *to, px_lanes x) {
+PX_INLINE void px_lanes_store(px_real *to, px_lanes x)
+{
     PX_EACH_PART *(px_part_any *)(to + i * PX_PART_LANES) = x.p[i];
 }
 /* The first n of 16 elements, the rest 0. */
-PX_INLINE px_lanes px_lanes_load_some(const px_real *from, int n) {
+PX_INLINE px_lanes px_lanes_load_some(const px_real *from, int n)
+{
     px_real all[PX_LANES] = {0};
     for (int j = 0; j < n; j++) all[j] = from[j];
     return px_lanes_load(all);
 }
-PX_INLINE void px_lanes_store_some(px_real *to, px_lanes x, int n) {
+PX_INLINE void px_lanes_store_some(px_real *to, px_lanes x, int n)
+{
     px_real all[PX_LANES];
     px_lanes_store(all, x);
     for (int j = 0; j < n; j++) to[j] = all[j];
 }
 /* A row of count elements is read as whole lanes and one last, partly filled one. */
-PX_INLINE px_lanes px_lanes_read(const px_real *row, int at, int count) {
+PX_INLINE px_lanes px_lanes_read(const px_real *row, int at, int count)
+{
     return count - at >= PX_LANES ? px_lanes_load(row + at) : px_lanes_load_some(row + at, count - at);
 }
-PX_INLINE void px_lanes_write(px_real *row, px_lanes x, int at, int count) {
+PX_INLINE void px_lanes_write(px_real *row, px_lanes x, int at, int count)
+{
     if (count - at >= PX_LANES)
         px_lanes_store(row + at, x);
     else
         px_lanes_store_some(row + at, x, count - at);
 }
-PX_INLINE px_lanes px_lanes_add(px_lanes a, px_lanes b) {
+PX_INLINE px_lanes px_lanes_add(px_lanes a, px_lanes b)
+{
     PX_EACH_PART a.p[i] += b.p[i];
     return a;
 }
-PX_INLINE px_lanes px_lanes_sub(px_lanes a, px_lanes b) {
+PX_INLINE px_lanes px_lanes_sub(px_lanes a, px_lanes b)
+{
     PX_EACH_PART a.p[i] -= b.p[i];
     return a;
 }
-PX_INLINE px_lanes px_lanes_mul(px_lanes a, px_lanes b) {
+PX_INLINE px_lanes px_lanes_mul(px_lanes a, px_lanes b)
+{
     PX_EACH_PART a.p[i] *= b.p[i];
     return a;
 }
-PX_INLINE px_lanes px_lanes_div(px_lanes a, px_lanes b) {
+PX_INLINE px_lanes px_lanes_div(px_lanes a, px_lanes b)
+{
     PX_EACH_PART a.p[i] /= b.p[i];
     return a;
 }
-PX_INLINE px_lanes px_lanes_fma(px_lanes a, px_lanes b, px_lanes c) {
+PX_INLINE px_lanes px_lanes_fma(px_lanes a, px_lanes b, px_lanes c)
+{
     PX_EACH_PART c.p[i] = px_part_fma(a.p[i], b.p[i], c.p[i]);
     return c;
 }
-PX_INLINE px_lanes px_lanes_max(px_lanes a, px_lanes b) {
+PX_INLINE px_lanes px_lanes_max(px_lanes a, px_lanes b)
+{
     PX_EACH_PART a.p[i] = px_part_max(a.p[i], b.p[i]);
     return a;
 }
-PX_INLINE px_lanes px_lanes_exp(px_lanes a) {
+PX_INLINE px_lanes px_lanes_exp(px_lanes a)
+{
     PX_EACH_PART a.p[i] = px_part_exp(a.p[i]);
     return a;
 }
 /* lane j: a where low <= j < high, else b */
-PX_INLINE px_lanes px_lanes_within(px_lanes a, px_lanes b, int low, int high) {
+PX_INLINE px_lanes px_lanes_within(px_lanes a, px_lanes b, int low, int high)
+{
     px_real mask[PX_LANES];
     for (int j = 0; j < PX_LANES; j++) mask[j] = (px_real)j;
     px_lanes index = px_lanes_load(mask);
@@ -180,21 +201,24 @@ PX_INLINE px_lanes px_lanes_within(px_lanes a, px_lanes b, int low, int high) {
     PX_EACH_PART a.p[i] = px_part_select((index.p[i] >= lo) & (index.p[i] < hi), a.p[i], b.p[i]);
     return a;
 }
-PX_INLINE px_real px_lanes_sum(px_lanes a) {
+PX_INLINE px_real px_lanes_sum(px_lanes a)
+{
     px_real v[PX_LANES];
     px_lanes_store(v, a);
     for (int width = PX_LANES / 2; width > 0; width /= 2)
         for (int j = 0; j < width; j++) v[j] += v[j + width];
     return v[0];
 }
-PX_INLINE double px_lanes_sum_double(px_lanes a) {
+PX_INLINE double px_lanes_sum_double(px_lanes a)
+{
     px_real v[PX_LANES];
     px_lanes_store(v, a);
     double sum = 0;
     for (int j = 0; j < PX_LANES; j++) sum += (double)v[j];
     return sum;
 }
-PX_INLINE px_real px_lanes_largest(px_lanes a) {
+PX_INLINE px_real px_lanes_largest(px_lanes a)
+{
     px_real v[PX_LANES];
     px_lanes_store(v, a);
     for (int width = PX_LANES / 2; width > 0; width /= 2)

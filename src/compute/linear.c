@@ -11,23 +11,27 @@ static size_t at_most(size_t a, size_t b) { return a < b ? a : b; }
 /* The largest register tile of any instruction set, for padding. */
 enum { MAX_TILE_ROWS = 16 };
 
-size_t px_product_pack_a(int rows, int depth) {
+size_t px_product_pack_a(int rows, int depth)
+{
     return rounded(at_most((size_t)rows, PX_ROW_BLOCK) + MAX_TILE_ROWS, 16) *
            rounded(at_most((size_t)depth, PX_DEPTH_BLOCK), 16);
 }
 
-size_t px_product_pack_b(int columns, int depth) {
+size_t px_product_pack_b(int columns, int depth)
+{
     return rounded(at_most((size_t)columns, PX_COLUMN_BLOCK), PX_PANEL) * at_most((size_t)depth, PX_DEPTH_BLOCK);
 }
 
 /* Bytes of one thread's packed blocks, a whole number of cache lines. */
-static size_t thread_bytes(int rows, int columns, int depth) {
+static size_t thread_bytes(int rows, int columns, int depth)
+{
     return rounded((px_product_pack_a(rows, depth) + px_product_pack_b(columns, depth)) * sizeof(px_real), 64);
 }
 
 /* Rows of the thread grid (columns: threads / rows) that makes the largest share of work plus packing smallest. Operands
  * that are read in place or are packed already cost none. */
-static int grid_rows(const px_product *job, int threads, const px_products *kernels) {
+static int grid_rows(const px_product *job, int threads, const px_products *kernels)
+{
     int best = 1;
     double row_cost = kernels->step == 1 && job->a.column == 1 ? 0 : 16, column_cost = job->packed ? 0 : 16;
     double best_cost = 0;
@@ -46,7 +50,8 @@ static int grid_rows(const px_product *job, int threads, const px_products *kern
 }
 
 static void product_share(const px_product *job, const px_products *kernels, int share, int grid, int threads,
-                          char *scratch, size_t bytes) {
+                          char *scratch, size_t bytes)
+{
     int across = threads / grid, r = share / across, c = share % across;
     size_t row = px_share((size_t)job->rows, grid, r, (size_t)kernels->tile_rows);
     size_t row_end = px_share((size_t)job->rows, grid, r + 1, (size_t)kernels->tile_rows);
@@ -65,7 +70,8 @@ static void product_share(const px_product *job, const px_products *kernels, int
     kernels->product(&part, pack, pack + px_product_pack_a(part.rows, part.depth));
 }
 
-static void product_run(px_compute *ctx, const px_product *job) {
+static void product_run(px_compute *ctx, const px_product *job)
+{
     if (job->rows <= 0 || job->columns <= 0) return;
     px_flops_add(2.0 * job->rows * job->columns * job->depth);
     const px_products *kernels = px_products_get(ctx->precision);
@@ -79,7 +85,8 @@ static void product_run(px_compute *ctx, const px_product *job) {
     px_arena_release(&ctx->scratch, mark);
 }
 
-static uint32_t word_of(px_real value) {
+static uint32_t word_of(px_real value)
+{
     uint32_t word;
     memcpy(&word, &value, sizeof word);
     return word;
@@ -87,12 +94,14 @@ static uint32_t word_of(px_real value) {
 
 static size_t steps(int depth, int step) { return ((size_t)depth + (size_t)step - 1) / (size_t)step; }
 
-size_t px_weight_packed(px_dtype precision, int out, int in) {
+size_t px_weight_packed(px_dtype precision, int out, int in)
+{
     const px_products *kernels = px_products_get(precision);
     return kernels->pack_b ? rounded((size_t)out, PX_PANEL) * steps(in, kernels->step) * sizeof(px_real) : 0;
 }
 
-bool px_weights_halve(px_compute *ctx, const px_real *weights, size_t count) {
+bool px_weights_halve(px_compute *ctx, const px_real *weights, size_t count)
+{
     enum { GLANCE = 1 << 12 }; /* enough to see that trained weights are not rounded */
     uint32_t low = 0;
     if (!px_products_get(ctx->precision)->halve) return false;
@@ -103,7 +112,8 @@ bool px_weights_halve(px_compute *ctx, const px_real *weights, size_t count) {
     return (low & 0xffffu) == 0;
 }
 
-void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w, bool transposed) {
+void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w, bool transposed)
+{
     const px_products *kernels = px_products_get(ctx->precision);
     if (!kernels->pack_b) return;
     size_t rows = (size_t)(transposed ? w->in : w->out), columns = rounded(rows, PX_PANEL), in = (size_t)w->in;
@@ -126,7 +136,8 @@ void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w, bool tran
 }
 
 void px_linear_forward(px_compute *ctx, px_real *y, int ldy, const px_real *x, int ldx, const px_weight *w,
-                       const px_real *bias, int M) {
+                       const px_real *bias, int M)
+{
     px_product job = {.c = y, .ldc = (size_t)ldy, .bias = bias, .rows = M, .columns = w->out, .depth = w->in};
     job.a = (px_operand){x, (size_t)ldx, 1};
     job.b = (px_operand){w->raw, (size_t)w->in, 1};
@@ -137,7 +148,8 @@ void px_linear_forward(px_compute *ctx, px_real *y, int ldy, const px_real *x, i
 }
 
 void px_linear_backward_input(px_compute *ctx, px_real *dx, int lddx, const px_real *dy, int lddy, const px_weight *w,
-                              int M, bool accumulate) {
+                              int M, bool accumulate)
+{
     px_product job = {.c = dx, .ldc = (size_t)lddx, .rows = M, .columns = w->in, .depth = w->out, .add = accumulate};
     job.a = (px_operand){dy, (size_t)lddy, 1};
     job.b = (px_operand){w->raw, 1, (size_t)w->in};
@@ -148,7 +160,8 @@ void px_linear_backward_input(px_compute *ctx, px_real *dx, int lddx, const px_r
 }
 
 void px_linear_backward_weight(px_compute *ctx, px_real *dw, px_real *db, const px_real *dy, int lddy, const px_real *x,
-                               int ldx, int M, int out, int in, bool accumulate) {
+                               int ldx, int M, int out, int in, bool accumulate)
+{
     px_product job = {.c = dw, .ldc = (size_t)in, .rows = out, .columns = in, .depth = M, .add = accumulate};
     job.a = (px_operand){dy, 1, (size_t)lddy};
     job.b = (px_operand){x, 1, (size_t)ldx};
@@ -163,7 +176,8 @@ void px_linear_backward_weight(px_compute *ctx, px_real *dw, px_real *db, const 
                              (int)px_share((size_t)out, threads, share + 1, 16));
 }
 
-size_t px_linear_scratch(int M, int out, int in, int threads) {
+size_t px_linear_scratch(int M, int out, int in, int threads)
+{
     size_t forward = thread_bytes(M, out, in), input = thread_bytes(M, in, out), weight = thread_bytes(out, in, M);
     size_t most = forward > input ? forward : input;
     return (most > weight ? most : weight) * (size_t)threads + 64;

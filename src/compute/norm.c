@@ -3,7 +3,8 @@
 #include "split.h"
 
 static void sum_columns(px_compute *ctx, px_real *dw, px_real *db, const px_real *dy, const px_real *x,
-                        const px_real *mean, const px_real *rstd, int M, int C) {
+                        const px_real *mean, const px_real *rstd, int M, int C)
+{
     const px_kernels *kernels = px_kernels_get();
     int threads = px_threads_for(ctx, (size_t)M * (size_t)C, 1 << 14);
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
@@ -13,7 +14,8 @@ static void sum_columns(px_compute *ctx, px_real *dw, px_real *db, const px_real
 }
 
 void px_layernorm_forward(px_compute *ctx, px_real *y, px_real *mean, px_real *rstd, const px_real *x, const px_real *w,
-                          const px_real *b, int M, int C, double eps) {
+                          const px_real *b, int M, int C, double eps)
+{
     const px_kernels *kernels = px_kernels_get();
     int threads = px_threads_for(ctx, (size_t)M * (size_t)C, 1 << 14);
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
@@ -25,7 +27,8 @@ void px_layernorm_forward(px_compute *ctx, px_real *y, px_real *mean, px_real *r
 }
 
 void px_layernorm_backward(px_compute *ctx, px_real *dx, px_real *dw, px_real *db, const px_real *dy, const px_real *x,
-                           const px_real *mean, const px_real *rstd, const px_real *w, int M, int C, bool accumulate) {
+                           const px_real *mean, const px_real *rstd, const px_real *w, int M, int C, bool accumulate)
+{
     const px_kernels *kernels = px_kernels_get();
     int threads = px_threads_for(ctx, (size_t)M * (size_t)C, 1 << 14);
     /* before dx, which may stand where dy does */
@@ -39,7 +42,8 @@ void px_layernorm_backward(px_compute *ctx, px_real *dx, px_real *dw, px_real *d
 }
 
 void px_rmsnorm_forward(px_compute *ctx, px_real *y, px_real *rstd, const px_real *x, const px_real *w, int M, int C,
-                        double eps, double w_offset) {
+                        double eps, double w_offset)
+{
     const px_kernels *kernels = px_kernels_get();
     int threads = px_threads_for(ctx, (size_t)M * (size_t)C, 1 << 14);
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
@@ -51,7 +55,8 @@ void px_rmsnorm_forward(px_compute *ctx, px_real *y, px_real *rstd, const px_rea
 }
 
 void px_rmsnorm_backward(px_compute *ctx, px_real *dx, px_real *dw, const px_real *dy, const px_real *x,
-                         const px_real *rstd, const px_real *w, int M, int C, double w_offset, bool accumulate) {
+                         const px_real *rstd, const px_real *w, int M, int C, double w_offset, bool accumulate)
+{
     const px_kernels *kernels = px_kernels_get();
     int threads = px_threads_for(ctx, (size_t)M * (size_t)C, 1 << 14);
     sum_columns(ctx, dw, NULL, dy, x, NULL, rstd, M, C);
@@ -64,7 +69,8 @@ void px_rmsnorm_backward(px_compute *ctx, px_real *dx, px_real *dw, const px_rea
 }
 
 void px_rmsnorm_heads(px_compute *ctx, px_real *x, int ldx, px_real *rstd, int ldrstd, const px_real *w, int M,
-                      int heads, int D, double eps, double w_offset) {
+                      int heads, int D, double eps, double w_offset)
+{
     const px_kernels *kernels = px_kernels_get();
     int threads = px_threads_for(ctx, (size_t)M * (size_t)(heads * D), 1 << 14);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
@@ -76,7 +82,8 @@ void px_rmsnorm_heads(px_compute *ctx, px_real *x, int ldx, px_real *rstd, int l
 
 /* dw is summed in row order by whoever owns its columns. */
 static void sum_head_columns(px_compute *ctx, px_real *dw, const px_real *dy, size_t lddy, const px_real *x, size_t ldx,
-                             const px_real *rstd, size_t ldrstd, int M, int heads, int D) {
+                             const px_real *rstd, size_t ldrstd, int M, int heads, int D)
+{
     const px_kernels *kernels = px_kernels_get();
     int threads = px_threads_for(ctx, (size_t)M * (size_t)(heads * D), 1 << 14);
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
@@ -91,7 +98,8 @@ static void sum_head_columns(px_compute *ctx, px_real *dw, const px_real *dy, si
 
 void px_rmsnorm_heads_backward(px_compute *ctx, px_real *dy, int lddy, px_real *dw, const px_real *x, int ldx,
                                const px_real *rstd, int ldrstd, const px_real *w, int M, int heads, int D,
-                               double w_offset) {
+                               double w_offset)
+{
     const px_kernels *kernels = px_kernels_get();
     int threads = px_threads_for(ctx, (size_t)M * (size_t)(heads * D), 1 << 14);
     sum_head_columns(ctx, dw, dy, (size_t)lddy, x, (size_t)ldx, rstd, (size_t)ldrstd, M, heads, D);
@@ -103,7 +111,8 @@ void px_rmsnorm_heads_backward(px_compute *ctx, px_real *dy, int lddy, px_real *
     }
 }
 
-void px_add(px_compute *ctx, px_real *x, const px_real *y, size_t count) {
+void px_add(px_compute *ctx, px_real *x, const px_real *y, size_t count)
+{
     const px_kernels *kernels = px_kernels_get();
     int threads = px_threads_for(ctx, count, 1 << 15);
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)

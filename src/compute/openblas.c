@@ -20,7 +20,8 @@ static struct {
 } blas;
 
 /* With one thread: where many ranks share a node, a pool of all its cores in each would only be in the way. */
-static void *open_quietly(void) {
+static void *open_quietly(void)
+{
     static const char threads[] = "OPENBLAS_NUM_THREADS";
     bool chosen = getenv(threads) != NULL;
     if (!chosen) setenv(threads, "1", 1);
@@ -30,7 +31,8 @@ static void *open_quietly(void) {
     return library;
 }
 
-static bool open_library(void) {
+static bool open_library(void)
+{
     if (blas.found) return true;
     void *library = open_quietly();
     if (!library) return false;
@@ -49,12 +51,14 @@ static bool open_library(void) {
 const px_products *px_products_openblas(void) { return NULL; }
 #else
 /* Rows or columns may lie side by side; a leading dimension is never less than what it strides over. */
-static int leading(px_operand a, int rows, int depth) {
+static int leading(px_operand a, int rows, int depth)
+{
     size_t least = (size_t)(a.column == 1 ? depth : rows), stride = a.column == 1 ? a.row : a.column;
     return (int)(stride > least ? stride : least);
 }
 
-static void product(const px_product *job, px_real *pack_a, px_real *pack_b) {
+static void product(const px_product *job, px_real *pack_a, px_real *pack_b)
+{
     (void)pack_a, (void)pack_b;
     for (size_t r = 0; job->bias && r < (size_t)job->rows; r++) {
         px_real *row = job->c + r * job->ldc;
@@ -65,13 +69,15 @@ static void product(const px_product *job, px_real *pack_a, px_real *pack_b) {
                leading(job->b, job->columns, job->depth), job->add || job->bias ? 1 : 0, job->c, (int)job->ldc);
 }
 
-const px_products *px_products_openblas(void) {
+const px_products *px_products_openblas(void)
+{
     static const px_products products = {.name = "OpenBLAS", .tile_rows = 16, .step = 1, .product = product}; /* it packs by itself */
     return open_library() ? &products : NULL;
 }
 #endif
 
-const char *px_openblas_name(void) {
+const char *px_openblas_name(void)
+{
     static char name[96]; /* "OpenBLAS 0.3.21 ...": its version is the second word of its configuration */
     char version[32] = "";
     if (open_library() && sscanf(blas.get_config(), "OpenBLAS %31s", version) == 1) {
@@ -82,7 +88,8 @@ const char *px_openblas_name(void) {
 
 int px_openblas_threads(void) { return open_library() ? blas.threads : 0; }
 
-static double best_rate(int M, int out, int in, float *a, float *b, float *c) {
+static double best_rate(int M, int out, int in, float *a, float *b, float *c)
+{
     for (size_t i = 0; i < (size_t)M * (size_t)in; i++) a[i] = (float)(i % 251) / 251 - 0.5f;
     for (size_t i = 0; i < (size_t)out * (size_t)in; i++) b[i] = (float)(i % 241) / 241 - 0.5f;
     double best = 0, began = px_now();
@@ -95,7 +102,8 @@ static double best_rate(int M, int out, int in, float *a, float *b, float *c) {
     return best;
 }
 
-double px_openblas_rate(int threads, int M, int out, int in) {
+double px_openblas_rate(int threads, int M, int out, int in)
+{
     if (!open_library()) return 0;
     float *a = px_alloc_array((size_t)M * (size_t)in, sizeof *a, "a matrix");
     float *b = px_alloc_array((size_t)out * (size_t)in, sizeof *b, "a matrix");

@@ -7,11 +7,13 @@
 
 bool px_roof_more(int trial, double began) { return trial < 2 || (trial < 12 && px_now() - began < 0.1); }
 
-double px_library_gemm(px_dtype precision, int threads, int M, int out, int in) {
+double px_library_gemm(px_dtype precision, int threads, int M, int out, int in)
+{
     return precision == PX_BF16 ? px_onednn_bf16_rate(threads, M, out, in) : px_openblas_rate(threads, M, out, in);
 }
 
-static double loop_rate(px_dtype precision, int threads) {
+static double loop_rate(px_dtype precision, int threads)
+{
     enum { STEPS = 200000, TRIALS = 3 };
     const px_products *products = precision == PX_BF16 ? px_products_get(PX_BF16) : &px_kernels_get()->products;
     double best = 0;
@@ -29,7 +31,8 @@ static double loop_rate(px_dtype precision, int threads) {
     return best;
 }
 
-double px_product_roof(px_dtype precision, int threads, int M, int out, int in, const char **of) {
+double px_product_roof(px_dtype precision, int threads, int M, int out, int in, const char **of)
+{
     double rate = px_library_gemm(precision, threads, M, out, in);
     *of = precision == PX_BF16 ? px_compute_onednn() : px_openblas_name();
     if (precision == PX_BF16 && rate > 0) return rate; /* no cache feeds tiles as fast as registers do */

@@ -4,7 +4,8 @@
 enum { TRIALS = 5, BLOCK = 1 << 14 };
 static const size_t ELEMENTS = (size_t)1 << 25; /* 128 MiB of floats */
 
-static float read_block(const float *x) {
+static float read_block(const float *x)
+{
     float sum[64] = {0}; /* as many chains as hide an addition's latency */
     for (int i = 0; i < BLOCK; i += 64)
         for (int j = 0; j < 64; j++) sum[j] += x[i + j];
@@ -12,11 +13,13 @@ static float read_block(const float *x) {
     return sum[0];
 }
 
-static void update_block(float *restrict x, const float *restrict y) {
+static void update_block(float *restrict x, const float *restrict y)
+{
     for (int i = 0; i < BLOCK; i++) x[i] += 0.5f * y[i];
 }
 
-static double pass_seconds(int threads, float *x, float *y, bool update) {
+static double pass_seconds(int threads, float *x, float *y, bool update)
+{
     long blocks = (long)(ELEMENTS / BLOCK);
     double start = px_now();
     float sum = 0;
@@ -32,7 +35,8 @@ static double pass_seconds(int threads, float *x, float *y, bool update) {
     return seconds;
 }
 
-double px_memory_rate(int threads, bool update) {
+double px_memory_rate(int threads, bool update)
+{
     float *x = px_alloc_array(ELEMENTS, sizeof *x, "a pass over memory");
     float *y = x && update ? px_alloc_array(ELEMENTS, sizeof *y, "a pass over memory") : NULL;
     double best = 0, bytes = (double)ELEMENTS * sizeof *x * (update ? 3 : 1);

@@ -2,7 +2,8 @@
 #include "roof.h"
 #ifndef PX_ONEDNN
 
-double px_onednn_bf16_rate(int threads, int M, int out, int in) {
+double px_onednn_bf16_rate(int threads, int M, int out, int in)
+{
     (void)threads, (void)M, (void)out, (void)in;
     return 0;
 }
@@ -36,7 +37,8 @@ static struct {
     EACH_FUNCTION(POINTER)
 } dnnl;
 
-static bool open_library(void) {
+static bool open_library(void)
+{
     char name[32];
     snprintf(name, sizeof name, "libdnnl.so.%d", DNNL_VERSION_MAJOR); /* the interface that was compiled against */
     void *library = dnnl.found ? NULL : dlopen(name, RTLD_NOW | RTLD_LOCAL);
@@ -47,7 +49,8 @@ static bool open_library(void) {
     return dnnl.found;
 }
 
-const char *px_compute_onednn(void) {
+const char *px_compute_onednn(void)
+{
     static char name[64];
     if (!open_library()) return "none (built for libdnnl.so." STRING(DNNL_VERSION_MAJOR) ", which is not here)";
     const dnnl_version_t *version = dnnl.version();
@@ -58,7 +61,8 @@ const char *px_compute_onednn(void) {
 enum { A, W, C, OPERANDS };
 
 /* w in whatever layout the library likes best: it is made once and used many times. */
-static bool describe(dnnl_primitive_desc_t *product, dnnl_engine_t engine, int M, int out, int in) {
+static bool describe(dnnl_primitive_desc_t *product, dnnl_engine_t engine, int M, int out, int in)
+{
     const dnnl_dims_t dims[OPERANDS] = {{M, in}, {in, out}, {M, out}};
     static const dnnl_data_type_t types[] = {dnnl_bf16, dnnl_bf16, dnnl_f32};
     static const dnnl_format_tag_t tags[] = {dnnl_ab, dnnl_format_tag_any, dnnl_ab};
@@ -81,7 +85,8 @@ static bool describe(dnnl_primitive_desc_t *product, dnnl_engine_t engine, int M
     return fine;
 }
 
-static bool make_operand(dnnl_memory_t *memory, dnnl_primitive_desc_t product, dnnl_engine_t engine, int operand) {
+static bool make_operand(dnnl_memory_t *memory, dnnl_primitive_desc_t product, dnnl_engine_t engine, int operand)
+{
     static const dnnl_query_t queries[] = {dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_dst_md};
     layout shape = dnnl.primitive_desc_query_md(product, queries[operand], 0);
     uint16_t *values;
@@ -93,7 +98,8 @@ static bool make_operand(dnnl_memory_t *memory, dnnl_primitive_desc_t product, d
     return true;
 }
 
-static double best_seconds(dnnl_primitive_t product, dnnl_stream_t stream, const dnnl_memory_t *memory) {
+static double best_seconds(dnnl_primitive_t product, dnnl_stream_t stream, const dnnl_memory_t *memory)
+{
     dnnl_exec_arg_t arguments[OPERANDS] = {
         {DNNL_ARG_SRC, memory[A]}, {DNNL_ARG_WEIGHTS, memory[W]}, {DNNL_ARG_DST, memory[C]}};
     double best = 0, began = px_now();
@@ -108,7 +114,8 @@ static double best_seconds(dnnl_primitive_t product, dnnl_stream_t stream, const
     return best;
 }
 
-double px_onednn_bf16_rate(int threads, int M, int out, int in) {
+double px_onednn_bf16_rate(int threads, int M, int out, int in)
+{
     if (!open_library()) return 0;
     int before = omp_get_max_threads();
     omp_set_num_threads(threads);

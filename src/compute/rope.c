@@ -4,7 +4,8 @@
 #include "split.h"
 
 void px_rope_table(px_real *cosine, px_real *sine, const double *frequency, int max_positions, int rotary_dim,
-                   double magnitude) {
+                   double magnitude)
+{
     size_t half = (size_t)rotary_dim / 2;
     for (size_t p = 0; p < (size_t)max_positions; p++)
         for (size_t j = 0; j < half; j++) {
@@ -14,7 +15,8 @@ void px_rope_table(px_real *cosine, px_real *sine, const double *frequency, int 
         }
 }
 
-static void rotate(px_real *x, const px_real *cosine, const px_real *sine, int heads, int D, int half, bool inverse) {
+static void rotate(px_real *x, const px_real *cosine, const px_real *sine, int heads, int D, int half, bool inverse)
+{
     px_real sign = inverse ? -1 : 1;
     for (int h = 0; h < heads; h++, x += D)
         for (int j = 0; j < half; j++) {
@@ -25,7 +27,8 @@ static void rotate(px_real *x, const px_real *cosine, const px_real *sine, int h
 }
 
 void px_rope_apply(px_compute *ctx, px_real *x, int ldx, const int32_t *positions, const px_real *cosine,
-                   const px_real *sine, int M, int heads, int D, int rotary_dim, bool inverse) {
+                   const px_real *sine, int M, int heads, int D, int rotary_dim, bool inverse)
+{
     int half = rotary_dim / 2;
     int threads = px_threads_for(ctx, (size_t)M * (size_t)heads * (size_t)rotary_dim, 1 << 14);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)

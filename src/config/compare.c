@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool counts(const px_value *value) {
+static bool counts(const px_value *value)
+{
     return value && value->applies && px_value_is_leaf(value);
 }
 
 /* An input that moved is the same input: equal files, or directories of equal files. */
-static bool same_file(const char *a, const char *b) {
+static bool same_file(const char *a, const char *b)
+{
     uint64_t hash_a, hash_b;
     int64_t bytes_a, bytes_b;
     bool same = px_hash_file(a, &hash_a, &bytes_a) == PX_OK && px_hash_file(b, &hash_b, &bytes_b) == PX_OK &&
@@ -20,11 +22,13 @@ static bool same_file(const char *a, const char *b) {
     return same;
 }
 
-static int files_in(const char *path, struct dirent ***names) {
+static int files_in(const char *path, struct dirent ***names)
+{
     return scandir(path, names, NULL, alphasort);
 }
 
-static bool same_directory(const char *a, const char *b) {
+static bool same_directory(const char *a, const char *b)
+{
     struct dirent **in_a = NULL, **in_b = NULL;
     int count_a = files_in(a, &in_a), count_b = files_in(b, &in_b);
     bool same = count_a == count_b && count_a >= 0;
@@ -42,14 +46,16 @@ static bool same_directory(const char *a, const char *b) {
 }
 
 /* Moved: both hold the same, or the old one is gone and the last part of the path is equal. */
-static bool same_input(const char *a, const char *b) {
+static bool same_input(const char *a, const char *b)
+{
     if (px_dir_exists(a)) return px_dir_exists(b) && same_directory(a, b);
     if (px_file_exists(a)) return px_file_exists(b) && same_file(a, b);
     const char *last_a = strrchr(a, '/'), *last_b = strrchr(b, '/');
     return last_a && last_b && strcmp(last_a, last_b) == 0;
 }
 
-static bool same_value(const px_value *a, const px_value *b) {
+static bool same_value(const px_value *a, const px_value *b)
+{
     if (!counts(a) || !counts(b)) return !counts(a) && !counts(b);
     if (a->form != b->form || a->i != b->i || a->f != b->f) return false;
     return a->form != PX_IS_TEXT ? a->form != PX_IS_WORD || strcmp(a->text, b->text) == 0 : strcmp(a->text, b->text) == 0;
@@ -61,7 +67,8 @@ struct comparison {
     int count;
 };
 
-static px_status note(struct comparison *c, const px_value *old, const px_value *now) {
+static px_status note(struct comparison *c, const px_value *old, const px_value *now)
+{
     if (same_value(old, now)) return PX_OK;
     const px_value *one = counts(now) ? now : old;
     char before[PX_PATH_MAX], after[PX_PATH_MAX];
@@ -79,7 +86,8 @@ static px_status note(struct comparison *c, const px_value *old, const px_value 
     return px_buf_printf(&c->forbidden, "\n%s: %s: %s -> %s", origin, one->key, before, after);
 }
 
-static px_status compare(struct comparison *c, const px_stage *old, const px_stage *now) {
+static px_status compare(struct comparison *c, const px_stage *old, const px_stage *now)
+{
     if (!old->algorithm || strcmp(old->algorithm, now->algorithm) != 0) {
         return note(c, px_stage_find(old, "algorithm"), px_stage_find(now, "algorithm"));
     }
@@ -93,7 +101,8 @@ static px_status compare(struct comparison *c, const px_stage *old, const px_sta
     return PX_OK;
 }
 
-px_status px_stage_compare(const px_stage *stage, const char *earlier_yaml_path, px_buf *changed) {
+px_status px_stage_compare(const px_stage *stage, const char *earlier_yaml_path, px_buf *changed)
+{
     px_config *earlier = NULL;
     px_config_source source = {.path = earlier_yaml_path};
     PX_TRY(px_config_read(&earlier, &source, false));

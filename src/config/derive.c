@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static void derive_name(px_stage *stage) {
+static void derive_name(px_stage *stage)
+{
     px_value *name = px_stage_find(stage, "run.name");
     if (name->form != PX_IS_NULL) return;
     const char *path = stage->config->path, *slash = strrchr(path, '/');
@@ -16,7 +17,8 @@ static void derive_name(px_stage *stage) {
 }
 
 /* Two rewards of one kind need names; the others are called as their kind. */
-static void derive_reward_names(px_stage *stage, const char *list) {
+static void derive_reward_names(px_stage *stage, const char *list)
+{
     int count = px_stage_list_count(stage, list);
     for (int i = 0; i < count; i++) {
         px_pool *pool = &stage->config->pool;
@@ -28,7 +30,8 @@ static void derive_reward_names(px_stage *stage, const char *list) {
     }
 }
 
-static bool model_scores(const px_stage *stage) {
+static bool model_scores(const px_stage *stage)
+{
     int count = px_stage_list_count(stage, "environment.rewards");
     for (int i = 0; i < count; i++) {
         char key[64];
@@ -39,11 +42,13 @@ static bool model_scores(const px_stage *stage) {
     return false;
 }
 
-static bool is_auto(const px_value *value) {
+static bool is_auto(const px_value *value)
+{
     return value->form == PX_IS_WORD && strcmp(value->text, "auto") == 0;
 }
 
-void px_stage_derive(px_stage *stage) {
+void px_stage_derive(px_stage *stage)
+{
     derive_name(stage);
     derive_reward_names(stage, "environment.rewards");
     derive_reward_names(stage, "evaluation.rewards");

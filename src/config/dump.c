@@ -16,7 +16,8 @@ struct dump {
 };
 
 /* Text that every YAML reader takes for that text without quotes. */
-static bool is_plain_text(const char *text) {
+static bool is_plain_text(const char *text)
+{
     static const char *const words[] = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"};
     if (!isalpha((unsigned char)*text) && *text != '/' && *text != '_') return false;
     for (const char *at = text; *at; at++) {
@@ -29,7 +30,8 @@ static bool is_plain_text(const char *text) {
 }
 
 /* Characters that YAML does not take bare: the escape, and how many bytes it stands for. NULL: bare. */
-static const char *escape(const char *at, char hold[8], int *bytes) {
+static const char *escape(const char *at, char hold[8], int *bytes)
+{
     unsigned char c = (unsigned char)*at, next = (unsigned char)(c ? at[1] : 0);
     *bytes = 1;
     if (c == '\n') return "\\n";
@@ -53,7 +55,8 @@ static const char *escape(const char *at, char hold[8], int *bytes) {
     return c == '$' && next == '{' ? "$$" : NULL; /* else it would be expanded again */
 }
 
-static px_status add_text(px_buf *out, const char *text) {
+static px_status add_text(px_buf *out, const char *text)
+{
     if (is_plain_text(text)) return px_buf_text(out, text);
     PX_TRY(px_buf_text(out, "\""));
     for (int bytes; *text; text += bytes) {
@@ -65,19 +68,22 @@ static px_status add_text(px_buf *out, const char *text) {
     return px_buf_text(out, "\"");
 }
 
-static px_status add_scalar(px_buf *out, const px_value *value) {
+static px_status add_scalar(px_buf *out, const px_value *value)
+{
     char text[64];
     if (value->form == PX_IS_TEXT) return add_text(out, value->text);
     if (value->form == PX_IS_WORD) return add_text(out, value->text);
     return px_buf_text(out, px_value_text(value, text, sizeof text));
 }
 
-static px_status add_indent(struct dump *d, int depth) {
+static px_status add_indent(struct dump *d, int depth)
+{
     return px_buf_printf(d->out, "%*s", d->indent + 2 * depth, "");
 }
 
 /* Writes the lines of the groups above `key` that are not open yet, and the indented last name with its colon. */
-static px_status add_name(struct dump *d, const char *key) {
+static px_status add_name(struct dump *d, const char *key)
+{
     int depth = 0;
     const char *dot;
     for (; (dot = strchr(key, '.')) != NULL; key = dot + 1, depth++) {
@@ -95,14 +101,16 @@ static px_status add_name(struct dump *d, const char *key) {
     return px_buf_printf(d->out, "%s:", key);
 }
 
-static int depth_of(const char *key) {
+static int depth_of(const char *key)
+{
     int depth = 0;
     for (; *key; key++) depth += *key == '.';
     return depth;
 }
 
 /* "[0.9, 0.95]", values[at + 1 ...] */
-static px_status add_flow_list(struct dump *d, int at) {
+static px_status add_flow_list(struct dump *d, int at)
+{
     const px_value *list = &d->stage->values[at];
     PX_TRY(px_buf_text(d->out, " ["));
     for (int i = 0; i < list->i; i++) {
@@ -113,7 +121,8 @@ static px_status add_flow_list(struct dump *d, int at) {
 }
 
 /* Maps of a list, one key a line: "- kind: model". */
-static px_status add_map_list(struct dump *d, int at, int end) {
+static px_status add_map_list(struct dump *d, int at, int end)
+{
     const px_value *values = d->stage->values, *list = &values[at];
     if (list->i == 0) return px_buf_text(d->out, " []\n");
     PX_TRY(px_buf_text(d->out, "\n"));
@@ -139,7 +148,8 @@ static px_status add_map_list(struct dump *d, int at, int end) {
     return PX_OK;
 }
 
-static px_status add_free_map(struct dump *d, int at) {
+static px_status add_free_map(struct dump *d, int at)
+{
     const px_value *map = &d->stage->values[at];
     if (map->i == 0) return px_buf_text(d->out, " {}\n");
     PX_TRY(px_buf_text(d->out, "\n"));
@@ -154,7 +164,8 @@ static px_status add_free_map(struct dump *d, int at) {
 }
 
 /* A module is written as its one source; new: {} when every field of it is the default and left out. */
-static px_status add_module(struct dump *d, int at, int end) {
+static px_status add_module(struct dump *d, int at, int end)
+{
     const px_value *values = d->stage->values, *module = &values[at];
     if (!module->text) {
         PX_TRY(add_name(d, module->key));
@@ -179,7 +190,8 @@ static px_status add_module(struct dump *d, int at, int end) {
 }
 
 /* One row of the table with all that lies in it: values[at .. end-1]. */
-static px_status add_row(struct dump *d, int at, int end) {
+static px_status add_row(struct dump *d, int at, int end)
+{
     const px_value *value = &d->stage->values[at];
     if (value->row->kind == PX_KEY_MODULE) return add_module(d, at, end);
     PX_TRY(add_name(d, value->key));
@@ -196,7 +208,8 @@ static px_status add_row(struct dump *d, int at, int end) {
     return px_buf_text(d->out, "\n");
 }
 
-static px_status add_stage(const px_stage *stage, int indent, bool differences, px_buf *out) {
+static px_status add_stage(const px_stage *stage, int indent, bool differences, px_buf *out)
+{
     struct dump d = {.stage = stage, .out = out, .indent = indent, .differences = differences};
     for (int at = 0, end; at < stage->count; at = end) {
         const px_value *value = &stage->values[at];
@@ -210,7 +223,8 @@ static px_status add_stage(const px_stage *stage, int indent, bool differences, 
     return PX_OK;
 }
 
-px_status px_config_dump(const px_config *config, bool only_differences, px_buf *yaml) {
+px_status px_config_dump(const px_config *config, bool only_differences, px_buf *yaml)
+{
     if (!config->staged) {
         if (config->resolved) {
             PX_TRY(px_buf_text(yaml, "resolved_stage: "));
@@ -229,7 +243,8 @@ px_status px_config_dump(const px_config *config, bool only_differences, px_buf 
     return PX_OK;
 }
 
-px_status px_stage_dump(const px_stage *stage, px_buf *yaml) {
+px_status px_stage_dump(const px_stage *stage, px_buf *yaml)
+{
     PX_TRY(px_buf_text(yaml, "resolved_stage: "));
     PX_TRY(add_text(yaml, stage->name));
     PX_TRY(px_buf_text(yaml, "\n"));

@@ -5,7 +5,8 @@
 #include <string.h>
 
 /* Paths count by their last part: the same experiment has the same hash wherever it lies. */
-static uint64_t hash_value(const px_value *value, uint64_t seed) {
+static uint64_t hash_value(const px_value *value, uint64_t seed)
+{
     char text[PX_PATH_MAX + 64];
     uint64_t hash = px_hash(value->key, strlen(value->key) + 1, seed);
     px_value_text(value, text, sizeof text);
@@ -14,7 +15,8 @@ static uint64_t hash_value(const px_value *value, uint64_t seed) {
     return px_hash(counted, strlen(counted) + 1, hash + (uint64_t)value->form);
 }
 
-static uint64_t stage_hash(const px_stage *stage) {
+static uint64_t stage_hash(const px_stage *stage)
+{
     uint64_t hash = px_hash(stage->name, strlen(stage->name) + 1, 0);
     for (int i = 0; i < stage->count; i++) {
         const px_value *value = &stage->values[i];
@@ -24,11 +26,13 @@ static uint64_t stage_hash(const px_stage *stage) {
     return hash;
 }
 
-void px_stage_hash(const px_stage *stage, char out[17]) {
+void px_stage_hash(const px_stage *stage, char out[17])
+{
     snprintf(out, 17, "%016llx", (unsigned long long)stage_hash(stage));
 }
 
-void px_config_hash(const px_config *config, char out[17]) {
+void px_config_hash(const px_config *config, char out[17])
+{
     uint64_t hash = 0;
     if (config->stage_count == 1) {
         hash = stage_hash(&config->stages[0]);
@@ -41,7 +45,8 @@ void px_config_hash(const px_config *config, char out[17]) {
     snprintf(out, 17, "%016llx", (unsigned long long)hash);
 }
 
-px_status px_stage_run_dir(const px_stage *stage, char *out, size_t size) {
+px_status px_stage_run_dir(const px_stage *stage, char *out, size_t size)
+{
     const char *at = px_stage_value(stage, "run.dir")->text;
     char hash[17];
     px_buf text = {0};

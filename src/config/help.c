@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-static const char *type_name(px_key_kind kind) {
+static const char *type_name(px_key_kind kind)
+{
     switch (kind) {
     case PX_KEY_INT: return "int";
     case PX_KEY_FLOAT: return "float";
@@ -22,12 +23,14 @@ static const char *type_name(px_key_kind kind) {
     return "";
 }
 
-static bool in_group(const px_key *key, const char *group) {
+static bool in_group(const px_key *key, const char *group)
+{
     size_t length = strlen(group);
     return strncmp(key->name, group, length) == 0 && (key->name[length] == '.' || key->name[length] == 0);
 }
 
-static px_status add_algorithms(px_buf *text, unsigned algorithms) {
+static px_status add_algorithms(px_buf *text, unsigned algorithms)
+{
     const char *between = "";
     if (algorithms == PX_ON_ALL) return px_buf_text(text, "all");
     for (int i = 0; i < PX_ALGORITHMS; i++) {
@@ -38,7 +41,8 @@ static px_status add_algorithms(px_buf *text, unsigned algorithms) {
     return PX_OK;
 }
 
-static px_status add_default(px_buf *text, const px_key *key) {
+static px_status add_default(px_buf *text, const px_key *key)
+{
     if (key->flags & PX_NEEDED) return px_buf_text(text, "required");
     PX_TRY(px_buf_text(text, key->value ? key->value : "null"));
     return key->others ? px_buf_printf(text, " (%s)", key->others) : PX_OK;
@@ -47,7 +51,8 @@ static px_status add_default(px_buf *text, const px_key *key) {
 /* ---- terminal ------------------------------------------------------------------------------------------------------------ */
 
 /* Words of `doc` in lines of at most 100 columns after an indent of 6. */
-static px_status add_wrapped(px_buf *text, const char *doc) {
+static px_status add_wrapped(px_buf *text, const char *doc)
+{
     size_t column = 0;
     while (*doc) {
         size_t length = strcspn(doc, " ");
@@ -65,7 +70,8 @@ static px_status add_wrapped(px_buf *text, const char *doc) {
     return column ? px_buf_text(text, "\n") : PX_OK;
 }
 
-static px_status help_key(px_buf *text, const px_key *key, const char *prefix) {
+static px_status help_key(px_buf *text, const px_key *key, const char *prefix)
+{
     PX_TRY(px_buf_printf(text, "  %s%s: %s, default ", prefix, key->name, type_name(key->kind)));
     PX_TRY(add_default(text, key));
     if (*key->unit && strcmp(key->unit, "1") != 0) PX_TRY(px_buf_printf(text, ", in %s", key->unit));
@@ -75,7 +81,8 @@ static px_status help_key(px_buf *text, const px_key *key, const char *prefix) {
     return add_wrapped(text, key->doc);
 }
 
-static px_status help_fields(px_buf *text, const char *title, px_key_kind kind, const char *prefix) {
+static px_status help_fields(px_buf *text, const char *title, px_key_kind kind, const char *prefix)
+{
     int count;
     const px_key *rows = px_key_fields(kind, &count);
     PX_TRY(px_buf_printf(text, "\n%s\n", title));
@@ -83,7 +90,8 @@ static px_status help_fields(px_buf *text, const char *title, px_key_kind kind, 
     return PX_OK;
 }
 
-px_status px_config_help(px_buf *text, const char *group) {
+px_status px_config_help(px_buf *text, const char *group)
+{
     bool found = false;
     const char *names[32] = {NULL};
     for (int g = 0; g < px_group_count; g++) {
@@ -116,7 +124,8 @@ px_status px_config_help(px_buf *text, const char *group) {
 /* ---- markdown ------------------------------------------------------------------------------------------------------------ */
 
 /* A table cell: '|' would end it. */
-static px_status add_cell(px_buf *text, const char *cell) {
+static px_status add_cell(px_buf *text, const char *cell)
+{
     for (; *cell; cell++) {
         if (*cell == '|') PX_TRY(px_buf_text(text, "\\"));
         PX_TRY(px_buf_add(text, cell, 1));
@@ -124,7 +133,8 @@ static px_status add_cell(px_buf *text, const char *cell) {
     return PX_OK;
 }
 
-static px_status add_row(px_buf *text, const px_key *key, bool fields) {
+static px_status add_row(px_buf *text, const px_key *key, bool fields)
+{
     px_buf preset = {0};
     PX_TRY(px_buf_printf(text, "| `%s` | %s", key->name, type_name(key->kind)));
     if (key->valid) {
@@ -145,7 +155,8 @@ static px_status add_row(px_buf *text, const px_key *key, bool fields) {
     return px_buf_text(text, " |\n");
 }
 
-static px_status add_fields(px_buf *text, const char *title, px_key_kind kind, const char *whose) {
+static px_status add_fields(px_buf *text, const char *title, px_key_kind kind, const char *whose)
+{
     int count;
     const px_key *rows = px_key_fields(kind, &count);
     PX_TRY(px_buf_printf(text, "\n### %s\n\n| Field | Valid | Default | Unit | %s | Meaning |\n|---|---|---|---|---|---|\n", title,
@@ -169,7 +180,8 @@ static const char introduction[] =
     "- *Resume* says whether a run that continues may have another value. For the rest: another `run.dir`, or `--fresh`.\n"
     "- An interval like `(0,1]` excludes 0 and includes 1. Defaults in parentheses are those of the named algorithms.\n";
 
-px_status px_config_markdown(px_buf *text) {
+px_status px_config_markdown(px_buf *text)
+{
     PX_TRY(px_buf_text(text, introduction));
     for (int g = 0; g < px_group_count; g++) {
         const char *group = px_groups[g].name;

@@ -6,21 +6,24 @@
 #include <stdio.h>
 #include <string.h>
 
-unsigned px_algorithm_bit(const char *name) {
+unsigned px_algorithm_bit(const char *name)
+{
     for (int i = 0; i < PX_ALGORITHMS; i++) {
         if (strcmp(name, px_algorithm_names[i]) == 0) return 1u << i;
     }
     return 0;
 }
 
-const px_key *px_key_find(const char *name) {
+const px_key *px_key_find(const char *name)
+{
     for (int i = 0; i < px_key_count; i++) {
         if (strcmp(px_keys[i].name, name) == 0) return &px_keys[i];
     }
     return NULL;
 }
 
-bool px_key_is_group(const char *name) {
+bool px_key_is_group(const char *name)
+{
     size_t length = strlen(name);
     for (int i = 0; i < px_key_count; i++) {
         if (strncmp(px_keys[i].name, name, length) == 0 && px_keys[i].name[length] == '.') return true;
@@ -28,7 +31,8 @@ bool px_key_is_group(const char *name) {
     return false;
 }
 
-const px_key *px_key_fields(px_key_kind kind, int *count) {
+const px_key *px_key_fields(px_key_kind kind, int *count)
+{
     switch (kind) {
     case PX_KEY_MODULE: *count = px_module_key_count; return px_module_keys;
     case PX_KEY_REWARDS: *count = px_reward_key_count; return px_reward_keys;
@@ -37,7 +41,8 @@ const px_key *px_key_fields(px_key_kind kind, int *count) {
     }
 }
 
-bool px_word_next(const char **at, char *word, int size) {
+bool px_word_next(const char **at, char *word, int size)
+{
     const char *from = *at;
     if (!from || !*from) return false;
     size_t length = strcspn(from, "|");
@@ -46,11 +51,13 @@ bool px_word_next(const char **at, char *word, int size) {
     return true;
 }
 
-static bool is_interval(const char *word) {
+static bool is_interval(const char *word)
+{
     return word[0] == '[' || word[0] == '(';
 }
 
-bool px_valid_word(const char *valid, const char *word) {
+bool px_valid_word(const char *valid, const char *word)
+{
     char one[64];
     for (const char *at = valid; px_word_next(&at, one, sizeof one);) {
         if (!is_interval(one) && strcmp(one, word) == 0) return true;
@@ -58,7 +65,8 @@ bool px_valid_word(const char *valid, const char *word) {
     return false;
 }
 
-bool px_valid_interval(const char *valid, double *low, double *high, bool *low_open, bool *high_open) {
+bool px_valid_interval(const char *valid, double *low, double *high, bool *low_open, bool *high_open)
+{
     char one[64];
     for (const char *at = valid; px_word_next(&at, one, sizeof one);) {
         if (!is_interval(one)) continue;
@@ -75,7 +83,8 @@ bool px_valid_interval(const char *valid, double *low, double *high, bool *low_o
     return false;
 }
 
-const char *px_key_default(const px_key *key, const char *algorithm, char hold[64]) {
+const char *px_key_default(const px_key *key, const char *algorithm, char hold[64])
+{
     size_t length = algorithm ? strlen(algorithm) : 0;
     for (const char *at = key->others; at && *at; at += strcspn(at, " "), at += *at == ' ') {
         if (length && strncmp(at, algorithm, length) == 0 && at[length] == '=') {

@@ -15,7 +15,8 @@ struct loader {
 
 /* ---- --set ---------------------------------------------------------------------------------------------------------------- */
 
-static const char *next_segment(const char *path, char *segment, size_t size) {
+static const char *next_segment(const char *path, char *segment, size_t size)
+{
     size_t length = strcspn(path, ".");
     if (length >= size) length = size - 1;
     memcpy(segment, path, length);
@@ -25,7 +26,8 @@ static const char *next_segment(const char *path, char *segment, size_t size) {
 }
 
 /* The entry of a list by its index, its name, or its kind when it has no name. */
-static px_entry *list_entry(px_node *list, const char *segment) {
+static px_entry *list_entry(px_node *list, const char *segment)
+{
     for (int i = 0; i < list->count; i++) {
         char index[16];
         snprintf(index, sizeof index, "%d", i);
@@ -38,7 +40,8 @@ static px_entry *list_entry(px_node *list, const char *segment) {
 }
 
 /* A tree that came by --set has no line: messages show the option itself. */
-static void name_source(px_node *node, const char *shown) {
+static void name_source(px_node *node, const char *shown)
+{
     node->file = shown;
     node->line = node->column = 0;
     for (int i = 0; i < node->count; i++) {
@@ -49,7 +52,8 @@ static void name_source(px_node *node, const char *shown) {
 }
 
 /* The list that `key` has by default, to change one entry of it. */
-static px_node *default_list(struct loader *l, const px_stage *stage, const char *key, const px_node *value) {
+static px_node *default_list(struct loader *l, const px_stage *stage, const char *key, const px_node *value)
+{
     char hold[64];
     const px_key *row = px_key_find(key);
     const char *text = row ? px_key_default(row, stage->algorithm, hold) : NULL;
@@ -62,7 +66,8 @@ static px_node *default_list(struct loader *l, const px_stage *stage, const char
 
 /* The tree with `value` at `path`; `done` is the part of the path above `node`. */
 static px_node *set_at(struct loader *l, const px_stage *stage, px_node *node, const char *done, const char *path,
-                       px_node *value) {
+                       px_node *value)
+{
     px_pool *pool = &l->config->pool;
     if (!path) return px_node_merge(pool, done, node, value);
     char segment[256];
@@ -89,7 +94,8 @@ static px_node *set_at(struct loader *l, const px_stage *stage, px_node *node, c
 
 /* Values are what YAML would read after "key: "; flow lists, maps and quotes go through the reader, the rest is one plain
  * word, so that "> 50" and "a: b" need no quotes. */
-static px_node *set_value(struct loader *l, const char *text, const char *shown) {
+static px_node *set_value(struct loader *l, const char *text, const char *shown)
+{
     text += strspn(text, " ");
     if (*text && strchr("[{\"'", *text)) return px_yaml_text(&l->yaml, text, strlen(text), shown, l->config->dir);
     px_node *node = px_node_new(&l->config->pool, PX_SCALAR, NULL);
@@ -100,7 +106,8 @@ static px_node *set_value(struct loader *l, const char *text, const char *shown)
     return node;
 }
 
-static void apply_set(struct loader *l, const char *set) {
+static void apply_set(struct loader *l, const char *set)
+{
     px_config *config = l->config;
     size_t valid = px_utf8_valid(set, strlen(set));
     const char *shown = px_pool_format(&config->pool, "--set %.*s", (int)valid, set), *equals = strchr(set, '=');
@@ -144,14 +151,16 @@ static void apply_set(struct loader *l, const char *set) {
 
 /* ---- stages ----------------------------------------------------------------------------------------------------------------- */
 
-static bool good_stage_name(const char *name) {
+static bool good_stage_name(const char *name)
+{
     size_t length = strlen(name);
     return length > 0 && length <= 64 && name[0] != '.' && name[0] != '-' &&
            strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == length;
 }
 
 /* Names that mean something else in --set, or lie in the run directory beside the stages. */
-static bool taken_name(const char *name) {
+static bool taken_name(const char *name)
+{
     static const char *const taken[] = {"algorithm", "defaults", "stages", "policy", "critic", "recovery_a", "recovery_b",
                                         "lock", "STOP", "latest"};
     for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++) {
@@ -160,7 +169,8 @@ static bool taken_name(const char *name) {
     return px_key_is_group(name) || strncmp(name, "checkpoint_", 11) == 0;
 }
 
-static void check_root(struct loader *l) {
+static void check_root(struct loader *l)
+{
     for (int i = 0; i < l->root->count; i++) {
         const px_entry *entry = &l->root->entries[i];
         if (!strcmp(entry->name, "defaults") || !strcmp(entry->name, "stages")) continue;
@@ -169,7 +179,8 @@ static void check_root(struct loader *l) {
     }
 }
 
-static void read_stages(struct loader *l, px_node *stages) {
+static void read_stages(struct loader *l, px_node *stages)
+{
     px_config *config = l->config;
     px_node *defaults = px_node_get(l->root, "defaults");
     config->staged = true;
@@ -203,7 +214,8 @@ static void read_stages(struct loader *l, px_node *stages) {
     }
 }
 
-static void read_single(struct loader *l) {
+static void read_single(struct loader *l)
+{
     px_config *config = l->config;
     px_node *defaults = px_node_get(l->root, "defaults"), *resolved = px_node_get(l->root, "resolved_stage");
     const char *name = "";
@@ -222,7 +234,8 @@ static void read_single(struct loader *l) {
     config->stages[0] = (px_stage){.config = config, .name = name, .tree = px_node_copy(&config->pool, l->root)};
 }
 
-static void read_root(struct loader *l) {
+static void read_root(struct loader *l)
+{
     if (!l->root || px_node_is_null(l->root)) {
         if (l->problems.count) return;
         px_problem_at(&l->problems, l->config->path, 1, 1, "the file is empty; valid is a map with 'algorithm:' or 'stages:'");
@@ -235,7 +248,8 @@ static void read_root(struct loader *l) {
     }
 }
 
-static px_status load(struct loader *l, bool checked) {
+static px_status load(struct loader *l, bool checked)
+{
     px_config *config = l->config;
     PX_TRY(px_yaml_file(&l->yaml, l->source->path, &l->root));
     config->dir = l->yaml.main_dir;
@@ -250,7 +264,8 @@ static px_status load(struct loader *l, bool checked) {
     return px_problems_end(&l->problems);
 }
 
-px_status px_config_read(px_config **config, const px_config_source *source, bool checked) {
+px_status px_config_read(px_config **config, const px_config_source *source, bool checked)
+{
     *config = NULL;
     px_config *made = px_alloc(sizeof *made, "configuration");
     if (!made) return px_error_code();
@@ -271,11 +286,13 @@ px_status px_config_read(px_config **config, const px_config_source *source, boo
     return status;
 }
 
-px_status px_config_load(px_config **config, const px_config_source *source) {
+px_status px_config_load(px_config **config, const px_config_source *source)
+{
     return px_config_read(config, source, true);
 }
 
-void px_config_destroy(px_config *config) {
+void px_config_destroy(px_config *config)
+{
     if (!config) return;
     for (int i = 0; i < config->stage_count; i++) px_free(config->stages[i].values);
     px_pool pool = config->pool; /* the stages themselves lie in it */

@@ -7,13 +7,15 @@
 #include <stdio.h>
 #include <string.h>
 
-void *px_pool_need(px_pool *pool, void *memory) {
+void *px_pool_need(px_pool *pool, void *memory)
+{
     if (!memory && pool->exhausted) longjmp(*pool->exhausted, 1);
     PX_CHECK(memory != NULL);
     return memory;
 }
 
-void *px_pool_take(px_pool *pool, size_t bytes) {
+void *px_pool_take(px_pool *pool, size_t bytes)
+{
     if (pool->count == pool->capacity) {
         int capacity = pool->capacity ? 2 * pool->capacity : 64;
         pool->blocks = px_pool_need(pool, px_realloc(pool->blocks, (size_t)capacity * sizeof *pool->blocks, "configuration"));
@@ -24,12 +26,14 @@ void *px_pool_take(px_pool *pool, size_t bytes) {
     return block;
 }
 
-char *px_pool_text(px_pool *pool, const char *text) {
+char *px_pool_text(px_pool *pool, const char *text)
+{
     size_t size = strlen(text) + 1;
     return memcpy(px_pool_take(pool, size), text, size);
 }
 
-char *px_pool_format(px_pool *pool, const char *format, ...) {
+char *px_pool_format(px_pool *pool, const char *format, ...)
+{
     va_list list, again;
     va_start(list, format);
     va_copy(again, list);
@@ -42,13 +46,15 @@ char *px_pool_format(px_pool *pool, const char *format, ...) {
     return text;
 }
 
-void px_pool_free(px_pool *pool) {
+void px_pool_free(px_pool *pool)
+{
     for (int i = 0; i < pool->count; i++) px_free(pool->blocks[i]);
     px_free(pool->blocks);
     *pool = (px_pool){0};
 }
 
-px_node *px_node_new(px_pool *pool, px_node_kind kind, const px_node *mark) {
+px_node *px_node_new(px_pool *pool, px_node_kind kind, const px_node *mark)
+{
     px_node *node = px_pool_take(pool, sizeof *node);
     if (mark) {
         node->file = mark->file;
@@ -63,7 +69,8 @@ px_node *px_node_new(px_pool *pool, px_node_kind kind, const px_node *mark) {
     return node;
 }
 
-px_entry *px_node_add(px_pool *pool, px_node *node, const char *name, px_node *child) {
+px_entry *px_node_add(px_pool *pool, px_node *node, const char *name, px_node *child)
+{
     if (node->count == node->capacity) {
         int capacity = node->capacity ? 2 * node->capacity : 8;
         px_entry *entries = px_pool_take(pool, (size_t)capacity * sizeof *entries);
@@ -76,7 +83,8 @@ px_entry *px_node_add(px_pool *pool, px_node *node, const char *name, px_node *c
     return entry;
 }
 
-px_entry *px_node_entry(const px_node *map, const char *name) {
+px_entry *px_node_entry(const px_node *map, const char *name)
+{
     if (!map || map->kind != PX_MAP) return NULL;
     for (int i = 0; i < map->count; i++) {
         if (strcmp(map->entries[i].name, name) == 0) return &map->entries[i];
@@ -84,12 +92,14 @@ px_entry *px_node_entry(const px_node *map, const char *name) {
     return NULL;
 }
 
-px_node *px_node_get(const px_node *map, const char *name) {
+px_node *px_node_get(const px_node *map, const char *name)
+{
     px_entry *entry = px_node_entry(map, name);
     return entry ? entry->node : NULL;
 }
 
-px_node *px_node_at(const px_node *root, const char *path) {
+px_node *px_node_at(const px_node *root, const char *path)
+{
     const px_node *node = root;
     while (node && *path) {
         char name[128];
@@ -103,14 +113,16 @@ px_node *px_node_at(const px_node *root, const char *path) {
     return (px_node *)node;
 }
 
-bool px_node_is_null(const px_node *node) {
+bool px_node_is_null(const px_node *node)
+{
     if (!node) return true;
     if (node->kind != PX_SCALAR || !node->plain) return false;
     const char *text = node->text;
     return !*text || !strcmp(text, "~") || !strcmp(text, "null") || !strcmp(text, "Null") || !strcmp(text, "NULL");
 }
 
-void px_node_remove(px_node *map, const char *name) {
+void px_node_remove(px_node *map, const char *name)
+{
     for (int i = 0; i < map->count; i++) {
         if (strcmp(map->entries[i].name, name) != 0) continue;
         memmove(&map->entries[i], &map->entries[i + 1], (size_t)(map->count - i - 1) * sizeof *map->entries);
@@ -119,7 +131,8 @@ void px_node_remove(px_node *map, const char *name) {
     }
 }
 
-px_node *px_node_copy(px_pool *pool, const px_node *node) {
+px_node *px_node_copy(px_pool *pool, const px_node *node)
+{
     if (node->kind == PX_SCALAR) return (px_node *)node;
     px_node *copy = px_node_new(pool, node->kind, node);
     for (int i = 0; i < node->count; i++) {
@@ -130,18 +143,21 @@ px_node *px_node_copy(px_pool *pool, const px_node *node) {
     return copy;
 }
 
-void px_node_share(px_node *node) {
+void px_node_share(px_node *node)
+{
     node->shared = true;
     for (int i = 0; i < node->count; i++) px_node_share(node->entries[i].node);
 }
 
-static bool group_matches(const char *group, const char *prefix) {
+static bool group_matches(const char *group, const char *prefix)
+{
     size_t length = strlen(group);
     if (length < 2 || strcmp(group + length - 2, ".*") != 0) return strcmp(group, prefix) == 0;
     return strncmp(group, prefix, length - 1) == 0 && !strchr(prefix + length - 1, '.');
 }
 
-static bool listed(const char *const *names, const char *name) {
+static bool listed(const char *const *names, const char *name)
+{
     for (; *names; names++) {
         if (strcmp(*names, name) == 0) return true;
     }
@@ -149,7 +165,8 @@ static bool listed(const char *const *names, const char *name) {
 }
 
 /* Removes from `map` the keys that cannot stand beside `name`, which a later layer gives. */
-static void drop_exclusive(px_node *map, const char *prefix, const char *name) {
+static void drop_exclusive(px_node *map, const char *prefix, const char *name)
+{
     for (int i = 0; prefix && i < px_exclusive_count; i++) {
         const px_exclusive *set = &px_exclusives[i];
         if (!group_matches(set->group, prefix) || !listed(set->names, name)) continue;
@@ -159,7 +176,8 @@ static void drop_exclusive(px_node *map, const char *prefix, const char *name) {
     }
 }
 
-px_node *px_node_merge(px_pool *pool, const char *prefix, const px_node *under, const px_node *over) {
+px_node *px_node_merge(px_pool *pool, const char *prefix, const px_node *under, const px_node *over)
+{
     if (!under) return px_node_copy(pool, over);
     if (under->kind != PX_MAP) return px_node_copy(pool, over);
     /* an empty group ("training:" alone) hides nothing */

@@ -8,7 +8,8 @@
 
 #define PX_MOST_PROBLEMS 50
 
-static void add(px_problems *problems, const char *file, int line, int column, const char *format, va_list list) {
+static void add(px_problems *problems, const char *file, int line, int column, const char *format, va_list list)
+{
     char text[1024];
     vsnprintf(text, sizeof text, format, list);
     for (int i = 0; i < problems->count; i++) {
@@ -31,21 +32,24 @@ static void add(px_problems *problems, const char *file, int line, int column, c
     problems->count++;
 }
 
-void px_problem_at(px_problems *problems, const char *file, int line, int column, const char *format, ...) {
+void px_problem_at(px_problems *problems, const char *file, int line, int column, const char *format, ...)
+{
     va_list list;
     va_start(list, format);
     add(problems, file, line, column, format, list);
     va_end(list);
 }
 
-void px_problem_node(px_problems *problems, const px_node *node, const char *format, ...) {
+void px_problem_node(px_problems *problems, const px_node *node, const char *format, ...)
+{
     va_list list;
     va_start(list, format);
     add(problems, node->file, node->line, node->column, format, list);
     va_end(list);
 }
 
-void px_problem_entry(px_problems *problems, const px_entry *entry, const char *format, ...) {
+void px_problem_entry(px_problems *problems, const px_entry *entry, const char *format, ...)
+{
     va_list list;
     va_start(list, format);
     add(problems, entry->file, entry->line, entry->column, format, list);
@@ -53,7 +57,8 @@ void px_problem_entry(px_problems *problems, const px_entry *entry, const char *
 }
 
 /* By line within a file; files stay in the order in which they first had a problem. */
-static int by_place(const void *a, const void *b) {
+static int by_place(const void *a, const void *b)
+{
     const struct px_problem *x = a, *y = b;
     if (strcmp(x->file, y->file) == 0) {
         if (x->line != y->line) return x->line < y->line ? -1 : 1;
@@ -62,7 +67,8 @@ static int by_place(const void *a, const void *b) {
     return x->order < y->order ? -1 : x->order > y->order;
 }
 
-px_status px_problems_end(px_problems *problems) {
+px_status px_problems_end(px_problems *problems)
+{
     if (problems->count == 0) return PX_OK;
     /* insertion sort: the order above is not total over several files */
     for (int i = 1; i < problems->count; i++) {

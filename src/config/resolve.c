@@ -20,13 +20,15 @@ static void resolve_row(struct job *job, const px_key *row, const char *prefix, 
 /* ---- names -------------------------------------------------------------------------------------------------------------- */
 
 /* The last dot-separated part of a name. */
-static const char *last_part(const char *name) {
+static const char *last_part(const char *name)
+{
     const char *dot = strrchr(name, '.');
     return dot ? dot + 1 : name;
 }
 
 /* Names one level below `inside` ("" for the top) in a table, without repetition; returns how many. */
-static int names_inside(px_pool *pool, const px_key *rows, int count, const char *inside, const char **names, int most) {
+static int names_inside(px_pool *pool, const px_key *rows, int count, const char *inside, const char **names, int most)
+{
     size_t length = strlen(inside);
     int n = 0;
     for (int i = 0; i < count; i++) {
@@ -41,14 +43,16 @@ static int names_inside(px_pool *pool, const px_key *rows, int count, const char
     return n;
 }
 
-static const char *joined(px_pool *pool, const char *const *names, int count) {
+static const char *joined(px_pool *pool, const char *const *names, int count)
+{
     const char *list = "";
     for (int i = 0; i < count; i++) list = px_pool_format(pool, "%s%s%s", list, i ? ", " : "", names[i]);
     return list;
 }
 
 static void unknown_key(struct job *job, const px_key *rows, int count, const char *prefix, const char *inside,
-                        const px_entry *entry) {
+                        const px_entry *entry)
+{
     const char *names[160];
     int n = names_inside(job->pool, rows, count, inside, names, 160);
     const char *place = px_pool_format(job->pool, "%s%s%s%s%s", prefix, *prefix ? "." : "", inside, *inside ? "." : "",
@@ -73,7 +77,8 @@ static void unknown_key(struct job *job, const px_key *rows, int count, const ch
 
 /* Every name in `map` must be in the table. inside: groups between the table's start and this map. */
 static void check_names(struct job *job, const px_key *rows, int count, const char *prefix, const char *inside,
-                        const px_node *map) {
+                        const px_node *map)
+{
     for (int i = 0; i < map->count; i++) {
         const px_entry *entry = &map->entries[i];
         const char *full = px_pool_format(job->pool, "%s%s%s", inside, *inside ? "." : "", entry->name);
@@ -98,7 +103,8 @@ static void check_names(struct job *job, const px_key *rows, int count, const ch
 
 /* ---- scalars -------------------------------------------------------------------------------------------------------------- */
 
-static bool looks_like_number(const char *text, bool *whole) {
+static bool looks_like_number(const char *text, bool *whole)
+{
     const char *at = text + (*text == '-' || *text == '+');
     size_t before = strspn(at, "0123456789"), after = 0;
     at += before;
@@ -121,7 +127,8 @@ static bool looks_like_number(const char *text, bool *whole) {
 }
 
 /* What is valid, in words: "auto, or a whole number of at least 1". */
-static const char *valid_text(px_pool *pool, const px_key *row) {
+static const char *valid_text(px_pool *pool, const px_key *row)
+{
     const char *list = "";
     char word[64];
     int n = 0;
@@ -150,7 +157,8 @@ static const char *valid_text(px_pool *pool, const px_key *row) {
     }
 }
 
-static void bad_value(struct job *job, const px_value *value, const px_node *node, const char *wrong) {
+static void bad_value(struct job *job, const px_value *value, const px_node *node, const char *wrong)
+{
     if (node->kind != PX_SCALAR) {
         px_problem_node(job->problems, node, "%s: a %s where one value is wanted; valid is %s", value->key,
                         node->kind == PX_LIST ? "list" : "map", valid_text(job->pool, value->row));
@@ -160,7 +168,8 @@ static void bad_value(struct job *job, const px_value *value, const px_node *nod
     }
 }
 
-static void parse_number(struct job *job, px_value *value, const px_node *node) {
+static void parse_number(struct job *job, px_value *value, const px_node *node)
+{
     bool whole = false;
     if (!node->plain || !looks_like_number(node->text, &whole)) {
         bad_value(job, value, node, "is not a number");
@@ -183,7 +192,8 @@ static void parse_number(struct job *job, px_value *value, const px_node *node) 
 }
 
 /* A path in the file that names it is relative to that file. */
-static const char *absolute(struct job *job, const px_node *node) {
+static const char *absolute(struct job *job, const px_node *node)
+{
     char path[PX_PATH_MAX];
     const char *dir = node->dir ? node->dir : job->stage->config->dir;
     if (px_path_join(path, sizeof path, dir, node->text) != PX_OK) {
@@ -211,7 +221,8 @@ static const char *absolute(struct job *job, const px_node *node) {
     return out;
 }
 
-static void parse_scalar(struct job *job, px_value *value, const px_node *node) {
+static void parse_scalar(struct job *job, px_value *value, const px_node *node)
+{
     const px_key *row = value->row;
     if (px_node_is_null(node)) {
         bool fine = !row->value || px_valid_word(row->valid, "null");
@@ -260,7 +271,8 @@ static void parse_scalar(struct job *job, px_value *value, const px_node *node) 
 
 /* ---- rows ------------------------------------------------------------------------------------------------------------------- */
 
-static px_value *new_value(struct job *job, const px_key *row, const char *key, const px_node *node, bool given) {
+static px_value *new_value(struct job *job, const px_key *row, const char *key, const px_node *node, bool given)
+{
     px_stage *stage = job->stage;
     if (stage->count == stage->capacity) {
         int capacity = stage->capacity ? 2 * stage->capacity : 256;
@@ -282,7 +294,8 @@ static px_value *new_value(struct job *job, const px_key *row, const char *key, 
 
 /* Fields of a map or list entry at `key`. which: the kind or source that decides which fields there are. */
 static void resolve_fields(struct job *job, const px_key *rows, int count, const char *key, const px_node *map,
-                           const char *which, bool defaulted) {
+                           const char *which, bool defaulted)
+{
     if (map && map->kind == PX_MAP) check_names(job, rows, count, key, "", map);
     for (int i = 0; i < count; i++) {
         const px_node *node = map ? px_node_at(map, rows[i].name) : NULL;
@@ -295,7 +308,8 @@ static void resolve_fields(struct job *job, const px_key *rows, int count, const
     }
 }
 
-static void resolve_module(struct job *job, int at, const px_node *node, bool defaulted) {
+static void resolve_module(struct job *job, int at, const px_node *node, bool defaulted)
+{
     px_value *value = &job->stage->values[at];
     const char *key = value->key, *source = NULL;
     const px_node *map = node;
@@ -325,7 +339,8 @@ static void resolve_module(struct job *job, int at, const px_node *node, bool de
     resolve_fields(job, rows, count, key, map, source ? source : "", defaulted);
 }
 
-static void resolve_rewards(struct job *job, int at, const px_node *node, bool defaulted) {
+static void resolve_rewards(struct job *job, int at, const px_node *node, bool defaulted)
+{
     const char *key = job->stage->values[at].key;
     int count;
     const px_key *rows = px_key_fields(PX_KEY_REWARDS, &count);
@@ -353,7 +368,8 @@ static void resolve_rewards(struct job *job, int at, const px_node *node, bool d
     }
 }
 
-static void resolve_sources(struct job *job, int at, const px_node *node) {
+static void resolve_sources(struct job *job, int at, const px_node *node)
+{
     const char *key = job->stage->values[at].key;
     int count;
     const px_key *rows = px_key_fields(PX_KEY_SOURCES, &count);
@@ -377,7 +393,8 @@ static void resolve_sources(struct job *job, int at, const px_node *node) {
 }
 
 /* Plain lists: each entry becomes a value of its own, "training.optimizer.betas.0". */
-static void resolve_list(struct job *job, int at, const px_node *node, bool defaulted, int wanted) {
+static void resolve_list(struct job *job, int at, const px_node *node, bool defaulted, int wanted)
+{
     const px_key *row = job->stage->values[at].row;
     const char *key = job->stage->values[at].key;
     job->stage->values[at].form = PX_IS_LIST;
@@ -408,7 +425,8 @@ static void resolve_list(struct job *job, int at, const px_node *node, bool defa
 }
 
 /* "> 50" as its parts; false: not a condition. */
-static const char *condition(px_pool *pool, const char *text) {
+static const char *condition(px_pool *pool, const char *text)
+{
     const char *operators[] = {">=", "<=", ">", "<"}, *operator= ">=";
     bool whole;
     text += strspn(text, " ");
@@ -426,7 +444,8 @@ static const char *condition(px_pool *pool, const char *text) {
     return px_pool_format(pool, "%s %s", operator, number);
 }
 
-static void resolve_metrics(struct job *job, int at, const px_node *node) {
+static void resolve_metrics(struct job *job, int at, const px_node *node)
+{
     const px_key *row = job->stage->values[at].row;
     const char *key = job->stage->values[at].key;
     job->stage->values[at].form = PX_IS_MAP;
@@ -449,7 +468,8 @@ static void resolve_metrics(struct job *job, int at, const px_node *node) {
 }
 
 /* A default with brackets goes through the YAML reader, a plain word becomes a scalar. */
-static const px_node *default_node(struct job *job, const px_key *row) {
+static const px_node *default_node(struct job *job, const px_key *row)
+{
     char hold[64];
     const char *text = px_key_default(row, job->stage->algorithm, hold);
     if (!text) return NULL;
@@ -460,7 +480,8 @@ static const px_node *default_node(struct job *job, const px_key *row) {
     return px_yaml_text(&yaml, text, strlen(text), "default", job->stage->config->dir);
 }
 
-static const char *algorithm_list(px_pool *pool, unsigned bits) {
+static const char *algorithm_list(px_pool *pool, unsigned bits)
+{
     const char *names[PX_ALGORITHMS];
     int n = 0;
     for (int i = 0; i < PX_ALGORITHMS; i++) {
@@ -471,7 +492,8 @@ static const char *algorithm_list(px_pool *pool, unsigned bits) {
 
 /* The node if this algorithm uses the row. Keys of other algorithms are fine in what all stages share, as long as some
  * stage uses them. */
-static const px_node *applicable(struct job *job, const px_key *row, const char *key, const px_node *node) {
+static const px_node *applicable(struct job *job, const px_key *row, const char *key, const px_node *node)
+{
     const px_stage *stage = job->stage;
     if (!node || row->algorithms & stage->bit) return node;
     if (!node->shared) {
@@ -485,7 +507,8 @@ static const px_node *applicable(struct job *job, const px_key *row, const char 
 }
 
 /* Whether the default of an exclusive key must step back because the user gave its alternative. */
-static bool outdone(const px_stage *stage, const px_key *row) {
+static bool outdone(const px_stage *stage, const px_key *row)
+{
     for (int i = 0; i < px_exclusive_count; i++) {
         size_t length = strlen(px_exclusives[i].group);
         if (strncmp(row->name, px_exclusives[i].group, length) != 0 || row->name[length] != '.') continue;
@@ -503,7 +526,8 @@ static bool outdone(const px_stage *stage, const px_key *row) {
 }
 
 /* An equal value of the user's is still the default: the differences leave it out. */
-static bool same_node(const px_node *a, const px_node *b) {
+static bool same_node(const px_node *a, const px_node *b)
+{
     if (px_node_is_null(a) || px_node_is_null(b)) return px_node_is_null(a) && px_node_is_null(b);
     if (a->kind != b->kind || a->count != b->count) return false;
     if (a->kind == PX_SCALAR) {
@@ -520,7 +544,8 @@ static bool same_node(const px_node *a, const px_node *b) {
 }
 
 static void resolve_row(struct job *job, const px_key *row, const char *prefix, const px_node *node, const char *which,
-                        bool defaulted) {
+                        bool defaulted)
+{
     const char *key = *prefix ? px_pool_format(job->pool, "%s.%s", prefix, row->name) : row->name;
     bool fits = !row->only || px_valid_word(row->only, which);
     if (!fits && !px_node_is_null(node) && px_valid_word(px_reward_keys[0].valid, which)) {
@@ -560,7 +585,8 @@ static void resolve_row(struct job *job, const px_key *row, const char *prefix, 
 
 /* ---- a stage ---------------------------------------------------------------------------------------------------------------- */
 
-void px_stage_resolve_algorithm(px_stage *stage, px_problems *problems) {
+void px_stage_resolve_algorithm(px_stage *stage, px_problems *problems)
+{
     const px_node *node = px_node_get(stage->tree, "algorithm");
     const char *names = "pretrain, sft, reward, ppo";
     if (px_node_is_null(node)) {
@@ -585,7 +611,8 @@ void px_stage_resolve_algorithm(px_stage *stage, px_problems *problems) {
                     near ? near : "", near ? "'?" : "", names);
 }
 
-void px_stage_resolve(px_stage *stage, px_problems *problems) {
+void px_stage_resolve(px_stage *stage, px_problems *problems)
+{
     struct job job = {stage, problems, &stage->config->pool};
     check_names(&job, px_keys, px_key_count, "", "", stage->tree);
     if (!stage->bit) return;

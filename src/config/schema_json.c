@@ -8,16 +8,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-static json_t *reference(const char *name) {
+static json_t *reference(const char *name)
+{
     return json_pack("{s:s++}", "$ref", "#/$defs/", name, "");
 }
 
-static json_t *closed_object(void) {
+static json_t *closed_object(void)
+{
     return json_pack("{s:s, s:{}, s:b}", "type", "object", "properties", "additionalProperties", 0);
 }
 
 /* number or integer with the limits of the interval */
-static json_t *number_schema(const px_key *key) {
+static json_t *number_schema(const px_key *key)
+{
     double low, high;
     bool low_open, high_open;
     json_t *schema = json_pack("{s:s}", "type", key->kind == PX_KEY_INT ? "integer" : "number");
@@ -30,7 +33,8 @@ static json_t *number_schema(const px_key *key) {
     return schema;
 }
 
-static json_t *words_schema(const char *valid) {
+static json_t *words_schema(const char *valid)
+{
     json_t *words = json_array();
     char word[64];
     for (const char *at = valid; px_word_next(&at, word, sizeof word);) {
@@ -40,11 +44,13 @@ static json_t *words_schema(const char *valid) {
     return json_pack("{s:o}", "enum", words);
 }
 
-static bool has_words(const char *valid) {
+static bool has_words(const char *valid)
+{
     return valid && (strchr("[(", valid[0]) == NULL || strchr(valid, '|') != NULL);
 }
 
-static json_t *kind_schema(const px_key *key) {
+static json_t *kind_schema(const px_key *key)
+{
     json_t *text = json_pack("{s:s}", "type", "string");
     json_t *result = NULL;
     switch (key->kind) {
@@ -74,7 +80,8 @@ static json_t *kind_schema(const px_key *key) {
 }
 
 /* The default as JSON; NULL where it depends on the algorithm or is a list or map. */
-static json_t *default_json(const px_key *key) {
+static json_t *default_json(const px_key *key)
+{
     if (key->others || key->flags & PX_NEEDED) return NULL;
     if (!key->value) return json_null();
     if (strchr("[{", key->value[0])) return NULL;
@@ -87,7 +94,8 @@ static json_t *default_json(const px_key *key) {
 }
 
 /* Puts the schema of a key where its dotted name says, with objects for the groups on the way. */
-static void place(json_t *object, const px_key *key) {
+static void place(json_t *object, const px_key *key)
+{
     const char *name = key->name, *dot;
     for (; (dot = strchr(name, '.')) != NULL; name = dot + 1) {
         char group[64];
@@ -105,7 +113,8 @@ static void place(json_t *object, const px_key *key) {
     json_object_set_new(json_object_get(object, "properties"), name, schema);
 }
 
-static json_t *fields_schema(px_key_kind kind) {
+static json_t *fields_schema(px_key_kind kind)
+{
     int count;
     const px_key *rows = px_key_fields(kind, &count);
     json_t *object = closed_object(), *needed = json_array();
@@ -118,12 +127,14 @@ static json_t *fields_schema(px_key_kind kind) {
     return object;
 }
 
-static json_t *include_schema(void) {
+static json_t *include_schema(void)
+{
     return json_pack("{s:[{s:s}, {s:s, s:{s:s}}], s:s}", "anyOf", "type", "string", "type", "array", "items", "type", "string",
                      "description", "Files whose maps lie under this one.");
 }
 
-static json_t *stage_schema(void) {
+static json_t *stage_schema(void)
+{
     json_t *stage = closed_object(), *properties = json_object_get(stage, "properties");
     json_object_set_new(properties, "include", include_schema());
     for (int i = 0; i < px_key_count; i++) place(stage, &px_keys[i]);
@@ -134,7 +145,8 @@ static json_t *stage_schema(void) {
     return stage;
 }
 
-px_status px_config_schema(px_buf *json) {
+px_status px_config_schema(px_buf *json)
+{
     json_t *definitions = json_pack("{s:o, s:o, s:o, s:o}", "stage", stage_schema(), "module", fields_schema(PX_KEY_MODULE),
                                     "reward", fields_schema(PX_KEY_REWARDS), "source", fields_schema(PX_KEY_SOURCES));
     json_t *module = json_object_get(definitions, "module");

@@ -37,7 +37,8 @@ static const site_key keys[] = {
 };
 enum { KEYS = sizeof keys / sizeof *keys };
 
-double px_site_seconds(const char *time) {
+double px_site_seconds(const char *time)
+{
     static const char digits[] = "0123456789";
     long part[4] = {0};
     int colons = 0, used = 0;
@@ -58,17 +59,20 @@ double px_site_seconds(const char *time) {
     return 60.0 * (double)part[0] + (double)part[1]; /* minutes, minutes:seconds */
 }
 
-static void bad(px_problems *problems, const site_key *key, const px_node *node) {
+static void bad(px_problems *problems, const site_key *key, const px_node *node)
+{
     px_problem_node(problems, node, "%s: '%.80s' is not valid; valid is %s", key->name, node->kind == PX_SCALAR ? node->text : "...",
                     key->valid);
 }
 
 /* Text goes into a batch script's header or a command line of it. */
-static bool is_plain(const char *text) {
+static bool is_plain(const char *text)
+{
     return *text && strpbrk(text, "\n\r") == NULL;
 }
 
-static void read_lines(px_problems *problems, const site_key *key, const px_node *node, px_site_list *list) {
+static void read_lines(px_problems *problems, const site_key *key, const px_node *node, px_site_list *list)
+{
     int count = node->kind == PX_SCALAR ? 1 : node->count;
     if (node->kind == PX_MAP || count > PX_SITE_LINES) {
         px_problem_node(problems, node, "%s: valid is %s, at most %d", key->name, key->valid, PX_SITE_LINES);
@@ -81,7 +85,8 @@ static void read_lines(px_problems *problems, const site_key *key, const px_node
     }
 }
 
-static void read_key(px_problems *problems, const site_key *key, const px_node *node, px_site *site) {
+static void read_key(px_problems *problems, const site_key *key, const px_node *node, px_site *site)
+{
     void *to = (char *)site + key->at;
     if (key->form == LINES) {
         if (!px_node_is_null(node)) read_lines(problems, key, node, to);
@@ -112,7 +117,8 @@ static void read_key(px_problems *problems, const site_key *key, const px_node *
     else *(const char **)to = text;
 }
 
-static void read_site(px_problems *problems, const px_node *root, px_site *site) {
+static void read_site(px_problems *problems, const px_node *root, px_site *site)
+{
     const char *names[KEYS];
     for (int k = 0; k < KEYS; k++) names[k] = keys[k].name;
     if (root->kind != PX_MAP) {
@@ -133,7 +139,8 @@ static void read_site(px_problems *problems, const px_node *root, px_site *site)
     }
 }
 
-static px_status find(char path[PX_PATH_MAX], bool *named) {
+static px_status find(char path[PX_PATH_MAX], bool *named)
+{
     const char *given = getenv("PHALANX_SITE"), *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
     *named = given != NULL;
     int n = given ? snprintf(path, PX_PATH_MAX, "%s", given)
@@ -142,7 +149,8 @@ static px_status find(char path[PX_PATH_MAX], bool *named) {
     return n < PX_PATH_MAX ? PX_OK : px_fail(PX_IO, "the path of site.yaml is too long");
 }
 
-static px_status load(px_site *site, const char *path) {
+static px_status load(px_site *site, const char *path)
+{
     px_pool *pool = site->memory;
     jmp_buf exhausted;
     if (setjmp(exhausted)) return px_error_code();
@@ -156,7 +164,8 @@ static px_status load(px_site *site, const char *path) {
     return status == PX_OK ? px_problems_end(&problems) : status;
 }
 
-px_status px_site_load(px_site *site, const char *path) {
+px_status px_site_load(px_site *site, const char *path)
+{
     char found[PX_PATH_MAX];
     bool named = path != NULL;
     *site = (px_site){.launcher = "srun", .mpi = "pmix", .nodes = 1, .ntasks_per_node = 1, .network_gbit_s = 10.0,
@@ -172,7 +181,8 @@ px_status px_site_load(px_site *site, const char *path) {
     return status;
 }
 
-void px_site_free(px_site *site) {
+void px_site_free(px_site *site)
+{
     if (site->memory) {
         px_pool_free(site->memory);
         px_free(site->memory);

@@ -13,7 +13,8 @@ struct check {
 };
 
 static void wrong(const struct check *c, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
-static void wrong(const struct check *c, const char *key, const char *format, ...) {
+static void wrong(const struct check *c, const char *key, const char *format, ...)
+{
     char text[1024];
     va_list list;
     va_start(list, format);
@@ -31,32 +32,37 @@ static void wrong(const struct check *c, const char *key, const char *format, ..
     px_problem_node(c->problems, node ? node : c->mark, "%s: %s", key, text);
 }
 
-static const px_value *get(const struct check *c, const char *key) {
+static const px_value *get(const struct check *c, const char *key)
+{
     const px_value *value = px_stage_value(c->stage, key);
     return value->applies ? value : NULL;
 }
 
 /* true and *out when the key applies and holds a number */
-static bool number(const struct check *c, const char *key, double *out) {
+static bool number(const struct check *c, const char *key, double *out)
+{
     const px_value *value = get(c, key);
     if (!value || value->form != PX_IS_NUMBER) return false;
     *out = value->f;
     return true;
 }
 
-static const char *text(const struct check *c, const char *key) {
+static const char *text(const struct check *c, const char *key)
+{
     const px_value *value = get(c, key);
     return value && (value->form == PX_IS_TEXT || value->form == PX_IS_WORD) ? value->text : NULL;
 }
 
-static bool given(const struct check *c, const char *key) {
+static bool given(const struct check *c, const char *key)
+{
     const px_value *value = get(c, key);
     return value && value->given && value->form != PX_IS_NULL;
 }
 
 /* ---- run ---------------------------------------------------------------------------------------------------------------------- */
 
-static void check_placeholders(const struct check *c, const char *dir) {
+static void check_placeholders(const struct check *c, const char *dir)
+{
     for (const char *at = strchr(dir, '{'); at; at = strchr(at + 1, '{')) {
         if (strncmp(at, "{name}", 6) == 0 || strncmp(at, "{seed}", 6) == 0 || strncmp(at, "{hash}", 6) == 0) continue;
         wrong(c, "run.dir", "'%s' has an unknown place holder; valid are {name}, {seed} and {hash}", dir);
@@ -64,7 +70,8 @@ static void check_placeholders(const struct check *c, const char *dir) {
     }
 }
 
-static void check_run(const struct check *c) {
+static void check_run(const struct check *c)
+{
     const char *name = text(c, "run.name"), *dir = text(c, "run.dir");
     if (!name || !*name) wrong(c, "run.name", "is empty; valid is text");
     if (!dir || !*dir) wrong(c, "run.dir", "is empty; valid is a directory");
@@ -81,18 +88,21 @@ static void check_run(const struct check *c) {
 
 /* ---- rl_module ------------------------------------------------------------------------------------------------------------------ */
 
-static const char *module_key(char out[64], const char *module, const char *field) {
+static const char *module_key(char out[64], const char *module, const char *field)
+{
     snprintf(out, 64, "rl_module.%s%s%s", module, *field ? "." : "", field);
     return out;
 }
 
-static bool has_module(const struct check *c, const char *module) {
+static bool has_module(const struct check *c, const char *module)
+{
     char key[64];
     const px_value *value = get(c, module_key(key, module, ""));
     return value && value->form != PX_IS_NULL;
 }
 
-static void check_stage_reference(const struct check *c, const char *module) {
+static void check_stage_reference(const struct check *c, const char *module)
+{
     char key[64];
     const char *name = text(c, module_key(key, module, "stage"));
     const px_config *config = c->stage->config;
@@ -121,7 +131,8 @@ static void check_stage_reference(const struct check *c, const char *module) {
     }
 }
 
-static void check_same_as(const struct check *c, const char *module) {
+static void check_same_as(const struct check *c, const char *module)
+{
     char key[64], other_key[64];
     const char *target = text(c, module_key(key, module, "same_as"));
     if (!target) return;
@@ -141,13 +152,15 @@ static void check_same_as(const struct check *c, const char *module) {
     }
 }
 
-static bool is_one_of(const char *name, const char *const *names) {
+static bool is_one_of(const char *name, const char *const *names)
+{
     while (*names && strcmp(name, *names) != 0) names++;
     return *names != NULL;
 }
 
 /* What a family has not: these come from the model room's tables, which know the rest. */
-static void check_family(const struct check *c, const char *module, const char *family) {
+static void check_family(const struct check *c, const char *module, const char *family)
+{
     static const char *const square[] = {"gpt2", "gpt_neox", "opt", NULL}, *const bare[] = {"mistral", "qwen2", NULL};
     char key[64], heads_key[64];
     double hidden, heads, value;
@@ -168,7 +181,8 @@ static void check_family(const struct check *c, const char *module, const char *
     }
 }
 
-static void check_new(const struct check *c, const char *module) {
+static void check_new(const struct check *c, const char *module)
+{
     static const char *const learned[] = {"gpt2", "opt", NULL};
     char key[64];
     double hidden, heads, kv, dim, positions, wanted, completion, vocabulary;
@@ -206,7 +220,8 @@ static void check_new(const struct check *c, const char *module) {
                                   positions, wanted);
 }
 
-static void check_modules(const struct check *c) {
+static void check_modules(const struct check *c)
+{
     static const char *const modules[] = {"policy", "reference", "reward", "critic"};
     if (c->stage->bit == PX_ON_REWARD && !has_module(c, "reward") && !px_node_at(c->stage->tree, "rl_module.reward")) {
         wrong(c, "rl_module.reward", "is missing; algorithm reward trains it ({path: DIR} or {stage: NAME} of a language model)");
@@ -223,7 +238,8 @@ static void check_modules(const struct check *c) {
 
 /* ---- environment ------------------------------------------------------------------------------------------------------------------ */
 
-static void check_rewards(const struct check *c, const char *list) {
+static void check_rewards(const struct check *c, const char *list)
+{
     if (!get(c, list)) return;
     int count = px_stage_list_count(c->stage, list);
     for (int i = 0; i < count; i++) {
@@ -254,7 +270,8 @@ static void check_rewards(const struct check *c, const char *list) {
     }
 }
 
-static void check_environment(const struct check *c) {
+static void check_environment(const struct check *c)
+{
     double least, most, samples, prompts, size;
     if (px_stage_list_count(c->stage, "environment.rewards") == 0 && get(c, "environment.rewards")) {
         wrong(c, "environment.rewards", "is empty; valid is at least one reward");
@@ -274,7 +291,8 @@ static void check_environment(const struct check *c) {
 
 /* ---- the rest --------------------------------------------------------------------------------------------------------------------- */
 
-static void check_either(const struct check *c, const char *one, const char *two, const char *why) {
+static void check_either(const struct check *c, const char *one, const char *two, const char *why)
+{
     if (given(c, one) && given(c, two)) {
         wrong(c, two, "contradicts %s; valid is one of the two", one);
     } else if ((get(c, one) || get(c, two)) && (!get(c, one) || get(c, one)->form == PX_IS_NULL) &&
@@ -283,7 +301,8 @@ static void check_either(const struct check *c, const char *one, const char *two
     }
 }
 
-static void check_placement(const struct check *c) {
+static void check_placement(const struct check *c)
+{
     static const char *const split_only[] = {"env_runners.max_staleness", "placement.num_scorers", "placement.num_evaluators"};
     const char *strategy = text(c, "placement.strategy");
     double runners = 0;
@@ -307,7 +326,8 @@ static void check_placement(const struct check *c) {
     }
 }
 
-static void check_evaluation(const struct check *c) {
+static void check_evaluation(const struct check *c)
+{
     const char *best = text(c, "checkpointing.keep_best");
     double interval = 0, target, coeff;
     number(c, "evaluation.evaluation_interval", &interval);
@@ -321,7 +341,8 @@ static void check_evaluation(const struct check *c) {
     }
 }
 
-void px_stage_check(px_stage *stage, px_problems *problems) {
+void px_stage_check(px_stage *stage, px_problems *problems)
+{
     if (!stage->bit || !stage->count) return;
     struct check c = {stage, problems, stage->tree};
     check_run(&c);

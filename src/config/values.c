@@ -6,81 +6,96 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *px_config_path(const px_config *config) {
+const char *px_config_path(const px_config *config)
+{
     return config->path;
 }
 
-const char *px_config_dir(const px_config *config) {
+const char *px_config_dir(const px_config *config)
+{
     return config->dir;
 }
 
-bool px_config_has_stages(const px_config *config) {
+bool px_config_has_stages(const px_config *config)
+{
     return config->staged;
 }
 
-int px_config_stage_count(const px_config *config) {
+int px_config_stage_count(const px_config *config)
+{
     return config->stage_count;
 }
 
-const px_stage *px_config_stage(const px_config *config, int index) {
+const px_stage *px_config_stage(const px_config *config, int index)
+{
     PX_CHECK(index >= 0 && index < config->stage_count);
     return &config->stages[index];
 }
 
-const px_stage *px_config_stage_named(const px_config *config, const char *name) {
+const px_stage *px_config_stage_named(const px_config *config, const char *name)
+{
     for (int i = 0; i < config->stage_count; i++) {
         if (strcmp(config->stages[i].name, name) == 0) return &config->stages[i];
     }
     return NULL;
 }
 
-const char *px_stage_name(const px_stage *stage) {
+const char *px_stage_name(const px_stage *stage)
+{
     return stage->name;
 }
 
-const char *px_stage_algorithm(const px_stage *stage) {
+const char *px_stage_algorithm(const px_stage *stage)
+{
     return stage->algorithm;
 }
 
 /* ---- one value ------------------------------------------------------------------------------------------------------------- */
 
-px_value *px_stage_find(const px_stage *stage, const char *key) {
+px_value *px_stage_find(const px_stage *stage, const char *key)
+{
     for (int i = 0; i < stage->count; i++) {
         if (strcmp(stage->values[i].key, key) == 0) return &stage->values[i];
     }
     return NULL;
 }
 
-_Noreturn static void no_such(const px_stage *stage, const char *key, const char *why) {
+_Noreturn static void no_such(const px_stage *stage, const char *key, const char *why)
+{
     char text[256];
     snprintf(text, sizeof text, "configuration key %s of stage '%s' %s", key, stage->name, why);
     px_bug(__FILE__, __LINE__, text);
 }
 
-const px_value *px_stage_value(const px_stage *stage, const char *key) {
+const px_value *px_stage_value(const px_stage *stage, const char *key)
+{
     const px_value *value = px_stage_find(stage, key);
     if (!value) no_such(stage, key, "is not in the table");
     return value;
 }
 
-bool px_value_is_leaf(const px_value *value) {
+bool px_value_is_leaf(const px_value *value)
+{
     return value->form != PX_IS_LIST && value->form != PX_IS_MAP && !(value->row->kind == PX_KEY_MODULE);
 }
 
-bool px_stage_is_set(const px_stage *stage, const char *key) {
+bool px_stage_is_set(const px_stage *stage, const char *key)
+{
     const px_value *value = px_stage_value(stage, key);
     if (value->form == PX_IS_LIST || value->form == PX_IS_MAP) return value->given || value->i > 0;
     return value->form != PX_IS_NULL;
 }
 
-int64_t px_stage_int(const px_stage *stage, const char *key) {
+int64_t px_stage_int(const px_stage *stage, const char *key)
+{
     const px_value *value = px_stage_value(stage, key);
     if (value->row->kind != PX_KEY_INT) no_such(stage, key, "is not a whole number");
     if (value->form == PX_IS_WORD) no_such(stage, key, "is a word: ask px_stage_number");
     return value->i;
 }
 
-double px_stage_float(const px_stage *stage, const char *key) {
+double px_stage_float(const px_stage *stage, const char *key)
+{
     const px_value *value = px_stage_value(stage, key);
     px_key_kind kind = value->row->kind;
     bool entry = kind == PX_KEY_NUMBERS && value->form != PX_IS_LIST;
@@ -89,13 +104,15 @@ double px_stage_float(const px_stage *stage, const char *key) {
     return value->f;
 }
 
-bool px_stage_bool(const px_stage *stage, const char *key) {
+bool px_stage_bool(const px_stage *stage, const char *key)
+{
     const px_value *value = px_stage_value(stage, key);
     if (value->row->kind != PX_KEY_BOOL) no_such(stage, key, "is not a truth value");
     return value->i != 0;
 }
 
-const char *px_stage_text(const px_stage *stage, const char *key) {
+const char *px_stage_text(const px_stage *stage, const char *key)
+{
     const px_value *value = px_stage_value(stage, key);
     if (value->form == PX_IS_LIST && value->row->kind == PX_KEY_SOURCES) {
         char first[160];
@@ -108,7 +125,8 @@ const char *px_stage_text(const px_stage *stage, const char *key) {
     return value->text;
 }
 
-bool px_stage_number(const px_stage *stage, const char *key, double *value) {
+bool px_stage_number(const px_stage *stage, const char *key, double *value)
+{
     const px_value *found = px_stage_value(stage, key);
     px_key_kind kind = found->row->kind;
     if (kind != PX_KEY_INT && kind != PX_KEY_FLOAT && kind != PX_KEY_NUMBERS) no_such(stage, key, "is not a number");
@@ -117,7 +135,8 @@ bool px_stage_number(const px_stage *stage, const char *key, double *value) {
     return true;
 }
 
-px_status px_stage_path(const px_stage *stage, const char *key, char *out, size_t size) {
+px_status px_stage_path(const px_stage *stage, const char *key, char *out, size_t size)
+{
     if (strcmp(key, "run.dir") == 0) return px_stage_run_dir(stage, out, size);
     const px_value *value = px_stage_value(stage, key);
     px_key_kind kind = value->row->kind;
@@ -128,19 +147,22 @@ px_status px_stage_path(const px_stage *stage, const char *key, char *out, size_
     return PX_OK;
 }
 
-int px_stage_list_count(const px_stage *stage, const char *key) {
+int px_stage_list_count(const px_stage *stage, const char *key)
+{
     const px_value *value = px_stage_value(stage, key);
     if (value->form != PX_IS_LIST) no_such(stage, key, "is not a list");
     return (int)value->i;
 }
 
-int px_stage_map_count(const px_stage *stage, const char *key) {
+int px_stage_map_count(const px_stage *stage, const char *key)
+{
     const px_value *value = px_stage_value(stage, key);
     if (value->form != PX_IS_MAP) no_such(stage, key, "is not a map");
     return (int)value->i;
 }
 
-void px_stage_map_entry(const px_stage *stage, const char *key, int index, const char **name, const char **text) {
+void px_stage_map_entry(const px_stage *stage, const char *key, int index, const char **name, const char **text)
+{
     const px_value *map = px_stage_value(stage, key);
     PX_CHECK(map->form == PX_IS_MAP && index >= 0 && index < map->i);
     const px_value *entry = map + 1 + index;
@@ -148,17 +170,20 @@ void px_stage_map_entry(const px_stage *stage, const char *key, int index, const
     *text = entry->text;
 }
 
-const char *px_stage_origin(const px_stage *stage, const char *key) {
+const char *px_stage_origin(const px_stage *stage, const char *key)
+{
     return px_stage_value(stage, key)->origin;
 }
 
-static const char *place_of(const px_stage *stage, const char *key) {
+static const char *place_of(const px_stage *stage, const char *key)
+{
     const px_value *value = px_stage_value(stage, key);
     if (!value->node) return stage->config->path;
     return value->node->line ? value->origin : value->node->file;
 }
 
-px_status px_stage_fail(const px_stage *stage, const char *key, const char *format, ...) {
+px_status px_stage_fail(const px_stage *stage, const char *key, const char *format, ...)
+{
     char text[2048];
     va_list list;
     va_start(list, format);
@@ -167,23 +192,27 @@ px_status px_stage_fail(const px_stage *stage, const char *key, const char *form
     return px_fail(PX_CONFIG, "%s: %s", place_of(stage, key), text);
 }
 
-px_status px_stage_fail_within(const px_stage *stage, const char *key) {
+px_status px_stage_fail_within(const px_stage *stage, const char *key)
+{
     return px_fail_within("%s: %s", place_of(stage, key), key);
 }
 
 /* ---- leaves ------------------------------------------------------------------------------------------------------------------ */
 
-static bool is_listed(const px_value *value) {
+static bool is_listed(const px_value *value)
+{
     return value->applies && px_value_is_leaf(value);
 }
 
-int px_stage_leaf_count(const px_stage *stage) {
+int px_stage_leaf_count(const px_stage *stage)
+{
     int count = 0;
     for (int i = 0; i < stage->count; i++) count += is_listed(&stage->values[i]);
     return count;
 }
 
-void px_stage_leaf(const px_stage *stage, int index, px_leaf *leaf) {
+void px_stage_leaf(const px_stage *stage, int index, px_leaf *leaf)
+{
     const px_value *value = NULL;
     for (int i = 0; i < stage->count; i++) {
         if (is_listed(&stage->values[i]) && index-- == 0) value = &stage->values[i];
@@ -201,7 +230,8 @@ void px_stage_leaf(const px_stage *stage, int index, px_leaf *leaf) {
     }
 }
 
-const char *px_float_text(double value, char out[40]) {
+const char *px_float_text(double value, char out[40])
+{
     for (int digits = 15; digits <= 17; digits++) {
         snprintf(out, 40, "%.*g", digits, value);
         if (strtod(out, NULL) == value) break;
@@ -217,7 +247,8 @@ const char *px_float_text(double value, char out[40]) {
     return out;
 }
 
-const char *px_value_text(const px_value *value, char *out, size_t size) {
+const char *px_value_text(const px_value *value, char *out, size_t size)
+{
     char number[40];
     switch (value->form) {
     case PX_IS_NULL: snprintf(out, size, "null"); break;

@@ -26,12 +26,14 @@ struct reader {
 #define PROBLEM(reader, mark, ...)                                                                                  \
     px_problem_at((reader)->yaml->problems, (reader)->file, (int)(mark).line + 1, (int)(mark).column + 1, __VA_ARGS__)
 
-static void stop_reading(struct reader *r) {
+static void stop_reading(struct reader *r)
+{
     r->broken = true;
 }
 
 /* The mark of a byte of the text. */
-static yaml_mark_t mark_at(const char *text, size_t offset) {
+static yaml_mark_t mark_at(const char *text, size_t offset)
+{
     yaml_mark_t mark = {.index = offset};
     for (size_t i = 0; i < offset; i++) {
         if (text[i] == '\n') mark.line++, mark.column = 0;
@@ -40,7 +42,8 @@ static yaml_mark_t mark_at(const char *text, size_t offset) {
     return mark;
 }
 
-static void syntax_problem(struct reader *r) {
+static void syntax_problem(struct reader *r)
+{
     const yaml_parser_t *p = &r->parser;
     const char *what = p->problem ? p->problem : "cannot be parsed";
     if (p->error == YAML_READER_ERROR) { /* has no mark */
@@ -55,7 +58,8 @@ static void syntax_problem(struct reader *r) {
     stop_reading(r);
 }
 
-static bool next_event(struct reader *r, yaml_event_t *event) {
+static bool next_event(struct reader *r, yaml_event_t *event)
+{
     if (r->broken) return false;
     if (yaml_parser_parse(&r->parser, event)) return true;
     syntax_problem(r);
@@ -63,7 +67,8 @@ static bool next_event(struct reader *r, yaml_event_t *event) {
 }
 
 /* ${VAR} becomes the variable's value; $${ stands for ${. */
-static const char *expand(struct reader *r, const char *text, yaml_mark_t mark) {
+static const char *expand(struct reader *r, const char *text, yaml_mark_t mark)
+{
     if (!r->yaml->expand || !strstr(text, "${")) return px_pool_text(r->yaml->pool, text);
     px_buf out = {0};
     px_status status = PX_OK;
@@ -96,7 +101,8 @@ static const char *expand(struct reader *r, const char *text, yaml_mark_t mark) 
     return result;
 }
 
-static px_node *marked(struct reader *r, px_node_kind kind, yaml_mark_t mark) {
+static px_node *marked(struct reader *r, px_node_kind kind, yaml_mark_t mark)
+{
     px_node *node = px_node_new(r->yaml->pool, kind, NULL);
     node->file = r->file;
     node->dir = r->dir;
@@ -106,7 +112,8 @@ static px_node *marked(struct reader *r, px_node_kind kind, yaml_mark_t mark) {
 }
 
 /* The slot that will hold the node once it is complete; -1 without an anchor. */
-static int open_anchor(struct reader *r, const yaml_char_t *name, yaml_mark_t mark) {
+static int open_anchor(struct reader *r, const yaml_char_t *name, yaml_mark_t mark)
+{
     if (!name) return -1;
     if (r->anchor_count == MOST_ANCHORS) {
         PROBLEM(r, mark, "more than %d anchors; valid is fewer", MOST_ANCHORS);
@@ -118,7 +125,8 @@ static int open_anchor(struct reader *r, const yaml_char_t *name, yaml_mark_t ma
     return r->anchor_count++;
 }
 
-static px_node *follow_alias(struct reader *r, const yaml_event_t *event) {
+static px_node *follow_alias(struct reader *r, const yaml_event_t *event)
+{
     const char *name = (const char *)event->data.alias.anchor;
     for (int i = r->anchor_count - 1; i >= 0; i--) {
         if (strcmp(r->anchors[i].name, name) != 0) continue;
@@ -131,13 +139,15 @@ static px_node *follow_alias(struct reader *r, const yaml_event_t *event) {
     return NULL;
 }
 
-static void check_tag(struct reader *r, const yaml_char_t *tag, yaml_mark_t mark) {
+static void check_tag(struct reader *r, const yaml_char_t *tag, yaml_mark_t mark)
+{
     const char *text = (const char *)tag;
     if (!text || !strcmp(text, "!") || !strcmp(text, YAML_STR_TAG)) return;
     PROBLEM(r, mark, "tag '%s' is not supported; valid is a value without a tag", text);
 }
 
-static void weigh(struct reader *r, px_node *node, const px_node *child, yaml_mark_t mark) {
+static void weigh(struct reader *r, px_node *node, const px_node *child, yaml_mark_t mark)
+{
     node->weight += child->weight;
     if (node->height <= child->height) node->height = child->height + 1;
     if (r->broken || (node->weight <= MOST_NODES && node->height <= 2 * MOST_DEPTH)) return;
@@ -147,7 +157,8 @@ static void weigh(struct reader *r, px_node *node, const px_node *child, yaml_ma
 
 static px_node *compose(struct reader *r, yaml_event_t *event);
 
-static px_node *compose_scalar(struct reader *r, yaml_event_t *event) {
+static px_node *compose_scalar(struct reader *r, yaml_event_t *event)
+{
     px_node *node = marked(r, PX_SCALAR, event->start_mark);
     const char *value = (const char *)event->data.scalar.value;
     check_tag(r, event->data.scalar.tag, event->start_mark);
@@ -159,7 +170,8 @@ static px_node *compose_scalar(struct reader *r, yaml_event_t *event) {
     return node;
 }
 
-static px_node *compose_list(struct reader *r, yaml_event_t *start) {
+static px_node *compose_list(struct reader *r, yaml_event_t *start)
+{
     px_node *list = marked(r, PX_LIST, start->start_mark);
     check_tag(r, start->data.sequence_start.tag, start->start_mark);
     yaml_event_t event;
@@ -179,7 +191,8 @@ static px_node *compose_list(struct reader *r, yaml_event_t *start) {
 }
 
 /* `<<: *base` or a list of such: keys that the map itself does not have. */
-static void merge_key(struct reader *r, px_node *map, const px_node *base, yaml_mark_t mark) {
+static void merge_key(struct reader *r, px_node *map, const px_node *base, yaml_mark_t mark)
+{
     if (base->kind == PX_LIST) {
         for (int i = 0; i < base->count; i++) {
             if (base->entries[i].node->kind == PX_MAP) merge_key(r, map, base->entries[i].node, mark);
@@ -200,7 +213,8 @@ static void merge_key(struct reader *r, px_node *map, const px_node *base, yaml_
 static px_node *include_files(struct reader *r, px_node *map, px_node *names);
 
 /* Reads a value after its key; false at the end of what can be read. */
-static bool compose_pair(struct reader *r, px_node *map, yaml_event_t *key, px_node **bases, px_node **includes) {
+static bool compose_pair(struct reader *r, px_node *map, yaml_event_t *key, px_node **bases, px_node **includes)
+{
     yaml_mark_t mark = key->start_mark;
     const char *name = NULL;
     if (key->type == YAML_SCALAR_EVENT) {
@@ -231,7 +245,8 @@ static bool compose_pair(struct reader *r, px_node *map, yaml_event_t *key, px_n
     return !r->broken;
 }
 
-static px_node *compose_map(struct reader *r, yaml_event_t *start) {
+static px_node *compose_map(struct reader *r, yaml_event_t *start)
+{
     px_node *map = marked(r, PX_MAP, start->start_mark);
     check_tag(r, start->data.mapping_start.tag, start->start_mark);
     px_node *bases = NULL, *includes = NULL;
@@ -250,7 +265,8 @@ static px_node *compose_map(struct reader *r, yaml_event_t *start) {
 }
 
 /* The node that begins with this event; NULL after a problem. The caller deletes the event. */
-static px_node *compose(struct reader *r, yaml_event_t *event) {
+static px_node *compose(struct reader *r, yaml_event_t *event)
+{
     if (event->type == YAML_ALIAS_EVENT) return follow_alias(r, event);
     if (r->depth == MOST_DEPTH) {
         PROBLEM(r, event->start_mark, "nested more than %d deep; valid is less", MOST_DEPTH);
@@ -276,7 +292,8 @@ static px_node *compose(struct reader *r, yaml_event_t *event) {
 }
 
 /* The one document of a stream; NULL: empty, or a problem was noted. */
-static px_node *compose_document(struct reader *r) {
+static px_node *compose_document(struct reader *r)
+{
     px_node *root = NULL;
     int documents = 0;
     yaml_event_t event;
@@ -295,7 +312,8 @@ static px_node *compose_document(struct reader *r) {
     return root;
 }
 
-px_node *px_yaml_text(px_yaml *yaml, const char *text, size_t length, const char *file, const char *dir) {
+px_node *px_yaml_text(px_yaml *yaml, const char *text, size_t length, const char *file, const char *dir)
+{
     bool marked_utf8 = length >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0; /* as editors of Windows do */
     text += marked_utf8 ? 3 : 0;
     length -= marked_utf8 ? 3 : 0;
@@ -318,7 +336,8 @@ px_node *px_yaml_text(px_yaml *yaml, const char *text, size_t length, const char
 
 /* ---- files ------------------------------------------------------------------------------------------------------------- */
 
-px_status px_yaml_file(px_yaml *yaml, const char *path, px_node **root) {
+px_status px_yaml_file(px_yaml *yaml, const char *path, px_node **root)
+{
     *root = NULL;
     px_buf text = {0};
     px_status status = px_file_read(path, MOST_BYTES, &text);
@@ -337,7 +356,8 @@ px_status px_yaml_file(px_yaml *yaml, const char *path, px_node **root) {
     return PX_OK;
 }
 
-static px_node *include_one(struct reader *r, px_node *result, const px_node *name) {
+static px_node *include_one(struct reader *r, px_node *result, const px_node *name)
+{
     px_yaml *yaml = r->yaml;
     char path[PX_PATH_MAX], parent[PX_PATH_MAX], full[PX_PATH_MAX];
     if (name->kind != PX_SCALAR || !*name->text) {
@@ -375,7 +395,8 @@ static px_node *include_one(struct reader *r, px_node *result, const px_node *na
 }
 
 /* The included files in their order, then the map itself on top. */
-static px_node *include_files(struct reader *r, px_node *map, px_node *names) {
+static px_node *include_files(struct reader *r, px_node *map, px_node *names)
+{
     px_node *result = marked(r, PX_MAP, (yaml_mark_t){0, (size_t)map->line - 1, (size_t)map->column - 1});
     if (names->kind == PX_LIST) {
         for (int i = 0; i < names->count; i++) result = include_one(r, result, names->entries[i].node);

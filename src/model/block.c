@@ -6,13 +6,15 @@
 
 #define ALIGN_BYTES 64
 
-void *px_layout_take(px_layout *layout, size_t count, size_t size) {
+void *px_layout_take(px_layout *layout, size_t count, size_t size)
+{
     char *at = layout->base ? layout->base + layout->used : NULL;
     layout->used += (count * size + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
     return at;
 }
 
-void px_shape_init(px_shape *shape, const px_model_config *config) {
+void px_shape_init(px_shape *shape, const px_model_config *config)
+{
     memset(shape, 0, sizeof *shape);
     shape->config = *config;
     shape->traits = px_family_traits(config->family);
@@ -23,7 +25,8 @@ void px_shape_init(px_shape *shape, const px_model_config *config) {
     shape->mlp_rows = 1024;
 }
 
-px_status px_positions_check(const px_model_config *config, int length) {
+px_status px_positions_check(const px_model_config *config, int length)
+{
     if (px_family_traits(config->family).learned_positions && length > config->max_positions) {
         return px_fail(PX_CONFIG, "sequences of %d tokens; the model has positions for at most %d", length,
                        config->max_positions);
@@ -31,18 +34,21 @@ px_status px_positions_check(const px_model_config *config, int length) {
     return PX_OK;
 }
 
-static bool is_rotary(const px_shape *shape) {
+static bool is_rotary(const px_shape *shape)
+{
     return !shape->traits.learned_positions && shape->config.rope.type != PX_ROPE_NONE;
 }
 
-void px_shape_layout(px_shape *shape, px_layout *layout, int positions) {
+void px_shape_layout(px_shape *shape, px_layout *layout, int positions)
+{
     if (!is_rotary(shape)) return;
     size_t count = (size_t)positions * (size_t)(shape->config.rope.rotary_dim / 2);
     shape->cosine = px_layout_take(layout, count, sizeof(px_real));
     shape->sine = px_layout_take(layout, count, sizeof(px_real));
 }
 
-px_status px_shape_tables(px_shape *shape, int positions) {
+px_status px_shape_tables(px_shape *shape, int positions)
+{
     if (!is_rotary(shape)) return PX_OK;
     const px_rope *rope = &shape->config.rope;
     double *frequency = px_alloc_array((size_t)rope->rotary_dim, sizeof *frequency, "rotary frequencies");
@@ -54,11 +60,13 @@ px_status px_shape_tables(px_shape *shape, int positions) {
     return PX_OK;
 }
 
-static size_t at_least(size_t a, size_t b) {
+static size_t at_least(size_t a, size_t b)
+{
     return a > b ? a : b;
 }
 
-size_t px_shape_scratch(const px_shape *shape, int M, int max_sequence, int head_rows, int threads, bool train) {
+size_t px_shape_scratch(const px_shape *shape, int M, int max_sequence, int head_rows, int threads, bool train)
+{
     const px_model_config *config = &shape->config;
     int C = config->hidden_size, I = config->intermediate_size;
     int mlp_rows = !train && M > shape->mlp_rows ? shape->mlp_rows : M;
@@ -73,23 +81,27 @@ size_t px_shape_scratch(const px_shape *shape, int M, int max_sequence, int head
     return bytes;
 }
 
-static const px_real *tensor(const px_model *model, size_t offset) {
+static const px_real *tensor(const px_model *model, size_t offset)
+{
     return offset == SIZE_MAX ? NULL : model->weights + offset;
 }
 
-static double embedding_scale(const px_model *model) {
+static double embedding_scale(const px_model *model)
+{
     return px_family_traits(model->config.family).scaled_embedding ? sqrt(model->config.hidden_size) : 1;
 }
 
 void px_embed_forward(px_compute *compute, const px_model *model, px_real *x, const int32_t *ids,
-                      const int32_t *positions, int M) {
+                      const int32_t *positions, int M)
+{
     px_embedding_forward(compute, x, ids, model->weights + model->embed, positions, tensor(model, model->position),
                          px_family_traits(model->config.family).position_offset, M, model->config.hidden_size,
                          embedding_scale(model));
 }
 
 void px_embed_backward(px_compute *compute, const px_model *model, px_real *grads, const int32_t *ids,
-                       const int32_t *positions, const px_real *dx, int M) {
+                       const int32_t *positions, const px_real *dx, int M)
+{
     px_embedding_backward(compute, grads + model->embed, ids,
                           model->position == SIZE_MAX ? NULL : grads + model->position, positions,
                           px_family_traits(model->config.family).position_offset, dx, M, model->config.hidden_size,
@@ -97,7 +109,8 @@ void px_embed_backward(px_compute *compute, const px_model *model, px_real *grad
 }
 
 void px_norm_forward(px_compute *compute, const px_shape *shape, px_real *y, px_real *mean, px_real *rstd,
-                     const px_real *x, const px_real *w, const px_real *b, int M) {
+                     const px_real *x, const px_real *w, const px_real *b, int M)
+{
     const px_model_config *config = &shape->config;
     if (shape->traits.layernorm) {
         px_layernorm_forward(compute, y, mean, rstd, x, w, b, M, config->hidden_size, config->norm_eps);
@@ -109,7 +122,8 @@ void px_norm_forward(px_compute *compute, const px_shape *shape, px_real *y, px_
 
 /* In place, each head of q and k by itself; training keeps what they were. */
 static void norm_heads(px_compute *compute, const px_shape *shape, const px_model *model, const px_layer_view *view,
-                       const px_activations *a, int M) {
+                       const px_activations *a, int M)
+{
     const px_model_config *c = &shape->config;
     int D = c->head_dim, all = c->heads + c->kv_heads, width = shape->q + shape->kv;
     for (size_t m = 0; a->qk && m < (size_t)M; m++) {
@@ -122,7 +136,8 @@ static void norm_heads(px_compute *compute, const px_shape *shape, const px_mode
                      c->norm_eps, shape->traits.norm_offset);
 }
 
-void px_tail_gather(const px_tail *tail, px_real *to, const px_real *from, size_t ld, size_t width) {
+void px_tail_gather(const px_tail *tail, px_real *to, const px_real *from, size_t ld, size_t width)
+{
     for (int s = 0; s < tail->span_count; s++) {
         for (int r = 0; r < tail->spans[s].rows; r++) {
             memmove(to + (size_t)(tail->spans[s].row + r) * ld, from + (size_t)(tail->first[s] + r) * ld, width * sizeof *to);
@@ -130,7 +145,8 @@ void px_tail_gather(const px_tail *tail, px_real *to, const px_real *from, size_
     }
 }
 
-void px_tail_scatter(const px_tail *tail, px_real *rows, size_t ld, size_t width, int M) {
+void px_tail_scatter(const px_tail *tail, px_real *rows, size_t ld, size_t width, int M)
+{
     int next = M; /* rows from here on are done */
     for (int s = tail->span_count - 1; s >= 0; s--) {
         int count = tail->spans[s].rows, first = tail->first[s];
@@ -144,7 +160,8 @@ void px_tail_scatter(const px_tail *tail, px_real *rows, size_t ld, size_t width
 }
 
 /* mid += x, of the rows that went on */
-static void add_input(px_compute *compute, const px_activations *a, const px_tail *tail, size_t C, int M) {
+static void add_input(px_compute *compute, const px_activations *a, const px_tail *tail, size_t C, int M)
+{
     if (!tail) px_add(compute, a->mid, a->x, (size_t)M * C);
     for (int s = 0; tail && s < tail->span_count; s++) {
         const px_span *span = &tail->spans[s];
@@ -155,7 +172,8 @@ static void add_input(px_compute *compute, const px_activations *a, const px_tai
 /* Returns how many rows go on. */
 static int attention_branch(px_compute *compute, const px_shape *shape, const px_model *model,
                             int layer, const px_activations *a, const px_span *spans, int span_count,
-                            const int32_t *positions, int M, const px_tail *tail) {
+                            const int32_t *positions, int M, const px_tail *tail)
+{
     const px_layer_view *view = &model->layers[layer];
     const px_model_config *config = &shape->config;
     int C = config->hidden_size, D = config->head_dim;
@@ -185,7 +203,8 @@ static int attention_branch(px_compute *compute, const px_shape *shape, const px
 
 /* Rows of the MLP depend on nothing but themselves: chunks of them pass through all of it while they are in cache. */
 static void mlp_branch(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
-                       const px_activations *a, int M, const px_tail *tail) {
+                       const px_activations *a, int M, const px_tail *tail)
+{
     const px_layer_view *view = &model->layers[layer];
     const px_model_config *config = &shape->config;
     int C = config->hidden_size, I = config->intermediate_size;
@@ -215,13 +234,15 @@ static void mlp_branch(px_compute *compute, const px_shape *shape, const px_mode
 
 void px_block_forward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
                       const px_activations *a, const px_span *spans, int span_count, const int32_t *positions, int M,
-                      const px_tail *tail) {
+                      const px_tail *tail)
+{
     int rows = attention_branch(compute, shape, model, layer, a, spans, span_count, positions, M, tail);
     mlp_branch(compute, shape, model, layer, a, rows, tail);
 }
 
 void px_head_logits(px_compute *compute, const px_shape *shape, const px_model *model, px_real *logits,
-                    const px_real *hidden, int M) {
+                    const px_real *hidden, int M)
+{
     px_weight head = px_shape_weight(shape, model, 0, PX_LM_HEAD);
     px_linear_forward(compute, logits, head.out, hidden, head.in, &head, NULL, M);
 }

@@ -4,13 +4,15 @@
 
 #include "block.h"
 
-static px_real *at(px_real *block, size_t offset) {
+static px_real *at(px_real *block, size_t offset)
+{
     return offset == SIZE_MAX ? NULL : block + offset;
 }
 
 void px_norm_backward(px_compute *compute, const px_shape *shape, px_real *dx, px_real *dw, px_real *db,
                       const px_real *dy, const px_real *x, const px_real *mean, const px_real *rstd, const px_real *w,
-                      int M, bool accumulate) {
+                      int M, bool accumulate)
+{
     int C = shape->config.hidden_size;
     if (shape->traits.layernorm) {
         px_layernorm_backward(compute, dx, dw, db, dy, x, mean, rstd, w, M, C, accumulate);
@@ -22,7 +24,8 @@ void px_norm_backward(px_compute *compute, const px_shape *shape, px_real *dx, p
 /* In: d->dx of the block's output. Out: d->dx of mid; where the branch reads the block's input, its part of that
  * input's gradient in d->dside. */
 static void mlp_backward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
-                         const px_activations *a, const px_gradients *d, px_real *grads, int M, const px_tail *tail) {
+                         const px_activations *a, const px_gradients *d, px_real *grads, int M, const px_tail *tail)
+{
     const px_layer_view *view = &model->layers[layer];
     const px_model_config *config = &shape->config;
     int C = config->hidden_size, I = config->intermediate_size;
@@ -51,7 +54,8 @@ static void mlp_backward(px_compute *compute, const px_shape *shape, const px_mo
 }
 
 static void heads_backward(px_compute *compute, const px_shape *shape, const px_model *model, const px_layer_view *view,
-                           const px_activations *a, const px_gradients *d, px_real *grads, int M) {
+                           const px_activations *a, const px_gradients *d, px_real *grads, int M)
+{
     const px_model_config *c = &shape->config;
     int D = c->head_dim, all = c->heads + c->kv_heads, width = shape->q + shape->kv, offset = shape->traits.norm_offset;
     px_rmsnorm_heads_backward(compute, d->dqkv, shape->qkv, grads + view->q_norm_w, a->qk, width, a->qk_rstd, all,
@@ -62,7 +66,8 @@ static void heads_backward(px_compute *compute, const px_shape *shape, const px_
 
 /* Gradients of q, k and v of all rows. With a tail few have queries, and a sequence's last keys may have none that see them. */
 static void core_backward(px_compute *compute, const px_shape *shape, const px_activations *a, const px_gradients *d,
-                          const px_span *spans, int span_count, int M, const px_tail *tail) {
+                          const px_span *spans, int span_count, int M, const px_tail *tail)
+{
     int q = shape->q, kv = shape->kv, qkv = shape->qkv;
     px_real *dk = d->dqkv + q;
     px_kv_store(compute, spans, span_count, a->qkv + q, a->qkv + q + kv, qkv);
@@ -79,7 +84,8 @@ static void core_backward(px_compute *compute, const px_shape *shape, const px_a
 /* In: d->dx of mid. Out: d->dx of the block's input. The keys and values are laid out for attention once more. */
 static void attention_backward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
                                const px_activations *a, const px_gradients *d, px_real *grads, const px_span *spans,
-                               int span_count, const int32_t *positions, int M, const px_tail *tail) {
+                               int span_count, const int32_t *positions, int M, const px_tail *tail)
+{
     const px_layer_view *view = &model->layers[layer];
     const px_model_config *config = &shape->config;
     int C = config->hidden_size, D = config->head_dim, q = shape->q, qkv = shape->qkv, rows = tail ? tail->count : M;
@@ -105,7 +111,8 @@ static void attention_backward(px_compute *compute, const px_shape *shape, const
 
 void px_block_backward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
                        const px_activations *a, const px_gradients *d, px_real *grads, const px_span *spans,
-                       int span_count, const int32_t *positions, int M, const px_tail *tail) {
+                       int span_count, const int32_t *positions, int M, const px_tail *tail)
+{
     mlp_backward(compute, shape, model, layer, a, d, grads, tail ? tail->count : M, tail);
     attention_backward(compute, shape, model, layer, a, d, grads, spans, span_count, positions, M, tail);
     if (tail && d->dside) px_tail_scatter(tail, d->dside, (size_t)shape->config.hidden_size, (size_t)shape->config.hidden_size, M);

@@ -10,7 +10,8 @@
 #include "pickle.h"
 
 /* ---- a family's entries --------------------------------------------------------------------- */
-static px_status read_needs(const px_keys *keys, const px_entry *entry) {
+static px_status read_needs(const px_keys *keys, const px_entry *entry)
+{
     bool wanted = entry->low != 0, value = wanted;
     PX_TRY(px_keys_bool(keys, entry->key, &value));
     if (value == wanted) return PX_OK;
@@ -19,13 +20,15 @@ static px_status read_needs(const px_keys *keys, const px_entry *entry) {
     return px_keys_refuse(keys, entry->key, valid);
 }
 
-static px_status read_same(const px_keys *keys, const px_entry *entry, int wanted) {
+static px_status read_same(const px_keys *keys, const px_entry *entry, int wanted)
+{
     int value = wanted;
     PX_TRY(px_keys_int(keys, entry->key, false, 1, INT32_MAX, &value));
     return value == wanted ? PX_OK : px_keys_refuse(keys, entry->key, entry->why);
 }
 
-static px_status read_activation(const px_keys *keys, const char *key, px_activation *activation) {
+static px_status read_activation(const px_keys *keys, const char *key, px_activation *activation)
+{
     static const struct {
         const char *name;
         px_activation kind;
@@ -43,7 +46,8 @@ static px_status read_activation(const px_keys *keys, const char *key, px_activa
                 : PX_OK;
 }
 
-static px_status read_entry(const px_keys *keys, const px_entry *entry, px_model_config *config) {
+static px_status read_entry(const px_keys *keys, const px_entry *entry, px_model_config *config)
+{
     void *field = (char *)config + entry->field;
     switch (entry->kind) {
     case ENTRY_INT:
@@ -59,21 +63,24 @@ static px_status read_entry(const px_keys *keys, const px_entry *entry, px_model
     return PX_OK;
 }
 
-static bool has_entry(const px_family_info *family, const char *key) {
+static bool has_entry(const px_family_info *family, const char *key)
+{
     for (const px_entry *e = family->entries; e->key; e++) {
         if (strcmp(e->key, key) == 0) return true;
     }
     return false;
 }
 
-static const char *key_of(const px_family_info *family, size_t field) {
+static const char *key_of(const px_family_info *family, size_t field)
+{
     const px_entry *e = family->entries;
     while (e->key && (e->kind != ENTRY_INT || e->field != field)) e++;
     return e->key;
 }
 
 /* A window in a family that knows none is refused unless it covers every position. */
-static px_status refuse_window(const px_keys *keys, const px_family_info *family, int max_positions) {
+static px_status refuse_window(const px_keys *keys, const px_family_info *family, int max_positions)
+{
     bool used = true;
     int window = PX_MAX_POSITIONS;
     if (!has_entry(family, "sliding_window") && !has_entry(family, "use_sliding_window")) {
@@ -98,7 +105,8 @@ static px_status refuse_window(const px_keys *keys, const px_family_info *family
     return PX_OK;
 }
 
-static px_status read_family(const px_keys *keys, const px_family_info *family, px_model_config *config) {
+static px_status read_family(const px_keys *keys, const px_family_info *family, px_model_config *config)
+{
     for (const px_entry *e = family->entries; e->key; e++) PX_TRY(read_entry(keys, e, config));
     if (config->head_dim == 0 && config->hidden_size % config->heads != 0) {
         return px_keys_refuse(keys, key_of(family, FIELD(heads)), "a divisor of the width");
@@ -113,7 +121,8 @@ static px_status read_family(const px_keys *keys, const px_family_info *family, 
 /* ---- token ids --------------------------------------------------------------------- */
 /* Ids outside the vocabulary occur in files of small models that kept the defaults of large ones. They can never be
  * sampled: left out, with a warning. -1 stands for none in some older files. */
-static void warn_of_id(const px_keys *keys, const char *key, long long id, int vocab_size) {
+static void warn_of_id(const px_keys *keys, const char *key, long long id, int vocab_size)
+{
     static uint64_t said[16]; /* a start reads a model's directory more than once */
     static int count;
     uint64_t what = px_hash(key, strlen(key), px_hash(keys->path, strlen(keys->path), (uint64_t)id));
@@ -125,7 +134,8 @@ static void warn_of_id(const px_keys *keys, const char *key, long long id, int v
            vocab_size);
 }
 
-static px_status keep_id(const px_keys *keys, const char *key, json_t *value, int vocab_size, int *id) {
+static px_status keep_id(const px_keys *keys, const char *key, json_t *value, int vocab_size, int *id)
+{
     *id = -1;
     if (!json_is_integer(value) || json_integer_value(value) < -1) {
         return px_keys_refuse(keys, key, "a token id, null, or (eos_token_id) a list of token ids");
@@ -139,13 +149,15 @@ static px_status keep_id(const px_keys *keys, const char *key, json_t *value, in
 }
 
 /* Absent: the default of transformers where the vocabulary has it. null: none. */
-static px_status read_id(const px_keys *keys, const char *key, int absent, int vocab_size, int *id) {
+static px_status read_id(const px_keys *keys, const char *key, int absent, int vocab_size, int *id)
+{
     json_t *value = json_object_get(keys->object, key);
     *id = !value && absent < vocab_size ? absent : -1;
     return !value || json_is_null(value) ? PX_OK : keep_id(keys, key, value, vocab_size, id);
 }
 
-static px_status add_eos(const px_keys *keys, json_t *value, px_model_config *config) {
+static px_status add_eos(const px_keys *keys, json_t *value, px_model_config *config)
+{
     int id;
     PX_TRY(keep_id(keys, "eos_token_id", value, config->vocab_size, &id));
     for (int i = 0; i < config->eos_count; i++) {
@@ -160,7 +172,8 @@ static px_status add_eos(const px_keys *keys, json_t *value, px_model_config *co
     return PX_OK;
 }
 
-static px_status read_eos(const px_keys *keys, int absent, px_model_config *config) {
+static px_status read_eos(const px_keys *keys, int absent, px_model_config *config)
+{
     json_t *value = json_object_get(keys->object, "eos_token_id");
     if (!value && absent >= 0 && absent < config->vocab_size) config->eos_ids[config->eos_count++] = absent;
     if (!value || json_is_null(value)) return PX_OK;
@@ -169,19 +182,22 @@ static px_status read_eos(const px_keys *keys, int absent, px_model_config *conf
     return PX_OK;
 }
 
-static px_status read_token_ids(const px_keys *keys, const px_model_config *defaults, px_model_config *config) {
+static px_status read_token_ids(const px_keys *keys, const px_model_config *defaults, px_model_config *config)
+{
     PX_TRY(read_id(keys, "bos_token_id", defaults->bos_id, config->vocab_size, &config->bos_id));
     PX_TRY(read_id(keys, "pad_token_id", defaults->pad_id, config->vocab_size, &config->pad_id));
     return read_eos(keys, defaults->eos_count > 0 ? defaults->eos_ids[0] : -1, config);
 }
 
 /* ---- the file --------------------------------------------------------------------- */
-static bool ends_with(const char *text, const char *end) {
+static bool ends_with(const char *text, const char *end)
+{
     size_t length = strlen(text), tail = strlen(end);
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
-static px_status read_head(const px_keys *keys, px_model_config *config) {
+static px_status read_head(const px_keys *keys, px_model_config *config)
+{
     static const char valid[] =
         "a list with one ...ForCausalLM, ...LMHeadModel, ...ForSequenceClassification or ...Model";
     config->head = PX_HEAD_LM;
@@ -204,7 +220,8 @@ static px_status read_head(const px_keys *keys, px_model_config *config) {
     return PX_OK;
 }
 
-static px_status read_dtype(const px_keys *keys) {
+static px_status read_dtype(const px_keys *keys)
+{
     const char *names[] = {"dtype", "torch_dtype"};
     for (int i = 0; i < 2; i++) {
         const char *dtype = "auto";
@@ -217,7 +234,8 @@ static px_status read_dtype(const px_keys *keys) {
     return PX_OK;
 }
 
-static px_status read_root(const px_keys *keys, px_model_config *config) {
+static px_status read_root(const px_keys *keys, px_model_config *config)
+{
     if (!json_is_object(keys->object))
         return px_fail(PX_DATA, "%s: not a JSON object; valid is a model's config", keys->path);
     const char *type = NULL;
@@ -240,7 +258,8 @@ static px_status read_root(const px_keys *keys, px_model_config *config) {
     return read_token_ids(keys, &family->defaults, config);
 }
 
-static px_status read_generation_config(const char *dir, px_model_config *config) {
+static px_status read_generation_config(const char *dir, px_model_config *config)
+{
     char path[PX_PATH_MAX];
     PX_TRY(px_path_join(path, sizeof path, dir, "generation_config.json"));
     if (!px_file_exists(path)) return PX_OK;
@@ -253,14 +272,16 @@ static px_status read_generation_config(const char *dir, px_model_config *config
     return status;
 }
 
-static px_status read_json(const char *path, json_t *json, px_model_config *config) {
+static px_status read_json(const char *path, json_t *json, px_model_config *config)
+{
     px_keys keys = {path, "", json};
     memset(config, 0, sizeof *config);
     PX_TRY(read_root(&keys, config));
     return px_model_config_check(config) == PX_OK ? PX_OK : px_fail_within("%s", path);
 }
 
-px_status px_model_config_read(const char *dir, px_model_config *config) {
+px_status px_model_config_read(const char *dir, px_model_config *config)
+{
     char path[PX_PATH_MAX];
     json_t *json = NULL;
     PX_TRY(px_gguf_find(path, sizeof path, dir));

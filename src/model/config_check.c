@@ -5,13 +5,15 @@
 
 #include "family.h"
 
-static px_status check_range(const char *key, int64_t value, int64_t low, int64_t high) {
+static px_status check_range(const char *key, int64_t value, int64_t low, int64_t high)
+{
     if (value >= low && value <= high) return PX_OK;
     return px_fail(PX_DATA, "%s is %lld; valid is an integer from %lld to %lld", key, (long long)value, (long long)low,
                    (long long)high);
 }
 
-static px_status check_sizes(const px_model_config *c) {
+static px_status check_sizes(const px_model_config *c)
+{
     PX_TRY(check_range("vocab_size", c->vocab_size, 1, 1 << 24));
     PX_TRY(check_range("hidden_size", c->hidden_size, 1, 1 << 17));
     PX_TRY(check_range("num_hidden_layers", c->layers, 1, 1024));
@@ -36,7 +38,8 @@ static px_status check_sizes(const px_model_config *c) {
     return PX_OK;
 }
 
-static px_status check_rope(const px_model_config *c) {
+static px_status check_rope(const px_model_config *c)
+{
     const px_rope *r = &c->rope;
     if (r->type < PX_ROPE_DEFAULT || r->type > PX_ROPE_YARN) {
         return px_fail(PX_DATA, "rope_type is missing; valid is default, linear, llama3 or yarn");
@@ -72,7 +75,8 @@ static px_status check_rope(const px_model_config *c) {
     return PX_OK;
 }
 
-static px_status check_family(const px_model_config *c) {
+static px_status check_family(const px_model_config *c)
+{
     if (c->activation < PX_GELU_TANH || c->activation > PX_RELU) return px_fail(PX_DATA, "unknown activation");
     if ((int)c->family < 0 || (int)c->family >= PX_FAMILIES) return px_fail(PX_DATA, "unknown family");
     const px_family_info *family = px_family_get(c->family);
@@ -100,7 +104,8 @@ static px_status check_family(const px_model_config *c) {
     return px_fail(PX_DATA, "%s with rotary positions; valid are learned ones", family->type);
 }
 
-static px_status check_ids(const px_model_config *c) {
+static px_status check_ids(const px_model_config *c)
+{
     PX_TRY(check_range("bos_token_id", c->bos_id, -1, c->vocab_size - 1));
     PX_TRY(check_range("pad_token_id", c->pad_id, -1, c->vocab_size - 1));
     PX_TRY(check_range("number of stop ids", c->eos_count, 0, PX_MAX_EOS));
@@ -113,7 +118,8 @@ static px_status check_ids(const px_model_config *c) {
     return PX_OK;
 }
 
-px_status px_model_config_check(const px_model_config *config) {
+px_status px_model_config_check(const px_model_config *config)
+{
     if (config->head < PX_HEAD_NONE || config->head > PX_HEAD_SCALAR) return px_fail(PX_DATA, "unknown head");
     PX_TRY(check_sizes(config));
     PX_TRY(check_family(config));
@@ -121,7 +127,8 @@ px_status px_model_config_check(const px_model_config *config) {
 }
 
 /* ---- shapes --------------------------------------------------------------------- */
-static void shape_gpt2(px_model_config *c, int vocab_size, int positions, int width, int layers, int heads) {
+static void shape_gpt2(px_model_config *c, int vocab_size, int positions, int width, int layers, int heads)
+{
     px_model_config_defaults(c, PX_GPT2);
     c->vocab_size = vocab_size;
     c->max_positions = positions;
@@ -131,7 +138,8 @@ static void shape_gpt2(px_model_config *c, int vocab_size, int positions, int wi
 }
 
 static void shape_llama(px_model_config *c, int vocab_size, int positions, int width, int inner, int layers, int heads,
-                        int kv_heads, double theta) {
+                        int kv_heads, double theta)
+{
     px_model_config_defaults(c, PX_LLAMA);
     c->tied = true;
     c->vocab_size = vocab_size;
@@ -144,7 +152,8 @@ static void shape_llama(px_model_config *c, int vocab_size, int positions, int w
     c->rope.theta = theta;
 }
 
-px_status px_model_config_shape(const char *name, px_model_config *config) {
+px_status px_model_config_shape(const char *name, px_model_config *config)
+{
     if (strcmp(name, "gpt2-124m") == 0) shape_gpt2(config, 50257, 1024, 768, 12, 12);
     else if (strcmp(name, "nano10m") == 0) shape_gpt2(config, 65, 256, 384, 6, 6);
     else if (strcmp(name, "smollm2-135m") == 0) shape_llama(config, 49152, 8192, 576, 1536, 30, 9, 3, 100000);

@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-json_t *px_keys_get(const px_keys *keys, const char *key) {
+json_t *px_keys_get(const px_keys *keys, const char *key)
+{
     json_t *value = json_object_get(keys->object, key);
     return json_is_null(value) ? NULL : value;
 }
 
-px_status px_keys_refuse(const px_keys *keys, const char *key, const char *valid) {
+px_status px_keys_refuse(const px_keys *keys, const char *key, const char *valid)
+{
     json_t *value = json_object_get(keys->object, key);
     char shown[64] = "missing";
     char *dump = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
@@ -22,7 +24,8 @@ px_status px_keys_refuse(const px_keys *keys, const char *key, const char *valid
     return px_fail(PX_DATA, "%s: key \"%s%s\" is %s; valid is %s", keys->path, keys->group, key, shown, valid);
 }
 
-px_status px_keys_int(const px_keys *keys, const char *key, bool required, int low, int high, int *value) {
+px_status px_keys_int(const px_keys *keys, const char *key, bool required, int low, int high, int *value)
+{
     char valid[80];
     snprintf(valid, sizeof valid, "an integer from %d to %d", low, high);
     json_t *found = px_keys_get(keys, key);
@@ -34,7 +37,8 @@ px_status px_keys_int(const px_keys *keys, const char *key, bool required, int l
     return PX_OK;
 }
 
-px_status px_keys_real(const px_keys *keys, const char *key, bool required, double low, double high, double *value) {
+px_status px_keys_real(const px_keys *keys, const char *key, bool required, double low, double high, double *value)
+{
     char valid[80];
     snprintf(valid, sizeof valid, "a number from %g to %g", low, high);
     json_t *found = px_keys_get(keys, key);
@@ -46,7 +50,8 @@ px_status px_keys_real(const px_keys *keys, const char *key, bool required, doub
     return PX_OK;
 }
 
-px_status px_keys_bool(const px_keys *keys, const char *key, bool *value) {
+px_status px_keys_bool(const px_keys *keys, const char *key, bool *value)
+{
     json_t *found = px_keys_get(keys, key);
     if (!found) return PX_OK;
     if (!json_is_boolean(found)) return px_keys_refuse(keys, key, "true or false");
@@ -54,7 +59,8 @@ px_status px_keys_bool(const px_keys *keys, const char *key, bool *value) {
     return PX_OK;
 }
 
-px_status px_keys_text(const px_keys *keys, const char *key, bool required, const char **value) {
+px_status px_keys_text(const px_keys *keys, const char *key, bool required, const char **value)
+{
     json_t *found = px_keys_get(keys, key);
     if (!found) return required ? px_keys_refuse(keys, key, "a string") : PX_OK;
     if (!json_is_string(found)) return px_keys_refuse(keys, key, "a string");

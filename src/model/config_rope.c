@@ -7,11 +7,13 @@
 #include <string.h>
 
 /* How strongly YaRN sharpens attention at a given stretch (Peng et al. 2023, section 3.4). */
-static double yarn_magnitude(double factor, double weight) {
+static double yarn_magnitude(double factor, double weight)
+{
     return factor <= 1 ? 1 : 0.1 * weight * log(factor) + 1;
 }
 
-static px_status read_yarn(const px_keys *keys, px_rope *rope) {
+static px_status read_yarn(const px_keys *keys, px_rope *rope)
+{
     rope->beta_fast = 32;
     rope->beta_slow = 1;
     double mscale = 0, mscale_all = 0;
@@ -28,7 +30,8 @@ static px_status read_yarn(const px_keys *keys, px_rope *rope) {
     return px_keys_real(keys, "attention_factor", false, 1e-6, 1e6, &rope->attention_factor);
 }
 
-static px_status read_rope_type(const px_keys *keys, px_rope_type *type) {
+static px_status read_rope_type(const px_keys *keys, px_rope_type *type)
+{
     static const char valid[] = "one of default, linear, llama3, yarn (dynamic and longrope change the rotation of "
                                 "earlier positions as a sequence grows, so cached keys would not be those of training)";
     const char *name = "default";
@@ -43,7 +46,8 @@ static px_status read_rope_type(const px_keys *keys, px_rope_type *type) {
 }
 
 /* What the object says: rope_scaling, else rope_parameters. */
-static px_status read_object(const px_keys *inner, px_rope *rope, double *part) {
+static px_status read_object(const px_keys *inner, px_rope *rope, double *part)
+{
     PX_TRY(read_rope_type(inner, &rope->type));
     PX_TRY(px_keys_real(inner, "rope_theta", false, 1, 1e12, &rope->theta));
     PX_TRY(px_keys_real(inner, "partial_rotary_factor", false, 0, 1, part));
@@ -56,7 +60,8 @@ static px_status read_object(const px_keys *inner, px_rope *rope, double *part) 
     return PX_OK;
 }
 
-px_status px_rope_read(const px_keys *keys, const px_family_info *family, px_model_config *config) {
+px_status px_rope_read(const px_keys *keys, const px_family_info *family, px_model_config *config)
+{
     static const char original[] = "original_max_position_embeddings";
     px_rope *rope = &config->rope;
     double part = family->rotary_part;

@@ -9,7 +9,8 @@
 #include "family.h"
 
 /* transformers knows one function by two names; GPT-2's comes first. */
-static const char *activation_name(const px_model_config *c) {
+static const char *activation_name(const px_model_config *c)
+{
     switch (c->activation) {
     case PX_GELU_TANH: return c->family == PX_GPT2 ? "gelu_new" : "gelu_pytorch_tanh";
     case PX_GELU_ERF: return "gelu";
@@ -19,7 +20,8 @@ static const char *activation_name(const px_model_config *c) {
     return "";
 }
 
-static json_t *architecture(const px_model_config *c) {
+static json_t *architecture(const px_model_config *c)
+{
     const px_family_info *family = px_family_get(c->family);
     const char *head = c->head == PX_HEAD_SCALAR ? "ForSequenceClassification"
                        : c->head == PX_HEAD_NONE ? "Model"
@@ -27,7 +29,8 @@ static json_t *architecture(const px_model_config *c) {
     return json_pack("[o]", json_sprintf("%s%s", family->model_class, head));
 }
 
-static bool is_eos(const px_model_config *c, int id) {
+static bool is_eos(const px_model_config *c, int id)
+{
     for (int i = 0; i < c->eos_count; i++) {
         if (c->eos_ids[i] == id) return true;
     }
@@ -37,7 +40,8 @@ static bool is_eos(const px_model_config *c, int id) {
 /* transformers scores a padded sequence at its right-most token that is not pad_token_id, and refuses batches without
  * one. A stop id would make it score the token before the end: where no pad id is known, the begin id, which never ends
  * a sequence, else the highest id that stops nothing, the rarest piece of a vocabulary by merges. */
-static int scoring_pad(const px_model_config *c) {
+static int scoring_pad(const px_model_config *c)
+{
     if (c->pad_id >= 0) return c->pad_id;
     if (c->bos_id >= 0 && !is_eos(c, c->bos_id)) return c->bos_id;
     int id = c->vocab_size - 1;
@@ -45,18 +49,21 @@ static int scoring_pad(const px_model_config *c) {
     return id;
 }
 
-static json_t *id_or_null(int id) {
+static json_t *id_or_null(int id)
+{
     return id >= 0 ? json_integer(id) : json_null();
 }
 
-static json_t *eos_value(const px_model_config *c) {
+static json_t *eos_value(const px_model_config *c)
+{
     if (c->eos_count <= 1) return id_or_null(c->eos_count == 1 ? c->eos_ids[0] : -1);
     json_t *list = json_array();
     for (int i = 0; i < c->eos_count; i++) json_array_append_new(list, json_integer(c->eos_ids[i]));
     return list;
 }
 
-static json_t *entry_value(const px_entry *entry, const px_model_config *c) {
+static json_t *entry_value(const px_entry *entry, const px_model_config *c)
+{
     const void *field = (const char *)c + entry->field;
     switch (entry->kind) {
     case ENTRY_INT:
@@ -70,7 +77,8 @@ static json_t *entry_value(const px_entry *entry, const px_model_config *c) {
     return NULL;
 }
 
-static json_t *rope_scaling(const px_rope *rope) {
+static json_t *rope_scaling(const px_rope *rope)
+{
     static const char *const names[] = {
         [PX_ROPE_LINEAR] = "linear", [PX_ROPE_LLAMA3] = "llama3", [PX_ROPE_YARN] = "yarn"};
     if (rope->type <= PX_ROPE_DEFAULT) return json_null();
@@ -89,25 +97,29 @@ static json_t *rope_scaling(const px_rope *rope) {
 }
 
 /* The part of a head that rotates; readers truncate D * part. */
-static double rotary_part(const px_model_config *c) {
+static double rotary_part(const px_model_config *c)
+{
     double part = (double)c->rope.rotary_dim / c->head_dim;
     return (int)(c->head_dim * part) < c->rope.rotary_dim ? nextafter(part, 1) : part;
 }
 
-static void put_rope(json_t *json, const px_model_config *c) {
+static void put_rope(json_t *json, const px_model_config *c)
+{
     const px_family_info *family = px_family_get(c->family);
     json_object_set_new(json, family->theta_key ? family->theta_key : "rope_theta", json_real(c->rope.theta));
     if (family->part_key) json_object_set_new(json, family->part_key, json_real(rotary_part(c)));
     json_object_set_new(json, "rope_scaling", rope_scaling(&c->rope));
 }
 
-static void put_ids(json_t *json, const px_model_config *c) {
+static void put_ids(json_t *json, const px_model_config *c)
+{
     json_object_set_new(json, "bos_token_id", id_or_null(c->bos_id));
     json_object_set_new(json, "eos_token_id", eos_value(c));
     json_object_set_new(json, "pad_token_id", id_or_null(c->head == PX_HEAD_SCALAR ? scoring_pad(c) : c->pad_id));
 }
 
-static json_t *config_json(const px_model_config *c, px_dtype dtype) {
+static json_t *config_json(const px_model_config *c, px_dtype dtype)
+{
     const char *type = dtype == PX_F32 ? "float32" : dtype == PX_F16 ? "float16" : "bfloat16";
     json_t *json = json_object();
     json_object_set_new(json, "architectures", architecture(c));
@@ -132,7 +144,8 @@ static json_t *config_json(const px_model_config *c, px_dtype dtype) {
 }
 
 /* Takes json over. */
-static px_status write_json(json_t *json, const char *dir, const char *name) {
+static px_status write_json(json_t *json, const char *dir, const char *name)
+{
     char path[PX_PATH_MAX];
     px_buf text = {0};
     char *dump = json_dumps(json, JSON_INDENT(2));
@@ -145,7 +158,8 @@ static px_status write_json(json_t *json, const char *dir, const char *name) {
     return status;
 }
 
-px_status px_model_config_write(const px_model_config *config, const char *dir, px_dtype dtype) {
+px_status px_model_config_write(const px_model_config *config, const char *dir, px_dtype dtype)
+{
     PX_TRY(write_json(config_json(config, dtype), dir, "config.json"));
     json_t *json = json_object();
     put_ids(json, config);

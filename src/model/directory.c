@@ -9,23 +9,27 @@
 
 /* ---- names --------------------------------------------------------------------- */
 /* Files of bare bodies (and GPT-2's own on the hub) drop the name of the body. */
-static const char *without_base(const px_family_info *family, const char *name) {
+static const char *without_base(const px_family_info *family, const char *name)
+{
     size_t length = strlen(family->base);
     return strncmp(name, family->base, length) == 0 ? name + length : name;
 }
 
 /* GPT-NeoX's has had both names. */
-static bool is_lm_head(const char *name) {
+static bool is_lm_head(const char *name)
+{
     return strcmp(name, "lm_head.weight") == 0 || strcmp(name, "embed_out.weight") == 0;
 }
 
-static bool ends_with(const char *text, const char *end) {
+static bool ends_with(const char *text, const char *end)
+{
     size_t length = strlen(text), tail = strlen(end);
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
 /* Causal masks and rotary frequencies that older files carry along. */
-static bool is_buffer(const char *name) {
+static bool is_buffer(const char *name)
+{
     static const char *const ends[] = {".attn.bias",      ".attn.masked_bias",      ".attention.bias",
                                        ".attention.masked_bias", "rotary_emb.inv_freq"};
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
@@ -35,7 +39,8 @@ static bool is_buffer(const char *name) {
 }
 
 /* Index of the parameter, -1: none. Files mostly come in the table's order, so the search begins at `hint`. */
-static int find_param(const px_model *model, const char *name, int hint) {
+static int find_param(const px_model *model, const char *name, int hint)
+{
     const px_family_info *family = px_family_get(model->config.family);
     const char *wanted = without_base(family, name);
     for (int i = 0; i < model->param_count; i++) {
@@ -48,7 +53,8 @@ static int find_param(const px_model *model, const char *name, int hint) {
 }
 
 /* ---- loading --------------------------------------------------------------------- */
-static void shape_text(char *out, size_t size, const int64_t *shape, int dims, bool transposed) {
+static void shape_text(char *out, size_t size, const int64_t *shape, int dims, bool transposed)
+{
     size_t used = (size_t)snprintf(out, size, "[");
     for (int i = 0; i < dims && used < size; i++) {
         int64_t n = transposed && dims == 2 ? shape[1 - i] : shape[i];
@@ -57,7 +63,8 @@ static void shape_text(char *out, size_t size, const int64_t *shape, int dims, b
     if (used < size) snprintf(out + used, size - used, "]");
 }
 
-static px_status check_shape(const px_param *param, const px_tensor *tensor) {
+static px_status check_shape(const px_param *param, const px_tensor *tensor)
+{
     bool fits = tensor->dims == param->dims, transposed = param->transposed && !tensor->as_used;
     for (int i = 0; i < tensor->dims && fits; i++) {
         fits = tensor->shape[i] == param->shape[transposed && param->dims == 2 ? 1 - i : i];
@@ -71,7 +78,8 @@ static px_status check_shape(const px_param *param, const px_tensor *tensor) {
 }
 
 /* A tied model may carry its LM head all the same; another head than the embedding would be lost silently. */
-static px_status check_tied_head(const px_model *model, const px_tensor *tensor) {
+static px_status check_tied_head(const px_model *model, const px_tensor *tensor)
+{
     const px_param *embed = &model->params[0];
     if (tensor->dims != 2 || tensor->shape[0] != embed->shape[0] || tensor->shape[1] != embed->shape[1]) {
         return px_fail(PX_DATA,
@@ -93,7 +101,8 @@ static px_status check_tied_head(const px_model *model, const px_tensor *tensor)
 }
 
 /* Tensors without a row in the table: buffers and heads that this load has no use for are fine. */
-static px_status pass_over(const px_model *model, const px_tensor *tensor, const px_tensor **tied_head) {
+static px_status pass_over(const px_model *model, const px_tensor *tensor, const px_tensor **tied_head)
+{
     if (is_buffer(tensor->name)) return PX_OK;
     if (is_lm_head(tensor->name)) {
         if (model->config.head == PX_HEAD_LM) *tied_head = tensor;
@@ -113,7 +122,8 @@ typedef struct matched {
     const px_tensor *tied_head; /* the copy of a tied head; NULL: none */
 } matched;
 
-static px_status check_complete(const px_model *model, const matched *m, bool score_optional, const char *dir) {
+static px_status check_complete(const px_model *model, const matched *m, bool score_optional, const char *dir)
+{
     const px_param *first = NULL;
     int missing = 0;
     for (int i = 0; i < model->param_count; i++) {
@@ -131,7 +141,8 @@ static px_status check_complete(const px_model *model, const matched *m, bool sc
 }
 
 static px_status match_tensors(const px_model *model, const px_tensors *tensors, bool score_optional, const char *dir,
-                               matched *m) {
+                               matched *m)
+{
     *m = (matched){.tensor = px_alloc_array((size_t)model->param_count, sizeof *m->tensor, "tensors of parameters")};
     if (!m->tensor) return px_error_code();
     px_status status = PX_OK;
@@ -156,7 +167,8 @@ static px_status match_tensors(const px_model *model, const px_tensors *tensors,
 }
 
 /* Every parameter that does not lie in its place in a file. */
-static px_status read_params(px_model *model, const matched *m) {
+static px_status read_params(px_model *model, const matched *m)
+{
     for (int i = 0; i < model->param_count; i++) {
         const px_param *param = &model->params[i];
         const px_tensor *tensor = m->tensor[i];
@@ -169,13 +181,15 @@ static px_status read_params(px_model *model, const matched *m) {
 
 /* ---- in place ---------------------------------------------------------------------
  * Parameters [first, end) are used as one: a matrix and what is joined to it. */
-static int group_end(const px_model *model, int first) {
+static int group_end(const px_model *model, int first)
+{
     int end = first + 1;
     while (end < model->param_count && model->params[end].joined) end++;
     return end;
 }
 
-static bool lies_in_place(const px_model *model, const matched *m, int first, int end) {
+static bool lies_in_place(const px_model *model, const matched *m, int first, int end)
+{
     for (int i = first; i < end; i++) {
         const px_tensor *tensor = m->tensor[i];
         if (!tensor || !px_tensor_in_place(tensor, &model->params[i])) return false;
@@ -187,7 +201,8 @@ static bool lies_in_place(const px_model *model, const matched *m, int first, in
 
 /* The bytes that parameters take in the files and beside them. With a base, their offsets from it too: those that do not
  * lie in a file come `beside` bytes after it. */
-static px_map_bytes lay_out(px_model *model, const matched *m, const px_real *base, size_t beside) {
+static px_map_bytes lay_out(px_model *model, const matched *m, const px_real *base, size_t beside)
+{
     size_t line = 64 / sizeof(px_real), used = 0, files = 0;
     for (int first = 0, end; first < model->param_count; first = end) {
         end = group_end(model, first);
@@ -205,7 +220,8 @@ static px_map_bytes lay_out(px_model *model, const matched *m, const px_real *ba
     return (px_map_bytes){.files = files * sizeof(px_real), .beside = px_whole_pages(used * sizeof(px_real))};
 }
 
-static px_status place(px_model *model, px_tensors *tensors, const matched *m, const px_model_memory *memory) {
+static px_status place(px_model *model, px_tensors *tensors, const matched *m, const px_model_memory *memory)
+{
     size_t pages = px_tensors_pages(tensors), beside = lay_out(model, m, NULL, 0).beside;
     char *range = px_address_reserve(pages + beside, "model weights");
     if (!range) return px_error_code();
@@ -222,7 +238,8 @@ static px_status place(px_model *model, px_tensors *tensors, const matched *m, c
 }
 
 static px_status open_directory(px_model_config *config, px_tensors *tensors, const char *dir, px_head head,
-                                bool *classifier) {
+                                bool *classifier)
+{
     PX_TRY(px_model_config_read(dir, config));
     *classifier = config->head == PX_HEAD_SCALAR;
     if (head == PX_HEAD_LM && *classifier) {
@@ -236,7 +253,8 @@ static px_status open_directory(px_model_config *config, px_tensors *tensors, co
 }
 
 static px_status load(px_model *model, const char *dir, px_head head, bool in_place, const px_model_memory *memory,
-                      bool *had_score) {
+                      bool *had_score)
+{
     px_model_config config;
     px_tensors tensors;
     matched m = {0};
@@ -260,15 +278,18 @@ static px_status load(px_model *model, const char *dir, px_head head, bool in_pl
     return PX_OK;
 }
 
-px_status px_model_load(px_model *model, const char *dir, px_head head, bool *had_score) {
+px_status px_model_load(px_model *model, const char *dir, px_head head, bool *had_score)
+{
     return load(model, dir, head, false, NULL, had_score);
 }
 
-px_status px_model_map(px_model *model, const char *dir, px_head head, const px_model_memory *memory, bool *had_score) {
+px_status px_model_map(px_model *model, const char *dir, px_head head, const px_model_memory *memory, bool *had_score)
+{
     return load(model, dir, head, true, memory, had_score);
 }
 
-px_status px_model_map_plan(const px_model *model, const char *dir, px_map_bytes *bytes) {
+px_status px_model_map_plan(const px_model *model, const char *dir, px_map_bytes *bytes)
+{
     px_model_config config;
     px_tensors tensors;
     matched m;
@@ -284,12 +305,14 @@ px_status px_model_map_plan(const px_model *model, const char *dir, px_map_bytes
     return status;
 }
 
-px_status px_model_map_check(const px_model *model) {
+px_status px_model_map_check(const px_model *model)
+{
     return model->range ? px_file_maps_check(model->range, model->range_bytes) : PX_OK;
 }
 
 /* ---- saving --------------------------------------------------------------------- */
-static px_status copy_tokenizer(const char *from, const char *to) {
+static px_status copy_tokenizer(const char *from, const char *to)
+{
     static const char *const names[] = {
         "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
         "merges.txt",     "tokenizer.model",       "chat_template.jinja"};
@@ -308,7 +331,8 @@ static px_status copy_tokenizer(const char *from, const char *to) {
     return status;
 }
 
-static px_status save_weights(const px_model *model, const char *dir, px_dtype dtype) {
+static px_status save_weights(const px_model *model, const char *dir, px_dtype dtype)
+{
     char path[PX_PATH_MAX];
     PX_TRY(px_path_join(path, sizeof path, dir, "model.safetensors"));
     px_tensor_source *sources = px_alloc_array((size_t)model->param_count, sizeof *sources, "tensor list");
@@ -327,7 +351,8 @@ static px_status save_weights(const px_model *model, const char *dir, px_dtype d
     return status;
 }
 
-px_status px_model_save(const px_model *model, const char *dir, px_dtype dtype, const char *tokenizer_dir) {
+px_status px_model_save(const px_model *model, const char *dir, px_dtype dtype, const char *tokenizer_dir)
+{
     if (!px_dir_exists(dir)) return px_fail(PX_IO, "%s: no such directory", dir);
     PX_TRY(px_model_config_check(&model->config));
     PX_TRY(save_weights(model, dir, dtype));

@@ -8,7 +8,8 @@
 #define HEAD_ROWS_MAX 256
 
 /* More rows mean fewer passes over the head's weights and gradient, which are the larger traffic. */
-static int head_rows(const px_model_config *config, const px_engine_plan *plan) {
+static int head_rows(const px_model_config *config, const px_engine_plan *plan)
+{
     if (config->head != PX_HEAD_LM) return 0;
     size_t rows = LOGITS_BYTES / ((size_t)config->vocab_size * sizeof(px_real));
     if (rows > HEAD_ROWS_MAX) rows = HEAD_ROWS_MAX;
@@ -16,7 +17,8 @@ static int head_rows(const px_model_config *config, const px_engine_plan *plan) 
     return rows < (size_t)plan->max_tokens ? (int)rows : plan->max_tokens;
 }
 
-static void lay_out_layer(const px_engine *engine, px_layout *layout, px_activations *a, int rows, int mlp_rows) {
+static void lay_out_layer(const px_engine *engine, px_layout *layout, px_activations *a, int rows, int mlp_rows)
+{
     const px_shape *shape = &engine->shape;
     size_t M = (size_t)rows, C = (size_t)shape->config.hidden_size, real = sizeof(px_real);
     bool train = engine->plan.train;
@@ -40,7 +42,8 @@ static void lay_out_layer(const px_engine *engine, px_layout *layout, px_activat
     a->rstd2 = px_layout_take(layout, M, real);
 }
 
-static void lay_out_layers(px_engine *engine, px_layout *layout) {
+static void lay_out_layers(px_engine *engine, px_layout *layout)
+{
     const px_shape *shape = &engine->shape;
     int rows = engine->plan.max_tokens, L = shape->config.layers;
     size_t hidden = (size_t)rows * (size_t)shape->config.hidden_size;
@@ -62,7 +65,8 @@ static void lay_out_layers(px_engine *engine, px_layout *layout) {
     engine->last = x;
 }
 
-static void lay_out_gradients(px_engine *engine, px_layout *layout) {
+static void lay_out_gradients(px_engine *engine, px_layout *layout)
+{
     const px_shape *shape = &engine->shape;
     px_gradients *d = &engine->gradients;
     size_t M = (size_t)engine->plan.max_tokens, C = (size_t)shape->config.hidden_size, real = sizeof(px_real);
@@ -79,7 +83,8 @@ static void lay_out_gradients(px_engine *engine, px_layout *layout) {
     layout->used = attention.used > mlp.used ? attention.used : mlp.used;
 }
 
-static void lay_out_head(px_engine *engine, px_layout *layout) {
+static void lay_out_head(px_engine *engine, px_layout *layout)
+{
     const px_model_config *config = &engine->shape.config;
     size_t n = (size_t)engine->head_rows, C = (size_t)config->hidden_size;
     if (n == 0) return;
@@ -92,7 +97,8 @@ static void lay_out_head(px_engine *engine, px_layout *layout) {
     engine->dentropy = px_layout_take(layout, n, sizeof(double));
 }
 
-static size_t lay_out(px_engine *engine, char *base) {
+static size_t lay_out(px_engine *engine, char *base)
+{
     px_layout layout = {.base = base};
     const px_engine_plan *plan = &engine->plan;
     const px_model_config *config = &engine->shape.config;
@@ -121,7 +127,8 @@ static size_t lay_out(px_engine *engine, char *base) {
     return layout.used;
 }
 
-static void plan_engine(px_engine *engine, const px_model_config *config, const px_engine_plan *plan) {
+static void plan_engine(px_engine *engine, const px_model_config *config, const px_engine_plan *plan)
+{
     memset(engine, 0, sizeof *engine);
     px_shape_init(&engine->shape, config);
     engine->plan = *plan;
@@ -130,19 +137,22 @@ static void plan_engine(px_engine *engine, const px_model_config *config, const 
     engine->head_rows = head_rows(config, plan);
 }
 
-static size_t scratch_bytes(const px_engine *engine) {
+static size_t scratch_bytes(const px_engine *engine)
+{
     const px_engine_plan *plan = &engine->plan;
     return px_shape_scratch(&engine->shape, plan->max_tokens, plan->max_sequence, engine->head_rows, plan->threads,
                             plan->train);
 }
 
-size_t px_engine_bytes(const px_model *model, const px_engine_plan *plan) {
+size_t px_engine_bytes(const px_model *model, const px_engine_plan *plan)
+{
     px_engine engine;
     plan_engine(&engine, &model->config, plan);
     return sizeof engine + lay_out(&engine, NULL) + scratch_bytes(&engine);
 }
 
-px_status px_engine_create(px_engine **out, const px_model_config *config, const px_engine_plan *plan) {
+px_status px_engine_create(px_engine **out, const px_model_config *config, const px_engine_plan *plan)
+{
     *out = NULL;
     if (plan->max_tokens < 1 || plan->max_sequences < 1 || plan->max_sequence < 1) {
         return px_fail(PX_CONFIG, "engine plan of %d tokens, %d sequences, longest %d; valid is 1 or more of each",
@@ -168,19 +178,22 @@ px_status px_engine_create(px_engine **out, const px_model_config *config, const
     return PX_OK;
 }
 
-void px_engine_destroy(px_engine *engine) {
+void px_engine_destroy(px_engine *engine)
+{
     if (!engine) return;
     px_compute_free(&engine->compute);
     px_free(engine->memory);
     px_free(engine);
 }
 
-bool px_engine_fits(const px_engine *engine, int sequences, int tokens) {
+bool px_engine_fits(const px_engine *engine, int sequences, int tokens)
+{
     return sequences <= engine->plan.max_sequences && tokens <= engine->plan.max_tokens;
 }
 
 /* Copies the batch, and gives every sequence its span and its part of the cache. */
-static void take_batch(px_engine *engine, const px_batch *batch) {
+static void take_batch(px_engine *engine, const px_batch *batch)
+{
     const px_engine_plan *plan = &engine->plan;
     const px_model_config *config = &engine->shape.config;
     PX_CHECK(batch->tokens <= plan->max_tokens && batch->sequences <= plan->max_sequences);
@@ -209,7 +222,8 @@ static void take_batch(px_engine *engine, const px_batch *batch) {
 }
 
 /* Which rows go on after the last attention: all, or of each sequence those from the first to the last that is wanted. */
-static void take_wanted(px_engine *engine, const px_batch *batch) {
+static void take_wanted(px_engine *engine, const px_batch *batch)
+{
     px_tail *tail = &engine->tail;
     tail->first = engine->first;
     tail->span_count = tail->count = 0;
@@ -235,19 +249,22 @@ static void take_wanted(px_engine *engine, const px_batch *batch) {
     engine->kept = tail->count;
 }
 
-const px_tail *px_engine_tail(const px_engine *engine, int layer) {
+const px_tail *px_engine_tail(const px_engine *engine, int layer)
+{
     bool last = layer == engine->shape.config.layers - 1;
     return last && engine->kept < engine->tokens ? &engine->tail : NULL;
 }
 
-void px_engine_blocks_forward(px_engine *engine, const px_model *model, int first, int last) {
+void px_engine_blocks_forward(px_engine *engine, const px_model *model, int first, int last)
+{
     for (int layer = first; layer < last; layer++) {
         px_block_forward(&engine->compute, &engine->shape, model, layer, &engine->layers[layer], engine->spans,
                          engine->sequences, engine->positions, engine->tokens, px_engine_tail(engine, layer));
     }
 }
 
-void px_engine_forward(px_engine *engine, const px_model *model, const px_batch *batch) {
+void px_engine_forward(px_engine *engine, const px_model *model, const px_batch *batch)
+{
     take_batch(engine, batch);
     take_wanted(engine, batch);
     if (engine->shape.packed) px_packed_refresh(&engine->shape, &engine->compute, model);
@@ -258,6 +275,7 @@ void px_engine_forward(px_engine *engine, const px_model *model, const px_batch 
                     model->norm_b == SIZE_MAX ? NULL : model->weights + model->norm_b, engine->kept);
 }
 
-const px_real *px_engine_hidden(const px_engine *engine) {
+const px_real *px_engine_hidden(const px_engine *engine)
+{
     return engine->hidden;
 }

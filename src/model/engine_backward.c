@@ -3,22 +3,26 @@
 
 #include "engine.h"
 
-static void ready(px_grad_ready on_ready, void *arg, size_t begin, size_t end) {
+static void ready(px_grad_ready on_ready, void *arg, size_t begin, size_t end)
+{
     if (on_ready && end > begin) on_ready(arg, begin, end - begin);
 }
 
 /* The block of weights is tiled, padding included: [embedding][layer 0] .. [layer L-1][norm, head]. */
-static size_t layer_begin(const px_model *model, int layer) {
+static size_t layer_begin(const px_model *model, int layer)
+{
     return layer < model->config.layers ? model->layers[layer].norm1_w : model->norm_w;
 }
 
-void px_engine_fresh(px_engine *engine, uint8_t *used) {
+void px_engine_fresh(px_engine *engine, uint8_t *used)
+{
     engine->fresh = true;
     engine->used = used;
 }
 
 /* Only rows that were in use are other than 0: of a large vocabulary few. */
-static void clear_embedding(const px_engine *engine, const px_model *model, px_real *grads) {
+static void clear_embedding(const px_engine *engine, const px_model *model, px_real *grads)
+{
     size_t V = (size_t)model->config.vocab_size, row = (size_t)model->config.hidden_size;
     for (size_t v = 0; v < V; v++) {
         if (!engine->used || engine->used[v]) memset(grads + model->embed + v * row, 0, row * sizeof *grads);
@@ -26,11 +30,13 @@ static void clear_embedding(const px_engine *engine, const px_model *model, px_r
     if (engine->used) memset(engine->used, 0, V);
 }
 
-static bool is_product(const px_param *param) {
+static bool is_product(const px_param *param)
+{
     return param->dims == 2 && param->layer >= 0;
 }
 
-void px_engine_begin_gradients(px_engine *engine, const px_model *model, px_real *grads, bool head) {
+void px_engine_begin_gradients(px_engine *engine, const px_model *model, px_real *grads, bool head)
+{
     engine->gradients.add = !engine->fresh;
     if (!engine->fresh) return;
     for (int p = 0; p < model->param_count; p++) {
@@ -45,7 +51,8 @@ void px_engine_begin_gradients(px_engine *engine, const px_model *model, px_real
 }
 
 void px_engine_blocks_backward(px_engine *engine, const px_model *model, px_real *grads, int first, int last,
-                               px_grad_ready on_ready, void *arg) {
+                               px_grad_ready on_ready, void *arg)
+{
     for (int layer = last - 1; layer >= first; layer--) {
         /* What is inside a block has the bits of the first time, and so has the output, which is written again. */
         if (engine->plan.recompute && layer + 1 < model->config.layers) {
@@ -58,7 +65,8 @@ void px_engine_blocks_backward(px_engine *engine, const px_model *model, px_real
     }
 }
 
-void px_engine_backward(px_engine *engine, const px_model *model, px_real *grads, px_grad_ready on_ready, void *arg) {
+void px_engine_backward(px_engine *engine, const px_model *model, px_real *grads, px_grad_ready on_ready, void *arg)
+{
     PX_CHECK(engine->plan.train);
     int L = model->config.layers;
     px_norm_backward(&engine->compute, &engine->shape, engine->gradients.dx, grads + model->norm_w,

@@ -9,20 +9,24 @@ static const px_family_info *const families[PX_FAMILIES] = {
     [PX_QWEN2] = &px_family_qwen2,       [PX_QWEN3] = &px_family_qwen3, [PX_GEMMA] = &px_family_gemma,
     [PX_GPT_NEOX] = &px_family_gpt_neox, [PX_OPT] = &px_family_opt};
 
-const px_family_info *px_family_get(px_family family) {
+const px_family_info *px_family_get(px_family family)
+{
     PX_CHECK((int)family >= 0 && (int)family < PX_FAMILIES);
     return families[family];
 }
 
-px_traits px_family_traits(px_family family) {
+px_traits px_family_traits(px_family family)
+{
     return px_family_get(family)->traits;
 }
 
-const char *px_family_name(px_family family) {
+const char *px_family_name(px_family family)
+{
     return px_family_get(family)->type;
 }
 
-px_status px_family_parse(const char *name, px_family *family) {
+px_status px_family_parse(const char *name, px_family *family)
+{
     char valid[160];
     size_t used = 0;
     for (int i = 0; i < PX_FAMILIES; i++) {
@@ -37,7 +41,8 @@ px_status px_family_parse(const char *name, px_family *family) {
     return px_fail(PX_DATA, "\"%s\" is not a known family of models; valid is %s", name, valid);
 }
 
-void px_model_config_defaults(px_model_config *config, px_family family) {
+void px_model_config_defaults(px_model_config *config, px_family family)
+{
     *config = px_family_get(family)->defaults;
     config->family = family;
     config->bos_id = config->pad_id = -1;
@@ -49,7 +54,8 @@ void px_model_config_defaults(px_model_config *config, px_family family) {
     }
 }
 
-void px_model_config_complete(px_model_config *config) {
+void px_model_config_complete(px_model_config *config)
+{
     const px_family_info *family = px_family_get(config->family);
     if (config->kv_heads == 0) config->kv_heads = config->heads;
     if (config->head_dim == 0) config->head_dim = config->hidden_size / config->heads;

@@ -56,13 +56,15 @@ struct px_generator {
 };
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
-static int head_rows(const px_model_config *config, const px_generator_plan *plan) {
+static int head_rows(const px_model_config *config, const px_generator_plan *plan)
+{
     size_t rows = LOGITS_BYTES / ((size_t)config->vocab_size * sizeof(px_real));
     if (rows < HEAD_ROWS_MIN) rows = HEAD_ROWS_MIN;
     return rows < (size_t)plan->max_slots ? (int)rows : plan->max_slots;
 }
 
-static void lay_out_activations(px_generator *g, px_layout *layout) {
+static void lay_out_activations(px_generator *g, px_layout *layout)
+{
     const px_shape *shape = &g->shape;
     px_activations *a = &g->activations;
     size_t M = (size_t)g->rows, C = (size_t)shape->config.hidden_size, real = sizeof(px_real);
@@ -76,7 +78,8 @@ static void lay_out_activations(px_generator *g, px_layout *layout) {
     a->act = px_layout_take(layout, mlp * (size_t)shape->config.intermediate_size, real);
 }
 
-static size_t lay_out(px_generator *g, char *base) {
+static size_t lay_out(px_generator *g, char *base)
+{
     px_layout layout = {.base = base};
     const px_model_config *config = &g->shape.config;
     size_t slots = (size_t)g->plan.max_slots, V = (size_t)config->vocab_size;
@@ -101,7 +104,8 @@ static size_t lay_out(px_generator *g, char *base) {
     return layout.used;
 }
 
-static void plan_generator(px_generator *g, const px_model_config *config, const px_generator_plan *plan) {
+static void plan_generator(px_generator *g, const px_model_config *config, const px_generator_plan *plan)
+{
     memset(g, 0, sizeof *g);
     px_shape_init(&g->shape, config);
     g->plan = *plan;
@@ -112,17 +116,20 @@ static void plan_generator(px_generator *g, const px_model_config *config, const
     g->layer_elements = px_kv_elements(config->kv_heads, config->head_dim, plan->max_length);
 }
 
-static size_t scratch_bytes(const px_generator *g) {
+static size_t scratch_bytes(const px_generator *g)
+{
     return px_shape_scratch(&g->shape, g->rows, g->plan.max_length, g->head_rows, g->plan.threads, false);
 }
 
-size_t px_generator_bytes(const px_model *model, const px_generator_plan *plan) {
+size_t px_generator_bytes(const px_model *model, const px_generator_plan *plan)
+{
     px_generator g;
     plan_generator(&g, &model->config, plan);
     return sizeof g + lay_out(&g, NULL) + scratch_bytes(&g);
 }
 
-px_status px_generator_create(px_generator **out, const px_model_config *config, const px_generator_plan *plan) {
+px_status px_generator_create(px_generator **out, const px_model_config *config, const px_generator_plan *plan)
+{
     *out = NULL;
     if (config->head != PX_HEAD_LM) return px_fail(PX_CONFIG, "generation needs a model with an LM head");
     if (plan->max_slots < 1 || plan->max_length < 1 || plan->max_prefill < 1) {
@@ -149,7 +156,8 @@ px_status px_generator_create(px_generator **out, const px_model_config *config,
     return PX_OK;
 }
 
-void px_generator_destroy(px_generator *g) {
+void px_generator_destroy(px_generator *g)
+{
     if (!g) return;
     px_compute_free(&g->compute);
     px_free(g->memory);
@@ -157,11 +165,13 @@ void px_generator_destroy(px_generator *g) {
 }
 
 /* ---- cache ------------------------------------------------------------------------------------------------------- */
-static size_t slot_offset(const px_generator *g, int index) {
+static size_t slot_offset(const px_generator *g, int index)
+{
     return (size_t)index * (size_t)g->shape.config.layers * g->layer_elements;
 }
 
-static px_kv slot_kv(const px_generator *g, int index) {
+static px_kv slot_kv(const px_generator *g, int index)
+{
     const px_model_config *config = &g->shape.config;
     return (px_kv){.k = g->keys + slot_offset(g, index),
                    .v = g->values + slot_offset(g, index),
@@ -171,7 +181,8 @@ static px_kv slot_kv(const px_generator *g, int index) {
 }
 
 /* The first `tokens` tokens of all layers; key blocks are copied whole. */
-static void copy_cache(px_generator *g, int to, int from, int tokens) {
+static void copy_cache(px_generator *g, int to, int from, int tokens)
+{
     const px_model_config *config = &g->shape.config;
     int parts = config->layers * config->kv_heads; /* contiguous runs of one head in one layer */
     size_t part = g->layer_elements / (size_t)config->kv_heads;
@@ -185,7 +196,8 @@ static void copy_cache(px_generator *g, int to, int from, int tokens) {
 }
 
 /* Rows g->ids at g->positions through all blocks, with the spans of layer 0. */
-static void forward_rows(px_generator *g, const px_model *model, int span_count, int M) {
+static void forward_rows(px_generator *g, const px_model *model, int span_count, int M)
+{
     px_embed_forward(&g->compute, model, g->activations.x, g->ids, g->positions, M);
     for (int layer = 0; layer < g->shape.config.layers; layer++) {
         px_block_forward(&g->compute, &g->shape, model, layer, &g->activations, g->spans, span_count, g->positions, M,
@@ -202,7 +214,8 @@ typedef struct batch {
 } batch;
 
 /* Appends the next `count` uncached tokens of a slot as a span. */
-static void add_span(px_generator *g, int index, int count, batch *b) {
+static void add_span(px_generator *g, int index, int count, batch *b)
+{
     slot *s = &g->slots[index];
     const int32_t *history = g->history + (size_t)index * (size_t)g->plan.max_length;
     g->spans[b->spans++] = (px_span){.row = b->rows, .rows = count, .position = s->cached, .kv = slot_kv(g, index)};
@@ -218,11 +231,13 @@ static void add_span(px_generator *g, int index, int count, batch *b) {
 }
 
 /* ---- queue ------------------------------------------------------------------------------------------------------- */
-static bool queue_empty(const queue *q) {
+static bool queue_empty(const queue *q)
+{
     return q->request >= q->count;
 }
 
-static void skip_empty(queue *q) {
+static void skip_empty(queue *q)
+{
     while (q->request < q->count && q->sample >= q->requests[q->request].samples) {
         q->request++;
         q->sample = 0;
@@ -231,7 +246,8 @@ static void skip_empty(queue *q) {
 
 /* Gives a free slot the next sample; the prompt's cache is its own, a copy, a copy to come, or to be made. While samples
  * of a request wait, no slot that holds its prompt has gone to a later request. */
-static void assign(px_generator *g, int index, queue *q) {
+static void assign(px_generator *g, int index, queue *q)
+{
     slot *s = &g->slots[index];
     const px_request *request = &q->requests[q->request];
     int prefix = request->prompt_length - 1, holder = -1;
@@ -264,14 +280,16 @@ static void assign(px_generator *g, int index, queue *q) {
     skip_empty(q);
 }
 
-static void refill(px_generator *g, queue *q) {
+static void refill(px_generator *g, queue *q)
+{
     for (int i = 0; i < g->plan.max_slots && !queue_empty(q); i++) {
         if (!g->slots[i].live) assign(g, i, q);
     }
 }
 
 /* Slots that wait for a prompt which has gone through meanwhile. */
-static void copy_prompts(px_generator *g) {
+static void copy_prompts(px_generator *g)
+{
     for (int i = 0; i < g->plan.max_slots; i++) {
         slot *s = &g->slots[i];
         if (!s->live || s->copy_from < 0 || g->slots[s->copy_from].cached < s->length - 1) continue;
@@ -283,7 +301,8 @@ static void copy_prompts(px_generator *g) {
 
 /* ---- step -------------------------------------------------------------------------------------------------------- */
 /* Tokens for the ending slots first .. first + count - 1, whose logits are there. */
-static void choose_rows(px_generator *g, const px_sampling *sampling, int first, int count) {
+static void choose_rows(px_generator *g, const px_sampling *sampling, int first, int count)
+{
     int V = g->shape.config.vocab_size;
 #pragma omp parallel for num_threads(g->plan.threads) schedule(dynamic, 1) if (count > 1)
     for (int i = 0; i < count; i++) {
@@ -299,7 +318,8 @@ static void choose_rows(px_generator *g, const px_sampling *sampling, int first,
     }
 }
 
-static bool is_stop(const px_sampling *sampling, int32_t id) {
+static bool is_stop(const px_sampling *sampling, int32_t id)
+{
     for (int i = 0; i < sampling->stop_count; i++) {
         if (sampling->stop_ids[i] == id) return true;
     }
@@ -307,7 +327,8 @@ static bool is_stop(const px_sampling *sampling, int32_t id) {
 }
 
 static void append(px_generator *g, const px_sampling *sampling, int at, px_completion *completions,
-                   const px_feed *feed) {
+                   const px_feed *feed)
+{
     int index = g->ending[at];
     slot *s = &g->slots[index];
     px_completion *c = &completions[s->completion];
@@ -328,7 +349,8 @@ static void append(px_generator *g, const px_sampling *sampling, int at, px_comp
 }
 
 /* Who decodes comes first: a long prompt holds nobody up. */
-static batch fill_batch(px_generator *g) {
+static batch fill_batch(px_generator *g)
+{
     batch b = {0};
     for (int i = 0; i < g->plan.max_slots; i++) {
         const slot *s = &g->slots[i];
@@ -342,7 +364,8 @@ static batch fill_batch(px_generator *g) {
     return b;
 }
 
-static void choose_tokens(px_generator *g, const px_model *model, const px_sampling *sampling, int ending) {
+static void choose_tokens(px_generator *g, const px_model *model, const px_sampling *sampling, int ending)
+{
     size_t C = (size_t)g->shape.config.hidden_size;
     for (int i = 0; i < ending; i++) {
         memcpy(g->hidden + (size_t)i * C, g->activations.out + (size_t)g->last_row[i] * C, C * sizeof *g->hidden);
@@ -359,7 +382,8 @@ static void choose_tokens(px_generator *g, const px_model *model, const px_sampl
 
 /* False when no slot is live. */
 static bool step(px_generator *g, const px_model *model, const px_sampling *sampling, px_completion *completions,
-                 const px_feed *feed) {
+                 const px_feed *feed)
+{
     double start = px_now();
     batch b = fill_batch(g);
     if (b.rows == 0) return false;
@@ -382,7 +406,8 @@ static bool step(px_generator *g, const px_model *model, const px_sampling *samp
 }
 
 static px_status check_requests(const px_generator *g, const px_sampling *sampling, const px_request *requests,
-                                int first, int count) {
+                                int first, int count)
+{
     int V = g->shape.config.vocab_size;
     for (int r = first; r < count; r++) {
         int length = requests[r].prompt_length;
@@ -402,7 +427,8 @@ static px_status check_requests(const px_generator *g, const px_sampling *sampli
 }
 
 /* Takes what has come in since the last step. */
-static px_status extend(const px_generator *g, const px_sampling *sampling, queue *q, const px_feed *feed) {
+static px_status extend(const px_generator *g, const px_sampling *sampling, queue *q, const px_feed *feed)
+{
     int count = feed->step ? feed->step(feed->arg) : q->count;
     if (count < 0 || px_stop_level() > 0) return px_fail(PX_STOPPED, "stopped while generating");
     if (count == q->count) return PX_OK;
@@ -414,7 +440,8 @@ static px_status extend(const px_generator *g, const px_sampling *sampling, queu
 
 px_status px_generator_feed(px_generator *g, const px_model *model, const px_sampling *sampling,
                               const px_request *requests, int count, px_completion *completions,
-                              const px_feed *feed) {
+                              const px_feed *feed)
+{
     PX_TRY(check_requests(g, sampling, requests, 0, count));
     memset(&g->last, 0, sizeof g->last);
     memset(g->slots, 0, (size_t)g->plan.max_slots * sizeof(slot));
@@ -431,7 +458,8 @@ px_status px_generator_feed(px_generator *g, const px_model *model, const px_sam
 
 px_status px_generator_run(px_generator *g, const px_model *model, const px_sampling *sampling,
                            const px_request *requests, int count, px_completion *completions, px_on_token on_token,
-                           void *arg) {
+                           void *arg)
+{
     if (sampling->max_new_tokens < 1) {
         PX_TRY(check_requests(g, sampling, requests, 0, count));
         for (int r = 0, i = 0; r < count; r++) {
@@ -446,6 +474,7 @@ px_status px_generator_run(px_generator *g, const px_model *model, const px_samp
     return px_generator_feed(g, model, sampling, requests, count, completions, &feed);
 }
 
-void px_generator_last(const px_generator *g, px_generator_stats *stats) {
+void px_generator_last(const px_generator *g, px_generator_stats *stats)
+{
     *stats = g->last;
 }

@@ -5,13 +5,15 @@
 #include "gguf.h"
 #include "half.h"
 
-static float half_at(const unsigned char *at) {
+static float half_at(const unsigned char *at)
+{
     return px_from_f16((uint16_t)(at[0] | at[1] << 8));
 }
 
 /* ---- 32 values -------------------------------------------------------------------------------------------------- */
 /* d, 16 bytes: value i is in the low half of byte i, value 16 + i in the high half. */
-static void q4_0(const unsigned char *block, float *values) {
+static void q4_0(const unsigned char *block, float *values)
+{
     float d = half_at(block);
     for (int i = 0; i < 16; i++) {
         values[i] = d * (float)((block[2 + i] & 15) - 8);
@@ -20,7 +22,8 @@ static void q4_0(const unsigned char *block, float *values) {
 }
 
 /* d, m, the same 16 bytes. */
-static void q4_1(const unsigned char *block, float *values) {
+static void q4_1(const unsigned char *block, float *values)
+{
     float d = half_at(block), m = half_at(block + 2);
     for (int i = 0; i < 16; i++) {
         float low = d * (float)(block[4 + i] & 15), high = d * (float)(block[4 + i] >> 4);
@@ -30,17 +33,20 @@ static void q4_1(const unsigned char *block, float *values) {
 }
 
 /* The fifth bits of all 32 values follow the scales. */
-static int five_bits(const unsigned char *high, const unsigned char *low, int i) {
+static int five_bits(const unsigned char *high, const unsigned char *low, int i)
+{
     int nibble = i < 16 ? low[i] & 15 : low[i - 16] >> 4;
     return nibble | (high[i / 8] >> i % 8 & 1) << 4;
 }
 
-static void q5_0(const unsigned char *block, float *values) {
+static void q5_0(const unsigned char *block, float *values)
+{
     float d = half_at(block);
     for (int i = 0; i < 32; i++) values[i] = d * (float)(five_bits(block + 2, block + 6, i) - 16);
 }
 
-static void q5_1(const unsigned char *block, float *values) {
+static void q5_1(const unsigned char *block, float *values)
+{
     float d = half_at(block), m = half_at(block + 2);
     for (int i = 0; i < 32; i++) {
         float product = d * (float)five_bits(block + 4, block + 8, i);
@@ -48,7 +54,8 @@ static void q5_1(const unsigned char *block, float *values) {
     }
 }
 
-static void q8_0(const unsigned char *block, float *values) {
+static void q8_0(const unsigned char *block, float *values)
+{
     float d = half_at(block);
     for (int i = 0; i < 32; i++) values[i] = d * (float)(int8_t)block[2 + i];
 }
@@ -56,7 +63,8 @@ static void q8_0(const unsigned char *block, float *values) {
 /* ---- 256 values ------------------------------------------------------------------------------------------------- */
 /* Six-bit scale and minimum of group g (0..7) in 12 bytes: the first four groups' in the low bits of bytes 0-3 and 4-7,
  * the others' low four bits in bytes 8-11 and their high two in what is left of bytes 0-7. */
-static void group_scales(const unsigned char *s, int g, int *scale, int *minimum) {
+static void group_scales(const unsigned char *s, int g, int *scale, int *minimum)
+{
     if (g < 4) {
         *scale = s[g] & 63;
         *minimum = s[g + 4] & 63;
@@ -68,7 +76,8 @@ static void group_scales(const unsigned char *s, int g, int *scale, int *minimum
 
 /* d, dmin, scales[12], (high[32],) low[128]: groups 2 c and 2 c + 1 are the halves of bytes 32 c .. 32 c + 31, and bit g of
  * high[i] is the fifth bit of value i of group g. */
-static void groups_of_32(const unsigned char *block, const unsigned char *high, const unsigned char *low, float *values) {
+static void groups_of_32(const unsigned char *block, const unsigned char *high, const unsigned char *low, float *values)
+{
     float d = half_at(block), dmin = half_at(block + 2);
     for (int g = 0; g < 8; g++) {
         int scale, minimum;
@@ -83,17 +92,20 @@ static void groups_of_32(const unsigned char *block, const unsigned char *high, 
     }
 }
 
-static void q4_k(const unsigned char *block, float *values) {
+static void q4_k(const unsigned char *block, float *values)
+{
     groups_of_32(block, NULL, block + 16, values);
 }
 
-static void q5_k(const unsigned char *block, float *values) {
+static void q5_k(const unsigned char *block, float *values)
+{
     groups_of_32(block, block + 16, block + 48, values);
 }
 
 /* low[128], high[64], scales[16], d. Row r (0..3) of 32 values of half h has its low bits in a half of bytes
  * low[64 h + 32 (r % 2)], its high two in bits 2 r of high[32 h]; 16 values share a scale. */
-static void q6_k(const unsigned char *block, float *values) {
+static void q6_k(const unsigned char *block, float *values)
+{
     const unsigned char *low = block, *high = block + 128, *scales = block + 192;
     float d = half_at(block + 208);
     for (int i = 0; i < 256; i++) {
@@ -104,7 +116,8 @@ static void q6_k(const unsigned char *block, float *values) {
     }
 }
 
-px_block_values px_block_reader(const char *type) {
+px_block_values px_block_reader(const char *type)
+{
     static const struct {
         const char *type;
         px_block_values values;

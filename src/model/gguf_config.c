@@ -40,13 +40,15 @@ typedef struct source {
     json_t *out;
 } source;
 
-static json_t *meta(const source *s, const char *key) {
+static json_t *meta(const source *s, const char *key)
+{
     char name[160];
     snprintf(name, sizeof name, "%s.%s", s->architecture, key);
     return json_object_get(s->gguf->meta, name);
 }
 
-static bool has_tensor(const source *s, const char *name) {
+static bool has_tensor(const source *s, const char *name)
+{
     return px_gguf_tensor_named(s->gguf, name) != NULL;
 }
 
@@ -57,7 +59,8 @@ static bool has_tensor(const source *s, const char *name) {
 #define HIGH 4.0
 #define ORIGINAL 8192.0
 
-static double divisor(double frequency, double factor) {
+static double divisor(double frequency, double factor)
+{
     double turns = ORIGINAL * frequency / (2 * M_PI);
     if (turns > HIGH) return 1;
     if (turns < LOW) return factor;
@@ -65,7 +68,8 @@ static double divisor(double frequency, double factor) {
     return 1 / ((1 - smooth) / factor + smooth);
 }
 
-static px_status read_divisors(const source *s, const px_gguf_tensor *t, json_t **scaling) {
+static px_status read_divisors(const source *s, const px_gguf_tensor *t, json_t **scaling)
+{
     json_t *base = meta(s, "rope.freq_base");
     double theta = json_is_number(base) ? json_number_value(base) : 10000, factor = 1;
     bool good = strcmp(t->type, "F32") == 0 && t->dims == 1;
@@ -88,7 +92,8 @@ static px_status read_divisors(const source *s, const px_gguf_tensor *t, json_t 
     return PX_OK;
 }
 
-static px_status read_scaling(const source *s) {
+static px_status read_scaling(const source *s)
+{
     const px_gguf_tensor *divisors = px_gguf_tensor_named(s->gguf, "rope_freqs.weight");
     json_t *type = meta(s, "rope.scaling.type"), *factor = meta(s, "rope.scaling.factor"), *scaling = NULL;
     if (divisors) {
@@ -111,7 +116,8 @@ static px_status read_scaling(const source *s) {
 }
 
 /* How much of a head rotates. */
-static void read_rotated(const source *s, const char *key) {
+static void read_rotated(const source *s, const char *key)
+{
     json_t *dims = meta(s, "rope.dimension_count"), *length = meta(s, "attention.key_length");
     double heads = json_number_value(meta(s, "attention.head_count"));
     double width = length ? json_number_value(length) : json_number_value(meta(s, "embedding_length")) / fmax(heads, 1);
@@ -122,7 +128,8 @@ static void read_rotated(const source *s, const char *key) {
 
 /* ---- families ----------------------------------------------------------------------------------------------------- */
 /* Keys that change what a model computes and that none of the families here has. */
-static px_status refuse_others(const source *s) {
+static px_status refuse_others(const source *s)
+{
     static const char *const keys[] = {"expert_count",     "logit_scale",         "attention.scale",
                                        "residual_scale",   "embedding_scale",     "attn_logit_softcapping",
                                        "attention.clamp_kqv", "final_logit_softcapping", "attention.max_alibi_bias"};
@@ -145,13 +152,15 @@ static px_status refuse_others(const source *s) {
                : PX_OK;
 }
 
-static void set_default(json_t *object, const char *key, json_t *value) {
+static void set_default(json_t *object, const char *key, json_t *value)
+{
     if (json_object_get(object, key)) json_decref(value);
     else json_object_set_new(object, key, value);
 }
 
 /* Without these keys llama.cpp takes as many heads for keys as for queries, and parts of the width. */
-static px_status read_gated(const source *s) {
+static px_status read_gated(const source *s)
+{
     json_t *heads = json_object_get(s->out, "num_attention_heads"), *width = json_object_get(s->out, "hidden_size");
     if (heads) set_default(s->out, "num_key_value_heads", json_incref(heads));
     if (json_integer_value(heads) > 0 && json_integer_value(width) > 0) {
@@ -165,7 +174,8 @@ static px_status read_gated(const source *s) {
 }
 
 /* Mistral's files call themselves llama and say nothing of a window unless they have one. */
-static px_status read_family(const source *s) {
+static px_status read_family(const source *s)
+{
     static const struct {
         const char *architecture, *type;
         const pair *pairs;
@@ -194,13 +204,15 @@ static px_status read_family(const source *s) {
 }
 
 /* ---- the rest ----------------------------------------------------------------------------------------------------- */
-static bool is_tied(const source *s, const px_gguf_tensor *embedding) {
+static bool is_tied(const source *s, const px_gguf_tensor *embedding)
+{
     const px_gguf_tensor *head = px_gguf_tensor_named(s->gguf, "output.weight");
     return !head || (strcmp(head->type, embedding->type) == 0 && head->bytes == embedding->bytes &&
                      memcmp(head->data, embedding->data, head->bytes) == 0);
 }
 
-static void set_ids(const source *s) {
+static void set_ids(const source *s)
+{
     static const pair ids[] = {{"bos_token_id", "bos_token_id"}, {"padding_token_id", "pad_token_id"}};
     static const char *const ends[] = {"eos_token_id", "eot_token_id", "eom_token_id"};
     char key[64];
@@ -218,7 +230,8 @@ static void set_ids(const source *s) {
     json_object_set_new(s->out, "eos_token_id", stops);
 }
 
-static px_status translate(const source *s) {
+static px_status translate(const source *s)
+{
     PX_TRY(refuse_others(s));
     PX_TRY(read_family(s));
     const px_gguf_tensor *embedding = px_gguf_tensor_named(s->gguf, "token_embd.weight");
@@ -231,7 +244,8 @@ static px_status translate(const source *s) {
     return PX_OK;
 }
 
-px_status px_gguf_config(const char *path, json_t **config) {
+px_status px_gguf_config(const char *path, json_t **config)
+{
     px_gguf gguf;
     PX_TRY(px_gguf_open(&gguf, path));
     const char *architecture = json_string_value(json_object_get(gguf.meta, "general.architecture"));

@@ -37,7 +37,8 @@ static const stem inner[] = {
 #define COUNT(table) (sizeof table / sizeof table[0])
 static const char *const blocks[LAYOUTS] = {"model.layers", "transformer.h", "gpt_neox.layers"};
 
-static const char *find_stem(const stem *table, size_t count, layout which, const char *name, size_t length) {
+static const char *find_stem(const stem *table, size_t count, layout which, const char *name, size_t length)
+{
     for (size_t i = 0; i < count; i++) {
         if (strlen(table[i].gguf) == length && memcmp(table[i].gguf, name, length) == 0) return table[i].name[which];
     }
@@ -45,7 +46,8 @@ static const char *find_stem(const stem *table, size_t count, layout which, cons
 }
 
 /* The tensor's name in Hugging Face files; false: it has none. */
-static bool translate(layout which, const char *name, char *out, size_t size) {
+static bool translate(layout which, const char *name, char *out, size_t size)
+{
     const char *kind = strrchr(name, '.'), *rest = name;
     if (!kind || (strcmp(kind, ".weight") != 0 && strcmp(kind, ".bias") != 0)) return false;
     if (strncmp(name, "blk.", 4) != 0) {
@@ -60,19 +62,22 @@ static bool translate(layout which, const char *name, char *out, size_t size) {
     return found && (size_t)snprintf(out, size, "%s.%ld.%s%s", blocks[which], block, found, kind) < size;
 }
 
-static bool ends_with(const char *text, const char *end) {
+static bool ends_with(const char *text, const char *end)
+{
     size_t length = strlen(text), tail = strlen(end);
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
 /* Rows of a head of q or k; 0 when the file's metadata cannot be true, which the configuration says better. */
-static int head_rows(const px_gguf *gguf, const char *key, const px_gguf_tensor *tensor) {
+static int head_rows(const px_gguf *gguf, const char *key, const px_gguf_tensor *tensor)
+{
     json_int_t heads = json_integer_value(json_object_get(gguf->meta, key));
     if (heads < 1 || tensor->shape[0] % heads != 0 || tensor->shape[0] / heads % 2 != 0) return 0;
     return (int)(tensor->shape[0] / heads);
 }
 
-static void set_layout(const px_gguf *gguf, const char *architecture, const px_gguf_tensor *from, px_tensor *to) {
+static void set_layout(const px_gguf *gguf, const char *architecture, const px_gguf_tensor *from, px_tensor *to)
+{
     const char *name = from->name;
     to->as_used = true;
     if (strcmp(architecture, "gemma") == 0 && ends_with(name, "norm.weight")) to->norm_offset = 1;
@@ -86,7 +91,8 @@ static void set_layout(const px_gguf *gguf, const char *architecture, const px_g
 }
 
 static px_status add_tensor(px_tensors *tensors, const px_gguf *gguf, const char *architecture, layout which, int i,
-                            json_t *names) {
+                            json_t *names)
+{
     const px_gguf_tensor *from = &gguf->tensors[i];
     char name[160];
     if (strcmp(from->name, "rope_freqs.weight") == 0) return PX_OK; /* part of the configuration */
@@ -108,7 +114,8 @@ static px_status add_tensor(px_tensors *tensors, const px_gguf *gguf, const char
     return PX_OK;
 }
 
-static px_status add_all(px_tensors *tensors, px_gguf *gguf) {
+static px_status add_all(px_tensors *tensors, px_gguf *gguf)
+{
     const char *architecture = json_string_value(json_object_get(gguf->meta, "general.architecture"));
     if (!architecture) return px_fail(PX_DATA, "%s: key general.architecture is missing", gguf->path);
     layout which = strcmp(architecture, "gpt2") == 0 ? GPT2 : strcmp(architecture, "gptneox") == 0 ? NEOX : LLAMA;
@@ -127,7 +134,8 @@ static px_status add_all(px_tensors *tensors, px_gguf *gguf) {
     return px_tensors_adopt(tensors, gguf->path, map, gguf->bytes, names);
 }
 
-px_status px_tensors_open_gguf(px_tensors *tensors, const char *path) {
+px_status px_tensors_open_gguf(px_tensors *tensors, const char *path)
+{
     px_gguf gguf;
     *tensors = (px_tensors){0};
     PX_TRY(px_gguf_open(&gguf, path));

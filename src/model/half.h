@@ -5,31 +5,36 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline float px_float_of_bits(uint32_t bits) {
+static inline float px_float_of_bits(uint32_t bits)
+{
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-static inline uint32_t px_bits_of_float(float value) {
+static inline uint32_t px_bits_of_float(float value)
+{
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 
 /* bfloat16 is the upper half of a float. */
-static inline float px_from_bf16(uint16_t h) {
+static inline float px_from_bf16(uint16_t h)
+{
     return px_float_of_bits((uint32_t)h << 16);
 }
 
-static inline uint16_t px_to_bf16(float value) {
+static inline uint16_t px_to_bf16(float value)
+{
     uint32_t bits = px_bits_of_float(value);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((bits >> 16) | 0x40u); /* stays NaN */
     return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
 /* IEEE 754 binary16: 5 bits of exponent (bias 15), 10 of mantissa. Subnormals are multiples of 2^-24. */
-static inline float px_from_f16(uint16_t h) {
+static inline float px_from_f16(uint16_t h)
+{
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 0x1fu, mantissa = h & 0x3ffu;
     if (exponent == 31) return px_float_of_bits(sign | 0x7f800000u | mantissa << 13);
     if (exponent > 0) return px_float_of_bits(sign | (exponent + 112) << 23 | mantissa << 13);
@@ -37,7 +42,8 @@ static inline float px_from_f16(uint16_t h) {
     return sign ? -value : value;
 }
 
-static inline uint16_t px_to_f16(float value) {
+static inline uint16_t px_to_f16(float value)
+{
     uint32_t bits = px_bits_of_float(value), size = bits & 0x7fffffffu;
     uint16_t sign = (uint16_t)((bits >> 16) & 0x8000u);
     if (size > 0x7f800000u) return sign | 0x7e00u;

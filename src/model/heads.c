@@ -4,24 +4,28 @@
 #include "engine.h"
 
 /* Of a row of the batch, which was wanted of it. */
-static size_t place_of(const px_engine *engine, int32_t row) {
+static size_t place_of(const px_engine *engine, int32_t row)
+{
     PX_CHECK(row >= 0 && row < engine->tokens && engine->place[row] >= 0);
     return (size_t)engine->place[row];
 }
 
-static void gather_rows(const px_engine *engine, const int32_t *rows, int n) {
+static void gather_rows(const px_engine *engine, const int32_t *rows, int n)
+{
     size_t C = (size_t)engine->shape.config.hidden_size;
     for (int i = 0; i < n; i++) {
         memcpy(engine->head_hidden + (size_t)i * C, engine->hidden + place_of(engine, rows[i]) * C, C * sizeof(px_real));
     }
 }
 
-static int chunk_rows(const px_engine *engine, int first, int n) {
+static int chunk_rows(const px_engine *engine, int first, int n)
+{
     return n - first < engine->head_rows ? n - first : engine->head_rows;
 }
 
 void px_engine_logprobs(px_engine *engine, const px_model *model, const int32_t *rows, const int32_t *targets, int n,
-                        double temperature, bool want_entropy, px_row_stats *stats) {
+                        double temperature, bool want_entropy, px_row_stats *stats)
+{
     int V = model->config.vocab_size;
     for (int first = 0; first < n; first += engine->head_rows) {
         int count = chunk_rows(engine, first, n);
@@ -32,7 +36,8 @@ void px_engine_logprobs(px_engine *engine, const px_model *model, const int32_t 
     }
 }
 
-void px_engine_logits(px_engine *engine, const px_model *model, const int32_t *rows, int n, px_real *logits) {
+void px_engine_logits(px_engine *engine, const px_model *model, const int32_t *rows, int n, px_real *logits)
+{
     size_t V = (size_t)model->config.vocab_size;
     for (int first = 0; first < n; first += engine->head_rows) {
         int count = chunk_rows(engine, first, n);
@@ -43,7 +48,8 @@ void px_engine_logits(px_engine *engine, const px_model *model, const int32_t *r
 
 /* One chunk, from logits to gradients: dW += dlogits^T hidden, and the rows' part of the hidden gradient. */
 static void chunk_backward(px_engine *engine, const px_model *model, px_real *grads, const int32_t *rows,
-                           const int32_t *targets, int count, double temperature, bool want_entropy, bool add) {
+                           const int32_t *targets, int count, double temperature, bool want_entropy, bool add)
+{
     int V = model->config.vocab_size, C = model->config.hidden_size;
     px_weight head = px_shape_weight(&engine->shape, model, 0, PX_LM_HEAD);
     px_softmax_rows_backward(&engine->compute, engine->logits, V, engine->stats, targets, engine->dlogprob,
@@ -58,7 +64,8 @@ static void chunk_backward(px_engine *engine, const px_model *model, px_real *gr
     }
 }
 
-static void begin_backward(px_engine *engine, const px_model *model, px_real *grads, bool head) {
+static void begin_backward(px_engine *engine, const px_model *model, px_real *grads, bool head)
+{
     PX_CHECK(engine->plan.train);
     px_engine_begin_gradients(engine, model, grads, head);
     memset(engine->gradients.dnorm, 0,
@@ -67,7 +74,8 @@ static void begin_backward(px_engine *engine, const px_model *model, px_real *gr
 
 void px_engine_lm_backward(px_engine *engine, const px_model *model, px_real *grads, const int32_t *rows,
                            const int32_t *targets, int n, double temperature, bool want_entropy, px_row_loss loss,
-                           void *arg) {
+                           void *arg)
+{
     int V = model->config.vocab_size;
     begin_backward(engine, model, grads, n > 0);
     for (int first = 0; first < n; first += engine->head_rows) {
@@ -84,7 +92,8 @@ void px_engine_lm_backward(px_engine *engine, const px_model *model, px_real *gr
     }
 }
 
-void px_engine_values(px_engine *engine, const px_model *model, const int32_t *rows, int n, double *values) {
+void px_engine_values(px_engine *engine, const px_model *model, const int32_t *rows, int n, double *values)
+{
     size_t C = (size_t)model->config.hidden_size;
     const px_real *score = model->weights + model->score;
     for (int i = 0; i < n; i++) {
@@ -96,7 +105,8 @@ void px_engine_values(px_engine *engine, const px_model *model, const int32_t *r
 }
 
 void px_engine_value_backward(px_engine *engine, const px_model *model, px_real *grads, const int32_t *rows,
-                              const double *dvalues, int n) {
+                              const double *dvalues, int n)
+{
     size_t C = (size_t)model->config.hidden_size;
     const px_real *score = model->weights + model->score;
     px_real *dscore = grads + model->score;

@@ -1,7 +1,8 @@
 /* The matrices of a model in the product's own layout, made once for many forwards. */
 #include "block.h"
 
-static void matrix_size(const px_shape *shape, px_matrix matrix, int *out, int *in) {
+static void matrix_size(const px_shape *shape, px_matrix matrix, int *out, int *in)
+{
     const px_model_config *config = &shape->config;
     int C = config->hidden_size;
     *out = matrix == PX_QKV ? shape->qkv : matrix == PX_UP ? shape->up : matrix == PX_LM_HEAD ? config->vocab_size : C;
@@ -9,14 +10,16 @@ static void matrix_size(const px_shape *shape, px_matrix matrix, int *out, int *
 }
 
 /* Bytes for forward, whole cache lines. */
-static size_t forward_size(const px_shape *shape, px_matrix matrix) {
+static size_t forward_size(const px_shape *shape, px_matrix matrix)
+{
     int out, in;
     matrix_size(shape, matrix, &out, &in);
     return (px_weight_packed(shape->precision, out, in) + 63) / 64 * 64;
 }
 
 /* All bytes of a matrix: for forward, then for backward. */
-static size_t packed_size(const px_shape *shape, px_matrix matrix) {
+static size_t packed_size(const px_shape *shape, px_matrix matrix)
+{
     int out, in;
     if (matrix == PX_LM_HEAD && shape->config.head != PX_HEAD_LM) return 0;
     matrix_size(shape, matrix, &out, &in);
@@ -25,7 +28,8 @@ static size_t packed_size(const px_shape *shape, px_matrix matrix) {
 }
 
 /* The layers one after another, then the head. */
-static size_t packed_offset(const px_shape *shape, int layer, px_matrix matrix) {
+static size_t packed_offset(const px_shape *shape, int layer, px_matrix matrix)
+{
     size_t before = 0, whole = 0;
     for (int m = PX_QKV; m <= PX_DOWN; m++) {
         size_t size = packed_size(shape, (px_matrix)m);
@@ -35,11 +39,13 @@ static size_t packed_offset(const px_shape *shape, int layer, px_matrix matrix) 
     return matrix == PX_LM_HEAD ? whole * (size_t)shape->config.layers : whole * (size_t)layer + before;
 }
 
-bool px_packed_holds(const px_shape *shape, const px_model *model) {
+bool px_packed_holds(const px_shape *shape, const px_model *model)
+{
     return shape->packed_of == model->weights && shape->packed_version == model->version;
 }
 
-px_weight px_shape_weight(const px_shape *shape, const px_model *model, int layer, px_matrix matrix) {
+px_weight px_shape_weight(const px_shape *shape, const px_model *model, int layer, px_matrix matrix)
+{
     px_weight weight = {.halves = shape->packed_halves};
     matrix_size(shape, matrix, &weight.out, &weight.in);
     if (matrix == PX_LM_HEAD) {
@@ -59,14 +65,16 @@ px_weight px_shape_weight(const px_shape *shape, const px_model *model, int laye
     return weight;
 }
 
-void px_packed_layout(px_shape *shape, px_layout *layout, bool backward) {
+void px_packed_layout(px_shape *shape, px_layout *layout, bool backward)
+{
     shape->packed_twice = backward;
     size_t count = packed_offset(shape, 0, PX_LM_HEAD) + packed_size(shape, PX_LM_HEAD);
     shape->packed = px_layout_take(layout, count, 1);
     shape->packed_of = NULL;
 }
 
-static void pack(px_shape *shape, px_compute *compute, const px_model *model, int layer, px_matrix matrix) {
+static void pack(px_shape *shape, px_compute *compute, const px_model *model, int layer, px_matrix matrix)
+{
     px_weight weight = px_shape_weight(shape, model, layer, matrix);
     char *at = shape->packed + packed_offset(shape, layer, matrix);
     px_weight_pack(compute, at, &weight, false);
@@ -74,7 +82,8 @@ static void pack(px_shape *shape, px_compute *compute, const px_model *model, in
 }
 
 /* Are all matrices bf16 exactly? The weights of a mapped model are not one block. */
-static bool all_halve(px_compute *compute, const px_model *model) {
+static bool all_halve(px_compute *compute, const px_model *model)
+{
     bool all = true;
     for (int i = 0; i < model->param_count && all; i++) {
         const px_param *param = &model->params[i];
@@ -83,7 +92,8 @@ static bool all_halve(px_compute *compute, const px_model *model) {
     return all;
 }
 
-void px_packed_refresh(px_shape *shape, px_compute *compute, const px_model *model) {
+void px_packed_refresh(px_shape *shape, px_compute *compute, const px_model *model)
+{
     if (px_packed_holds(shape, model)) return;
     shape->packed_halves = all_halve(compute, model);
     for (int layer = 0; layer < shape->config.layers; layer++) {

@@ -8,7 +8,8 @@
 
 #define ALIGN_ELEMENTS 16 /* 64 bytes in float */
 
-static int64_t size_of(const px_model_config *config, px_row_size size) {
+static int64_t size_of(const px_model_config *config, px_row_size size)
+{
     int64_t q = (int64_t)config->heads * config->head_dim, kv = (int64_t)config->kv_heads * config->head_dim;
     switch (size) {
     case SIZE_NONE:
@@ -25,7 +26,8 @@ static int64_t size_of(const px_model_config *config, px_row_size size) {
     return 0;
 }
 
-static bool row_applies(const px_model_config *config, px_row_when when) {
+static bool row_applies(const px_model_config *config, px_row_when when)
+{
     switch (when) {
     case ALWAYS: return true;
     case IF_QKV_BIAS: return config->attention_bias;
@@ -38,14 +40,16 @@ static bool row_applies(const px_model_config *config, px_row_when when) {
     return false;
 }
 
-static int count_rows(const px_model_config *config, const px_row *rows) {
+static int count_rows(const px_model_config *config, const px_row *rows)
+{
     int count = 0;
     for (const px_row *r = rows; r->name; r++) count += row_applies(config, r->when);
     return count;
 }
 
 /* Appends a list of rows to the table. */
-static void add_rows(px_model *model, const px_row *rows, int layer) {
+static void add_rows(px_model *model, const px_row *rows, int layer)
+{
     const px_model_config *config = &model->config;
     for (const px_row *r = rows; r->name; r++) {
         if (!row_applies(config, r->when)) continue;
@@ -76,7 +80,8 @@ static void add_rows(px_model *model, const px_row *rows, int layer) {
 }
 
 /* The offsets of a list of rows, whose first is parameter *index, into the struct that takes them. */
-static void view_rows(const px_model *model, const px_row *rows, void *view, int *index) {
+static void view_rows(const px_model *model, const px_row *rows, void *view, int *index)
+{
     for (const px_row *r = rows; r->name; r++) {
         if (!row_applies(&model->config, r->when)) continue;
         const px_param *param = &model->params[(*index)++];
@@ -84,7 +89,8 @@ static void view_rows(const px_model *model, const px_row *rows, void *view, int
     }
 }
 
-void px_model_view(px_model *model) {
+void px_model_view(px_model *model)
+{
     const px_family_info *f = px_family_get(model->config.family);
     int index = 0;
     model->embed = model->position = model->norm_w = model->norm_b = model->lm_head = model->score = SIZE_MAX;
@@ -97,7 +103,8 @@ void px_model_view(px_model *model) {
     if (model->config.head == PX_HEAD_LM && model->config.tied) model->lm_head = model->embed;
 }
 
-px_status px_model_plan(px_model *model, const px_model_config *config) {
+px_status px_model_plan(px_model *model, const px_model_config *config)
+{
     const px_family_info *f = px_family_get(config->family);
     memset(model, 0, sizeof *model);
     model->config = *config;
@@ -117,7 +124,8 @@ px_status px_model_plan(px_model *model, const px_model_config *config) {
     return PX_OK;
 }
 
-px_status px_model_alloc(px_model *model) {
+px_status px_model_alloc(px_model *model)
+{
     model->weights = px_alloc_array(model->block, sizeof(px_real), "model weights");
     if (!model->weights) return px_error_code();
     model->borrowed = false;
@@ -125,7 +133,8 @@ px_status px_model_alloc(px_model *model) {
     return PX_OK;
 }
 
-px_status px_model_init_shared(px_model *model, uint64_t seed, const px_model_memory *memory) {
+px_status px_model_init_shared(px_model *model, uint64_t seed, const px_model_memory *memory)
+{
     size_t bytes = px_whole_pages(model->block * sizeof(px_real));
     void *range = px_address_reserve(bytes, "model weights");
     if (!range) return px_error_code();
@@ -138,7 +147,8 @@ px_status px_model_init_shared(px_model *model, uint64_t seed, const px_model_me
     return PX_OK;
 }
 
-void px_model_free(px_model *model) {
+void px_model_free(px_model *model)
+{
     if (!model) return;
     px_free(model->params);
     px_free(model->layers);
@@ -147,34 +157,39 @@ void px_model_free(px_model *model) {
     memset(model, 0, sizeof *model);
 }
 
-int64_t px_model_parameters(const px_model *model) {
+int64_t px_model_parameters(const px_model *model)
+{
     int64_t count = 0;
     for (int i = 0; i < model->param_count; i++) count += (int64_t)model->params[i].count;
     return count;
 }
 
-const px_param *px_model_param(const px_model *model, const char *name) {
+const px_param *px_model_param(const px_model *model, const char *name)
+{
     for (int i = 0; i < model->param_count; i++) {
         if (strcmp(model->params[i].name, name) == 0) return &model->params[i];
     }
     return NULL;
 }
 
-static void fill_normal(px_real *w, size_t count, const px_rng *rng, uint32_t tensor, double std) {
+static void fill_normal(px_real *w, size_t count, const px_rng *rng, uint32_t tensor, double std)
+{
 #pragma omp parallel for schedule(static) if (count > 4096)
     for (size_t i = 0; i < count; i++) {
         w[i] = (px_real)(std * px_rng_normal(rng, tensor, (uint32_t)i, (uint32_t)(i >> 32), 0));
     }
 }
 
-static bool is_norm_weight(const px_model *model, const px_param *param) {
+static bool is_norm_weight(const px_model *model, const px_param *param)
+{
     if (param->layer < 0) return param->offset == model->norm_w;
     const px_layer_view *view = &model->layers[param->layer];
     return param->offset == view->norm1_w || param->offset == view->norm2_w || param->offset == view->q_norm_w ||
            param->offset == view->k_norm_w;
 }
 
-static double init_std(const px_model *model, const px_param *param) {
+static double init_std(const px_model *model, const px_param *param)
+{
     const px_model_config *config = &model->config;
     if (param->offset == model->score) return 1 / sqrt(config->hidden_size + 1.0);
     if (config->family == PX_GPT2 && param->layer >= 0) {
@@ -186,7 +201,8 @@ static double init_std(const px_model *model, const px_param *param) {
     return config->initializer_range;
 }
 
-static void init_param(px_model *model, uint64_t seed, int index) {
+static void init_param(px_model *model, uint64_t seed, int index)
+{
     const px_param *param = &model->params[index];
     px_real *w = model->weights + param->offset;
     if (param->dims == 2) {
@@ -199,19 +215,22 @@ static void init_param(px_model *model, uint64_t seed, int index) {
     for (size_t i = 0; i < param->count; i++) w[i] = value;
 }
 
-void px_model_init(px_model *model, uint64_t seed) {
+void px_model_init(px_model *model, uint64_t seed)
+{
     for (int i = 0; i < model->param_count; i++) init_param(model, seed, i);
     model->version++;
 }
 
-void px_model_init_score(px_model *model, uint64_t seed) {
+void px_model_init_score(px_model *model, uint64_t seed)
+{
     for (int i = 0; i < model->param_count; i++) {
         if (model->params[i].offset == model->score) init_param(model, seed, i);
     }
     model->version++;
 }
 
-int px_model_copy(px_model *to, const px_model *from) {
+int px_model_copy(px_model *to, const px_model *from)
+{
     int copied = 0;
     for (int i = 0; i < to->param_count; i++) {
         const px_param *t = &to->params[i];
@@ -224,7 +243,8 @@ int px_model_copy(px_model *to, const px_model *from) {
     return copied;
 }
 
-void px_model_arrays(const px_model *model, px_real *block, px_array *arrays) {
+void px_model_arrays(const px_model *model, px_real *block, px_array *arrays)
+{
     for (int i = 0; i < model->param_count; i++) {
         const px_param *param = &model->params[i];
         arrays[i] = (px_array){.name = param->name,
@@ -237,13 +257,15 @@ void px_model_arrays(const px_model *model, px_real *block, px_array *arrays) {
 
 /* Keys that a row of a sequence of length n reads on average: (n + 1) / 2, less what a window of w leaves out,
  * (n - w)(n - w + 1) / 2 in all. */
-static double mean_keys(const px_model_config *config, double n) {
+static double mean_keys(const px_model_config *config, double n)
+{
     double w = config->window, keys = (n + 1) / 2;
     return w > 0 && n > w ? keys - (n - w) * (n - w + 1) / (2 * n) : keys;
 }
 
 /* A product of [M, in] and [out, in] is 2 M in out. Attention makes two of them a key. */
-double px_model_flops(const px_model_config *config, int64_t tokens, double length, int64_t head_rows) {
+double px_model_flops(const px_model_config *config, int64_t tokens, double length, int64_t head_rows)
+{
     double C = config->hidden_size, q = (double)config->heads * config->head_dim;
     double kv = (double)config->kv_heads * config->head_dim, I = config->intermediate_size;
     double products = C * (q + 2 * kv) + q * C + (px_family_traits(config->family).gated ? 3 : 2) * C * I;

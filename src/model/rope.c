@@ -5,7 +5,8 @@
 
 /* Llama 3: wavelengths over original / low are stretched by factor, those under original / high stay, a ramp
  * between. */
-static double llama3_frequency(const px_rope *rope, double f) {
+static double llama3_frequency(const px_rope *rope, double f)
+{
     double wavelength = 2 * M_PI / f;
     if (wavelength < rope->original_positions / rope->high_freq) return f;
     if (wavelength > rope->original_positions / rope->low_freq) return f / rope->factor;
@@ -14,11 +15,13 @@ static double llama3_frequency(const px_rope *rope, double f) {
 }
 
 /* YaRN (Peng et al. 2023): the dimension that makes `rotations` turns over the original context. */
-static double yarn_dimension(const px_rope *rope, double rotations) {
+static double yarn_dimension(const px_rope *rope, double rotations)
+{
     return rope->rotary_dim * log(rope->original_positions / (rotations * 2 * M_PI)) / (2 * log(rope->theta));
 }
 
-static double yarn_frequency(const px_rope *rope, double f, int j) {
+static double yarn_frequency(const px_rope *rope, double f, int j)
+{
     double low = fmax(floor(yarn_dimension(rope, rope->beta_fast)), 0);
     double high = fmin(ceil(yarn_dimension(rope, rope->beta_slow)), rope->rotary_dim - 1);
     if (low == high) high += 0.001;
@@ -26,7 +29,8 @@ static double yarn_frequency(const px_rope *rope, double f, int j) {
     return f / rope->factor * ramp + f * (1 - ramp);
 }
 
-void px_rope_frequencies(const px_rope *rope, double *frequency, double *magnitude) {
+void px_rope_frequencies(const px_rope *rope, double *frequency, double *magnitude)
+{
     *magnitude = 1;
     if (rope->type == PX_ROPE_YARN) {
         *magnitude = rope->attention_factor > 0 ? rope->attention_factor

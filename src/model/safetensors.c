@@ -22,7 +22,8 @@ struct px_tensor_file {
 
 /* ---- one entry of the header --------------------------------------------------------------------- */
 /* Bytes of an element; 0: not a type of the format. */
-static size_t element_size(const char *dtype) {
+static size_t element_size(const char *dtype)
+{
     static const struct {
         const char *name;
         size_t size;
@@ -35,11 +36,13 @@ static size_t element_size(const char *dtype) {
     return 0;
 }
 
-static px_status bad_entry(const px_tensor *tensor, const char *what) {
+static px_status bad_entry(const px_tensor *tensor, const char *what)
+{
     return px_fail(PX_DATA, "%s: tensor \"%s\": %s", tensor->path, tensor->name, what);
 }
 
-static px_status parse_shape(px_tensor *tensor, json_t *shape) {
+static px_status parse_shape(px_tensor *tensor, json_t *shape)
+{
     if (!json_is_array(shape) || json_array_size(shape) > PX_TENSOR_DIMS) {
         return bad_entry(tensor, "shape is no list of sizes; valid is a list of at most 8 integers from 0");
     }
@@ -58,7 +61,8 @@ static px_status parse_shape(px_tensor *tensor, json_t *shape) {
     return PX_OK;
 }
 
-static px_status parse_entry(px_tensor *tensor, json_t *entry, const unsigned char *data, size_t data_bytes) {
+static px_status parse_entry(px_tensor *tensor, json_t *entry, const unsigned char *data, size_t data_bytes)
+{
     tensor->dtype = json_string_value(json_object_get(entry, "dtype"));
     size_t size = tensor->dtype ? element_size(tensor->dtype) : 0;
     if (size == 0) {
@@ -89,7 +93,8 @@ static px_status parse_entry(px_tensor *tensor, json_t *entry, const unsigned ch
 }
 
 /* ---- one file --------------------------------------------------------------------- */
-static int by_address(const void *a, const void *b) {
+static int by_address(const void *a, const void *b)
+{
     const px_tensor *x = *(const px_tensor *const *)a, *y = *(const px_tensor *const *)b;
     if (x->data != y->data) return x->data < y->data ? -1 : 1;
     return (x->bytes > y->bytes) - (x->bytes < y->bytes); /* empty ones first */
@@ -97,7 +102,8 @@ static int by_address(const void *a, const void *b) {
 
 /* Together the tensors cover the data exactly once. */
 static px_status check_cover(const px_tensor *tensors, int count, const unsigned char *data, size_t bytes,
-                             const char *path) {
+                             const char *path)
+{
     const px_tensor **order = px_alloc_array((size_t)count + 1, sizeof *order, "tensor order");
     if (!order) return px_error_code();
     for (int i = 0; i < count; i++) order[i] = &tensors[i];
@@ -120,7 +126,8 @@ static px_status check_cover(const px_tensor *tensors, int count, const unsigned
     return status;
 }
 
-static px_status parse_header(px_tensors *tensors, px_tensor_file *file) {
+static px_status parse_header(px_tensors *tensors, px_tensor_file *file)
+{
     const unsigned char *bytes = file->map;
     uint64_t length = 0;
     for (int i = 7; i >= 0 && file->bytes >= 8; i--) length = length << 8 | bytes[i];
@@ -156,7 +163,8 @@ static px_status parse_header(px_tensors *tensors, px_tensor_file *file) {
     return check_cover(list + first, tensors->count - first, data, data_bytes, file->path);
 }
 
-static px_tensor_file *new_file(px_tensors *tensors, const char *path) {
+static px_tensor_file *new_file(px_tensors *tensors, const char *path)
+{
     px_tensor_file *files = px_realloc(tensors->files, ((size_t)tensors->file_count + 1) * sizeof *files,
                                        "tensor files");
     if (!files) return NULL;
@@ -168,14 +176,16 @@ static px_tensor_file *new_file(px_tensors *tensors, const char *path) {
     return file;
 }
 
-static px_status add_file(px_tensors *tensors, const char *path) {
+static px_status add_file(px_tensors *tensors, const char *path)
+{
     px_tensor_file *file = new_file(tensors, path);
     if (!file) return px_error_code();
     PX_TRY(px_file_map(path, &file->map, &file->bytes));
     return parse_header(tensors, file);
 }
 
-px_status px_tensors_adopt(px_tensors *tensors, const char *path, const void *map, size_t bytes, json_t *names) {
+px_status px_tensors_adopt(px_tensors *tensors, const char *path, const void *map, size_t bytes, json_t *names)
+{
     px_tensor_file *file = new_file(tensors, path);
     if (!file) {
         px_file_unmap(map, bytes);
@@ -189,14 +199,16 @@ px_status px_tensors_adopt(px_tensors *tensors, const char *path, const void *ma
     return PX_OK;
 }
 
-px_status px_tensors_open_file(px_tensors *tensors, const char *path) {
+px_status px_tensors_open_file(px_tensors *tensors, const char *path)
+{
     *tensors = (px_tensors){0};
     px_status status = add_file(tensors, path);
     if (status != PX_OK) px_tensors_close(tensors);
     return status;
 }
 
-void px_tensors_close(px_tensors *tensors) {
+void px_tensors_close(px_tensors *tensors)
+{
     for (int i = 0; i < tensors->file_count; i++) {
         json_decref(tensors->files[i].header);
         px_file_unmap(tensors->files[i].map, tensors->files[i].bytes);
@@ -207,13 +219,15 @@ void px_tensors_close(px_tensors *tensors) {
     *tensors = (px_tensors){0};
 }
 
-size_t px_tensors_pages(const px_tensors *tensors) {
+size_t px_tensors_pages(const px_tensors *tensors)
+{
     size_t bytes = 0;
     for (int i = 0; i < tensors->file_count; i++) bytes += px_whole_pages(tensors->files[i].bytes);
     return bytes;
 }
 
-px_status px_tensors_move(px_tensors *tensors, void *to) {
+px_status px_tensors_move(px_tensors *tensors, void *to)
+{
     char *at = to;
     for (int i = 0; i < tensors->file_count; i++) {
         px_tensor_file *file = &tensors->files[i];
@@ -229,19 +243,22 @@ px_status px_tensors_move(px_tensors *tensors, void *to) {
     return PX_OK;
 }
 
-void px_tensors_leave(px_tensors *tensors) {
+void px_tensors_leave(px_tensors *tensors)
+{
     for (int i = 0; i < tensors->file_count; i++) tensors->files[i].map = NULL;
 }
 
 /* ---- shards --------------------------------------------------------------------- */
-static bool has_file(const px_tensors *tensors, const char *path) {
+static bool has_file(const px_tensors *tensors, const char *path)
+{
     for (int i = 0; i < tensors->file_count; i++) {
         if (strcmp(tensors->files[i].path, path) == 0) return true;
     }
     return false;
 }
 
-static px_status shard_path(const char *index, const char *dir, json_t *value, char *path) {
+static px_status shard_path(const char *index, const char *dir, json_t *value, char *path)
+{
     const char *file = json_string_value(value);
     if (!file || !*file || strchr(file, '/') || strchr(file, '\\') || file[0] == '.') {
         char shown[128];
@@ -252,12 +269,14 @@ static px_status shard_path(const char *index, const char *dir, json_t *value, c
     return px_path_join(path, PX_PATH_MAX, dir, file);
 }
 
-static int by_name(const void *a, const void *b) {
+static int by_name(const void *a, const void *b)
+{
     return strcmp(((const px_tensor *)a)->name, ((const px_tensor *)b)->name);
 }
 
 /* Names are unique over all shards, and each lies in the file that the index says. Sorts the list by name. */
-static px_status check_index(px_tensors *tensors, const char *index, const char *dir, json_t *map) {
+static px_status check_index(px_tensors *tensors, const char *index, const char *dir, json_t *map)
+{
     qsort(tensors->list, (size_t)tensors->count, sizeof *tensors->list, by_name);
     for (int i = 1; i < tensors->count; i++) {
         if (strcmp(tensors->list[i - 1].name, tensors->list[i].name) == 0) {
@@ -279,7 +298,8 @@ static px_status check_index(px_tensors *tensors, const char *index, const char 
     return PX_OK;
 }
 
-static px_status open_shards(px_tensors *tensors, const char *index, const char *dir, json_t *json) {
+static px_status open_shards(px_tensors *tensors, const char *index, const char *dir, json_t *json)
+{
     json_t *map = json_object_get(json, "weight_map");
     if (json_object_size(map) == 0) {
         return px_fail(PX_DATA, "%s: key \"weight_map\" is missing or empty; valid is an object of tensor: file",
@@ -299,7 +319,8 @@ static px_status open_shards(px_tensors *tensors, const char *index, const char 
     return check_index(tensors, index, dir, map);
 }
 
-px_status px_tensors_open(px_tensors *tensors, const char *dir) {
+px_status px_tensors_open(px_tensors *tensors, const char *dir)
+{
     char path[PX_PATH_MAX];
     *tensors = (px_tensors){0};
     PX_TRY(px_gguf_find(path, sizeof path, dir));
@@ -325,7 +346,8 @@ px_status px_tensors_open(px_tensors *tensors, const char *dir) {
 /* ---- values --------------------------------------------------------------------- */
 typedef enum file_type { FILE_F32, FILE_F16, FILE_BF16 } file_type;
 
-static inline uint32_t bits_at(const unsigned char *data, file_type type, size_t i) {
+static inline uint32_t bits_at(const unsigned char *data, file_type type, size_t i)
+{
     uint32_t word;
     uint16_t half;
     if (type == FILE_F32) {
@@ -337,13 +359,15 @@ static inline uint32_t bits_at(const unsigned char *data, file_type type, size_t
 }
 
 /* An infinity or NaN has all bits of its exponent set. */
-static inline uint32_t is_bad(uint32_t bits) {
+static inline uint32_t is_bad(uint32_t bits)
+{
     return (bits & 0x7f800000u) == 0x7f800000u;
 }
 
 /* Elements [from, to) into out (NULL: only looked at); true when all are finite. */
 static inline bool convert(px_real *restrict out, const unsigned char *restrict data, file_type type, size_t from,
-                           size_t to) {
+                           size_t to)
+{
     uint32_t bad = 0;
     if (!out) {
         for (size_t i = from; i < to; i++) bad |= is_bad(bits_at(data, type, i));
@@ -358,7 +382,8 @@ static inline bool convert(px_real *restrict out, const unsigned char *restrict 
 }
 
 /* The type is a constant in each call, so that each loop is compiled for its own. */
-static bool convert_share(px_real *out, const unsigned char *data, file_type type, size_t from, size_t to) {
+static bool convert_share(px_real *out, const unsigned char *data, file_type type, size_t from, size_t to)
+{
     switch (type) {
     case FILE_F32: return convert(out, data, FILE_F32, from, to);
     case FILE_F16: return convert(out, data, FILE_F16, from, to);
@@ -368,7 +393,8 @@ static bool convert_share(px_real *out, const unsigned char *data, file_type typ
 
 enum { SHARE = 1 << 16, TILE = 32 }; /* elements of a thread's share; a transposed tile stays in the cache */
 
-static bool read_straight(px_real *out, const px_tensor *tensor, file_type type) {
+static bool read_straight(px_real *out, const px_tensor *tensor, file_type type)
+{
     size_t count = tensor->count, shares = (count + SHARE - 1) / SHARE;
     bool good = true;
 #pragma omp parallel for schedule(static) reduction(&& : good) if (shares > 1)
@@ -379,7 +405,8 @@ static bool read_straight(px_real *out, const px_tensor *tensor, file_type type)
     return good;
 }
 
-static bool read_transposed(px_real *out, const px_tensor *tensor, file_type type) {
+static bool read_transposed(px_real *out, const px_tensor *tensor, file_type type)
+{
     size_t rows = (size_t)tensor->shape[0], columns = (size_t)tensor->shape[1];
     uint32_t bad = 0;
 #pragma omp parallel for schedule(static) reduction(| : bad) if (tensor->count > SHARE)
@@ -397,7 +424,8 @@ static bool read_transposed(px_real *out, const px_tensor *tensor, file_type typ
     return !bad;
 }
 
-static px_status type_of(const px_tensor *tensor, file_type *type) {
+static px_status type_of(const px_tensor *tensor, file_type *type)
+{
     static const char *const names[] = {[FILE_F32] = "F32", [FILE_F16] = "F16", [FILE_BF16] = "BF16"};
     for (int i = FILE_F32; i <= FILE_BF16; i++) {
         *type = (file_type)i;
@@ -407,7 +435,8 @@ static px_status type_of(const px_tensor *tensor, file_type *type) {
                    tensor->dtype);
 }
 
-static px_status not_finite(const px_tensor *tensor, file_type type) {
+static px_status not_finite(const px_tensor *tensor, file_type type)
+{
     size_t i = 0;
     while (i + 1 < tensor->count && !is_bad(bits_at(tensor->data, type, i))) i++;
     return px_fail(PX_DATA, "%s: tensor \"%s\" holds %f; valid are finite weights", tensor->path, tensor->name,
@@ -416,7 +445,8 @@ static px_status not_finite(const px_tensor *tensor, file_type type) {
 
 /* A block's scale may be what is not finite. */
 static px_status read_blocks(px_real *out, const px_tensor *tensor, px_block_values values, size_t elements,
-                             size_t bytes) {
+                             size_t bytes)
+{
     size_t blocks = tensor->count / elements;
     uint32_t bad = 0;
 #pragma omp parallel for schedule(static) reduction(| : bad) if (tensor->count > SHARE)
@@ -433,7 +463,8 @@ static px_status read_blocks(px_real *out, const px_tensor *tensor, px_block_val
                : PX_OK;
 }
 
-px_status px_tensor_read(const px_tensor *tensor, bool transposed, px_real *out) {
+px_status px_tensor_read(const px_tensor *tensor, bool transposed, px_real *out)
+{
     file_type type;
     size_t elements, bytes;
     px_block_values values = px_block_reader(tensor->dtype);
@@ -445,21 +476,24 @@ px_status px_tensor_read(const px_tensor *tensor, bool transposed, px_real *out)
     return good ? PX_OK : not_finite(tensor, type);
 }
 
-bool px_tensor_in_place(const px_tensor *tensor, const px_param *param) {
+bool px_tensor_in_place(const px_tensor *tensor, const px_param *param)
+{
     bool ordered = tensor->as_used ? tensor->interleaved == 0 && tensor->norm_offset == 0
                                    : param->by_head == 0 && !(param->transposed && tensor->dims == 2);
     return ordered && strcmp(tensor->dtype, "F32") == 0 && sizeof(px_real) == sizeof(float) &&
            (uintptr_t)tensor->data % sizeof(px_real) == 0;
 }
 
-px_status px_tensor_check(const px_tensor *tensor) {
+px_status px_tensor_check(const px_tensor *tensor)
+{
     file_type type;
     PX_TRY(type_of(tensor, &type));
     return read_straight(NULL, tensor, type) ? PX_OK : not_finite(tensor, type);
 }
 
 /* Row 2 i + h of a head in the file is row i of its half h. */
-static px_status separate_halves(const px_tensor *tensor, px_real *out) {
+static px_status separate_halves(const px_tensor *tensor, px_real *out)
+{
     size_t rows = (size_t)tensor->interleaved, width = tensor->count / (size_t)tensor->shape[0], half = rows / 2;
     px_real *head = px_alloc_array(rows * width, sizeof *head, "rows of a head");
     if (!head) return px_error_code();
@@ -474,14 +508,16 @@ static px_status separate_halves(const px_tensor *tensor, px_real *out) {
     return PX_OK;
 }
 
-static px_status read_as_used(const px_tensor *tensor, px_real *out) {
+static px_status read_as_used(const px_tensor *tensor, px_real *out)
+{
     PX_TRY(px_tensor_read(tensor, false, out));
     for (size_t i = 0; tensor->norm_offset && i < tensor->count; i++) out[i] -= (px_real)tensor->norm_offset;
     return tensor->interleaved ? separate_halves(tensor, out) : PX_OK;
 }
 
 /* The file's groups of by_head rows go q, k, v, q, k, v, ...; those of memory all q, all k, all v. */
-px_status px_tensor_read_param(const px_tensor *tensor, const px_param *param, px_real *out) {
+px_status px_tensor_read_param(const px_tensor *tensor, const px_param *param, px_real *out)
+{
     if (tensor->as_used) return read_as_used(tensor, out);
     if (param->by_head == 0) return px_tensor_read(tensor, param->transposed, out);
     size_t groups = (size_t)param->shape[0] / (size_t)param->by_head, heads = groups / 3;

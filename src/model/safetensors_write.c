@@ -19,11 +19,13 @@ typedef struct output {
     size_t filled;        /* bytes in piece */
 } output;
 
-static px_status write_error(const char *path, const char *what) {
+static px_status write_error(const char *path, const char *what)
+{
     return px_fail(PX_IO, "%s: cannot %s: %s", path, what, strerror(errno));
 }
 
-static px_status write_bytes(output *out, const void *bytes, size_t length) {
+static px_status write_bytes(output *out, const void *bytes, size_t length)
+{
     const char *at = bytes;
     while (length > 0) {
         ssize_t written = write(out->fd, at, length);
@@ -35,13 +37,15 @@ static px_status write_bytes(output *out, const void *bytes, size_t length) {
     return PX_OK;
 }
 
-static px_status flush(output *out) {
+static px_status flush(output *out)
+{
     size_t filled = out->filled;
     out->filled = 0;
     return write_bytes(out, out->piece, filled);
 }
 
-static px_status put(output *out, const char *name, double value) {
+static px_status put(output *out, const char *name, double value)
+{
     float single = (float)value;
     unsigned char *at = out->piece + out->filled;
     bool fits = isfinite(single);
@@ -64,7 +68,8 @@ static px_status put(output *out, const char *name, double value) {
     return out->filled + 4 > PIECE * 4 ? flush(out) : PX_OK;
 }
 
-static px_status write_tensor(output *out, const px_tensor_source *source) {
+static px_status write_tensor(output *out, const px_tensor_source *source)
+{
     size_t rows = (size_t)source->shape[0], columns = source->dims == 2 ? (size_t)source->shape[1] : 1;
     if (source->by_head > 0) {
         size_t group = (size_t)source->by_head * columns, groups = rows / (size_t)source->by_head, heads = groups / 3;
@@ -85,7 +90,8 @@ static px_status write_tensor(output *out, const px_tensor_source *source) {
 }
 
 /* Tensor names are those of the parameter table: plain ASCII that needs no escape. */
-static px_status make_header(px_buf *header, const px_tensor_source *sources, int count, px_dtype dtype) {
+static px_status make_header(px_buf *header, const px_tensor_source *sources, int count, px_dtype dtype)
+{
     const char *type = dtype == PX_F32 ? "F32" : dtype == PX_F16 ? "F16" : "BF16";
     size_t offset = 0;
     PX_TRY(px_buf_text(header, "{\"__metadata__\":{\"format\":\"pt\"}"));
@@ -107,7 +113,8 @@ static px_status make_header(px_buf *header, const px_tensor_source *sources, in
     return PX_OK;
 }
 
-static px_status write_all(output *out, const px_buf *header, const px_tensor_source *sources, int count) {
+static px_status write_all(output *out, const px_buf *header, const px_tensor_source *sources, int count)
+{
     unsigned char length[8];
     for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)header->length >> (8 * i));
     PX_TRY(write_bytes(out, length, sizeof length));
@@ -117,7 +124,8 @@ static px_status write_all(output *out, const px_buf *header, const px_tensor_so
     return fsync(out->fd) == 0 ? PX_OK : write_error(out->path, "sync");
 }
 
-px_status px_safetensors_write(const char *path, const px_tensor_source *sources, int count, px_dtype dtype) {
+px_status px_safetensors_write(const char *path, const px_tensor_source *sources, int count, px_dtype dtype)
+{
     char temporary[PX_PATH_MAX];
     if (dtype != PX_F32 && dtype != PX_F16 && dtype != PX_BF16) {
         return px_fail(PX_USAGE, "%s: unsupported dtype of weights; valid is f32, f16 or bf16", path);

@@ -19,7 +19,8 @@
 
 /* exp(x) for x <= 0, without branches, within 1 ulp or so: x = n ln 2 + r, Taylor in r to degree 13, times 2^n.
  * 0 below -708 and for NaN. */
-static inline double exp_negative(double x) {
+static inline double exp_negative(double x)
+{
     const double magic = 6755399441055744.0; /* 1.5 * 2^52: adding it rounds to an integer, kept in the low bits */
     double y = x > -708 ? x : -708;
     double shifted = y * 1.4426950408889634074 + magic;
@@ -48,7 +49,8 @@ static inline double exp_negative(double x) {
 }
 
 /* weights = z / temperature; returns the largest. NaN is never the largest. */
-FOR_EACH_ISA static double scale_row(double *weights, const px_real *logits, int V, double temperature) {
+FOR_EACH_ISA static double scale_row(double *weights, const px_real *logits, int V, double temperature)
+{
     double largest = -INFINITY, inverse = 1 / temperature, lane[LANES];
     int i = 0;
     for (int j = 0; j < LANES; j++) lane[j] = -INFINITY;
@@ -67,12 +69,14 @@ FOR_EACH_ISA static double scale_row(double *weights, const px_real *logits, int
     return largest;
 }
 
-FOR_EACH_ISA static void exponentiate(double *weights, int V, double largest) {
+FOR_EACH_ISA static void exponentiate(double *weights, int V, double largest)
+{
     for (int i = 0; i < V; i++) weights[i] = exp_negative(weights[i] - largest);
 }
 
 /* The order of additions is that of the lanes, whatever the instruction set. */
-FOR_EACH_ISA static double block_sum(const double *weights, int count) {
+FOR_EACH_ISA static double block_sum(const double *weights, int count)
+{
     double lane[LANES] = {0};
     int i = 0;
     for (; i + LANES <= count; i += LANES) {
@@ -85,7 +89,8 @@ FOR_EACH_ISA static double block_sum(const double *weights, int count) {
     return lane[0];
 }
 
-static double row_sum(const double *weights, int V) {
+static double row_sum(const double *weights, int V)
+{
     double total = 0;
     for (int i = 0; i < V; i += CDF_BLOCK) total += block_sum(weights + i, V - i < CDF_BLOCK ? V - i : CDF_BLOCK);
     return total;
@@ -94,7 +99,8 @@ static double row_sum(const double *weights, int V) {
 /* Goes down from the largest weight until `count` of them or the mass `mass` is reached; returns the weight at which
  * that happens and the mass strictly above it. Positive doubles order as their bits do. */
 #define DIGIT_BITS 11
-static double descend(const double *weights, int V, double count, double mass, double *mass_above) {
+static double descend(const double *weights, int V, double count, double mass, double *mass_above)
+{
     uint64_t prefix = 0, mask = 0;
     double above_count = 0, above_mass = 0;
     for (int shift = 64 - DIGIT_BITS; mask != UINT64_MAX; shift = shift > DIGIT_BITS ? shift - DIGIT_BITS : 0) {
@@ -131,13 +137,15 @@ static double descend(const double *weights, int V, double count, double mass, d
     return weight;
 }
 
-static void keep_top_k(double *weights, int V, int k) {
+static void keep_top_k(double *weights, int V, int k)
+{
     double above, least = descend(weights, V, k, INFINITY, &above);
     for (int i = 0; i < V; i++) weights[i] = weights[i] < least ? 0 : weights[i]; /* ties stay */
 }
 
 /* A token stays if the mass strictly before it, in descending order (ids among equals), is below p. */
-static void keep_top_p(double *weights, int V, double p) {
+static void keep_top_p(double *weights, int V, double p)
+{
     double mass = p * row_sum(weights, V);
     double above, least = descend(weights, V, INFINITY, mass, &above);
     bool first = true;
@@ -154,7 +162,8 @@ static void keep_top_p(double *weights, int V, double p) {
 }
 
 static void apply_penalties(double *weights, const px_real *logits, int V, const px_sampling *sampling,
-                            const int32_t *history, int history_length, int generated, double temperature) {
+                            const int32_t *history, int history_length, int generated, double temperature)
+{
     double penalty = sampling->repetition_penalty;
     for (int i = 0; penalty != 1 && i < history_length; i++) { /* from the logit: an id seen twice is penalised once */
         double z = logits[history[i]];
@@ -165,7 +174,8 @@ static void apply_penalties(double *weights, const px_real *logits, int V, const
     }
 }
 
-static int largest_id(const double *weights, int V) {
+static int largest_id(const double *weights, int V)
+{
     int best = 0;
     for (int i = 1; i < V; i++) {
         if (weights[i] > weights[best] || isnan(weights[best])) best = i;
@@ -174,7 +184,8 @@ static int largest_id(const double *weights, int V) {
 }
 
 /* First id at which the running sum exceeds uniform * total; the last one with weight where rounding leaves none. */
-static int invert_cdf(const double *weights, int V, double uniform, double total) {
+static int invert_cdf(const double *weights, int V, double uniform, double total)
+{
     double target = uniform * total, before = 0, running = 0;
     int block = 0;
     for (int i = 0; i < V; i += CDF_BLOCK) {
@@ -195,13 +206,15 @@ static int invert_cdf(const double *weights, int V, double uniform, double total
     return last;
 }
 
-static bool masked(const px_sampling *sampling, int generated) {
+static bool masked(const px_sampling *sampling, int generated)
+{
     return generated < sampling->min_new_tokens && sampling->stop_count > 0;
 }
 
 /* weights[V] becomes the final distribution times *total. */
 static int choose(const px_real *logits, int V, const px_sampling *sampling, const int32_t *history,
-                  int history_length, int generated, double uniform, double *weights, double *total) {
+                  int history_length, int generated, double uniform, double *weights, double *total)
+{
     bool greedy = sampling->temperature <= 0;
     double temperature = greedy ? 1 : sampling->temperature;
     double largest = scale_row(weights, logits, V, temperature);
@@ -226,7 +239,8 @@ static int choose(const px_real *logits, int V, const px_sampling *sampling, con
 }
 
 int px_sample_token(px_row_stats *stats, const px_real *logits, int V, const px_sampling *sampling,
-                    const int32_t *history, int history_length, int generated, double uniform, double *weights) {
+                    const int32_t *history, int history_length, int generated, double uniform, double *weights)
+{
     bool whole = sampling->temperature <= 0 || (sampling->top_p >= 1 && sampling->min_p <= 0 &&
                                                 (sampling->top_k <= 0 || sampling->top_k >= V));
     if (whole && sampling->repetition_penalty == 1 && !masked(sampling, generated)) {
@@ -241,7 +255,8 @@ int px_sample_token(px_row_stats *stats, const px_real *logits, int V, const px_
 }
 
 int px_sample_row(const px_real *logits, int V, const px_sampling *sampling, const int32_t *history,
-                  int history_length, double uniform, double *probabilities) {
+                  int history_length, double uniform, double *probabilities)
+{
     double total;
     int id = choose(logits, V, sampling, history, history_length, history_length, uniform, probabilities, &total);
     for (int i = 0; i < V; i++) probabilities[i] /= total;

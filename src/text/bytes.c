@@ -27,7 +27,8 @@ struct px_bytes {
     char out[PX_BYTES_PIECE];
 };
 
-static px_status open_decoder(px_bytes *bytes) {
+static px_status open_decoder(px_bytes *bytes)
+{
     if (bytes->packing == PX_GZIP) {
         if (inflateInit2(&bytes->gzip, 15 + 16) != Z_OK) return px_fail(PX_BUG, "%s: zlib does not start", bytes->path);
         bytes->gzip_ready = true;
@@ -39,7 +40,8 @@ static px_status open_decoder(px_bytes *bytes) {
     return PX_OK;
 }
 
-px_status px_bytes_open(px_bytes **out, const char *path) {
+px_status px_bytes_open(px_bytes **out, const char *path)
+{
     static const unsigned char gzip_magic[2] = {0x1f, 0x8b}, zstd_magic[4] = {0x28, 0xb5, 0x2f, 0xfd};
     *out = NULL;
     if (px_dir_exists(path)) {
@@ -72,7 +74,8 @@ px_status px_bytes_open(px_bytes **out, const char *path) {
     return PX_OK;
 }
 
-void px_bytes_close(px_bytes *bytes) {
+void px_bytes_close(px_bytes *bytes)
+{
     if (!bytes) return;
     if (bytes->gzip_ready) inflateEnd(&bytes->gzip);
     ZSTD_freeDStream(bytes->zstd);
@@ -80,18 +83,21 @@ void px_bytes_close(px_bytes *bytes) {
     px_free(bytes);
 }
 
-static px_status read_piece(px_bytes *bytes, void *piece, size_t *length) {
+static px_status read_piece(px_bytes *bytes, void *piece, size_t *length)
+{
     *length = fread(piece, 1, PX_BYTES_PIECE, bytes->file);
     if (ferror(bytes->file)) return px_fail(PX_IO, "%s: %s", bytes->path, strerror(errno));
     if (*length == 0) bytes->file_done = true;
     return PX_OK;
 }
 
-static px_status cut_short(const px_bytes *bytes) {
+static px_status cut_short(const px_bytes *bytes)
+{
     return px_fail(PX_DATA, "%s: the compressed file ends early; it was cut short", bytes->path);
 }
 
-static px_status gzip_next(px_bytes *bytes, size_t *length) {
+static px_status gzip_next(px_bytes *bytes, size_t *length)
+{
     z_stream *z = &bytes->gzip;
     z->next_out = (unsigned char *)bytes->out;
     z->avail_out = (unsigned)PX_BYTES_PIECE;
@@ -119,7 +125,8 @@ static px_status gzip_next(px_bytes *bytes, size_t *length) {
     return PX_OK;
 }
 
-static px_status zstd_next(px_bytes *bytes, size_t *length) {
+static px_status zstd_next(px_bytes *bytes, size_t *length)
+{
     ZSTD_outBuffer out = {bytes->out, PX_BYTES_PIECE, 0};
     while (out.pos == 0) {
         if (bytes->zstd_in.pos == bytes->zstd_in.size) {
@@ -140,7 +147,8 @@ static px_status zstd_next(px_bytes *bytes, size_t *length) {
     return PX_OK;
 }
 
-px_status px_bytes_next(px_bytes *bytes, const char **data, size_t *length) {
+px_status px_bytes_next(px_bytes *bytes, const char **data, size_t *length)
+{
     *length = 0;
     *data = bytes->out;
     if (bytes->packing == PX_GZIP) return gzip_next(bytes, length);

@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-px_status px_dataset_load_files(px_dataset **out, const px_source *sources, int count, const px_data_options *options) {
+px_status px_dataset_load_files(px_dataset **out, const px_source *sources, int count, const px_data_options *options)
+{
     *out = NULL;
     PX_CHECK(count > 0);
     px_dataset *dataset = px_alloc(sizeof *dataset, "a data set");
@@ -26,7 +27,8 @@ px_status px_dataset_load_files(px_dataset **out, const px_source *sources, int 
     return status;
 }
 
-px_status px_dataset_load(px_dataset **dataset, const char *path, const px_data_options *options) {
+px_status px_dataset_load(px_dataset **dataset, const char *path, const px_data_options *options)
+{
     return px_dataset_load_files(dataset, &(px_source){path, 1.0}, 1, options);
 }
 
@@ -36,7 +38,8 @@ typedef struct px_first {
     bool known;
 } px_first;
 
-static px_status look_at_first(void *arg, int64_t number, int64_t line, const char *json, size_t length) {
+static px_status look_at_first(void *arg, int64_t number, int64_t line, const char *json, size_t length)
+{
     static const px_kind kinds[] = {PX_ROWS_PAIRS, PX_ROWS_LM, PX_ROWS_PROMPTS};
     px_first *first = arg;
     json_t *record;
@@ -52,14 +55,16 @@ static px_status look_at_first(void *arg, int64_t number, int64_t line, const ch
     return PX_STOPPED; /* enough */
 }
 
-px_status px_dataset_kind(const char *path, px_kind *kind) {
+px_status px_dataset_kind(const char *path, px_kind *kind)
+{
     px_first first = {.path = path};
     px_status status = px_records_each(path, look_at_first, &first);
     *kind = first.kind;
     return first.known ? PX_OK : status;
 }
 
-void px_dataset_destroy(px_dataset *dataset) {
+void px_dataset_destroy(px_dataset *dataset)
+{
     if (!dataset) return;
     for (int i = 0; i < PX_DATA_COLUMNS; i++) px_column_free(&dataset->columns[i]);
     px_free(dataset->files);
@@ -67,11 +72,13 @@ void px_dataset_destroy(px_dataset *dataset) {
     px_free(dataset);
 }
 
-int64_t px_dataset_count(const px_dataset *dataset) {
+int64_t px_dataset_count(const px_dataset *dataset)
+{
     return dataset->count;
 }
 
-void px_dataset_row(const px_dataset *dataset, int64_t index, px_row *row) {
+void px_dataset_row(const px_dataset *dataset, int64_t index, px_row *row)
+{
     PX_CHECK(index >= 0 && index < dataset->count);
     const px_column *columns = dataset->columns;
     const px_entry *entry = (const px_entry *)px_column_data(&columns[PX_DATA_ENTRIES]) + index;
@@ -85,21 +92,25 @@ void px_dataset_row(const px_dataset *dataset, int64_t index, px_row *row) {
     if (entry->rejected_length > 0) row->rejected = ids + entry->length;
 }
 
-const px_data_summary *px_dataset_summary(const px_dataset *dataset) {
+const px_data_summary *px_dataset_summary(const px_dataset *dataset)
+{
     return &dataset->summary;
 }
 
-const px_data_summary *px_dataset_file_summary(const px_dataset *dataset, int file) {
+const px_data_summary *px_dataset_file_summary(const px_dataset *dataset, int file)
+{
     PX_CHECK(file >= 0 && file < dataset->file_count);
     return &dataset->files[file].summary;
 }
 
-const px_part *px_dataset_parts(const px_dataset *dataset, int *count) {
+const px_part *px_dataset_parts(const px_dataset *dataset, int *count)
+{
     *count = dataset->file_count;
     return dataset->parts;
 }
 
-double px_dataset_epoch_tokens(const px_dataset *dataset) {
+double px_dataset_epoch_tokens(const px_dataset *dataset)
+{
     double tokens = 0.0;
     for (int i = 0; i < dataset->file_count; i++) {
         double passes = (double)px_parts_epoch(&dataset->parts[i], 1) / (double)dataset->parts[i].count;
@@ -108,6 +119,7 @@ double px_dataset_epoch_tokens(const px_dataset *dataset) {
     return tokens;
 }
 
-uint64_t px_dataset_hash(const px_dataset *dataset) {
+uint64_t px_dataset_hash(const px_dataset *dataset)
+{
     return dataset->hash;
 }

@@ -18,7 +18,8 @@ typedef struct px_loader {
     char empty_reason[sizeof((px_row_maker *)0)->reason];
 } px_loader;
 
-static px_status add_mask(px_column *masks, const px_ids *mask) {
+static px_status add_mask(px_column *masks, const px_ids *mask)
+{
     for (int64_t i = 0; i < mask->length; i++) {
         char bit = mask->data[i] != 0;
         PX_TRY(px_column_add(masks, &bit, 1));
@@ -28,7 +29,8 @@ static px_status add_mask(px_column *masks, const px_ids *mask) {
 
 /* What learning depends on: ids, where targets begin, masks, margins; for prompts the record too, whose other fields
  * rewards may read. */
-static void hash_row(px_dataset *dataset, const px_row_maker *maker, const char *json, size_t length) {
+static void hash_row(px_dataset *dataset, const px_row_maker *maker, const char *json, size_t length)
+{
     int64_t shape[3] = {maker->ids.length, maker->rejected.length, maker->prompt_length};
     uint64_t hash = px_hash(shape, sizeof shape, dataset->hash);
     hash = px_hash(maker->ids.data, (size_t)maker->ids.length * sizeof(int32_t), hash);
@@ -40,7 +42,8 @@ static void hash_row(px_dataset *dataset, const px_row_maker *maker, const char 
     dataset->hash = hash;
 }
 
-static void count_row(px_data_summary *summary, const px_entry *entry) {
+static void count_row(px_data_summary *summary, const px_entry *entry)
+{
     int length = entry->length > entry->rejected_length ? entry->length : entry->rejected_length, bin = 0;
     while (length >> (bin + 1) && bin < 23) bin++;
     summary->histogram[bin]++;
@@ -51,13 +54,15 @@ static void count_row(px_data_summary *summary, const px_entry *entry) {
     summary->rows++;
 }
 
-static uint64_t hash_prompt(const px_row_maker *maker) {
+static uint64_t hash_prompt(const px_row_maker *maker)
+{
     int64_t length = maker->prompt_length > 0 ? maker->prompt_length : maker->ids.length;
     if (length > maker->ids.length) length = maker->ids.length;
     return px_hash(maker->ids.data, (size_t)length * sizeof(int32_t), 0);
 }
 
-static px_status store(px_loader *loader, int64_t record, const char *json, size_t length) {
+static px_status store(px_loader *loader, int64_t record, const char *json, size_t length)
+{
     px_dataset *dataset = loader->dataset;
     px_column *columns = dataset->columns;
     const px_row_maker *maker = &loader->maker;
@@ -85,7 +90,8 @@ static px_status store(px_loader *loader, int64_t record, const char *json, size
 }
 
 static px_status add_record(px_loader *loader, const json_t *record, int64_t number, int64_t line, const char *json,
-                            size_t length) {
+                            size_t length)
+{
     px_data_summary *summary = &loader->file->summary;
     px_kind kind = loader->maker.options->kind;
     if (!loader->maker.shape) PX_TRY(px_shape_find(&loader->maker.shape, record, kind));
@@ -111,7 +117,8 @@ static px_status add_record(px_loader *loader, const json_t *record, int64_t num
     return PX_OK;
 }
 
-static px_status on_record(void *arg, int64_t number, int64_t line, const char *json, size_t length) {
+static px_status on_record(void *arg, int64_t number, int64_t line, const char *json, size_t length)
+{
     px_loader *loader = arg;
     json_t *record;
     if (px_stop_level() > 0) return px_fail(PX_STOPPED, "%s: stopped while it was read", loader->path);
@@ -127,13 +134,15 @@ typedef struct px_seen {
     int64_t row;
 } px_seen;
 
-static int compare_seen(const void *a, const void *b) {
+static int compare_seen(const void *a, const void *b)
+{
     const px_seen *x = a, *y = b;
     if (x->hash != y->hash) return x->hash > y->hash ? 1 : -1;
     return (x->row > y->row) - (x->row < y->row);
 }
 
-static void add_duplicate(px_dataset *dataset, int64_t row) {
+static void add_duplicate(px_dataset *dataset, int64_t row)
+{
     int file = 0;
     for (; row >= dataset->files[file].summary.rows; file++) row -= dataset->files[file].summary.rows;
     dataset->files[file].summary.duplicate_prompts++;
@@ -142,7 +151,8 @@ static void add_duplicate(px_dataset *dataset, int64_t row) {
 
 /* Rows whose prompt (whole row where there is none) an earlier row had, of whichever file: equal hashes, a slice of them
  * after another, so that little memory is enough. */
-px_status px_dataset_count_duplicates(px_dataset *dataset) {
+px_status px_dataset_count_duplicates(px_dataset *dataset)
+{
     const px_entry *entries = (const px_entry *)px_column_data(&dataset->columns[PX_DATA_ENTRIES]);
     uint64_t slices = (uint64_t)(dataset->count / (AT_ONCE / 2)) + 1;
     int64_t room = slices > 1 ? AT_ONCE : dataset->count;
@@ -162,7 +172,8 @@ px_status px_dataset_count_duplicates(px_dataset *dataset) {
 
 /* A stray pair with equal sides or row without an answer is left out and counted; many of them mean that the file is not
  * what it should be. */
-static px_status check_usable(const px_loader *loader) {
+static px_status check_usable(const px_loader *loader)
+{
     const px_data_summary *summary = &loader->file->summary;
     if (summary->dropped_equal * 50 > summary->records)
         return px_fail(PX_DATA, "%s:%lld: field \"%s\" equals field \"%s\" (in %lld of %lld pairs; up to 2 %% are left "
@@ -180,7 +191,8 @@ static px_status check_usable(const px_loader *loader) {
                    (long long)summary->dropped_empty);
 }
 
-static px_status load_file(px_dataset *dataset, int at, const px_source *source, const px_data_options *options) {
+static px_status load_file(px_dataset *dataset, int at, const px_source *source, const px_data_options *options)
+{
     px_loader loader = {.dataset = dataset, .file = &dataset->files[at], .path = source->path,
                         .maker = {.options = options}};
     px_data_summary *summary = &loader.file->summary;
@@ -193,7 +205,8 @@ static px_status load_file(px_dataset *dataset, int at, const px_source *source,
 }
 
 /* sum: mean_length still a sum of lengths, in both. */
-static void add_summary(px_data_summary *sum, const px_data_summary *file) {
+static void add_summary(px_data_summary *sum, const px_data_summary *file)
+{
     size_t used = strlen(sum->shape);
     bool named = used > 0 && strstr(sum->shape, file->shape);
     if (!named)
@@ -212,7 +225,8 @@ static void add_summary(px_data_summary *sum, const px_data_summary *file) {
     for (int i = 0; i < 24; i++) sum->histogram[i] += file->histogram[i];
 }
 
-px_status px_dataset_build(px_dataset *dataset, const px_source *sources, const px_data_options *options) {
+px_status px_dataset_build(px_dataset *dataset, const px_source *sources, const px_data_options *options)
+{
     for (int i = 0; i < dataset->file_count; i++) {
         px_data_summary *summary = &dataset->files[i].summary;
         PX_TRY(load_file(dataset, i, &sources[i], options));

@@ -26,7 +26,8 @@ typedef struct px_cache_head { /* file "head": this, px_data_file[file_count], t
 /* ---- the key ----------------------------------------------------------------------------------------------------- */
 
 /* Size, time and sixteen samples of 4 KiB: a file that changed is another file. */
-static px_status hash_source(const char *path, uint64_t *key) {
+static px_status hash_source(const char *path, uint64_t *key)
+{
     enum { SAMPLES = 16, BYTES = 4096 };
     char sample[BYTES];
     struct stat info;
@@ -45,7 +46,8 @@ static px_status hash_source(const char *path, uint64_t *key) {
     return status;
 }
 
-static px_status make_key(const px_dataset *dataset, const px_source *sources, const px_data_options *o, uint64_t *key) {
+static px_status make_key(const px_dataset *dataset, const px_source *sources, const px_data_options *o, uint64_t *key)
+{
     const char *renderer = o->renderer ? px_renderer_name(o->renderer) : "", *system = o->system ? o->system : "";
     int64_t numbers[] = {o->kind, o->max_tokens, o->vocab_size, o->eos_id, o->add_bos, dataset->file_count,
                          o->tokenizer ? (int64_t)px_tokenizer_hash(o->tokenizer) : 0, (int64_t)sizeof(px_entry)};
@@ -58,11 +60,13 @@ static px_status make_key(const px_dataset *dataset, const px_source *sources, c
 
 /* ---- using it ---------------------------------------------------------------------------------------------------- */
 
-static px_status bad(const char *dir, const char *what) {
+static px_status bad(const char *dir, const char *what)
+{
     return px_fail(PX_DATA, "%s: %s", dir, what);
 }
 
-static bool entry_fits(const px_entry *e, const px_cache_head *head) {
+static bool entry_fits(const px_entry *e, const px_cache_head *head)
+{
     int64_t ids = head->lengths[PX_DATA_IDS] / (int64_t)sizeof(int32_t);
     if (e->length < 0 || e->rejected_length < 0 || e->prompt_length < 0 || e->json_length < 0 || e->start < 0) return false;
     if (e->prompt_length > e->length || (int64_t)e->length + e->rejected_length > ids - e->start) return false;
@@ -70,7 +74,8 @@ static bool entry_fits(const px_entry *e, const px_cache_head *head) {
     return e->json_start < 0 || e->json_length < head->lengths[PX_DATA_RECORDS] - e->json_start;
 }
 
-static px_status read_head(px_dataset *dataset, const char *dir, uint64_t key, px_cache_head *head) {
+static px_status read_head(px_dataset *dataset, const char *dir, uint64_t key, px_cache_head *head)
+{
     char path[PX_PATH_MAX];
     px_buf bytes = {0};
     size_t files = (size_t)dataset->file_count * sizeof(px_data_file), body = sizeof *head + files;
@@ -92,7 +97,8 @@ static px_status read_head(px_dataset *dataset, const char *dir, uint64_t key, p
     return status;
 }
 
-static px_status check_entries(const px_dataset *dataset, const char *dir, const px_cache_head *head) {
+static px_status check_entries(const px_dataset *dataset, const char *dir, const px_cache_head *head)
+{
     const px_entry *entries = (const px_entry *)px_column_data(&dataset->columns[PX_DATA_ENTRIES]);
     if (px_hash(entries, (size_t)head->lengths[PX_DATA_ENTRIES], 0) != head->entries_hash)
         return bad(dir, "the entries are not what was written");
@@ -101,7 +107,8 @@ static px_status check_entries(const px_dataset *dataset, const char *dir, const
     return PX_OK;
 }
 
-static px_status open_cache(px_dataset *dataset, const char *dir, uint64_t key) {
+static px_status open_cache(px_dataset *dataset, const char *dir, uint64_t key)
+{
     px_cache_head head;
     PX_TRY(read_head(dataset, dir, key, &head));
     for (int i = 0; i < PX_DATA_COLUMNS; i++) {
@@ -117,7 +124,8 @@ static px_status open_cache(px_dataset *dataset, const char *dir, uint64_t key) 
 
 /* ---- making it --------------------------------------------------------------------------------------------------- */
 
-static px_status write_head(px_dataset *dataset, const char *dir, uint64_t key) {
+static px_status write_head(px_dataset *dataset, const char *dir, uint64_t key)
+{
     char path[PX_PATH_MAX];
     px_buf bytes = {0};
     px_cache_head head;
@@ -142,7 +150,8 @@ static px_status write_head(px_dataset *dataset, const char *dir, uint64_t key) 
     return status;
 }
 
-static px_status write_owner(const char *dir) {
+static px_status write_owner(const char *dir)
+{
     char path[PX_PATH_MAX], host[64] = "", text[96];
     gethostname(host, sizeof host - 1);
     PX_TRY(px_path_join(path, sizeof path, dir, "owner"));
@@ -151,7 +160,8 @@ static px_status write_owner(const char *dir) {
 }
 
 static px_status make(px_dataset *dataset, const px_source *sources, const px_data_options *options, const char *dir,
-                      uint64_t key) {
+                      uint64_t key)
+{
     PX_TRY(write_owner(dir));
     for (int i = 0; i < PX_DATA_COLUMNS; i++) PX_TRY(px_column_create(&dataset->columns[i], dir, names[i]));
     PX_TRY(px_dataset_build(dataset, sources, options));
@@ -166,7 +176,8 @@ static px_status make(px_dataset *dataset, const px_source *sources, const px_da
 
 /* ---- one builder ------------------------------------------------------------------------------------------------- */
 
-static int64_t size_of(const char *dir) {
+static int64_t size_of(const char *dir)
+{
     int64_t size = 0;
     for (int i = 0; i < PX_DATA_COLUMNS; i++) {
         char path[PX_PATH_MAX];
@@ -177,7 +188,8 @@ static int64_t size_of(const char *dir) {
 }
 
 /* On this host and gone. */
-static bool owner_died(const char *dir) {
+static bool owner_died(const char *dir)
+{
     char path[PX_PATH_MAX], host[64] = "", owner[64];
     long pid;
     gethostname(host, sizeof host - 1);
@@ -191,7 +203,8 @@ static bool owner_died(const char *dir) {
 }
 
 /* Until the builder is done or has given up; what a dead one left is taken away. */
-static px_status wait_for_builder(const char *building) {
+static px_status wait_for_builder(const char *building)
+{
     const struct timespec pause = {0, 50 * 1000 * 1000};
     int64_t size = -1;
     double since = px_now();
@@ -214,7 +227,8 @@ static px_status wait_for_builder(const char *building) {
 }
 
 /* Forgets what a failed try left in memory. */
-static void start_over(px_dataset *dataset) {
+static void start_over(px_dataset *dataset)
+{
     for (int i = 0; i < PX_DATA_COLUMNS; i++) px_column_free(&dataset->columns[i]);
     memset(dataset->files, 0, (size_t)dataset->file_count * sizeof *dataset->files);
     dataset->summary = (px_data_summary){0};
@@ -223,7 +237,8 @@ static void start_over(px_dataset *dataset) {
 }
 
 static px_status build_once(px_dataset *dataset, const px_source *sources, const px_data_options *options,
-                            const char *building, const char *dir, uint64_t key) {
+                            const char *building, const char *dir, uint64_t key)
+{
     px_log_rank(PX_INFO, "%s%s: made into token ids once, in %s", sources[0].path,
                 dataset->file_count > 1 ? " and others" : "", dir);
     px_status status = make(dataset, sources, options, building, key);
@@ -236,7 +251,8 @@ static px_status build_once(px_dataset *dataset, const px_source *sources, const
     return px_fail(PX_IO, "%s: %s", dir, strerror(errno));
 }
 
-px_status px_dataset_cached(px_dataset *dataset, const px_source *sources, const px_data_options *options) {
+px_status px_dataset_cached(px_dataset *dataset, const px_source *sources, const px_data_options *options)
+{
     char name[32], dir[PX_PATH_MAX], building[PX_PATH_MAX];
     uint64_t key;
     bool made = false;

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-px_status px_json_quote(px_buf *out, const char *text, size_t length) {
+px_status px_json_quote(px_buf *out, const char *text, size_t length)
+{
     static const char plain[] = "\"\\\n\r\t\b\f", names[] = "\"\\nrtbf";
     PX_TRY(px_buf_text(out, "\""));
     for (size_t i = 0, from = 0; i <= length; i++) {
@@ -21,7 +22,8 @@ px_status px_json_quote(px_buf *out, const char *text, size_t length) {
 }
 
 /* The fewest digits that give the same double; with an exponent below 1e-4 and from 1e16. */
-static px_status write_real(px_buf *out, double value) {
+static px_status write_real(px_buf *out, double value)
+{
     char text[40];
     int digits = 1;
     do {
@@ -32,7 +34,8 @@ static px_status write_real(px_buf *out, double value) {
     return px_buf_printf(out, "%.*f", decimals > 1 ? decimals : 1, value);
 }
 
-static px_status write_list(px_buf *out, const json_t *list) {
+static px_status write_list(px_buf *out, const json_t *list)
+{
     PX_TRY(px_buf_text(out, "["));
     for (size_t i = 0; i < json_array_size(list); i++) {
         PX_TRY(px_buf_text(out, i > 0 ? ", " : ""));
@@ -41,7 +44,8 @@ static px_status write_list(px_buf *out, const json_t *list) {
     return px_buf_text(out, "]");
 }
 
-static px_status write_object(px_buf *out, const json_t *object) {
+static px_status write_object(px_buf *out, const json_t *object)
+{
     const char *key, *between = "";
     json_t *value;
     PX_TRY(px_buf_text(out, "{"));
@@ -55,7 +59,8 @@ static px_status write_object(px_buf *out, const json_t *object) {
     return px_buf_text(out, "}");
 }
 
-px_status px_json_write(px_buf *out, const json_t *value) {
+px_status px_json_write(px_buf *out, const json_t *value)
+{
     switch (json_typeof(value)) {
     case JSON_OBJECT: return write_object(out, value);
     case JSON_ARRAY: return write_list(out, value);

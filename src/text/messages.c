@@ -8,12 +8,14 @@
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
-void px_turns_clear(px_turns *turns) {
+void px_turns_clear(px_turns *turns)
+{
     for (int i = 0; i < turns->kept_count; i++) px_free(turns->kept[i]);
     turns->kept_count = turns->count = 0;
 }
 
-void px_turns_free(px_turns *turns) {
+void px_turns_free(px_turns *turns)
+{
     px_turns_clear(turns);
     px_free(turns->kept);
     px_free(turns->list);
@@ -21,7 +23,8 @@ void px_turns_free(px_turns *turns) {
 }
 
 /* Takes the memory over; NULL: there was none. */
-static px_status keep(px_turns *turns, void *memory) {
+static px_status keep(px_turns *turns, void *memory)
+{
     if (!memory) return px_error_code();
     if (turns->kept_count == turns->kept_capacity) {
         int capacity = turns->kept_capacity ? 2 * turns->kept_capacity : 16;
@@ -37,7 +40,8 @@ static px_status keep(px_turns *turns, void *memory) {
     return PX_OK;
 }
 
-px_status px_turns_push(px_turns *turns, const px_message *message) {
+px_status px_turns_push(px_turns *turns, const px_message *message)
+{
     if (turns->count == turns->capacity) {
         int capacity = turns->capacity ? 2 * turns->capacity : 16;
         px_message *list = px_realloc(turns->list, (size_t)capacity * sizeof *list, "turns of a conversation");
@@ -58,7 +62,8 @@ typedef struct px_place { /* of a message, for what is said about it */
 } px_place;
 
 static px_status bad_turn(const px_place *at, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static px_status bad_turn(const px_place *at, const char *format, ...) {
+static px_status bad_turn(const px_place *at, const char *format, ...)
+{
     char text[400];
     va_list arguments;
     va_start(arguments, format);
@@ -68,21 +73,24 @@ static px_status bad_turn(const px_place *at, const char *format, ...) {
 }
 
 /* Missing, null, or a list, string or object with nothing in it. */
-static bool says_nothing(const json_t *value) {
+static bool says_nothing(const json_t *value)
+{
     if (!value || json_is_null(value)) return true;
     if (json_is_string(value)) return json_string_length(value) == 0;
     if (json_is_array(value)) return json_array_size(value) == 0;
     return json_is_object(value) && json_object_size(value) == 0;
 }
 
-static px_status keep_text(px_turns *turns, const char *text, const char **kept) {
+static px_status keep_text(px_turns *turns, const char *text, const char **kept)
+{
     PX_TRY(keep(turns, px_strdup(text)));
     *kept = turns->kept[turns->kept_count - 1];
     return PX_OK;
 }
 
 /* [{"type": "text", "text": ...}, ...]: their texts behind each other. */
-static px_status join_parts(const px_place *at, const json_t *parts, const char **content) {
+static px_status join_parts(const px_place *at, const json_t *parts, const char **content)
+{
     px_buf text = {0};
     px_status status = px_buf_text(&text, "");
     for (size_t i = 0; status == PX_OK && i < json_array_size(parts); i++) {
@@ -99,7 +107,8 @@ static px_status join_parts(const px_place *at, const json_t *parts, const char 
     return status;
 }
 
-static px_status read_call(const px_place *at, const json_t *value, px_call *call) {
+static px_status read_call(const px_place *at, const json_t *value, px_call *call)
+{
     const json_t *function = json_object_get(value, "function");
     if (json_is_object(function)) value = function;
     const json_t *arguments = json_object_get(value, "arguments");
@@ -117,7 +126,8 @@ static px_status read_call(const px_place *at, const json_t *value, px_call *cal
 }
 
 /* A list of calls, or one without its list. */
-static px_status read_calls(const px_place *at, const json_t *value, px_message *message) {
+static px_status read_calls(const px_place *at, const json_t *value, px_message *message)
+{
     size_t count = json_is_object(value) ? 1 : json_array_size(value);
     if (count == 0) return bad_turn(at, "has tool calls that are no list; valid is a list of objects");
     px_call *calls = px_alloc_array(count, sizeof *calls, "tool calls");
@@ -130,7 +140,8 @@ static px_status read_calls(const px_place *at, const json_t *value, px_message 
 }
 
 /* ShareGPT's function_call: the value is the JSON of a call, or of several. */
-static px_status read_quoted_calls(const px_place *at, px_message *message) {
+static px_status read_quoted_calls(const px_place *at, px_message *message)
+{
     json_error_t error;
     json_t *calls = json_loads(message->content, 0, &error);
     if (!calls) return bad_turn(at, "is a function_call whose text is not valid JSON: %.80s", error.text);
@@ -141,7 +152,8 @@ static px_status read_quoted_calls(const px_place *at, px_message *message) {
 }
 
 /* "weight": 0 or 1, "train": a boolean: whether an assistant's turn is learned. */
-static px_status read_weight(const px_place *at, const json_t *turn, px_message *message) {
+static px_status read_weight(const px_place *at, const json_t *turn, px_message *message)
+{
     const json_t *weight = json_object_get(turn, "weight"), *train = json_object_get(turn, "train");
     bool is_weight = json_is_number(weight) && (json_number_value(weight) == 0.0 || json_number_value(weight) == 1.0);
     if (weight && !json_is_null(weight) && !is_weight)
@@ -150,7 +162,8 @@ static px_status read_weight(const px_place *at, const json_t *turn, px_message 
     return PX_OK;
 }
 
-static px_status read_extras(const px_place *at, const json_t *turn, px_message *message) {
+static px_status read_extras(const px_place *at, const json_t *turn, px_message *message)
+{
     const json_t *calls = json_object_get(turn, "tool_calls"), *reasoning = json_object_get(turn, "reasoning_content");
     if (says_nothing(calls)) calls = json_object_get(turn, "function_call");
     if (!says_nothing(calls)) PX_TRY(read_calls(at, calls, message));
@@ -166,7 +179,8 @@ static px_status read_extras(const px_place *at, const json_t *turn, px_message 
 }
 
 /* ShareGPT's names of the roles. */
-static const char *role_name(const char *role) {
+static const char *role_name(const char *role)
+{
     if (!strcmp(role, "human")) return "user";
     if (!strcmp(role, "gpt") || !strcmp(role, "chatgpt") || !strcmp(role, "bing") || !strcmp(role, "bard") ||
         !strcmp(role, "function_call"))
@@ -174,7 +188,8 @@ static const char *role_name(const char *role) {
     return !strcmp(role, "observation") ? "tool" : role;
 }
 
-static px_status push_object(const px_place *at, const json_t *turn) {
+static px_status push_object(const px_place *at, const json_t *turn)
+{
     const json_t *role = json_object_get(turn, "role"), *content = json_object_get(turn, "content");
     if (!role && !content) {
         role = json_object_get(turn, "from");
@@ -193,14 +208,16 @@ static px_status push_object(const px_place *at, const json_t *turn) {
     return px_turns_push(at->turns, &message);
 }
 
-px_status px_turns_push_field(px_turns *turns, const char *field, const json_t *value) {
+px_status px_turns_push_field(px_turns *turns, const char *field, const json_t *value)
+{
     if (json_is_object(value)) return push_object(&(px_place){turns, field, 0}, value);
     for (size_t i = 0; i < json_array_size(value); i++)
         PX_TRY(push_object(&(px_place){turns, field, i}, json_array_get(value, i)));
     return PX_OK;
 }
 
-px_status px_turns_tools(px_turns *turns, const json_t *record, const char **tools) {
+px_status px_turns_tools(px_turns *turns, const json_t *record, const char **tools)
+{
     const json_t *value = json_object_get(record, "tools");
     json_t *parsed = NULL;
     px_buf text = {0};

@@ -36,18 +36,21 @@ static int32_t merge(px_bins *bins, int32_t a, int32_t b) { /* depth: logarithm 
     return a;
 }
 
-static void count_space(px_bins *bins, int64_t space, int32_t change) {
+static void count_space(px_bins *bins, int64_t space, int32_t change)
+{
     for (int64_t node = bins->leaves + space; node > 0; node /= 2) bins->open[node] += change;
 }
 
-static void put(px_bins *bins, int32_t bin, int64_t space) {
+static void put(px_bins *bins, int32_t bin, int64_t space)
+{
     bins->left[bin] = bins->right[bin] = -1;
     bins->rank[bin] = 1;
     bins->root[space] = merge(bins, bins->root[space], bin);
     count_space(bins, space, 1);
 }
 
-static int32_t take(px_bins *bins, int64_t space) {
+static int32_t take(px_bins *bins, int64_t space)
+{
     int32_t bin = bins->root[space];
     bins->root[space] = merge(bins, bins->left[bin], bins->right[bin]);
     count_space(bins, space, -1);
@@ -55,7 +58,8 @@ static int32_t take(px_bins *bins, int64_t space) {
 }
 
 /* The smallest space >= least that has a bin; -1: none. */
-static int64_t find_space(const px_bins *bins, int64_t least) {
+static int64_t find_space(const px_bins *bins, int64_t least)
+{
     int64_t node = bins->leaves + least;
     if (bins->open[node] == 0) {
         while (node > 1 && (node % 2 == 1 || bins->open[node + 1] == 0)) node /= 2;
@@ -66,13 +70,15 @@ static int64_t find_space(const px_bins *bins, int64_t least) {
     return node - bins->leaves;
 }
 
-static int compare_items(const void *a, const void *b) {
+static int compare_items(const void *a, const void *b)
+{
     const px_item *x = a, *y = b;
     if (x->length != y->length) return x->length > y->length ? -1 : 1;
     return (x->index > y->index) - (x->index < y->index);
 }
 
-static bool bins_init(px_bins *bins, int64_t count, int capacity) {
+static bool bins_init(px_bins *bins, int64_t count, int capacity)
+{
     bins->leaves = 1;
     while (bins->leaves <= capacity) bins->leaves *= 2;
     bins->root = px_alloc_array((size_t)capacity + 1, sizeof *bins->root, "packing");
@@ -85,7 +91,8 @@ static bool bins_init(px_bins *bins, int64_t count, int capacity) {
     return true;
 }
 
-static void bins_free(px_bins *bins) {
+static void bins_free(px_bins *bins)
+{
     px_free(bins->root);
     px_free(bins->left);
     px_free(bins->right);
@@ -93,7 +100,8 @@ static void bins_free(px_bins *bins) {
     px_free(bins->open);
 }
 
-int64_t px_pack(const int32_t *lengths, int64_t count, int capacity, int32_t *bin) {
+int64_t px_pack(const int32_t *lengths, int64_t count, int capacity, int32_t *bin)
+{
     px_bins bins = {0};
     if (count == 0) return 0;
     for (int64_t i = 0; i < count; i++)

@@ -28,25 +28,29 @@ typedef struct px_reader {
 
 /* ---- what the name says ------------------------------------------------------------------------------------------ */
 
-static bool ends_with(const char *path, size_t length, const char *suffix) {
+static bool ends_with(const char *path, size_t length, const char *suffix)
+{
     size_t n = strlen(suffix);
     return length > n && !strncasecmp(path + length - n, suffix, n);
 }
 
-static px_status refuse_table(const char *path, const char *reader) {
+static px_status refuse_table(const char *path, const char *reader)
+{
     return px_fail(PX_DATA, "%s: this format is not read here; make JSON lines of it once: python3 -c \"import pandas "
                             "as pd; pd.%s('%s').to_json('data.jsonl', orient='records', lines=True)\"",
                    path, reader, path);
 }
 
 /* A table under another name, told by its first bytes: Parquet's magic and the first field of a page or the footer. */
-static px_status check_table(const char *path, const char *data, size_t length) {
+static px_status check_table(const char *path, const char *data, size_t length)
+{
     if (length >= 5 && !memcmp(data, "PAR1\x15", 5)) return refuse_table(path, "read_parquet");
     if (length >= 6 && !memcmp(data, "ARROW1", 6)) return refuse_table(path, "read_feather");
     return PX_OK;
 }
 
-static px_status layout_of(const char *path, px_layout *layout) {
+static px_status layout_of(const char *path, px_layout *layout)
+{
     size_t length = strlen(path);
     if (ends_with(path, length, ".gz")) length -= 3;
     else if (ends_with(path, length, ".zst")) length -= 4;
@@ -67,7 +71,8 @@ static px_status layout_of(const char *path, px_layout *layout) {
 
 /* ---- one record -------------------------------------------------------------------------------------------------- */
 
-static px_status check_bytes(const px_reader *reader) {
+static px_status check_bytes(const px_reader *reader)
+{
     const char *text = reader->record.data;
     size_t length = reader->record.length, good = px_utf8_valid(text, length);
     const char *nul = memchr(text, 0, length);
@@ -83,19 +88,22 @@ static px_status check_bytes(const px_reader *reader) {
 }
 
 /* {"text": ...} of a paragraph. */
-static px_status quote_text(px_buf *json, const char *text, size_t length) {
+static px_status quote_text(px_buf *json, const char *text, size_t length)
+{
     px_buf_clear(json);
     PX_TRY(px_buf_text(json, "{\"text\": "));
     PX_TRY(px_json_quote(json, text, length));
     return px_buf_text(json, "}");
 }
 
-static bool is_blank(char c) {
+static bool is_blank(char c)
+{
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
 /* Hands the collected bytes to the caller, unless there is nothing but white space. */
-static px_status emit(px_reader *reader) {
+static px_status emit(px_reader *reader)
+{
     if (reader->record.length == 0) return PX_OK;
     PX_TRY(check_bytes(reader));
     const char *text = reader->record.data;
@@ -118,7 +126,8 @@ static px_status emit(px_reader *reader) {
     return status;
 }
 
-static px_status collect(px_reader *reader, const char *bytes, size_t length) {
+static px_status collect(px_reader *reader, const char *bytes, size_t length)
+{
     if (reader->record.length + length > PX_RECORD_LIMIT)
         return px_fail(PX_DATA, "%s:%lld: one %s of more than 64 MiB; valid is one record a %s", reader->path,
                        (long long)reader->record_line, reader->layout == PX_PARAGRAPHS ? "paragraph" : "record",
@@ -128,7 +137,8 @@ static px_status collect(px_reader *reader, const char *bytes, size_t length) {
 
 /* ---- the layouts ------------------------------------------------------------------------------------------- */
 
-static px_status feed_lines(px_reader *reader, const char *data, size_t length) {
+static px_status feed_lines(px_reader *reader, const char *data, size_t length)
+{
     while (length > 0) {
         const char *end = memchr(data, '\n', length);
         size_t part = end ? (size_t)(end - data) : length;
@@ -144,7 +154,8 @@ static px_status feed_lines(px_reader *reader, const char *data, size_t length) 
 }
 
 /* A line of white space alone ends a paragraph; line ends of DOS become plain ones. */
-static px_status feed_paragraphs(px_reader *reader, const char *data, size_t length) {
+static px_status feed_paragraphs(px_reader *reader, const char *data, size_t length)
+{
     for (size_t i = 0; i < length; i++) {
         if (data[i] == '\r') continue;
         if (reader->record.length == 0) reader->record_line = reader->line;
@@ -158,7 +169,8 @@ static px_status feed_paragraphs(px_reader *reader, const char *data, size_t len
     return PX_OK;
 }
 
-static px_status stray(const px_reader *reader, char c) {
+static px_status stray(const px_reader *reader, char c)
+{
     if (reader->layout == PX_OBJECTS)
         return px_fail(PX_DATA, "%s:%lld: '%c' where an object is due; valid are objects, one after another", reader->path,
                        (long long)reader->line, c >= ' ' && c < 127 ? c : '?');
@@ -168,7 +180,8 @@ static px_status stray(const px_reader *reader, char c) {
 }
 
 /* Between the elements of the array, or between objects. */
-static px_status between(px_reader *reader, char c) {
+static px_status between(px_reader *reader, char c)
+{
     if (is_blank(c) || (reader->ended && reader->wrapped)) return PX_OK;
     if (reader->ended) return stray(reader, c);
     if (reader->layout == PX_OBJECTS) {
@@ -193,7 +206,8 @@ static px_status between(px_reader *reader, char c) {
     return PX_OK;
 }
 
-static px_status feed_elements(px_reader *reader, const char *data, size_t length) {
+static px_status feed_elements(px_reader *reader, const char *data, size_t length)
+{
     for (size_t i = 0; i < length; i++) {
         char c = data[i];
         if (c == '\n') reader->line++;
@@ -218,7 +232,8 @@ static px_status feed_elements(px_reader *reader, const char *data, size_t lengt
     return PX_OK;
 }
 
-static px_status feed(px_reader *reader, const char *data, size_t length) {
+static px_status feed(px_reader *reader, const char *data, size_t length)
+{
     switch (reader->layout) {
     case PX_LINES: return feed_lines(reader, data, length);
     case PX_ARRAY:
@@ -229,13 +244,15 @@ static px_status feed(px_reader *reader, const char *data, size_t length) {
 }
 
 /* Behind the blanks that begin at i. */
-static size_t skip_blanks(const char *data, size_t length, size_t i) {
+static size_t skip_blanks(const char *data, size_t length, size_t i)
+{
     while (i < length && is_blank(data[i])) i++;
     return i;
 }
 
 /* Is an object that begins at i still open, outside its strings, where its line ends? */
-static bool goes_on(const char *data, size_t length, size_t i) {
+static bool goes_on(const char *data, size_t length, size_t i)
+{
     bool in_string = false;
     int depth = 0;
     for (; i < length && data[i] != '\n'; i++) {
@@ -248,7 +265,8 @@ static bool goes_on(const char *data, size_t length, size_t i) {
 }
 
 /* Where the array of {..., "data": [ begins, in the first piece of the file and outside other values; length: nowhere. */
-static size_t find_wrapped(const char *data, size_t length, size_t i) {
+static size_t find_wrapped(const char *data, size_t length, size_t i)
+{
     bool in_string = false;
     int depth = 0;
     for (; i < length; i++) {
@@ -273,7 +291,8 @@ static size_t find_wrapped(const char *data, size_t length, size_t i) {
 
 /* What is in a file of JSON, whatever its name says: an array of objects, one in {"data": [...]}, objects over several
  * lines each, or an object a line. */
-static void look_at_start(px_reader *reader, const char **data, size_t *length) {
+static void look_at_start(px_reader *reader, const char **data, size_t *length)
+{
     if (*length >= 3 && !memcmp(*data, "\xef\xbb\xbf", 3)) *data += 3, *length -= 3;
     size_t i = skip_blanks(*data, *length, 0);
     if (reader->layout == PX_PARAGRAPHS || i == *length) return;
@@ -294,7 +313,8 @@ static void look_at_start(px_reader *reader, const char **data, size_t *length) 
     }
 }
 
-static px_status read_all(px_reader *reader, px_bytes *bytes) {
+static px_status read_all(px_reader *reader, px_bytes *bytes)
+{
     const char *data;
     size_t length;
     for (bool first = true;; first = false) {
@@ -323,7 +343,8 @@ static px_status read_all(px_reader *reader, px_bytes *bytes) {
     return PX_OK;
 }
 
-px_status px_records_each(const char *path, px_record_fn fn, void *arg) {
+px_status px_records_each(const char *path, px_record_fn fn, void *arg)
+{
     px_reader reader = {.path = path, .fn = fn, .arg = arg, .line = 1, .record_line = 1};
     px_bytes *bytes;
     PX_TRY(layout_of(path, &reader.layout));

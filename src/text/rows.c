@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-void px_row_maker_free(px_row_maker *maker) {
+void px_row_maker_free(px_row_maker *maker)
+{
     px_ids_free(&maker->ids);
     px_ids_free(&maker->rejected);
     px_ids_free(&maker->mask);
@@ -17,7 +18,8 @@ void px_row_maker_free(px_row_maker *maker) {
 
 /* ---- id rows ----------------------------------------------------------------------------------------------------- */
 
-static px_status take_ids(px_row_maker *maker, const json_t *record, const char *field, px_ids *ids) {
+static px_status take_ids(px_row_maker *maker, const json_t *record, const char *field, px_ids *ids)
+{
     const json_t *list = json_object_get(record, field);
     size_t count = json_array_size(list);
     int vocab = maker->options->vocab_size;
@@ -37,7 +39,8 @@ static px_status take_ids(px_row_maker *maker, const json_t *record, const char 
     return PX_OK;
 }
 
-static px_status make_from_ids(px_row_maker *maker, const json_t *record) {
+static px_status make_from_ids(px_row_maker *maker, const json_t *record)
+{
     const px_shape *shape = maker->shape;
     if (shape->prompt) PX_TRY(take_ids(maker, record, shape->prompt, &maker->ids));
     maker->prompt_length = maker->ids.length;
@@ -55,7 +58,8 @@ typedef struct px_span {
     size_t length;
 } px_span;
 
-static px_status text_field(px_row_maker *maker, const json_t *record, const char *field, px_span *span) {
+static px_status text_field(px_row_maker *maker, const json_t *record, const char *field, px_span *span)
+{
     const json_t *value = json_object_get(record, field);
     *span = (px_span){json_string_value(value), json_string_length(value)};
     if (span->length == 0) return px_row_empty(maker, "field \"%s\" is empty; valid is text", field);
@@ -63,7 +67,8 @@ static px_status text_field(px_row_maker *maker, const json_t *record, const cha
 }
 
 /* The templates of Stanford's Alpaca (with a line end after "Response:") and of TRL's question-answer examples. */
-static px_status styled_prompt(px_row_maker *maker, const json_t *record, px_span *span) {
+static px_status styled_prompt(px_row_maker *maker, const json_t *record, px_span *span)
+{
     px_buf *text = &maker->text;
     px_buf_clear(text);
     if (maker->shape->style == PX_STYLE_QUESTION) {
@@ -81,20 +86,23 @@ static px_status styled_prompt(px_row_maker *maker, const json_t *record, px_spa
     return PX_OK;
 }
 
-static bool is_space(char c) {
+static bool is_space(char c)
+{
     return memchr(" \t\n\r", c, 4) != NULL;
 }
 
 /* A character of a script that has no spaces between words, or its punctuation: CJK radicals to ideographs with kana,
  * compatibility and full-width forms, the ideographs of the supplementary planes. */
-static bool ends_word(uint32_t c) {
+static bool ends_word(uint32_t c)
+{
     return (c >= 0x2e80 && c < 0xa000) || (c >= 0xf900 && c < 0xfb00) || (c >= 0xfe30 && c < 0xfe50) ||
            (c >= 0xff00 && c < 0xfff0) || (c >= 0x20000 && c < 0x40000);
 }
 
 /* Where the prompt ends in two texts that begin with it: after the last "\n\nAssistant:" they share, else before the
  * last white space they share or after the last Chinese or Japanese character, so that no word is split. */
-static size_t shared_prompt(px_span a, px_span b) {
+static size_t shared_prompt(px_span a, px_span b)
+{
     static const char turn[] = "\n\nAssistant:";
     size_t turn_length = sizeof turn - 1, shared = 0;
     while (shared < a.length && shared < b.length && a.text[shared] == b.text[shared]) shared++;
@@ -113,7 +121,8 @@ static size_t shared_prompt(px_span a, px_span b) {
     return 0;
 }
 
-static px_status split_implicit(px_row_maker *maker, px_span *prompt, px_span *chosen, px_span *rejected) {
+static px_status split_implicit(px_row_maker *maker, px_span *prompt, px_span *chosen, px_span *rejected)
+{
     const px_shape *shape = maker->shape;
     size_t split = shared_prompt(*chosen, *rejected);
     if (split == 0)
@@ -128,7 +137,8 @@ static px_status split_implicit(px_row_maker *maker, px_span *prompt, px_span *c
     return PX_OK;
 }
 
-static px_status encode_start(px_row_maker *maker, px_span span) {
+static px_status encode_start(px_row_maker *maker, px_span span)
+{
     const px_data_options *options = maker->options;
     px_ids *ids = &maker->ids;
     int32_t bos = px_tokenizer_bos(options->tokenizer);
@@ -142,7 +152,8 @@ static px_status encode_start(px_row_maker *maker, px_span span) {
     return PX_OK;
 }
 
-static px_status encode_answer(px_row_maker *maker, px_span span, px_ids *ids) {
+static px_status encode_answer(px_row_maker *maker, px_span span, px_ids *ids)
+{
     if (maker->shape->style == PX_STYLE_QUESTION) { /* the space after "Answer:" belongs to the answer's first word */
         px_buf_clear(&maker->text);
         PX_TRY(px_buf_printf(&maker->text, " %s", span.text));
@@ -154,14 +165,16 @@ static px_status encode_answer(px_row_maker *maker, px_span span, px_ids *ids) {
 }
 
 /* The id, never the text: a text of the token could be cut differently. */
-static px_status end_answer(const px_row_maker *maker, px_ids *ids) {
+static px_status end_answer(const px_row_maker *maker, px_ids *ids)
+{
     int32_t eos = maker->options->eos_id;
     if (eos < 0 || (ids->length > 0 && ids->data[ids->length - 1] == eos)) return PX_OK;
     return px_ids_add(ids, eos);
 }
 
 /* Prompt and answers are encoded apart and joined: these are the ids that generation sees and makes. */
-static px_status make_from_text(px_row_maker *maker, const json_t *record) {
+static px_status make_from_text(px_row_maker *maker, const json_t *record)
+{
     const px_shape *shape = maker->shape;
     px_span prompt = {0}, answer = {0}, rejected = {0};
     if (shape->answer) PX_TRY(text_field(maker, record, shape->answer, &answer));
@@ -194,7 +207,8 @@ static px_status make_from_text(px_row_maker *maker, const json_t *record) {
 
 /* ---- what becomes of the row ------------------------------------------------------------------------------------- */
 
-static bool has_target(const px_row_maker *maker) {
+static bool has_target(const px_row_maker *maker)
+{
     int64_t first = maker->prompt_length > 1 ? maker->prompt_length : 1;
     if (!maker->has_mask) return maker->ids.length > first;
     for (int64_t i = 1; i < maker->ids.length; i++)
@@ -202,7 +216,8 @@ static bool has_target(const px_row_maker *maker) {
     return false;
 }
 
-static px_verdict judge(px_row_maker *maker) {
+static px_verdict judge(px_row_maker *maker)
+{
     int64_t limit = maker->options->max_tokens > 0 ? maker->options->max_tokens : INT32_MAX;
     bool is_long = maker->ids.length > limit || maker->rejected.length > limit;
     switch (maker->options->kind) {
@@ -224,7 +239,8 @@ static px_verdict judge(px_row_maker *maker) {
     return PX_ROW_KEPT;
 }
 
-static px_status check_vocabulary(const px_row_maker *maker, const px_ids *ids) {
+static px_status check_vocabulary(const px_row_maker *maker, const px_ids *ids)
+{
     int vocab = maker->options->vocab_size;
     for (int64_t i = 0; vocab > 0 && i < ids->length; i++)
         if (ids->data[i] < 0 || ids->data[i] >= vocab)
@@ -233,7 +249,8 @@ static px_status check_vocabulary(const px_row_maker *maker, const px_ids *ids) 
     return PX_OK;
 }
 
-static px_status read_margin(px_row_maker *maker, const json_t *record) {
+static px_status read_margin(px_row_maker *maker, const json_t *record)
+{
     const json_t *margin = json_object_get(record, "margin");
     maker->margin = 0.0;
     if (maker->options->kind != PX_ROWS_PAIRS || !margin || json_is_null(margin)) return PX_OK;
@@ -243,7 +260,8 @@ static px_status read_margin(px_row_maker *maker, const json_t *record) {
 }
 
 /* Optional fields that would change what the row says, so that their type matters too. */
-static px_status check_extras(const px_row_maker *maker, const json_t *record) {
+static px_status check_extras(const px_row_maker *maker, const json_t *record)
+{
     const json_t *input = json_object_get(record, "input"), *history = json_object_get(record, "history");
     if (maker->shape->style != PX_STYLE_ALPACA) return PX_OK;
     if (input && !json_is_string(input) && !json_is_null(input))
@@ -253,7 +271,8 @@ static px_status check_extras(const px_row_maker *maker, const json_t *record) {
     return PX_OK;
 }
 
-static px_status make(px_row_maker *maker, const json_t *record) {
+static px_status make(px_row_maker *maker, const json_t *record)
+{
     const px_shape *shape = maker->shape;
     PX_TRY(read_margin(maker, record));
     PX_TRY(check_extras(maker, record));
@@ -276,7 +295,8 @@ static px_status make(px_row_maker *maker, const json_t *record) {
     return PX_OK;
 }
 
-px_status px_row_make(px_row_maker *maker, const json_t *record) {
+px_status px_row_make(px_row_maker *maker, const json_t *record)
+{
     maker->ids.length = maker->rejected.length = maker->mask.length = 0;
     maker->has_mask = false;
     maker->prompt_length = 0;

@@ -54,7 +54,8 @@ static const char *const valid_shapes[] = {
     [PX_ROWS_PROMPTS] = "{\"prompt\"}, {\"messages\"}, {\"conversations\"}, {\"instruction\"} or {\"prompt_ids\"}",
 };
 
-static const char *type_name(const json_t *value) {
+static const char *type_name(const json_t *value)
+{
     switch (json_typeof(value)) {
     case JSON_OBJECT: return "an object";
     case JSON_ARRAY: return "a list";
@@ -68,7 +69,8 @@ static const char *type_name(const json_t *value) {
 }
 
 /* An answer to a prompt of messages may be the text of one message. */
-static bool field_fits(const px_shape *shape, const json_t *value, bool answer) {
+static bool field_fits(const px_shape *shape, const json_t *value, bool answer)
+{
     if (shape->form == PX_FORM_TEXT) return json_is_string(value);
     if (shape->form == PX_FORM_IDS) return json_is_array(value);
     if (answer && shape->prompt && json_is_string(value)) return true;
@@ -77,7 +79,8 @@ static bool field_fits(const px_shape *shape, const json_t *value, bool answer) 
 
 /* How near a record comes to a shape: 2 for a field that fits, 1 for one of the wrong type. *bad: the first field that
  * is missing or wrong; NULL when the record has the shape. */
-static int nearness(const px_shape *shape, const json_t *record, const char **bad) {
+static int nearness(const px_shape *shape, const json_t *record, const char **bad)
+{
     const char *names[3] = {shape->prompt, shape->answer, shape->rejected};
     int near = 0;
     *bad = NULL;
@@ -91,14 +94,16 @@ static int nearness(const px_shape *shape, const json_t *record, const char **ba
     return near;
 }
 
-static const px_shape *first_fit(const json_t *record, unsigned kinds) {
+static const px_shape *first_fit(const json_t *record, unsigned kinds)
+{
     const char *bad;
     for (size_t i = 0; i < SHAPE_COUNT; i++)
         if ((shapes[i].kinds & kinds) && nearness(&shapes[i], record, &bad) > 0 && !bad) return &shapes[i];
     return NULL;
 }
 
-static px_status bad_field(const px_shape *shape, const json_t *record, const char *field) {
+static px_status bad_field(const px_shape *shape, const json_t *record, const char *field)
+{
     static const char *const wanted[] = {"a string", "a list of messages", "a list of token ids"};
     const json_t *value = json_object_get(record, field);
     if (!value)
@@ -108,7 +113,8 @@ static px_status bad_field(const px_shape *shape, const json_t *record, const ch
 }
 
 /* "prompt (a string), answer (a number)" of the record's fields, for messages; as much as fits. */
-static void describe(const json_t *record, char *text, size_t size) {
+static void describe(const json_t *record, char *text, size_t size)
+{
     const char *name;
     json_t *value;
     size_t used = 0;
@@ -123,12 +129,14 @@ static void describe(const json_t *record, char *text, size_t size) {
     }
 }
 
-static bool is_unpaired(const json_t *record) {
+static bool is_unpaired(const json_t *record)
+{
     return json_object_get(record, "prompt") && json_object_get(record, "completion") &&
            json_is_boolean(json_object_get(record, "label"));
 }
 
-px_status px_shape_find(const px_shape **shape, const json_t *record, px_kind kind) {
+px_status px_shape_find(const px_shape **shape, const json_t *record, px_kind kind)
+{
     *shape = NULL;
     if (!json_is_object(record))
         return px_fail(PX_DATA, "the record is %s; valid is an object: %s", type_name(record), valid_shapes[kind]);
@@ -158,7 +166,8 @@ px_status px_shape_find(const px_shape **shape, const json_t *record, px_kind ki
                    fields[0] ? fields : "none at all", valid_shapes[kind]);
 }
 
-px_status px_shape_check(const px_shape *shape, const json_t *record, px_kind kind) {
+px_status px_shape_check(const px_shape *shape, const json_t *record, px_kind kind)
+{
     const char *bad = NULL;
     if (!json_is_object(record))
         return px_fail(PX_DATA, "the record is %s; valid is an object like the first record (%s)", type_name(record),

@@ -5,23 +5,27 @@
 
 /* ---- gathering turns --------------------------------------------------------------------------------------------- */
 
-static px_status push_text(px_row_maker *maker, const char *role, const char *text) {
+static px_status push_text(px_row_maker *maker, const char *role, const char *text)
+{
     return px_turns_push(&maker->turns, &(px_message){.role = role, .content = text});
 }
 
-static px_status push_field(px_row_maker *maker, const json_t *record, const char *field) {
+static px_status push_field(px_row_maker *maker, const json_t *record, const char *field)
+{
     const json_t *value = json_object_get(record, field);
     if (json_is_array(value) && json_array_size(value) == 0)
         return px_row_empty(maker, "field \"%s\" is empty; valid is one message or more", field);
     return px_turns_push_field(&maker->turns, field, value);
 }
 
-static bool says_something(const px_message *message) {
+static bool says_something(const px_message *message)
+{
     return *message->content || message->call_count > 0;
 }
 
 /* A system message of the record (a field "system") or of the options goes first, unless the turns bring their own. */
-static px_status push_system(px_row_maker *maker, const json_t *record, const char *field) {
+static px_status push_system(px_row_maker *maker, const json_t *record, const char *field)
+{
     const json_t *turns = json_object_get(record, field);
     const json_t *first = json_is_array(turns) ? json_array_get(turns, 0) : turns;
     const char *role = json_string_value(json_object_get(first, "role"));
@@ -33,7 +37,8 @@ static px_status push_system(px_row_maker *maker, const json_t *record, const ch
 }
 
 /* An instruction (with its input) or a question as a user's turn, its answer as an assistant's. */
-static px_status push_user(px_row_maker *maker, const json_t *record) {
+static px_status push_user(px_row_maker *maker, const json_t *record)
+{
     const char *text = json_string_value(json_object_get(record, maker->shape->prompt));
     const char *input = json_string_value(json_object_get(record, "input"));
     if (maker->shape->style != PX_STYLE_ALPACA) input = NULL;
@@ -43,14 +48,16 @@ static px_status push_user(px_row_maker *maker, const json_t *record) {
     return push_text(maker, "user", maker->text.data);
 }
 
-static px_status push_prompt(px_row_maker *maker, const json_t *record) {
+static px_status push_prompt(px_row_maker *maker, const json_t *record)
+{
     const char *field = maker->shape->prompt;
     PX_TRY(push_system(maker, record, field));
     return maker->shape->form == PX_FORM_TEXT ? push_user(maker, record) : push_field(maker, record, field);
 }
 
 /* Messages, or the text of one by the assistant. */
-static px_status push_answer(px_row_maker *maker, const json_t *record, const char *field) {
+static px_status push_answer(px_row_maker *maker, const json_t *record, const char *field)
+{
     const json_t *value = json_object_get(record, field);
     if (json_is_string(value)) PX_TRY(push_text(maker, "assistant", json_string_value(value)));
     else PX_TRY(push_field(maker, record, field));
@@ -64,7 +71,8 @@ static px_status push_answer(px_row_maker *maker, const json_t *record, const ch
 
 /* ---- rendering --------------------------------------------------------------------------------------------------- */
 
-static px_status render(px_row_maker *maker, int count, bool generation_prompt, px_ids *ids, px_ids *mask) {
+static px_status render(px_row_maker *maker, int count, bool generation_prompt, px_ids *ids, px_ids *mask)
+{
     ids->length = 0;
     if (mask) mask->length = 0;
     if (count > 0) maker->turns.list[0].tools = maker->tools;
@@ -72,25 +80,29 @@ static px_status render(px_row_maker *maker, int count, bool generation_prompt, 
                           generation_prompt, ids, mask);
 }
 
-static int64_t common_prefix(const px_ids *a, const px_ids *b, int64_t limit) {
+static int64_t common_prefix(const px_ids *a, const px_ids *b, int64_t limit)
+{
     int64_t n = 0;
     while (n < limit && n < a->length && n < b->length && a->data[n] == b->data[n]) n++;
     return n;
 }
 
 /* Ids after the last target (a line end behind the end of turn) are never sampled: a scored answer ends before them. */
-static void end_at_target(px_ids *ids, const px_ids *mask) {
+static void end_at_target(px_ids *ids, const px_ids *mask)
+{
     while (ids->length > 0 && !mask->data[ids->length - 1]) ids->length--;
 }
 
-static int64_t first_target(const px_ids *mask) {
+static int64_t first_target(const px_ids *mask)
+{
     for (int64_t i = 0; i < mask->length; i++)
         if (mask->data[i]) return i;
     return -1;
 }
 
 /* A whole conversation: turns of the assistant that say nothing are history, as long as another one says something. */
-static px_status check_answers(px_row_maker *maker) {
+static px_status check_answers(px_row_maker *maker)
+{
     const char *field = maker->shape->answer;
     bool any = false;
     for (int i = 0; i < maker->turns.count; i++) {
@@ -103,7 +115,8 @@ static px_status check_answers(px_row_maker *maker) {
 }
 
 /* prompt (or none) + completion: a language-model row whose targets are the assistant's turns of the completion. */
-static px_status make_lm(px_row_maker *maker, const json_t *record) {
+static px_status make_lm(px_row_maker *maker, const json_t *record)
+{
     int prompt_turns = 0;
     if (maker->shape->prompt) {
         PX_TRY(push_prompt(maker, record));
@@ -129,11 +142,13 @@ static px_status make_lm(px_row_maker *maker, const json_t *record) {
     return PX_OK;
 }
 
-static bool same_text(const char *a, const char *b) {
+static bool same_text(const char *a, const char *b)
+{
     return a && b ? !strcmp(a, b) : a == b;
 }
 
-static bool same_turn(const px_message *a, const px_message *b) {
+static bool same_turn(const px_message *a, const px_message *b)
+{
     if (strcmp(a->role, b->role) != 0 || strcmp(a->content, b->content) != 0 || a->call_count != b->call_count ||
         !same_text(a->reasoning, b->reasoning))
         return false;
@@ -144,7 +159,8 @@ static bool same_turn(const px_message *a, const px_message *b) {
 }
 
 /* Whole turns that chosen and rejected share are the prompt. */
-static px_status shared_turns(px_row_maker *maker, const json_t *record, int *count) {
+static px_status shared_turns(px_row_maker *maker, const json_t *record, int *count)
+{
     const px_shape *shape = maker->shape;
     PX_TRY(push_system(maker, record, shape->answer));
     int start = maker->turns.count;
@@ -169,7 +185,8 @@ static px_status shared_turns(px_row_maker *maker, const json_t *record, int *co
 }
 
 static px_status make_side(px_row_maker *maker, const json_t *record, const char *field, int prompt_turns,
-                           px_ids *ids) {
+                           px_ids *ids)
+{
     if (maker->shape->prompt) {
         maker->turns.count = prompt_turns;
     } else { /* the field holds the prompt as well */
@@ -183,7 +200,8 @@ static px_status make_side(px_row_maker *maker, const json_t *record, const char
     return PX_OK;
 }
 
-static px_status make_pair(px_row_maker *maker, const json_t *record) {
+static px_status make_pair(px_row_maker *maker, const json_t *record)
+{
     const px_shape *shape = maker->shape;
     int prompt_turns = 0;
     if (shape->prompt) {
@@ -202,7 +220,8 @@ static px_status make_pair(px_row_maker *maker, const json_t *record) {
 }
 
 /* A prompt ends before the assistant's turn; answers at its end are what the model is to make itself. */
-static px_status make_prompt(px_row_maker *maker, const json_t *record) {
+static px_status make_prompt(px_row_maker *maker, const json_t *record)
+{
     int count = 0;
     if (maker->shape->prompt) {
         PX_TRY(push_prompt(maker, record));
@@ -219,7 +238,8 @@ static px_status make_prompt(px_row_maker *maker, const json_t *record) {
     return PX_OK;
 }
 
-px_status px_turns_make(px_row_maker *maker, const json_t *record) {
+px_status px_turns_make(px_row_maker *maker, const json_t *record)
+{
     if (!maker->options->renderer)
         return px_fail(PX_DATA, "a record of the shape %s needs a chat template, and the tokenizer has none; name one "
                                 "(environment.chat.template: chatml, llama3, plain, ...) or give texts",
@@ -235,7 +255,8 @@ px_status px_turns_make(px_row_maker *maker, const json_t *record) {
 }
 
 px_status px_chat_record(const px_renderer *renderer, px_tokenizer *tokenizer, const json_t *record,
-                         bool generation_prompt, px_buf *text, px_ids *ids, px_ids *mask) {
+                         bool generation_prompt, px_buf *text, px_ids *ids, px_ids *mask)
+{
     static const char *const fields[] = {"messages", "conversations", "prompt"};
     const px_data_options options = {.kind = PX_ROWS_LM, .tokenizer = tokenizer, .renderer = renderer};
     px_row_maker maker = {.options = &options};

@@ -15,7 +15,8 @@
 #include "model/safetensors.h"
 #include "phalanx/model.h"
 
-static const char *fixture(const char *folder, const char *name, const char *end) {
+static const char *fixture(const char *folder, const char *name, const char *end)
+{
     static char path[2][PX_PATH_MAX];
     static int turn;
     turn = !turn;
@@ -24,7 +25,8 @@ static const char *fixture(const char *folder, const char *name, const char *end
 }
 
 /* Weights and configuration are those of the directory; Gemma's norms lose a digit or two to the 1 that was added. */
-static void same_model(const char *name) {
+static void same_model(const char *name)
+{
     px_model one, two;
     assert_done(px_model_load(&one, fixture("models", name, ""), PX_HEAD_LM, NULL));
     assert_done(px_model_load(&two, fixture("gguf", name, ".gguf"), PX_HEAD_LM, NULL));
@@ -60,14 +62,16 @@ static void same_model(const char *name) {
     px_model_free(&two);
 }
 
-static void models_are_those_of_safetensors(void **state) {
+static void models_are_those_of_safetensors(void **state)
+{
     (void)state;
     static const char *const names[] = {"llama_untied_bias", "qwen2_yarn", "qwen3_tied",
                                         "gemma_tied",        "gpt2_tied",  "neox_parallel"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) same_model(names[i]);
 }
 
-static void values_are_those_of_the_package(void **state) {
+static void values_are_those_of_the_package(void **state)
+{
     (void)state;
     px_tensors tensors;
     px_buf expected = {0};
@@ -91,14 +95,16 @@ static void values_are_those_of_the_package(void **state) {
 }
 
 /* ---- bad files --------------------------------------------------------------------------------------------------- */
-static void refused(const px_buf *file, size_t length, const char *what, const char *part) {
+static void refused(const px_buf *file, size_t length, const char *what, const char *part)
+{
     px_tensors tensors;
     scratch_write("bad.gguf", file->data, length);
     assert_refused(px_tensors_open(&tensors, scratch_path("bad.gguf")), what, part);
 }
 
 /* Where the little-endian text of a tensor's name is followed by its dimensions, type and offset. */
-static size_t find(const px_buf *file, const char *text) {
+static size_t find(const px_buf *file, const char *text)
+{
     for (size_t i = 0; i + strlen(text) < file->length; i++) {
         if (memcmp(file->data + i, text, strlen(text)) == 0) return i + strlen(text);
     }
@@ -106,7 +112,8 @@ static size_t find(const px_buf *file, const char *text) {
     return 0;
 }
 
-static void bad_files_are_named(void **state) {
+static void bad_files_are_named(void **state)
+{
     (void)state;
     px_buf file = {0};
     px_tensors tensors;
@@ -142,7 +149,8 @@ static void bad_files_are_named(void **state) {
     px_buf_free(&file);
 }
 
-static void which_file_is_meant(void **state) {
+static void which_file_is_meant(void **state)
+{
     (void)state;
     px_buf file = {0};
     char path[PX_PATH_MAX];
@@ -159,7 +167,8 @@ static void which_file_is_meant(void **state) {
     px_buf_free(&file);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(models_are_those_of_safetensors),
         cmocka_unit_test(values_are_those_of_the_package),

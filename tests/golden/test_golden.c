@@ -31,17 +31,20 @@ typedef struct golden {
     px_real *grads;
 } golden;
 
-static void check(px_status status) {
+static void check(px_status status)
+{
     if (status != PX_OK) fail_msg("%s: %s", px_error_where(), px_error_text());
 }
 
-static double number(const json_t *object, const char *key) {
+static double number(const json_t *object, const char *key)
+{
     json_t *value = json_object_get(object, key);
     assert_true(json_is_number(value));
     return json_number_value(value);
 }
 
-static int read_ints(const json_t *list, int32_t *out) {
+static int read_ints(const json_t *list, int32_t *out)
+{
     int count = (int)json_array_size(list);
     assert_true(count > 0 && count <= MAX_ROWS);
     for (int i = 0; i < count; i++) out[i] = (int32_t)json_integer_value(json_array_get(list, (size_t)i));
@@ -50,7 +53,8 @@ static int read_ints(const json_t *list, int32_t *out) {
 
 static px_dtype precision = PX_F32; /* of engines and generators */
 
-static px_engine *make_engine(const px_model *model, int tokens, int sequences, int longest) {
+static px_engine *make_engine(const px_model *model, int tokens, int sequences, int longest)
+{
     px_engine *engine = NULL;
     px_engine_plan plan = {.max_tokens = tokens, .max_sequences = sequences, .max_sequence = longest, .train = true,
                            .threads = 1, .precision = precision};
@@ -58,7 +62,8 @@ static px_engine *make_engine(const px_model *model, int tokens, int sequences, 
     return engine;
 }
 
-static void open_golden(golden *g, const char *name, px_head head) {
+static void open_golden(golden *g, const char *name, px_head head)
+{
     char dir[PX_PATH_MAX], path[PX_PATH_MAX + 32];
     memset(g, 0, sizeof *g);
     snprintf(dir, sizeof dir, "%s/tests/golden/models/%s", PX_SOURCE_DIR, name);
@@ -81,7 +86,8 @@ static void open_golden(golden *g, const char *name, px_head head) {
     assert_non_null(g->grads);
 }
 
-static void close_golden(golden *g) {
+static void close_golden(golden *g)
+{
     px_engine_destroy(g->engine);
     px_tensors_close(&g->expected);
     json_decref(g->numbers);
@@ -90,7 +96,8 @@ static void close_golden(golden *g) {
 }
 
 /* The expected tensor prefix + name in our layout; the caller frees it. */
-static px_real *expected_values(const golden *g, const char *prefix, const px_param *param, size_t count) {
+static px_real *expected_values(const golden *g, const char *prefix, const px_param *param, size_t count)
+{
     char name[256];
     snprintf(name, sizeof name, "%s%s", prefix, param ? param->name : "");
     for (int i = 0; i < g->expected.count; i++) {
@@ -105,13 +112,15 @@ static px_real *expected_values(const golden *g, const char *prefix, const px_pa
     return NULL;
 }
 
-static double distance(const px_real *a, const px_real *b, size_t count) {
+static double distance(const px_real *a, const px_real *b, size_t count)
+{
     double sum = 0;
     for (size_t i = 0; i < count; i++) sum += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
     return sqrt(sum);
 }
 
-static double largest_difference(const px_real *a, const px_real *b, size_t count) {
+static double largest_difference(const px_real *a, const px_real *b, size_t count)
+{
     double most = 0;
     for (size_t i = 0; i < count; i++) most = fmax(most, fabs((double)a[i] - b[i]));
     return most;
@@ -123,7 +132,8 @@ typedef struct mean_loss {
     int count;
 } mean_loss;
 
-static void mean_nll(void *arg, int first, int count, const px_row_stats *stats, double *dlogprob, double *dentropy) {
+static void mean_nll(void *arg, int first, int count, const px_row_stats *stats, double *dlogprob, double *dentropy)
+{
     mean_loss *loss = arg;
     (void)first;
     (void)dentropy;
@@ -133,7 +143,8 @@ static void mean_nll(void *arg, int first, int count, const px_row_stats *stats,
     }
 }
 
-static double loss_and_gradients(golden *g) {
+static double loss_and_gradients(golden *g)
+{
     mean_loss loss = {0, g->row_count};
     memset(g->grads, 0, g->model.block * sizeof *g->grads);
     px_engine_forward(g->engine, &g->model, &g->batch);
@@ -142,7 +153,8 @@ static double loss_and_gradients(golden *g) {
     return loss.total / loss.count;
 }
 
-static void check_logits(golden *g) {
+static void check_logits(golden *g)
+{
     int32_t rows[MAX_ROWS];
     size_t count = (size_t)g->batch.tokens * (size_t)g->model.config.vocab_size;
     px_real *logits = px_alloc_array(count, sizeof *logits, "logits");
@@ -161,7 +173,8 @@ static void check_logits(golden *g) {
 
 /* Key biases move all scores of a row alike in the dims that do not rotate: there their exact gradient is 0 and what is
  * left is rounding, compared absolutely and then taken out. Returns whether nothing else is in the tensor. */
-static bool split_key_bias(const golden *g, const px_param *param, px_real *a, px_real *b, double limit) {
+static bool split_key_bias(const golden *g, const px_param *param, px_real *a, px_real *b, double limit)
+{
     const px_model_config *c = &g->model.config;
     bool keys_only = strstr(param->name, "k_proj.bias") != NULL;
     bool all = strstr(param->name, "c_attn.bias") || strstr(param->name, "query_key_value.bias");
@@ -175,7 +188,8 @@ static bool split_key_bias(const golden *g, const px_param *param, px_real *a, p
     return keys_only && c->rope.rotary_dim == 0;
 }
 
-static void check_gradients(golden *g, double limit, double zero_limit) {
+static void check_gradients(golden *g, double limit, double zero_limit)
+{
     double worst = 0;
     const char *where = "";
     for (int i = 0; i < g->model.param_count; i++) {
@@ -196,7 +210,8 @@ static void check_gradients(golden *g, double limit, double zero_limit) {
     assert_true(worst < limit);
 }
 
-static void ten_steps(golden *g, px_real *start) {
+static void ten_steps(golden *g, px_real *start)
+{
     json_t *o = json_object_get(g->numbers, "optimizer"), *betas = json_object_get(o, "betas");
     px_adamw_config config = {json_real_value(json_array_get(betas, 0)), json_real_value(json_array_get(betas, 1)),
                               number(o, "eps"), number(o, "weight_decay")};
@@ -224,7 +239,8 @@ static void ten_steps(golden *g, px_real *start) {
     px_free(ranges);
 }
 
-static void check_steps(golden *g) {
+static void check_steps(golden *g)
+{
     px_real *start = px_alloc_array(g->model.block, sizeof *start, "weights before");
     double worst = 0;
     const char *where = "";
@@ -249,7 +265,8 @@ static void check_steps(golden *g) {
 }
 
 /* transformers' greedy text, decoded with the cache by the generator. */
-static void check_greedy(const golden *g) {
+static void check_greedy(const golden *g)
+{
     int32_t prompt[MAX_ROWS], wanted[MAX_ROWS], ids[MAX_ROWS];
     float logprobs[MAX_ROWS];
     json_t *greedy = json_object_get(g->numbers, "greedy");
@@ -267,7 +284,8 @@ static void check_greedy(const golden *g) {
     px_generator_destroy(generator);
 }
 
-static void test_language_model(void **state) {
+static void test_language_model(void **state)
+{
     golden g;
     open_golden(&g, *state, PX_HEAD_LM);
     check_logits(&g);
@@ -282,7 +300,8 @@ static void test_language_model(void **state) {
 
 /* Products in bf16 against the same float64 values. PyTorch 2.13's autocast to bf16 is off by up to 0.016 (logits), 3.4e-3
  * (loss) and 0.08 (gradients) on these models. */
-static void test_language_model_bf16(void **state) {
+static void test_language_model_bf16(void **state)
+{
     if (px_compute_no_bf16()) skip();
     golden g;
     precision = PX_BF16;
@@ -297,7 +316,8 @@ static void test_language_model_bf16(void **state) {
 }
 
 /* ---- classifiers --------------------------------------------------------------------- */
-static void test_scores(void **state) {
+static void test_scores(void **state)
+{
     golden g;
     double scores[MAX_ROWS], weights[MAX_ROWS];
     int32_t last[MAX_ROWS];
@@ -322,21 +342,24 @@ static void test_scores(void **state) {
 }
 
 /* ---- trained models --------------------------------------------------------------------- */
-static bool shared_model(char *dir, size_t size, const char *name) {
+static bool shared_model(char *dir, size_t size, const char *name)
+{
     snprintf(dir, size, "%s/data/models/%s", PX_SHARED_DIR, name);
     if (px_dir_exists(dir)) return true;
     print_message("skipped: %s is not there\n", dir);
     return false;
 }
 
-static int base64_digit(char c) {
+static int base64_digit(char c)
+{
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     const char *at = c ? strchr(digits, c) : NULL;
     return at ? (int)(at - digits) : 0;
 }
 
 /* The tensor of one name in the file of activations: base64 of little-endian 32-bit numbers. */
-static void read_activation(json_t *file, const char *name, void *out, size_t count) {
+static void read_activation(json_t *file, const char *name, void *out, size_t count)
+{
     const char *text = json_string_value(json_object_get(json_object_get(file, name), "data"));
     assert_non_null(text);
     assert_int_equal(strlen(text), (4 * count + 2) / 3 * 4);
@@ -350,7 +373,8 @@ static void read_activation(json_t *file, const char *name, void *out, size_t co
 
 /* Hidden states of the model's first `layers` blocks and final norm, against the norm of the file's activations taken
  * in double. */
-static void check_block(const px_model *model, const px_batch *batch, int layers, const float *block) {
+static void check_block(const px_model *model, const px_batch *batch, int layers, const float *block)
+{
     px_model part;
     px_model_config config = model->config;
     config.layers = layers;
@@ -379,7 +403,8 @@ static void check_block(const px_model *model, const px_batch *batch, int layers
     px_model_free(&part);
 }
 
-static void check_sort_outputs(const px_model *model, const px_batch *batch, json_t *file) {
+static void check_sort_outputs(const px_model *model, const px_batch *batch, json_t *file)
+{
     float logits[33 * 3], probabilities[33 * 3], norm[33 * 48];
     px_real found[33 * 3];
     int32_t rows[33];
@@ -405,7 +430,8 @@ static void check_sort_outputs(const px_model *model, const px_batch *batch, jso
     px_engine_destroy(engine);
 }
 
-static void test_sort_activations(void **state) {
+static void test_sort_activations(void **state)
+{
     (void)state;
     char dir[PX_PATH_MAX], path[PX_PATH_MAX + 64];
     if (!shared_model(dir, sizeof dir, "gpt-nano-sort")) skip();
@@ -441,7 +467,8 @@ static const int32_t story_greedy[96] = {
     432, 278, 316, 439, 419, 298, 414, 267, 265, 282, 295, 433, 426, 436, 317, 286, 296, 418, 269, 279,
     292, 416, 439, 413, 409, 416, 327, 263, 415, 294, 267, 400, 426, 338, 336, 432};
 
-static void test_greedy_story(void **state) {
+static void test_greedy_story(void **state)
+{
     (void)state;
     char dir[PX_PATH_MAX];
     if (!shared_model(dir, sizeof dir, "stories260K")) skip();
@@ -463,7 +490,8 @@ static void test_greedy_story(void **state) {
     px_model_free(&model);
 }
 
-static void test_bf16_directory(void **state) {
+static void test_bf16_directory(void **state)
+{
     (void)state;
     char dir[PX_PATH_MAX];
     if (!shared_model(dir, sizeof dir, "verl-arith-random")) skip();
@@ -485,7 +513,8 @@ static void test_bf16_directory(void **state) {
 
 #define GOLDEN(test, name) {name, test, NULL, NULL, (char[]){name}}
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         GOLDEN(test_language_model, "gpt2_tied"),
         GOLDEN(test_language_model, "gpt2_untied"),

@@ -14,11 +14,13 @@
 
 static char out_dir[1024] = "/tmp/px_saved_XXXXXX";
 
-static void check(px_status status) {
+static void check(px_status status)
+{
     if (status != PX_OK) fail_msg("%s: %s", px_error_where(), px_error_text());
 }
 
-static void save_again(const char *name, px_head head, px_dtype dtype, const char *suffix) {
+static void save_again(const char *name, px_head head, px_dtype dtype, const char *suffix)
+{
     char from[PX_PATH_MAX], to[PX_PATH_MAX];
     px_model a, b;
     bool had_score = false;
@@ -37,7 +39,8 @@ static void save_again(const char *name, px_head head, px_dtype dtype, const cha
     px_model_free(&b);
 }
 
-static void test_saved(void **state) {
+static void test_saved(void **state)
+{
     (void)state;
     static const char *const language[] = {
         "gpt2_tied",  "gpt2_untied", "llama_tied_llama3", "llama_untied_bias", "mistral_window", "qwen2_yarn",
@@ -53,7 +56,8 @@ static void test_saved(void **state) {
     for (size_t i = 0; i < sizeof scores / sizeof scores[0]; i++) save_again(scores[i], PX_HEAD_SCALAR, PX_F32, "");
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_saved)};
     const char *keep = getenv("PHALANX_SAVED");
     if (keep) snprintf(out_dir, sizeof out_dir, "%s", keep);

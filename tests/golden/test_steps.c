@@ -26,11 +26,13 @@ enum { KINDS = sizeof kinds / sizeof *kinds };
 
 static char dir[64];
 
-static void check(px_status status) {
+static void check(px_status status)
+{
     if (status != PX_OK) fail_msg("%s: %s", px_error_where(), px_error_text());
 }
 
-static float *values_of(const px_tensors *file, const char *name, size_t *count) {
+static float *values_of(const px_tensors *file, const char *name, size_t *count)
+{
     for (int i = 0; i < file->count; i++) {
         if (strcmp(file->list[i].name, name) != 0) continue;
         float *values = px_alloc_array(file->list[i].count, sizeof *values, "a tensor");
@@ -47,7 +49,8 @@ static float *values_of(const px_tensors *file, const char *name, size_t *count)
  * alike, one behind the last norm moves both sides of a pair alike. Adam makes steps of the rounding that stands for it
  * here, so that its difference is measured as it is. */
 static double compare(const px_tensors *start, const px_tensors *torch, const px_tensors *ours, const char *name,
-                      double *unmoved) {
+                      double *unmoved)
+{
     size_t n, n_torch, n_ours;
     float *a = values_of(start, name, &n), *b = values_of(torch, name, &n_torch), *c = values_of(ours, name, &n_ours);
     double change = 0, difference = 0;
@@ -68,7 +71,8 @@ static double compare(const px_tensors *start, const px_tensors *torch, const px
     return change > 0 ? sqrt(difference / change) : 0;
 }
 
-static void open_tensors(px_tensors *tensors, const char *format, ...) {
+static void open_tensors(px_tensors *tensors, const char *format, ...)
+{
     char path[PX_PATH_MAX];
     va_list arguments;
     va_start(arguments, format);
@@ -77,7 +81,8 @@ static void open_tensors(px_tensors *tensors, const char *format, ...) {
     check(px_tensors_open_file(tensors, path));
 }
 
-static void compare_module(const char *algorithm, const kind *k, const char *module, const char *start_name) {
+static void compare_module(const char *algorithm, const kind *k, const char *module, const char *start_name)
+{
     px_tensors start, torch, ours;
     open_tensors(&start, "%s/tests/golden/models/%s/model.safetensors", PX_SOURCE_DIR, start_name);
     open_tensors(&torch, "%s/tests/golden/steps/%s_%s_%s.safetensors", PX_SOURCE_DIR, algorithm, k->name, module);
@@ -101,7 +106,8 @@ static void compare_module(const char *algorithm, const kind *k, const char *mod
 }
 
 /* `launch`: what starts the program's ranks. */
-static void train(const char *algorithm, const kind *k, const char *launch) {
+static void train(const char *algorithm, const kind *k, const char *launch)
+{
     char path[PX_PATH_MAX], command[3 * PX_PATH_MAX];
     snprintf(path, sizeof path, "%s/tests/golden/models/%s", PX_SOURCE_DIR, k->policy);
     setenv("STEPS_POLICY", path, 1);
@@ -113,7 +119,8 @@ static void train(const char *algorithm, const kind *k, const char *launch) {
     assert_int_equal(system(command), 0);
 }
 
-static void test_all(const char *launch) {
+static void test_all(const char *launch)
+{
     for (size_t i = 0; i < KINDS; i++) {
         train("sft", &kinds[i], launch);
         compare_module("sft", &kinds[i], "policy", kinds[i].policy);
@@ -125,30 +132,35 @@ static void test_all(const char *launch) {
     }
 }
 
-static void test_one_rank(void **state) {
+static void test_one_rank(void **state)
+{
     (void)state;
     test_all("");
 }
 
-static void test_more_ranks(void **state) {
+static void test_more_ranks(void **state)
+{
     (void)state;
     if (system("command -v mpirun > /dev/null") != 0) skip();
     test_all("mpirun -n 2");
     test_all("mpirun -n 4");
 }
 
-static int make_dir(void **state) {
+static int make_dir(void **state)
+{
     (void)state;
     snprintf(dir, sizeof dir, "/tmp/px_steps_XXXXXX");
     return mkdtemp(dir) ? 0 : -1;
 }
 
-static int remove_dir(void **state) {
+static int remove_dir(void **state)
+{
     (void)state;
     return px_tree_remove(dir);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_rank), cmocka_unit_test(test_more_ranks)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -13,23 +13,27 @@ static px_compute ctx;
 static double x[SIZE], w[SIZE], b[SIZE], y[SIZE], dy[SIZE], dx[SIZE], dw[SIZE], db[SIZE], saved[2][SIZE];
 static int variant; /* which kind or option the forward under test uses */
 
-static int setup(void **state) {
+static int setup(void **state)
+{
     (void)state;
     return px_compute_init(&ctx, 1, px_linear_scratch(64, 64, 64, 2) + px_attention_scratch(160, 160, 4, 2, 20, 2)) != PX_OK;
 }
 
-static int teardown(void **state) {
+static int teardown(void **state)
+{
     (void)state;
     px_compute_free(&ctx);
     return 0;
 }
 
-static void fill(double *to, int count, uint32_t seed) {
+static void fill(double *to, int count, uint32_t seed)
+{
     px_rng rng = px_rng_make(seed, "grad", PX_RNG_NOISE);
     for (int i = 0; i < count; i++) to[i] = px_rng_normal(&rng, (uint32_t)i, 0, 0, 0);
 }
 
-static void start(void) {
+static void start(void)
+{
     fill(x, SIZE, 1);
     fill(w, SIZE, 2);
     fill(b, SIZE, 3);
@@ -39,13 +43,15 @@ static void start(void) {
     memset(db, 0, sizeof db);
 }
 
-static double dot(const double *a, const double *c, int count) {
+static double dot(const double *a, const double *c, int count)
+{
     double sum = 0;
     for (int i = 0; i < count; i++) sum += a[i] * c[i];
     return sum;
 }
 
-static void check(double (*loss)(void), double *at, const double *gradient, int count) {
+static void check(double (*loss)(void), double *at, const double *gradient, int count)
+{
     const double step = 1e-5;
     double most = 0;
     for (int i = 0; i < count; i++) most = fmax(most, fabs(gradient[i]));
@@ -62,13 +68,15 @@ static void check(double (*loss)(void), double *at, const double *gradient, int 
     }
 }
 
-static double linear_loss(void) {
+static double linear_loss(void)
+{
     px_weight weight = {.raw = w, .out = 13, .in = C};
     px_linear_forward(&ctx, y, 13, x, C, &weight, b, M);
     return dot(y, dy, M * 13);
 }
 
-static void linear(void **state) {
+static void linear(void **state)
+{
     (void)state;
     start();
     px_weight weight = {.raw = w, .out = 13, .in = C};
@@ -79,17 +87,20 @@ static void linear(void **state) {
     check(linear_loss, b, db, 13);
 }
 
-static double layernorm_loss(void) {
+static double layernorm_loss(void)
+{
     px_layernorm_forward(&ctx, y, saved[0], saved[1], x, w, b, M, C, 1e-5);
     return dot(y, dy, M * C);
 }
 
-static double rmsnorm_loss(void) {
+static double rmsnorm_loss(void)
+{
     px_rmsnorm_forward(&ctx, y, saved[1], x, w, M, C, 1e-6, variant);
     return dot(y, dy, M * C);
 }
 
-static void norms(void **state) {
+static void norms(void **state)
+{
     (void)state;
     start();
     layernorm_loss();
@@ -106,17 +117,20 @@ static void norms(void **state) {
     }
 }
 
-static double activation_loss(void) {
+static double activation_loss(void)
+{
     px_activation_forward(&ctx, (px_activation)variant, y, x, M * C);
     return dot(y, dy, M * C);
 }
 
-static double gated_loss(void) {
+static double gated_loss(void)
+{
     px_gated_forward(&ctx, (px_activation)variant, y, x, M, C);
     return dot(y, dy, M * C);
 }
 
-static void activations(void **state) {
+static void activations(void **state)
+{
     (void)state;
     for (variant = PX_GELU_TANH; variant <= PX_RELU; variant++) {
         start();
@@ -129,12 +143,14 @@ static void activations(void **state) {
 
 static const int32_t ids[M] = {3, 0, 3, 7, 1, 1, 5, 3, 2}, places[M] = {0, 1, 2, 3, 4, 0, 1, 2, 3};
 
-static double embedding_loss(void) {
+static double embedding_loss(void)
+{
     px_embedding_forward(&ctx, y, ids, w, places, b, 2, M, C, 1.5);
     return dot(y, dy, M * C);
 }
 
-static void embedding(void **state) {
+static void embedding(void **state)
+{
     (void)state;
     start();
     px_embedding_backward(&ctx, dw, ids, db, places, 2, dy, M, C, 1.5);
@@ -142,7 +158,8 @@ static void embedding(void **state) {
     check(embedding_loss, b, db, 7 * C);
 }
 
-static double softmax_loss(void) {
+static double softmax_loss(void)
+{
     px_row_stats stats[M];
     double sum = 0;
     px_softmax_rows(&ctx, stats, x, C, ids, M, C, .7, true);
@@ -150,7 +167,8 @@ static double softmax_loss(void) {
     return sum;
 }
 
-static void softmax(void **state) {
+static void softmax(void **state)
+{
     (void)state;
     start();
     px_row_stats stats[M];
@@ -165,7 +183,8 @@ enum { HEADS = 4, KV_HEADS = 2, D = 3, WIDTH = (HEADS + 2 * KV_HEADS) * D, LONG 
 static double keys[2][KV_HEADS * D * 160], values[2][KV_HEADS * D * 160], lse[LONG * HEADS];
 static int attention_rows, attention_spans;
 
-static void attention_forward(px_span spans[2]) {
+static void attention_forward(px_span spans[2])
+{
     int first = attention_spans == 2 ? 5 : attention_rows;
     for (int s = 0; s < attention_spans; s++)
         spans[s] = (px_span){.row = s ? first : 0, .rows = s ? attention_rows - first : first, .key_row = s ? first : 0,
@@ -174,13 +193,15 @@ static void attention_forward(px_span spans[2]) {
     px_attention_forward(&ctx, y, HEADS * D, lse, x, WIDTH, spans, attention_spans, HEADS, .6, variant);
 }
 
-static double attention_loss(void) {
+static double attention_loss(void)
+{
     px_span spans[2];
     attention_forward(spans);
     return dot(y, dy, attention_rows * HEADS * D);
 }
 
-static void attention(void **state) {
+static void attention(void **state)
+{
     (void)state;
     for (int shape = 0; shape < 2; shape++)
         for (variant = 0; variant <= 7; variant += 7) {
@@ -195,7 +216,8 @@ static void attention(void **state) {
         }
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear),    cmocka_unit_test(norms),   cmocka_unit_test(activations),
         cmocka_unit_test(embedding), cmocka_unit_test(softmax), cmocka_unit_test(attention),

@@ -22,11 +22,13 @@ typedef struct subject {
 } subject;
 
 /* The loss: sum over rows of a logp + b logp^2 + c entropy, weights that differ by row; for values v + v^2 / 2. */
-static double weight_of(int row) {
+static double weight_of(int row)
+{
     return 1 + 0.1 * row;
 }
 
-static void loss_rows(void *arg, int first, int count, const px_row_stats *chunk, double *dlogprob, double *dentropy) {
+static void loss_rows(void *arg, int first, int count, const px_row_stats *chunk, double *dlogprob, double *dentropy)
+{
     double *loss = arg;
     for (int i = 0; i < count; i++) {
         double w = weight_of(first + i), lp = chunk[i].logprob;
@@ -36,7 +38,8 @@ static void loss_rows(void *arg, int first, int count, const px_row_stats *chunk
     }
 }
 
-static double loss_of(subject *s) {
+static double loss_of(subject *s)
+{
     double loss = 0, dlogprob[MAX_TOKENS], dentropy[MAX_TOKENS], values[MAX_TOKENS];
     px_engine_forward(s->engine, &s->model, &s->batch);
     if (s->model.config.head == PX_HEAD_LM) {
@@ -52,7 +55,8 @@ static double loss_of(subject *s) {
     return loss;
 }
 
-static void gradient(subject *s, px_real *grads) {
+static void gradient(subject *s, px_real *grads)
+{
     double loss = loss_of(s);
     if (s->model.config.head == PX_HEAD_LM) {
         double again = 0;
@@ -65,7 +69,8 @@ static void gradient(subject *s, px_real *grads) {
 }
 
 /* Central difference: truncation and rounding are both about 1e-10 of the loss at this step. */
-static double difference(subject *s, size_t at) {
+static double difference(subject *s, size_t at)
+{
     const double h = 1e-5;
     px_real *w = &s->model.weights[at], keep = *w;
     *w = keep + h;
@@ -81,7 +86,8 @@ static double difference(subject *s, size_t at) {
 
 /* Errors are taken relative to the norm of the tensor's gradient: single entries may be zero by chance. The bias of k
  * shifts all scores of a query alike: its gradient is zero without rotary positions. */
-static void check_tensor(subject *s, const px_param *p, const px_real *grads) {
+static void check_tensor(subject *s, const px_param *p, const px_real *grads)
+{
     double norm = 0, worst = 0;
     for (size_t i = 0; i < p->count; i++) norm += grads[p->offset + i] * grads[p->offset + i];
     norm = sqrt(norm);
@@ -97,7 +103,8 @@ static void check_tensor(subject *s, const px_param *p, const px_real *grads) {
     if (!(worst < 1e-6 * norm)) fail_msg("%s: error %g of gradient norm %g", p->name, worst, norm);
 }
 
-static void check(px_model_config config) {
+static void check(px_model_config config)
+{
     static const int lengths[] = {4, 1, 17};
     subject s;
     config.initializer_range = 0.4;
@@ -115,14 +122,16 @@ static void check(px_model_config config) {
     px_model_free(&s.model);
 }
 
-static void gpt2_tied(void **state) {
+static void gpt2_tied(void **state)
+{
     (void)state;
     px_model_config c = tiny_gpt2(PX_HEAD_LM, true);
     c.max_positions = 20;
     check(c);
 }
 
-static void gpt2_untied_erf(void **state) {
+static void gpt2_untied_erf(void **state)
+{
     (void)state;
     px_model_config c = tiny_gpt2(PX_HEAD_LM, false);
     c.max_positions = 20;
@@ -130,26 +139,30 @@ static void gpt2_untied_erf(void **state) {
     check(c);
 }
 
-static void gpt2_scalar(void **state) {
+static void gpt2_scalar(void **state)
+{
     (void)state;
     px_model_config c = tiny_gpt2(PX_HEAD_SCALAR, true);
     c.max_positions = 20;
     check(c);
 }
 
-static void llama_gqa_tied(void **state) {
+static void llama_gqa_tied(void **state)
+{
     (void)state;
     check(tiny_llama(PX_HEAD_LM, true));
 }
 
-static void llama_untied_biases(void **state) {
+static void llama_untied_biases(void **state)
+{
     (void)state;
     px_model_config c = tiny_llama(PX_HEAD_LM, false);
     c.attention_bias = c.output_bias = c.mlp_bias = true;
     check(c);
 }
 
-static void llama3_rope(void **state) {
+static void llama3_rope(void **state)
+{
     (void)state;
     px_model_config c = tiny_llama(PX_HEAD_LM, true);
     c.rope = (px_rope){.type = PX_ROPE_LLAMA3, .theta = 100, .factor = 8, .low_freq = 1, .high_freq = 4,
@@ -157,12 +170,14 @@ static void llama3_rope(void **state) {
     check(c);
 }
 
-static void llama_scalar(void **state) {
+static void llama_scalar(void **state)
+{
     (void)state;
     check(tiny_llama(PX_HEAD_SCALAR, true));
 }
 
-static px_model_config small(px_family family) {
+static px_model_config small(px_family family)
+{
     px_model_config c = tiny_family(family, PX_HEAD_LM);
     c.vocab_size = 19;
     c.hidden_size = 8;
@@ -173,13 +188,15 @@ static px_model_config small(px_family family) {
     return c;
 }
 
-static void every_family(void **state) {
+static void every_family(void **state)
+{
     (void)state;
     for (int family = PX_MISTRAL; family < PX_FAMILIES; family++) check(small((px_family)family));
 }
 
 /* Attention and MLP one after the other, no biases on the attention, all of a head rotating. */
-static void gpt_neox_sequential(void **state) {
+static void gpt_neox_sequential(void **state)
+{
     (void)state;
     px_model_config c = small(PX_GPT_NEOX);
     c.parallel_residual = c.attention_bias = c.output_bias = false;
@@ -187,7 +204,8 @@ static void gpt_neox_sequential(void **state) {
     check(c);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gpt2_tied),      cmocka_unit_test(gpt2_untied_erf),     cmocka_unit_test(gpt2_scalar),
         cmocka_unit_test(llama_gqa_tied), cmocka_unit_test(llama_untied_biases), cmocka_unit_test(llama3_rope),

@@ -10,23 +10,27 @@
 
 static px_compute ctx;
 
-static int setup(void **state) {
+static int setup(void **state)
+{
     (void)state;
     return px_compute_init(&ctx, 2, px_attention_scratch(64, 64, 4, 4, 64, 2)) != PX_OK;
 }
 
-static int teardown(void **state) {
+static int teardown(void **state)
+{
     (void)state;
     px_compute_free(&ctx);
     return 0;
 }
 
-static void near(const px_real *got, const double *want, int count) {
+static void near(const px_real *got, const double *want, int count)
+{
     for (int i = 0; i < count; i++)
         if (!(fabs((double)got[i] - want[i]) < 2e-6)) fail_msg("element %d is %.9g, not %.9g", i, (double)got[i], want[i]);
 }
 
-static void activations(void **state) {
+static void activations(void **state)
+{
     (void)state;
     const px_real x[2] = {1, -2}, dy[2] = {1, 1};
     const double value[3][2] = {{.8411920, -.0454023}, {.8413447, -.0455003}, {.7310586, -.2384058}};
@@ -41,7 +45,8 @@ static void activations(void **state) {
 }
 
 /* Every activation over its whole range against libm in double. */
-static void activations_everywhere(void **state) {
+static void activations_everywhere(void **state)
+{
     (void)state;
     enum { COUNT = 4001 };
     static px_real x[COUNT], y[COUNT];
@@ -58,7 +63,8 @@ static void activations_everywhere(void **state) {
     }
 }
 
-static void norms(void **state) {
+static void norms(void **state)
+{
     (void)state;
     const px_real x[4] = {1, 2, 3, 4}, one[4] = {1, 1, 1, 1}, zero[4] = {0}, dy[4] = {1, 0, 0, 0};
     const double rms[4] = {.365148, .730297, 1.095445, 1.460593}, ln[4] = {-1.341635, -.447212, .447212, 1.341635};
@@ -81,7 +87,8 @@ static void norms(void **state) {
     assert_true(db[0] == 2 && db[1] == 0);
 }
 
-static void rope(void **state) {
+static void rope(void **state)
+{
     (void)state;
     const double frequency[2] = {1, .01}, want[4] = {-1.984111, 1.959901, 2.462378, 4.019800};
     px_real cosine[4], sine[4], x[4] = {1, 2, 3, 4};
@@ -94,7 +101,8 @@ static void rope(void **state) {
     near(x, original, 4);
 }
 
-static void softmax(void **state) {
+static void softmax(void **state)
+{
     (void)state;
     px_real z[4] = {2, 1, 0, -1}, z3[3] = {2, 1, 0};
     const int32_t target = 0;
@@ -114,7 +122,8 @@ static void softmax(void **state) {
 }
 
 /* A vocabulary of 50k, with the maximum late and far above the start. */
-static void softmax_of_long_rows(void **state) {
+static void softmax_of_long_rows(void **state)
+{
     (void)state;
     enum { V = 50257 };
     static px_real z[V];
@@ -131,7 +140,8 @@ static void softmax_of_long_rows(void **state) {
     assert_true(fabs(stats.entropy - (lse - mean)) < 1e-5);
 }
 
-static void attention(void **state) {
+static void attention(void **state)
+{
     (void)state;
     const px_real q[4] = {0, 0, 0, 1}, k[4] = {1, 1, 0, 2}, v[4] = {1, 2, 3, 4};
     px_real keys[32] = {0}, values[32] = {0}, out[4], lse[2];
@@ -146,7 +156,8 @@ static void attention(void **state) {
 }
 
 /* A span of 3 rows from position 2 reads 3 + 4 + 5 keys, with a window of 4 3 + 4 + 4. */
-static void work_is_counted(void **state) {
+static void work_is_counted(void **state)
+{
     (void)state;
     px_real x[6] = {0}, w[12] = {0}, y[8] = {0}, q[6] = {0}, out[6], k[128] = {0}, v[128] = {0};
     px_weight weight = {.raw = w, .out = 4, .in = 3};
@@ -163,7 +174,8 @@ static void work_is_counted(void **state) {
 }
 
 /* No speed is right or wrong; but there is one, and it says what of. */
-static void roofs(void **state) {
+static void roofs(void **state)
+{
     (void)state;
     const char *of = NULL;
     assert_true(px_product_roof(PX_F32, 2, 256, 256, 256, &of) > 0);
@@ -172,7 +184,8 @@ static void roofs(void **state) {
     assert_true(px_memory_rate(2, true) > 0);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(activations), cmocka_unit_test(activations_everywhere), cmocka_unit_test(norms),
         cmocka_unit_test(rope),        cmocka_unit_test(softmax),                cmocka_unit_test(softmax_of_long_rows),

@@ -9,12 +9,14 @@
 #include <string.h>
 #include "phalanx/compute.h"
 
-static void random_fill(px_real *x, size_t count, uint32_t seed) {
+static void random_fill(px_real *x, size_t count, uint32_t seed)
+{
     px_rng rng = px_rng_make(seed, "test", PX_RNG_NOISE);
     for (size_t i = 0; i < count; i++) x[i] = (px_real)(px_rng_uniform(&rng, (uint32_t)i, 0, 0, 0) - .5);
 }
 
-static px_real *random_new(size_t count, uint32_t seed) {
+static px_real *random_new(size_t count, uint32_t seed)
+{
     px_real *x = px_alloc_array(count, sizeof *x, "test");
     assert_non_null(x);
     random_fill(x, count, seed);
@@ -22,7 +24,8 @@ static px_real *random_new(size_t count, uint32_t seed) {
 }
 
 /* What a product multiplies: the element, or its nearest bf16 (ties to even). */
-static double operand(px_dtype precision, px_real x) {
+static double operand(px_dtype precision, px_real x)
+{
     uint32_t bits;
     if (precision != PX_BF16) return (double)x;
     float value = (float)x;
@@ -35,7 +38,8 @@ static double operand(px_dtype precision, px_real x) {
 /* Every error of c (stride ldc) against start + sum a(i,k) b(j,k) of the operands as they are multiplied is under
  * 2e-5 + 1e-6 depth: sums are float32 in either precision. */
 static void check_product(px_dtype precision, const px_real *c, int ldc, const px_real *start, const px_real *a, int ai, int ak,
-                          const px_real *b, int bj, int bk, const px_real *bias, int rows, int columns, int depth) {
+                          const px_real *b, int bj, int bk, const px_real *bias, int rows, int columns, int depth)
+{
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++) {
             double sum = (start ? (double)start[i * ldc + j] : 0) + (bias ? (double)bias[j] : 0);
@@ -46,14 +50,16 @@ static void check_product(px_dtype precision, const px_real *c, int ldc, const p
 }
 
 /* Equal bits where products are our own; a BLAS promises none. */
-static void same_product(px_dtype precision, const px_real *a, const px_real *b, size_t count) {
+static void same_product(px_dtype precision, const px_real *a, const px_real *b, size_t count)
+{
     if (precision == PX_BF16 || strncmp(px_compute_blas(), "none", 4) == 0)
         assert_memory_equal(a, b, count * sizeof *a);
     else
         for (size_t i = 0; i < count; i++) assert_true(fabs((double)(a[i] - b[i])) < 2e-3);
 }
 
-static void linear_shape(px_dtype precision, int M, int out, int in, int threads) {
+static void linear_shape(px_dtype precision, int M, int out, int in, int threads)
+{
     px_compute ctx;
     assert_int_equal(px_compute_init(&ctx, threads, px_linear_scratch(M, out, in, threads)), PX_OK);
     ctx.precision = precision;
@@ -97,7 +103,8 @@ static void linear_shape(px_dtype precision, int M, int out, int in, int threads
 static bool own_products(void) { return strncmp(px_compute_blas(), "none", 4) == 0; } /* and no library's, which packs nothing */
 
 /* Weights that bf16 holds exactly are packed as 16 bits and give the bits that they give whole. */
-static void halved_shape(int M, int out, int in, int threads) {
+static void halved_shape(int M, int out, int in, int threads)
+{
     px_compute ctx;
     assert_int_equal(px_compute_init(&ctx, threads, px_linear_scratch(M, out, in, threads)), PX_OK);
     size_t nx = (size_t)M * (size_t)in, ny = (size_t)M * (size_t)out, nw = (size_t)out * (size_t)in;
@@ -119,7 +126,8 @@ static void halved_shape(int M, int out, int in, int threads) {
     px_compute_free(&ctx);
 }
 
-static void linear_layers(void **state) {
+static void linear_layers(void **state)
+{
     (void)state;
     static const int shapes[][3] = {{1, 1, 1},   {3, 5, 7},     {12, 32, 16},   {13, 33, 17},
                                     {64, 1, 96}, {40, 350, 40}, {11, 70, 801}, {25, 64, 1000}, {1030, 40, 20},
@@ -132,7 +140,8 @@ static void linear_layers(void **state) {
         }
 }
 
-static void linear_rows_keep_their_bits(void **state) {
+static void linear_rows_keep_their_bits(void **state)
+{
     (void)state;
     bool own = own_products(), keep = px_compute_row_invariant();
     print_message("    products: %s: a row %s the bits that it has alone\n", px_compute_blas(), keep ? "has" : "does not have");
@@ -142,7 +151,8 @@ static void linear_rows_keep_their_bits(void **state) {
 enum { HEADS = 4, KV_HEADS = 2, T = 203, MAX_D = 80 };
 
 /* Row alone (as in decode), and the whole sequence on 1 and 2 threads; against plain loops in double. */
-static void attention_case(int D, int window) {
+static void attention_case(int D, int window)
+{
     int width = HEADS * D, kv_width = KV_HEADS * D, capacity = 208;
     px_compute ctx[2];
     for (int i = 0; i < 2; i++)
@@ -186,7 +196,8 @@ static void attention_case(int D, int window) {
     for (int i = 0; i < 2; i++) px_compute_free(&ctx[i]);
 }
 
-static void attention_rows_keep_their_bits(void **state) {
+static void attention_rows_keep_their_bits(void **state)
+{
     (void)state;
     static const int dims[] = {64, 16, 80, 8, 36}, windows[] = {0, 1, 3, 64, 70};
     for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
@@ -194,7 +205,8 @@ static void attention_rows_keep_their_bits(void **state) {
             if (d == 0 || w % 2 == 0) attention_case(dims[d], windows[w]);
 }
 
-static void norms_and_softmax_keep_their_bits(void **state) {
+static void norms_and_softmax_keep_their_bits(void **state)
+{
     (void)state;
     enum { M = 67, C = 777 };
     px_compute ctx;
@@ -229,7 +241,8 @@ static void norms_and_softmax_keep_their_bits(void **state) {
 }
 
 /* vdpbf16ps and the packing in front of it: infinities and NaNs come through, as in float32. */
-static void bf16_keeps_what_is_not_finite(void **state) {
+static void bf16_keeps_what_is_not_finite(void **state)
+{
     (void)state;
     if (px_compute_no_bf16()) skip();
     enum { IN = 35 };
@@ -248,7 +261,8 @@ static void bf16_keeps_what_is_not_finite(void **state) {
     px_compute_free(&ctx);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_layers),
         cmocka_unit_test(bf16_keeps_what_is_not_finite),

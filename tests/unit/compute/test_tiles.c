@@ -17,7 +17,8 @@
 static float tiles[8][16][16];
 static int configured;
 
-static float from_bf16(uint32_t word) {
+static float from_bf16(uint32_t word)
+{
     float value;
     word <<= 16;
     memcpy(&value, &word, sizeof value);
@@ -25,22 +26,26 @@ static float from_bf16(uint32_t word) {
 }
 
 /* To nearest, ties to even; no NaN comes here. */
-static uint32_t to_bf16(float value) {
+static uint32_t to_bf16(float value)
+{
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-static void load_tile(int tile, const void *base, size_t stride) {
+static void load_tile(int tile, const void *base, size_t stride)
+{
     for (int row = 0; row < 16; row++) memcpy(tiles[tile][row], (const char *)base + (size_t)row * stride, 64);
 }
 
-static void store_tile(int tile, void *base, size_t stride) {
+static void store_tile(int tile, void *base, size_t stride)
+{
     for (int row = 0; row < 16; row++) memcpy((char *)base + (size_t)row * stride, tiles[tile][row], 64);
 }
 
 /* TDPBF16PS (Intel, "Architecture Instruction Set Extensions"): the elements of even and of odd depth are summed apart. */
-static void multiply_tiles(int c, int a, int b) {
+static void multiply_tiles(int c, int a, int b)
+{
     assert_true(configured);
     for (int m = 0; m < 16; m++) {
         for (int n = 0; n < 16; n++) {
@@ -57,7 +62,8 @@ static void multiply_tiles(int c, int a, int b) {
     }
 }
 
-static __m512bh rounded_pairs(__m512 high, __m512 low) {
+static __m512bh rounded_pairs(__m512 high, __m512 low)
+{
     union { __m512 v; float f[16]; } in[2] = {{low}, {high}};
     union { __m512bh v; uint16_t u[32]; } out;
     for (int i = 0; i < 32; i++) out.u[i] = (uint16_t)to_bf16(in[i / 16].f[i % 16]);
@@ -91,11 +97,13 @@ static float a[ROWS * DEPTH], b[COLUMNS * DEPTH], bias[COLUMNS], c[ROWS * COLUMN
 static float packed[(COLUMNS + 31) / 32 * 32 * (DEPTH + 1)];
 static float block_a[(ROWS + 32) * 400], block_b[COLUMNS * 500];
 
-static void fill(float *x, size_t count) {
+static void fill(float *x, size_t count)
+{
     for (size_t i = 0; i < count; i++) x[i] = (float)(rand() % 2001 - 1000) / 512;
 }
 
-static px_product job(int rows, int columns, int depth, bool turned, bool ahead) {
+static px_product job(int rows, int columns, int depth, bool turned, bool ahead)
+{
     px_product job = {.c = c, .ldc = COLUMNS, .rows = rows, .columns = columns, .depth = depth};
     job.a = turned ? (px_operand){a, 1, ROWS} : (px_operand){a, DEPTH, 1};
     job.b = turned ? (px_operand){b, 1, COLUMNS} : (px_operand){b, DEPTH, 1};
@@ -113,7 +121,8 @@ static px_product job(int rows, int columns, int depth, bool turned, bool ahead)
     return job;
 }
 
-static double element(const px_product *p, int i, int j) {
+static double element(const px_product *p, int i, int j)
+{
     double sum = 0;
     for (int k = 0; k < p->depth; k++)
         sum += (double)from_bf16(to_bf16(p->a.data[(size_t)i * p->a.row + (size_t)k * p->a.column])) *
@@ -121,7 +130,8 @@ static double element(const px_product *p, int i, int j) {
     return sum;
 }
 
-static void compare(const px_product *p, const float *before) {
+static void compare(const px_product *p, const float *before)
+{
     for (int i = 0; i < p->rows; i++) {
         for (int j = 0; j < p->columns; j++) {
             double want = element(p, i, j) + (p->bias ? p->bias[j] : 0) + (p->add ? before[i * COLUMNS + j] : 0);
@@ -133,7 +143,8 @@ static void compare(const px_product *p, const float *before) {
 
 static bool tiles_here(void) { return px_compute_bf16() && strcmp(px_compute_bf16(), "AMX") == 0; }
 
-static void products(void **state) {
+static void products(void **state)
+{
     (void)state;
     static const int rows[] = {1, 2, 15, 16, 17, 32, 33, 50}, columns[] = {1, 16, 31, 32, 33, 100};
     static const int depths[] = {1, 2, 3, 31, 33, 64, 100, 384, 385, 768, 1100};
@@ -154,7 +165,8 @@ static void products(void **state) {
     }
 }
 
-static void rows_alone(void **state) {
+static void rows_alone(void **state)
+{
     (void)state;
     px_product all = job(ROWS, COLUMNS, DEPTH, false, true);
     products_in_c.product(&all, block_a, block_b);
@@ -168,12 +180,14 @@ static void rows_alone(void **state) {
     }
 }
 
-static int avx512(void **state) {
+static int avx512(void **state)
+{
     (void)state;
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") ? 0 : -1;
 }
 
-int main(void) {
+int main(void)
+{
     if (avx512(NULL) != 0) {
         print_message("skipped: this processor has no AVX-512\n");
         return 77;
@@ -183,7 +197,8 @@ int main(void) {
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
 #else
-int main(void) {
+int main(void)
+{
     print_message("skipped: not an x86-64 processor\n");
     return 77;
 }

@@ -8,7 +8,8 @@
 #include "config_files.h"
 
 /* Compares PPO with `set` against PPO; the changed text is in `changed`. */
-static px_status compare_set(const char *set, px_buf *changed) {
+static px_status compare_set(const char *set, px_buf *changed)
+{
     px_config *before = NULL, *after = NULL;
     px_buf yaml = {0};
     char path[PX_PATH_MAX];
@@ -27,7 +28,8 @@ static px_status compare_set(const char *set, px_buf *changed) {
     return status;
 }
 
-static void test_may_change(void **state) {
+static void test_may_change(void **state)
+{
     (void)state;
     static const char *const sets[] = {
         NULL, "stop.iterations=200", "stop.metrics.objective/kl=> 3", "run.time_limit_s=60", "run.name=x", "run.dir=/tmp/x",
@@ -45,7 +47,8 @@ static void test_may_change(void **state) {
     px_buf_free(&changed);
 }
 
-static void test_may_not_change(void **state) {
+static void test_may_not_change(void **state)
+{
     (void)state;
     static const char *const sets[] = {"run.seed=1", "training.lr=1e-5", "env_runners.temperature=0.5", "environment.rewards.model.weight=2",
                                        "environment.rewards=[{kind: model}, {kind: length, target: 3}]", "learners.precision=bf16",
@@ -61,7 +64,8 @@ static void test_may_not_change(void **state) {
     assert_non_null(strstr(px_error_text(), "training.lr: 3.0e-06 -> 1.0e-05"));
 }
 
-static void test_moved_input(void **state) {
+static void test_moved_input(void **state)
+{
     (void)state;
     char dir[PX_PATH_MAX];
     px_buf changed = {0};
@@ -82,7 +86,8 @@ static void test_moved_input(void **state) {
     px_config_destroy(config);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_may_change), cmocka_unit_test(test_may_not_change), cmocka_unit_test(test_moved_input),
     };

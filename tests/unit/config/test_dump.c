@@ -9,7 +9,8 @@
 
 #include "config_files.h"
 
-static void same_stage(const px_stage *a, const px_stage *b) {
+static void same_stage(const px_stage *a, const px_stage *b)
+{
     char hash_a[17], hash_b[17];
     assert_string_equal(px_stage_name(a), px_stage_name(b));
     assert_int_equal(px_stage_leaf_count(a), px_stage_leaf_count(b));
@@ -26,7 +27,8 @@ static void same_stage(const px_stage *a, const px_stage *b) {
     assert_string_equal(hash_a, hash_b);
 }
 
-static void round_trip(const char *path, const char *const *sets, int count) {
+static void round_trip(const char *path, const char *const *sets, int count)
+{
     for (int differences = 0; differences < 2; differences++) {
         px_config *config = NULL, *again = NULL;
         px_buf yaml = {0};
@@ -48,7 +50,8 @@ static void round_trip(const char *path, const char *const *sets, int count) {
     }
 }
 
-static void test_examples(void **state) {
+static void test_examples(void **state)
+{
     (void)state;
     static const char *const names[] = {"quickstart", "pretrain", "sft", "reward", "ppo"};
     for (int i = 0; i < 5; i++) {
@@ -58,7 +61,8 @@ static void test_examples(void **state) {
     }
 }
 
-static void test_awkward_values(void **state) {
+static void test_awkward_values(void **state)
+{
     (void)state;
     const char *sets[] = {"run.name=\"a \\\"b\\\" $${x} \\n\\t: # null \\x01 \\u0085 \\u2028 \\uFFFE\"",
                           "environment.chat.system=\"null\"",
@@ -71,7 +75,8 @@ static void test_awkward_values(void **state) {
     round_trip(file_with("one.yaml", PPO), sets, 13);
 }
 
-static void test_differences_are_few(void **state) {
+static void test_differences_are_few(void **state)
+{
     (void)state;
     px_config *config = NULL;
     px_buf yaml = {0};
@@ -85,7 +90,8 @@ static void test_differences_are_few(void **state) {
     px_config_destroy(config);
 }
 
-static void test_run_dir(void **state) {
+static void test_run_dir(void **state)
+{
     (void)state;
     px_config *config = NULL;
     char path[PX_PATH_MAX], wanted[PX_PATH_MAX], hash[17];
@@ -98,7 +104,8 @@ static void test_run_dir(void **state) {
     px_config_destroy(config);
 }
 
-static void test_documents(void **state) {
+static void test_documents(void **state)
+{
     (void)state;
     px_buf text = {0}, file = {0};
     json_t *json = NULL;
@@ -120,7 +127,8 @@ static void test_documents(void **state) {
     px_buf_free(&file);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_examples), cmocka_unit_test(test_awkward_values), cmocka_unit_test(test_differences_are_few),
         cmocka_unit_test(test_run_dir), cmocka_unit_test(test_documents),

@@ -90,7 +90,8 @@ static const struct bad cases[] = {
     {PPO, "environment.rewards.tone.weight=1", {"environment.rewards has no entry 'tone'"}},
 };
 
-static void expect(const struct bad *one) {
+static void expect(const struct bad *one)
+{
     px_config *config = NULL;
     px_status status = load_with(&config, file_with("bad.yaml", one->text), &one->set, one->set ? 1 : 0);
     if (status != PX_CONFIG) fail_msg("status %d for:\n%s", status, one->text);
@@ -103,13 +104,15 @@ static void expect(const struct bad *one) {
     assert_int_equal(px_alloc_live(), 0);
 }
 
-static void test_table(void **state) {
+static void test_table(void **state)
+{
     (void)state;
     unsetenv("PX_TEST_UNSET");
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) expect(&cases[i]);
 }
 
-static void test_all_at_once(void **state) {
+static void test_all_at_once(void **state)
+{
     (void)state;
     px_config *config = NULL;
     const char *text = SFT "training:\n  lr: x\n  batch_size: y\nstop:\n  stepz: 3\n";
@@ -119,14 +122,16 @@ static void test_all_at_once(void **state) {
     assert_true(first && second && third && first < second && second < third);
 }
 
-static void test_missing_file(void **state) {
+static void test_missing_file(void **state)
+{
     (void)state;
     px_config *config = NULL;
     assert_int_equal(load_with(&config, "/nonexistent/x.yaml", NULL, 0), PX_IO);
     assert_non_null(strstr(px_error_text(), "/nonexistent/x.yaml"));
 }
 
-static void test_floods(void **state) {
+static void test_floods(void **state)
+{
     (void)state;
     px_buf text = {0};
     px_buf_text(&text, "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
@@ -149,7 +154,8 @@ static void test_floods(void **state) {
     px_buf_free(&text);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table), cmocka_unit_test(test_all_at_once), cmocka_unit_test(test_missing_file),
         cmocka_unit_test(test_floods),

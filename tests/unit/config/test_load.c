@@ -9,14 +9,16 @@
 
 #include <glob.h>
 
-static px_config *loaded(const char *text, const char *const *sets, int count) {
+static px_config *loaded(const char *text, const char *const *sets, int count)
+{
     px_config *config = NULL;
     px_status status = load_with(&config, file_with("one.yaml", text), sets, count);
     if (status != PX_OK) fail_msg("%s", px_error_text());
     return config;
 }
 
-static void test_defaults(void **state) {
+static void test_defaults(void **state)
+{
     (void)state;
     px_config *config = loaded(PPO, NULL, 0);
     const px_stage *stage = px_config_stage(config, 0);
@@ -47,7 +49,8 @@ static void test_defaults(void **state) {
     assert_int_equal(px_alloc_live(), 0);
 }
 
-static void test_defaults_by_algorithm(void **state) {
+static void test_defaults_by_algorithm(void **state)
+{
     (void)state;
     px_config *config = loaded(SFT, NULL, 0);
     const px_stage *stage = px_config_stage(config, 0);
@@ -71,7 +74,8 @@ static const char staged[] =
     "  ppo: {algorithm: ppo, rl_module: {policy: {stage: sft}}, training: {lr: 0.25, kl: {coeff: 0.5}},\n"
     "        environment: {prompts: p, rewards: [{name: tone, kind: lexicon, file: l}, {kind: length, target: 9}]}}\n";
 
-static void test_layers(void **state) {
+static void test_layers(void **state)
+{
     (void)state;
     px_config *config = loaded(staged, NULL, 0);
     assert_int_equal(px_config_stage_count(config), 2);
@@ -88,7 +92,8 @@ static void test_layers(void **state) {
     px_config_destroy(config);
 }
 
-static void test_set(void **state) {
+static void test_set(void **state)
+{
     (void)state;
     const char *sets[] = {"training.lr=1e-3", "ppo.training.lr=1e-6", "environment.rewards.tone.weight=0.25",
                           "ppo.environment.rewards.1.target=7", "stop.metrics.objective/kl=> 50", "run.name=a: b # c",
@@ -113,7 +118,8 @@ static void test_set(void **state) {
     px_config_destroy(config);
 }
 
-static void test_include_and_variables(void **state) {
+static void test_include_and_variables(void **state)
+{
     (void)state;
     char dir[PX_PATH_MAX], wanted[PX_PATH_MAX + 32];
     snprintf(dir, sizeof dir, "%s/sub", files_dir);
@@ -134,7 +140,8 @@ static void test_include_and_variables(void **state) {
     px_config_destroy(config);
 }
 
-static void test_aliases(void **state) {
+static void test_aliases(void **state)
+{
     (void)state;
     px_config *config = loaded("algorithm: ppo\nrl_module: {policy: &p {path: m}, reference: *p}\n"
                                "environment:\n  prompts: p\n  rewards:\n  - &r {kind: length, target: 4}\n"
@@ -146,7 +153,8 @@ static void test_aliases(void **state) {
     px_config_destroy(config);
 }
 
-static void test_example_files(void **state) {
+static void test_example_files(void **state)
+{
     (void)state;
     glob_t found;
     assert_int_equal(glob(PX_SOURCE_DIR "/configs/*.yaml", 0, NULL, &found), 0);
@@ -159,7 +167,8 @@ static void test_example_files(void **state) {
     globfree(&found);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults), cmocka_unit_test(test_defaults_by_algorithm), cmocka_unit_test(test_layers),
         cmocka_unit_test(test_set), cmocka_unit_test(test_include_and_variables), cmocka_unit_test(test_aliases),

@@ -20,7 +20,8 @@
 static char dir[] = "/tmp/phalanx-timeline-XXXXXX", prefix[64];
 
 /* Events of a kind in all files. */
-static int events_of(const char *kind) {
+static int events_of(const char *kind)
+{
     int count = 0;
     for (int part = 0;; part++) {
         char path[100];
@@ -46,7 +47,8 @@ static int events_of(const char *kind) {
     }
 }
 
-static void test_phases(void **state) {
+static void test_phases(void **state)
+{
     (void)state;
     assert_int_equal(px_timeline_open(prefix, "learner"), PX_OK);
     px_phase_set("generate", 1);
@@ -64,7 +66,8 @@ static void test_phases(void **state) {
     assert_int_equal(events_of("M"), 2 * 4); /* the rank and its three rows */
 }
 
-static void test_spans(void **state) {
+static void test_spans(void **state)
+{
     (void)state;
     px_timeline_span(PX_ROW_SUMS, "sum", px_wall_time()); /* into nothing */
     assert_int_equal(px_timeline_open(prefix, "learner"), PX_OK);
@@ -78,7 +81,8 @@ static void test_spans(void **state) {
     assert_int_equal(events_of("E"), events_of("B"));
 }
 
-static void test_killed(void **state) {
+static void test_killed(void **state)
+{
     (void)state;
     int before = events_of("B");
     for (int turn = 0; turn < 40; turn++) {
@@ -95,7 +99,8 @@ static void test_killed(void **state) {
     assert_true(events_of("B") > before);
 }
 
-static void test_not_writable(void **state) {
+static void test_not_writable(void **state)
+{
     (void)state;
     assert_int_equal(px_timeline_open("/nowhere/timeline", "learner"), PX_IO);
     px_error_clear();
@@ -103,7 +108,8 @@ static void test_not_writable(void **state) {
     px_timeline_close();
 }
 
-int main(void) {
+int main(void)
+{
     if (!mkdtemp(dir)) return 1;
     snprintf(prefix, sizeof prefix, "%s/timeline-00000", dir);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_phases), cmocka_unit_test(test_spans), cmocka_unit_test(test_killed),

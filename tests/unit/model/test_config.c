@@ -25,7 +25,8 @@
     "\"num_attention_heads\":4,\"max_position_embeddings\":64"
 
 /* config.json = base with one key set to a value (JSON text). */
-static px_status read_with(const char *base, const char *key, const char *value, px_model_config *config) {
+static px_status read_with(const char *base, const char *key, const char *value, px_model_config *config)
+{
     char text[2048];
     snprintf(text, sizeof text, "{%s}", base);
     json_t *json = json_loads(text, 0, NULL), *changed = json_loads(value, JSON_DECODE_ANY, NULL);
@@ -37,7 +38,8 @@ static px_status read_with(const char *base, const char *key, const char *value,
     return px_model_config_read(scratch_dir, config);
 }
 
-static void test_defaults(void **state) {
+static void test_defaults(void **state)
+{
     (void)state;
     px_model_config c;
     assert_done(read_with(GPT2, "n_inner", "null", &c));
@@ -69,7 +71,8 @@ static void test_defaults(void **state) {
     assert_int_equal(c.window, 4096);
 }
 
-static void test_families(void **state) {
+static void test_families(void **state)
+{
     (void)state;
     px_model_config c;
     assert_done(read_with(LLAMA ",\"num_key_value_heads\":2,\"sliding_window\":null", "model_type", "\"mistral\"", &c));
@@ -99,7 +102,8 @@ static void test_families(void **state) {
     assert_false(c.attention_bias || c.output_bias || c.mlp_bias);
 }
 
-static void test_rope(void **state) {
+static void test_rope(void **state)
+{
     (void)state;
     static const char llama3[] = "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,"
                                  "\"original_max_position_embeddings\":16,\"rope_theta\":500000.0}";
@@ -121,7 +125,8 @@ static void test_rope(void **state) {
     assert_int_equal(c.rope.type, PX_ROPE_DEFAULT);
 }
 
-static void test_stop_ids(void **state) {
+static void test_stop_ids(void **state)
+{
     (void)state;
     px_model_config c;
     scratch_text("generation_config.json", "{\"eos_token_id\":[7,9,7,100000]}");
@@ -142,7 +147,8 @@ static void test_stop_ids(void **state) {
                    "at most 16");
 }
 
-static void test_heads(void **state) {
+static void test_heads(void **state)
+{
     (void)state;
     px_model_config c;
     assert_done(read_with(GPT2, "architectures", "[\"GPT2Model\"]", &c));
@@ -153,7 +159,8 @@ static void test_heads(void **state) {
     assert_true(c.reward_mean == -1.5 && c.reward_std == 2);
 }
 
-static void test_refusals(void **state) {
+static void test_refusals(void **state)
+{
     (void)state;
     static const char classifier[] = LLAMA ",\"architectures\":[\"LlamaForSequenceClassification\"]";
     static const struct {
@@ -241,7 +248,8 @@ static void test_refusals(void **state) {
     }
 }
 
-static void test_bad_files(void **state) {
+static void test_bad_files(void **state)
+{
     (void)state;
     px_model_config c;
     px_tree_remove(scratch_path("config.json"));
@@ -260,7 +268,8 @@ static void test_bad_files(void **state) {
     assert_refused(px_model_config_read(scratch_dir, &c), "deep", "depth");
 }
 
-static void assert_same(const px_model_config *a, const px_model_config *b) {
+static void assert_same(const px_model_config *a, const px_model_config *b)
+{
     assert_int_equal(a->family, b->family);
     assert_int_equal(a->head, b->head);
     assert_int_equal(a->tied, b->tied);
@@ -286,7 +295,8 @@ static void assert_same(const px_model_config *a, const px_model_config *b) {
     assert_int_equal(a->rope.rotary_dim, b->rope.rotary_dim);
 }
 
-static void test_round_trip(void **state) {
+static void test_round_trip(void **state)
+{
     (void)state;
     static const char llama3[] = "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,"
                                  "\"original_max_position_embeddings\":16}";
@@ -320,7 +330,8 @@ static void test_round_trip(void **state) {
     }
 }
 
-static void test_shapes(void **state) {
+static void test_shapes(void **state)
+{
     (void)state;
     static const struct {
         const char *name;
@@ -339,7 +350,8 @@ static void test_shapes(void **state) {
     assert_non_null(strstr(px_error_text(), "smollm2-135m"));
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),   cmocka_unit_test(test_rope),     cmocka_unit_test(test_stop_ids),
         cmocka_unit_test(test_heads),      cmocka_unit_test(test_refusals), cmocka_unit_test(test_bad_files),

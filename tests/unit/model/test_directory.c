@@ -12,7 +12,8 @@
 #include "phalanx/model.h"
 #include "scratch.h"
 
-static px_model_config tiny(px_family family, px_head head, bool tied) {
+static px_model_config tiny(px_family family, px_head head, bool tied)
+{
     px_model_config c = {.family = family, .head = head, .tied = tied, .vocab_size = 11, .hidden_size = 8, .layers = 2};
     c.heads = 2;
     c.kv_heads = family == PX_GPT2 ? 2 : 1;
@@ -31,7 +32,8 @@ static px_model_config tiny(px_family family, px_head head, bool tied) {
     return c;
 }
 
-static void make(px_model *model, px_family family, px_head head, bool tied) {
+static void make(px_model *model, px_family family, px_head head, bool tied)
+{
     px_model_config config = tiny(family, head, tied);
     assert_done(px_model_config_check(&config));
     assert_done(px_model_plan(model, &config));
@@ -42,12 +44,14 @@ static void make(px_model *model, px_family family, px_head head, bool tied) {
     }
 }
 
-static void assert_same_weights(const px_model *a, const px_model *b) {
+static void assert_same_weights(const px_model *a, const px_model *b)
+{
     assert_int_equal(a->block, b->block);
     assert_memory_equal(a->weights, b->weights, a->block * sizeof(px_real));
 }
 
-static void test_round_trip(void **state) {
+static void test_round_trip(void **state)
+{
     (void)state;
     static const px_dtype dtypes[] = {PX_F32, PX_BF16, PX_F16};
     for (int i = 0; i < 2 * 3 * 2 * 3; i++) {
@@ -66,7 +70,8 @@ static void test_round_trip(void **state) {
     }
 }
 
-static void test_heads(void **state) {
+static void test_heads(void **state)
+{
     (void)state;
     px_model lm, scored, bare;
     bool had_score = true;
@@ -88,7 +93,8 @@ static void test_heads(void **state) {
 }
 
 /* The model's tensors as a file holds them, for tests that spoil one. */
-static int sources_of(const px_model *model, px_tensor_source *sources) {
+static int sources_of(const px_model *model, px_tensor_source *sources)
+{
     for (int i = 0; i < model->param_count; i++) {
         const px_param *p = &model->params[i];
         sources[i] = (px_tensor_source){
@@ -97,7 +103,8 @@ static int sources_of(const px_model *model, px_tensor_source *sources) {
     return model->param_count;
 }
 
-static px_status load_sources(const px_tensor_source *sources, int count, px_head head) {
+static px_status load_sources(const px_tensor_source *sources, int count, px_head head)
+{
     px_model model;
     assert_done(px_safetensors_write(scratch_path("model.safetensors"), sources, count, PX_F32));
     px_status status = px_model_load(&model, scratch_dir, head, NULL);
@@ -105,7 +112,8 @@ static px_status load_sources(const px_tensor_source *sources, int count, px_hea
     return status;
 }
 
-static void test_tensors(void **state) {
+static void test_tensors(void **state)
+{
     (void)state;
     px_model model;
     px_tensor_source s[64], one;
@@ -146,7 +154,8 @@ static void test_tensors(void **state) {
     px_model_free(&model);
 }
 
-static void test_not_finite(void **state) {
+static void test_not_finite(void **state)
+{
     (void)state;
     px_model model;
     make(&model, PX_LLAMA, PX_HEAD_LM, true);
@@ -165,7 +174,8 @@ static void test_not_finite(void **state) {
                    "tensor \"model.norm.weight\" holds inf");
 }
 
-static void write_index(const char *last_name, const char *last_file) {
+static void write_index(const char *last_name, const char *last_file)
+{
     char text[4096];
     size_t used = (size_t)snprintf(text, sizeof text, "{\"weight_map\":{");
     px_tensors t;
@@ -183,7 +193,8 @@ static void write_index(const char *last_name, const char *last_file) {
     scratch_text("model.safetensors.index.json", text);
 }
 
-static void test_shards(void **state) {
+static void test_shards(void **state)
+{
     (void)state;
     px_model model, back;
     px_tensor_source s[64];
@@ -222,7 +233,8 @@ static void test_shards(void **state) {
 static const char zipped[] = "PK\3\4\0\0\10\10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\20\0\22\0archive/data.pklFB";
 static const char bare[] = "\x80\2\x8a\nl\xfc\x9c\x46\xf9 j\xa8P\x19.";
 
-static void refuses_pickles(px_model *model) {
+static void refuses_pickles(px_model *model)
+{
     static const char *const names[] = {"optimizer.pt", "consolidated.00.pth", "last.ckpt", "model.bin"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char want[80];
@@ -247,7 +259,8 @@ static void refuses_pickles(px_model *model) {
     assert_int_equal(px_tree_remove(scratch_path("model.safetensors")), PX_OK);
 }
 
-static void test_absent(void **state) {
+static void test_absent(void **state)
+{
     (void)state;
     px_model model;
     const char *gone[] = {"model.safetensors", "model.safetensors.index.json"};
@@ -274,7 +287,8 @@ static void test_absent(void **state) {
     px_model_free(&model);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_heads),  cmocka_unit_test(test_tensors),
         cmocka_unit_test(test_not_finite), cmocka_unit_test(test_shards), cmocka_unit_test(test_absent),

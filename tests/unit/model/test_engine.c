@@ -14,7 +14,8 @@ static px_row_stats stats[MAX_TOKENS], alone[MAX_TOKENS];
 
 static px_dtype precision = PX_F32;
 
-static px_engine *engine_of(const px_model_config *config, bool train, int threads) {
+static px_engine *engine_of(const px_model_config *config, bool train, int threads)
+{
     px_engine_plan plan = {.max_tokens = MAX_TOKENS, .max_sequences = 64, .max_sequence = 128, .train = train,
                            .threads = threads, .precision = precision};
     px_engine *engine;
@@ -22,7 +23,8 @@ static px_engine *engine_of(const px_model_config *config, bool train, int threa
     return engine;
 }
 
-static void bytes_are_planned(void **state) {
+static void bytes_are_planned(void **state)
+{
     (void)state;
     px_model_config configs[] = {tiny_gpt2(PX_HEAD_LM, true), tiny_llama(PX_HEAD_LM, false),
                                  tiny_gpt2(PX_HEAD_SCALAR, true), tiny_llama(PX_HEAD_NONE, false)};
@@ -45,12 +47,14 @@ static void bytes_are_planned(void **state) {
     }
 }
 
-static void all_rows(void *arg, int first, int count, const px_row_stats *chunk, double *dlogprob, double *dentropy) {
+static void all_rows(void *arg, int first, int count, const px_row_stats *chunk, double *dlogprob, double *dentropy)
+{
     (void)arg, (void)first, (void)chunk;
     for (int i = 0; i < count; i++) dlogprob[i] = 1, dentropy[i] = 0.1;
 }
 
-static size_t gradient(const px_model *model, const px_batch *batch, bool recompute, px_real *grads) {
+static size_t gradient(const px_model *model, const px_batch *batch, bool recompute, px_real *grads)
+{
     px_engine_plan plan = {.max_tokens = MAX_TOKENS, .max_sequences = 64, .max_sequence = 128, .train = true, .threads = 2,
                            .packed = recompute, .recompute = recompute}; /* packed or not: the same bits too */
     px_engine *engine;
@@ -65,7 +69,8 @@ static size_t gradient(const px_model *model, const px_batch *batch, bool recomp
     return px_engine_bytes(model, &plan);
 }
 
-static void recomputed_activations(void **state) {
+static void recomputed_activations(void **state)
+{
     (void)state;
     static const int lengths[] = {17, 128, 33, 5, 90};
     static const px_family families[] = {PX_GPT2, PX_LLAMA, PX_MISTRAL, PX_QWEN2, PX_QWEN3, PX_GEMMA, PX_GPT_NEOX, PX_OPT};
@@ -87,7 +92,8 @@ static void recomputed_activations(void **state) {
 }
 
 /* The same bits, where a row's bits are its own. */
-static void same_gradients(const px_real *a, const px_real *b, size_t count) {
+static void same_gradients(const px_real *a, const px_real *b, size_t count)
+{
     if (px_compute_row_invariant()) {
         assert_memory_equal(a, b, count * sizeof *a);
         return;
@@ -96,7 +102,8 @@ static void same_gradients(const px_real *a, const px_real *b, size_t count) {
 }
 
 /* Rows that no head is asked for end in the last block: the others have the same bits, and so have all gradients. */
-static void wanted_rows(void **state) {
+static void wanted_rows(void **state)
+{
     (void)state;
     static const int lengths[] = {17, 128, 33, 5, 90};
     for (int f = 0; f < PX_FAMILIES; f++) {
@@ -139,7 +146,8 @@ static void wanted_rows(void **state) {
     }
 }
 
-static void add_gradient(px_engine *engine, const px_model *model, const px_batch *batch, px_real *grads) {
+static void add_gradient(px_engine *engine, const px_model *model, const px_batch *batch, px_real *grads)
+{
     static double dvalues[MAX_TOKENS];
     int n = tiny_targets(batch, rows, targets);
     for (int i = 0; i < n; i++) dvalues[i] = 1.0 / (i + 1);
@@ -152,7 +160,8 @@ static void add_gradient(px_engine *engine, const px_model *model, const px_batc
 }
 
 /* What another batch left in the gradients does not matter: two batches give what they add to zeros. */
-static void fresh_gradients_forget(void **state) {
+static void fresh_gradients_forget(void **state)
+{
     (void)state;
     static const int lengths[] = {17, 5, 33}, other[] = {60, 21}, single[] = {1};
     px_model_config configs[] = {tiny_gpt2(PX_HEAD_LM, true), tiny_llama(PX_HEAD_LM, false), tiny_gpt2(PX_HEAD_SCALAR, true),
@@ -189,7 +198,8 @@ static void fresh_gradients_forget(void **state) {
     }
 }
 
-static void positions_have_an_end(void **state) {
+static void positions_have_an_end(void **state)
+{
     (void)state;
     px_model_config config = tiny_gpt2(PX_HEAD_LM, true);
     px_engine_plan plan = {.max_tokens = 300, .max_sequences = 1, .max_sequence = 161, .threads = 1};
@@ -199,7 +209,8 @@ static void positions_have_an_end(void **state) {
 }
 
 /* Log-probabilities of a ragged batch, then of each sequence alone: the same bits where GEMM allows it. */
-static void check_invariance(const px_model_config *config) {
+static void check_invariance(const px_model_config *config)
+{
     static const int lengths[] = {1, 17, 2, 128, 16, 33, 5, 64, 15, 3, 90, 31};
     const int count = sizeof lengths / sizeof *lengths;
     px_model model;
@@ -237,7 +248,8 @@ static void check_invariance(const px_model_config *config) {
     px_model_free(&model);
 }
 
-static void rows_do_not_depend_on_the_batch(void **state) {
+static void rows_do_not_depend_on_the_batch(void **state)
+{
     (void)state;
     px_model_config gpt2 = tiny_gpt2(PX_HEAD_LM, true), llama = tiny_llama(PX_HEAD_LM, false);
     check_invariance(&gpt2);
@@ -249,7 +261,8 @@ static void rows_do_not_depend_on_the_batch(void **state) {
     precision = PX_F32;
 }
 
-static void logits_values_and_logprobs_agree(void **state) {
+static void logits_values_and_logprobs_agree(void **state)
+{
     (void)state;
     static const int lengths[] = {20, 7};
     static px_real logits[MAX_TOKENS * 64];
@@ -298,14 +311,16 @@ typedef struct ready_log {
     int calls;
 } ready_log;
 
-static void on_ready(void *arg, size_t offset, size_t count) {
+static void on_ready(void *arg, size_t offset, size_t count)
+{
     ready_log *log = arg;
     assert_int_equal(offset + count, log->begin); /* from the end of the block to its start, without gaps */
     log->begin = offset;
     log->calls++;
 }
 
-static void sum_loss(void *arg, int first, int count, const px_row_stats *chunk, double *dlogprob, double *dentropy) {
+static void sum_loss(void *arg, int first, int count, const px_row_stats *chunk, double *dlogprob, double *dentropy)
+{
     double *loss = arg;
     (void)first;
     for (int i = 0; i < count; i++) {
@@ -316,7 +331,8 @@ static void sum_loss(void *arg, int first, int count, const px_row_stats *chunk,
 }
 
 /* All of the block is reported once, last layer first; running twice from zero gives the same bits; no allocation. */
-static void gradients_arrive_in_order(void **state) {
+static void gradients_arrive_in_order(void **state)
+{
     (void)state;
     static const int lengths[] = {128, 40, 3, 90, 61};
     px_model_config configs[] = {tiny_gpt2(PX_HEAD_LM, true), tiny_llama(PX_HEAD_LM, false)};
@@ -350,7 +366,8 @@ static void gradients_arrive_in_order(void **state) {
     }
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_are_planned), cmocka_unit_test(recomputed_activations),
         cmocka_unit_test(wanted_rows),

@@ -23,18 +23,21 @@ typedef struct result {
 static result first_result, second_result;
 static px_dtype precision = PX_F32; /* of generators and engines */
 
-static px_generator_plan plan_of(int slots, int length, int prefill, int threads) {
+static px_generator_plan plan_of(int slots, int length, int prefill, int threads)
+{
     return (px_generator_plan){slots, length, prefill, threads, precision};
 }
 
-static px_sampling sampling_of(double temperature) {
+static px_sampling sampling_of(double temperature)
+{
     px_sampling s = {.temperature = temperature, .top_p = 1, .repetition_penalty = 1, .max_new_tokens = NEW,
                      .stop_ids = {3}, .stop_count = 1, .iteration = 4};
     s.rng = px_rng_make(21, "test", PX_RNG_SAMPLE);
     return s;
 }
 
-static void make_requests(px_request *requests, int samples, int vocab) {
+static void make_requests(px_request *requests, int samples, int vocab)
+{
     px_rng rng = px_rng_make(8, "prompts", PX_RNG_NOISE);
     for (int r = 0; r < REQUESTS; r++) {
         for (int i = 0; i < prompt_lengths[r]; i++) {
@@ -46,7 +49,8 @@ static void make_requests(px_request *requests, int samples, int vocab) {
 }
 
 static void generate(result *out, const px_model *model, const px_sampling *sampling, const px_request *requests,
-                     int count, px_generator_plan plan) {
+                     int count, px_generator_plan plan)
+{
     px_generator *g;
     assert_int_equal(px_generator_create(&g, &model->config, &plan), PX_OK);
     memset(out, 0, sizeof *out);
@@ -59,7 +63,8 @@ static void generate(result *out, const px_model *model, const px_sampling *samp
     px_generator_destroy(g);
 }
 
-static void same(const result *a, const result *b) {
+static void same(const result *a, const result *b)
+{
     assert_int_equal(a->count, b->count);
     assert_memory_equal(a->ids, b->ids, sizeof a->ids);
     for (int i = 0; i < a->count; i++) {
@@ -71,7 +76,8 @@ static void same(const result *a, const result *b) {
 
 /* The engine's log-probabilities of every completion, each sequence as one of a ragged batch of all. */
 static void compare_with_engine(const px_model *model, const result *got, const px_request *requests, int samples,
-                                double temperature) {
+                                double temperature)
+{
     static int32_t ids[MAX_SAMPLES * 80], starts[MAX_SAMPLES + 1], rows[MAX_SAMPLES * NEW], targets[MAX_SAMPLES * NEW];
     static px_row_stats stats[MAX_SAMPLES * NEW];
     int tokens = 0, n = 0;
@@ -110,7 +116,8 @@ static void compare_with_engine(const px_model *model, const result *got, const 
 }
 
 /* As from a file in bf16: the generator packs them as 16 bits, an engine that learns does not. */
-static void halve_weights(px_model *model) {
+static void halve_weights(px_model *model)
+{
     for (size_t i = 0; i < model->block; i++) {
         uint32_t word;
         memcpy(&word, model->weights + i, sizeof word);
@@ -121,7 +128,8 @@ static void halve_weights(px_model *model) {
 }
 
 /* Returns how many samples met the stop id. */
-static int check_family(const px_model_config *config, bool halves) {
+static int check_family(const px_model_config *config, bool halves)
+{
     px_model model;
     tiny_model(&model, config, 13);
     if (halves) halve_weights(&model);
@@ -151,7 +159,8 @@ static int check_family(const px_model_config *config, bool halves) {
     return stopped;
 }
 
-static void logprobs_are_the_engines(void **state) {
+static void logprobs_are_the_engines(void **state)
+{
     (void)state;
     px_model_config configs[] = {tiny_gpt2(PX_HEAD_LM, true), tiny_llama(PX_HEAD_LM, false),
                                  tiny_llama(PX_HEAD_LM, true)};
@@ -169,7 +178,8 @@ static void logprobs_are_the_engines(void **state) {
 }
 
 /* A sample is a function of (iteration, slot, sample, position): parts of the work give parts of the result. */
-static void work_can_be_divided(void **state) {
+static void work_can_be_divided(void **state)
+{
     (void)state;
     px_model_config config = tiny_llama(PX_HEAD_LM, true);
     px_model model;
@@ -194,7 +204,8 @@ static void work_can_be_divided(void **state) {
 }
 
 /* Greedy: every token is the argmax of the engine's logits, and its log-probability that of z. */
-static void greedy_follows_the_argmax(void **state) {
+static void greedy_follows_the_argmax(void **state)
+{
     (void)state;
     px_model_config config = tiny_gpt2(PX_HEAD_LM, false);
     px_model model;
@@ -226,13 +237,15 @@ static void greedy_follows_the_argmax(void **state) {
     px_model_free(&model);
 }
 
-static bool stop_at_third(void *arg, int completion, const px_completion *so_far) {
+static bool stop_at_third(void *arg, int completion, const px_completion *so_far)
+{
     int *calls = arg;
     (*calls)++;
     return completion == 1 && so_far->length == 3;
 }
 
-static void callback_min_tokens_and_counters(void **state) {
+static void callback_min_tokens_and_counters(void **state)
+{
     (void)state;
     px_model_config config = tiny_gpt2(PX_HEAD_LM, true);
     px_model model;
@@ -278,7 +291,8 @@ static void callback_min_tokens_and_counters(void **state) {
     px_model_free(&model);
 }
 
-static void bad_requests_are_refused(void **state) {
+static void bad_requests_are_refused(void **state)
+{
     (void)state;
     px_model_config config = tiny_gpt2(PX_HEAD_LM, true);
     px_model model;
@@ -304,7 +318,8 @@ static void bad_requests_are_refused(void **state) {
     px_model_free(&model);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logprobs_are_the_engines),         cmocka_unit_test(work_can_be_divided),
         cmocka_unit_test(greedy_follows_the_argmax),        cmocka_unit_test(callback_min_tokens_and_counters),

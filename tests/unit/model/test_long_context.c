@@ -14,13 +14,15 @@
 
 #include "tiny.h"
 
-static void ones(void *arg, int first, int count, const px_row_stats *chunk, double *dlogprob, double *dentropy) {
+static void ones(void *arg, int first, int count, const px_row_stats *chunk, double *dlogprob, double *dentropy)
+{
     (void)arg, (void)first, (void)chunk;
     for (int i = 0; i < count; i++) dlogprob[i] = 1, dentropy[i] = 0;
 }
 
 /* In a child, whose peak is what is measured. */
-static void run(int length, bool recompute) {
+static void run(int length, bool recompute)
+{
     px_model_config config = tiny_llama(PX_HEAD_LM, true);
     config.heads = 16;
     config.kv_heads = 4;
@@ -46,7 +48,8 @@ static void run(int length, bool recompute) {
     _exit(isfinite(grads[0]) ? 0 : 2);
 }
 
-static double peak(int length, bool recompute) {
+static double peak(int length, bool recompute)
+{
     struct rusage usage;
     int how;
     pid_t child = fork();
@@ -57,7 +60,8 @@ static double peak(int length, bool recompute) {
     return (double)usage.ru_maxrss / 1024.0;
 }
 
-static void memory_is_linear(void **state) {
+static void memory_is_linear(void **state)
+{
     (void)state;
     for (int recompute = 0; recompute < 2; recompute++) {
         double half = peak(4096, recompute), whole = peak(8192, recompute);
@@ -67,12 +71,14 @@ static void memory_is_linear(void **state) {
     }
 }
 
-static void recomputing_takes_less(void **state) {
+static void recomputing_takes_less(void **state)
+{
     (void)state;
     assert_true(peak(8192, true) < 0.8 * peak(8192, false));
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {cmocka_unit_test(memory_is_linear), cmocka_unit_test(recomputing_takes_less)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

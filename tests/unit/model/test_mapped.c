@@ -16,7 +16,8 @@
 #include "scratch.h"
 #include "tiny.h"
 
-static void save(const px_model_config *config, px_dtype dtype) {
+static void save(const px_model_config *config, px_dtype dtype)
+{
     px_model model;
     tiny_model(&model, config, 3);
     assert_done(px_model_save(&model, scratch_dir, dtype, NULL));
@@ -24,11 +25,13 @@ static void save(const px_model_config *config, px_dtype dtype) {
 }
 
 /* The order of names that most files have, where q, k, v of a layer are apart. */
-static int by_name(const void *a, const void *b) {
+static int by_name(const void *a, const void *b)
+{
     return strcmp(((const px_tensor_source *)a)->name, ((const px_tensor_source *)b)->name);
 }
 
-static void save_sorted(const px_model_config *config) {
+static void save_sorted(const px_model_config *config)
+{
     px_model model;
     px_tensor_source sources[64];
     tiny_model(&model, config, 3);
@@ -43,7 +46,8 @@ static void save_sorted(const px_model_config *config) {
     px_model_free(&model);
 }
 
-static void forward(const px_model *model, px_real *logits) {
+static void forward(const px_model *model, px_real *logits)
+{
     int32_t ids[24], starts[3], rows[24];
     int lengths[2] = {17, 7};
     px_batch batch = tiny_batch(ids, starts, lengths, 2, model->config.vocab_size);
@@ -57,7 +61,8 @@ static void forward(const px_model *model, px_real *logits) {
 }
 
 /* Two processes of a node: one fills the memory, the other only sees it, and both see the loaded values. */
-static void compare_shared(const px_model *loaded, size_t bytes) {
+static void compare_shared(const px_model *loaded, size_t bytes)
+{
     px_model_memory memory = {memfd_create("node", 0), 4096, true}, same = memory;
     px_model one, other;
     assert_int_equal(ftruncate(memory.fd, (off_t)(memory.offset + bytes)), 0);
@@ -76,7 +81,8 @@ static void compare_shared(const px_model *loaded, size_t bytes) {
 }
 
 /* Returns how many bytes do not lie in files. */
-static size_t compare(void) {
+static size_t compare(void)
+{
     static px_real a[24 * 64], b[24 * 64];
     px_model loaded, mapped, plan;
     px_map_bytes bytes;
@@ -106,7 +112,8 @@ static size_t compare(void) {
     return bytes.beside;
 }
 
-static void test_same_values(void **state) {
+static void test_same_values(void **state)
+{
     (void)state;
     px_model_config llama = tiny_llama(PX_HEAD_LM, false), gpt2 = tiny_gpt2(PX_HEAD_LM, true);
     size_t layer = (12 * (24 + 12 + 12)) * sizeof(float); /* q, k, v of one */
@@ -121,7 +128,8 @@ static void test_same_values(void **state) {
 }
 
 /* A new model has no file: all of it is in the node's memory. */
-static void test_new_shared(void **state) {
+static void test_new_shared(void **state)
+{
     (void)state;
     px_model_config config = tiny_llama(PX_HEAD_LM, false);
     px_model own, one, other;
@@ -143,7 +151,8 @@ static void test_new_shared(void **state) {
     px_model_free(&other);
 }
 
-static void test_not_finite(void **state) {
+static void test_not_finite(void **state)
+{
     (void)state;
     px_model_config config = tiny_llama(PX_HEAD_LM, false);
     px_model model;
@@ -155,7 +164,8 @@ static void test_not_finite(void **state) {
     assert_refused(px_model_map(&model, scratch_dir, PX_HEAD_LM, NULL, NULL), "an infinity", "\"lm_head.weight\" holds inf");
 }
 
-static void test_changed(void **state) {
+static void test_changed(void **state)
+{
     (void)state;
     px_model_config config = tiny_llama(PX_HEAD_LM, false);
     px_model model;
@@ -178,7 +188,8 @@ static void test_changed(void **state) {
 }
 
 /* In a child: its end is what is tested. */
-static void touch_cut_file(int out) {
+static void touch_cut_file(int out)
+{
     px_model model;
     dup2(out, STDERR_FILENO);
     if (px_model_map(&model, scratch_dir, PX_HEAD_LM, NULL, NULL) != PX_OK ||
@@ -189,7 +200,8 @@ static void touch_cut_file(int out) {
     _exit(weights[model.embed] == 0 ? 2 : 3);
 }
 
-static void test_cut(void **state) {
+static void test_cut(void **state)
+{
     (void)state;
     px_model_config config = tiny_llama(PX_HEAD_LM, false);
     char text[600] = "";
@@ -207,7 +219,8 @@ static void test_cut(void **state) {
     assert_non_null(strstr(text, "model.safetensors: the file was cut"));
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_values), cmocka_unit_test(test_new_shared), cmocka_unit_test(test_not_finite),
                                        cmocka_unit_test(test_changed), cmocka_unit_test(test_cut)};
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);

@@ -7,7 +7,8 @@
 
 #include "tiny.h"
 
-static px_model_config gpt2_small(void) {
+static px_model_config gpt2_small(void)
+{
     px_model_config c = tiny_gpt2(PX_HEAD_LM, true);
     c.vocab_size = 50257;
     c.hidden_size = 768;
@@ -19,7 +20,8 @@ static px_model_config gpt2_small(void) {
     return c;
 }
 
-static px_model_config llama(int V, int C, int L, int heads, int kv_heads, int D, int I, bool tied) {
+static px_model_config llama(int V, int C, int L, int heads, int kv_heads, int D, int I, bool tied)
+{
     px_model_config c = tiny_llama(PX_HEAD_LM, tied);
     c.vocab_size = V;
     c.hidden_size = C;
@@ -31,7 +33,8 @@ static px_model_config llama(int V, int C, int L, int heads, int kv_heads, int D
     return c;
 }
 
-static int64_t count_of(px_model_config c) {
+static int64_t count_of(px_model_config c)
+{
     px_model model;
     assert_int_equal(px_model_plan(&model, &c), PX_OK);
     int64_t count = px_model_parameters(&model);
@@ -40,7 +43,8 @@ static int64_t count_of(px_model_config c) {
 }
 
 /* T32 of algorithms.md */
-static void counts_of_released_models(void **state) {
+static void counts_of_released_models(void **state)
+{
     (void)state;
     assert_int_equal(count_of(gpt2_small()), 124439808);
     assert_int_equal(count_of(llama(49152, 576, 30, 9, 3, 64, 1536, true)), 134515008);      /* SmolLM2-135M */
@@ -52,7 +56,8 @@ static void counts_of_released_models(void **state) {
 }
 
 /* As transformers counts them. */
-static void counts_of_other_families(void **state) {
+static void counts_of_other_families(void **state)
+{
     (void)state;
     static const struct {
         px_family family;
@@ -86,7 +91,8 @@ static void counts_of_other_families(void **state) {
     }
 }
 
-static void check_table(const px_model_config *config) {
+static void check_table(const px_model_config *config)
+{
     px_model model;
     assert_int_equal(px_model_plan(&model, config), PX_OK);
     size_t end = 0;
@@ -108,7 +114,8 @@ static void check_table(const px_model_config *config) {
     px_model_free(&model);
 }
 
-static void offsets_are_ordered_and_aligned(void **state) {
+static void offsets_are_ordered_and_aligned(void **state)
+{
     (void)state;
     for (int head = PX_HEAD_NONE; head <= PX_HEAD_SCALAR; head++) {
         for (int tied = 0; tied < 2; tied++) {
@@ -126,18 +133,21 @@ static void offsets_are_ordered_and_aligned(void **state) {
     }
 }
 
-static const px_param *param(const px_model *model, const char *name) {
+static const px_param *param(const px_model *model, const char *name)
+{
     const px_param *p = px_model_param(model, name);
     if (!p) fail_msg("no tensor %s", name);
     return p;
 }
 
-static void follows(const px_model *model, const char *a, const char *b) {
+static void follows(const px_model *model, const char *a, const char *b)
+{
     const px_param *first = param(model, a), *second = param(model, b);
     assert_int_equal(first->offset + first->count, second->offset);
 }
 
-static void names_and_adjacency(void **state) {
+static void names_and_adjacency(void **state)
+{
     (void)state;
     px_model_config c = tiny_llama(PX_HEAD_LM, false);
     c.attention_bias = c.output_bias = c.mlp_bias = true;
@@ -176,7 +186,8 @@ static void names_and_adjacency(void **state) {
     px_model_free(&model);
 }
 
-static double std_of(const px_model *model, const char *name) {
+static double std_of(const px_model *model, const char *name)
+{
     const px_param *p = param(model, name);
     double sum = 0, squares = 0;
     for (size_t i = 0; i < p->count; i++) {
@@ -188,11 +199,13 @@ static double std_of(const px_model *model, const char *name) {
     return sqrt(squares / (double)p->count - mean * mean);
 }
 
-static void near(double a, double b, double relative) {
+static void near(double a, double b, double relative)
+{
     if (!(fabs(a - b) <= relative * fabs(b))) fail_msg("%g is not within %g of %g", a, relative, b);
 }
 
-static void initial_values(void **state) {
+static void initial_values(void **state)
+{
     (void)state;
     px_model_config c = tiny_gpt2(PX_HEAD_SCALAR, true);
     c.hidden_size = 128;
@@ -232,7 +245,8 @@ static void initial_values(void **state) {
     px_model_free(&a);
 }
 
-static void arrays_view_the_block(void **state) {
+static void arrays_view_the_block(void **state)
+{
     (void)state;
     px_model_config c = tiny_llama(PX_HEAD_LM, true);
     px_model model;
@@ -251,7 +265,8 @@ static void arrays_view_the_block(void **state) {
 }
 
 /* 2 per multiply-add, counted by hand for the tiny Llama: q 24, kv 12 columns. */
-static void flops_by_hand(void **state) {
+static void flops_by_hand(void **state)
+{
     (void)state;
     px_model_config c = tiny_llama(PX_HEAD_LM, true);
     double layer = 12 * (24 + 12 + 12) + 24 * 12 + 3 * 12 * 20, keys = (9 + 1) / 2.0;
@@ -263,7 +278,8 @@ static void flops_by_hand(void **state) {
     assert_true(fabs(px_model_flops(&c, 100, 9, 30) - expected) < 1e-6 * expected);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_of_released_models),         cmocka_unit_test(counts_of_other_families),
         cmocka_unit_test(offsets_are_ordered_and_aligned),   cmocka_unit_test(names_and_adjacency),

@@ -12,7 +12,8 @@
 #include "scratch.h"
 
 /* A file of 8 length bytes, the header and `data` zero bytes. */
-static void write_file(const char *name, const char *header, int64_t length, size_t data) {
+static void write_file(const char *name, const char *header, int64_t length, size_t data)
+{
     size_t text = strlen(header), size = 8 + text + data;
     unsigned char *bytes = calloc(1, size);
     for (int i = 0; i < 8; i++) bytes[i] = (unsigned char)((uint64_t)length >> (8 * i));
@@ -21,7 +22,8 @@ static void write_file(const char *name, const char *header, int64_t length, siz
     free(bytes);
 }
 
-static px_status open_header(const char *header, size_t data) {
+static px_status open_header(const char *header, size_t data)
+{
     px_tensors tensors;
     write_file("t.safetensors", header, (int64_t)strlen(header), data);
     px_status status = px_tensors_open_file(&tensors, scratch_path("t.safetensors"));
@@ -29,7 +31,8 @@ static px_status open_header(const char *header, size_t data) {
     return status;
 }
 
-static void test_bad_headers(void **state) {
+static void test_bad_headers(void **state)
+{
     (void)state;
     static const struct {
         const char *header;
@@ -75,7 +78,8 @@ static void test_bad_headers(void **state) {
         8));
 }
 
-static void test_bad_lengths(void **state) {
+static void test_bad_lengths(void **state)
+{
     (void)state;
     static const int64_t lengths[] = {0, 1, 3, 1000, -1, INT64_MIN, INT64_MAX, (int64_t)101 << 20};
     px_tensors tensors;
@@ -97,7 +101,8 @@ static void test_bad_lengths(void **state) {
     assert_int_equal(px_tensors_open_file(&tensors, scratch_path("absent")), PX_IO);
 }
 
-static void test_bad_values(void **state) {
+static void test_bad_values(void **state)
+{
     (void)state;
     static const struct {
         const char *dtype;
@@ -129,7 +134,8 @@ static void test_bad_values(void **state) {
 }
 
 /* Every 16-bit pattern survives, and rounding goes to the nearer neighbour, ties to the even one. */
-static void test_halves(void **state) {
+static void test_halves(void **state)
+{
     (void)state;
     for (uint32_t h = 0; h < 0x10000; h++) {
         float f = px_from_f16((uint16_t)h), b = px_from_bf16((uint16_t)h);
@@ -168,7 +174,8 @@ static void fill(px_real *values, size_t count, px_dtype dtype) { /* exact in th
     }
 }
 
-static void test_round_trip(void **state) {
+static void test_round_trip(void **state)
+{
     (void)state;
     enum { ROWS = 300, COLUMNS = 257 }; /* more than one write's piece, no multiple of a tile */
     static px_real matrix[ROWS * COLUMNS], vector[5], back[ROWS * COLUMNS];
@@ -204,7 +211,8 @@ static void test_round_trip(void **state) {
     assert_false(px_file_exists(scratch_path("r.safetensors.tmp")));
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_headers), cmocka_unit_test(test_bad_lengths), cmocka_unit_test(test_bad_values),
         cmocka_unit_test(test_halves),      cmocka_unit_test(test_round_trip),

@@ -10,23 +10,27 @@
 
 static const px_real T17[4] = {2, 1, 0, -1};
 
-static px_sampling neutral(void) {
+static px_sampling neutral(void)
+{
     return (px_sampling){.temperature = 1, .top_p = 1, .repetition_penalty = 1, .max_new_tokens = 8};
 }
 
-static void expect(const double *p, const double *expected, int count, double tolerance) {
+static void expect(const double *p, const double *expected, int count, double tolerance)
+{
     for (int i = 0; i < count; i++) {
         if (!(fabs(p[i] - expected[i]) <= tolerance)) fail_msg("p[%d] = %.9f, expected %.9f", i, p[i], expected[i]);
     }
 }
 
-static void distribution(px_sampling s, const int32_t *history, int length, const double *expected) {
+static void distribution(px_sampling s, const int32_t *history, int length, const double *expected)
+{
     double p[4];
     px_sample_row(T17, 4, &s, history, length, 0.5, p);
     expect(p, expected, 4, 5e-7);
 }
 
-static void temperature(void **state) {
+static void temperature(void **state)
+{
     (void)state;
     px_sampling s = neutral();
     distribution(s, NULL, 0, (double[]){.643914, .236883, .087144, .032059});
@@ -34,7 +38,8 @@ static void temperature(void **state) {
     distribution(s, NULL, 0, (double[]){.864955, .117059, .015842, .002144});
 }
 
-static void filters(void **state) {
+static void filters(void **state)
+{
     (void)state;
     const double two[] = {.731059, .268941, 0, 0}, three[] = {.665241, .244728, .090031, 0};
     px_sampling s = neutral();
@@ -57,7 +62,8 @@ static void filters(void **state) {
     distribution(s, NULL, 0, two);
 }
 
-static void repetition(void **state) {
+static void repetition(void **state)
+{
     (void)state;
     px_sampling s = neutral();
     s.repetition_penalty = 1.2;
@@ -67,7 +73,8 @@ static void repetition(void **state) {
     distribution(s, (int32_t[]){0, 3, 0, 0, 3}, 5, expected); /* each distinct id once */
 }
 
-static void min_new_tokens(void **state) {
+static void min_new_tokens(void **state)
+{
     (void)state;
     px_sampling s = neutral();
     s.min_new_tokens = 2;
@@ -77,7 +84,8 @@ static void min_new_tokens(void **state) {
     distribution(s, (int32_t[]){1, 1}, 2, (double[]){.643914, .236883, .087144, .032059});
 }
 
-static void greedy(void **state) {
+static void greedy(void **state)
+{
     (void)state;
     px_sampling s = neutral();
     s.temperature = 0;
@@ -91,7 +99,8 @@ static void greedy(void **state) {
     assert_int_equal(px_sample_row(ties, 4, &s, NULL, 0, .99, p), 2);
 }
 
-static void inverse_cdf_in_id_order(void **state) {
+static void inverse_cdf_in_id_order(void **state)
+{
     (void)state;
     px_sampling s = neutral();
     double p[4];
@@ -111,13 +120,15 @@ static px_real logits[V];
 static double wanted[V], got[V];
 static int order[V];
 
-static int descending(const void *a, const void *b) {
+static int descending(const void *a, const void *b)
+{
     int i = *(const int *)a, j = *(const int *)b;
     return logits[i] > logits[j] ? -1 : logits[i] < logits[j] ? 1 : i - j;
 }
 
 /* Sorts, filters and renormalises step by step, with libm's exp. */
-static void reference(const px_sampling *s) {
+static void reference(const px_sampling *s)
+{
     double total = 0, before = 0;
     for (int i = 0; i < V; i++) order[i] = i;
     qsort(order, V, sizeof *order, descending);
@@ -137,7 +148,8 @@ static void reference(const px_sampling *s) {
     for (int i = 0; i < V; i++) wanted[i] /= total;
 }
 
-static void random_rows(void **state) {
+static void random_rows(void **state)
+{
     (void)state;
     px_rng rng = px_rng_make(3, "test", PX_RNG_NOISE);
     for (uint32_t trial = 0; trial < 60; trial++) {
@@ -166,7 +178,8 @@ static void random_rows(void **state) {
 
 /* Without filters the softmax's own sums are inverted: the token at which the distribution in double passes the uniform,
  * within float rounding; the log-probability has the bits of the softmax's. */
-static void draws_follow_the_distribution(void **state) {
+static void draws_follow_the_distribution(void **state)
+{
     (void)state;
     px_rng rng = px_rng_make(4, "test", PX_RNG_NOISE);
     px_compute alone = {.threads = 1};
@@ -192,7 +205,8 @@ static void draws_follow_the_distribution(void **state) {
 }
 
 /* Chi-square over 4 outcomes at 40,000 draws: 16.27 is the 0.999 quantile at 3 degrees of freedom. */
-static void frequencies(void **state) {
+static void frequencies(void **state)
+{
     (void)state;
     px_sampling s = neutral();
     px_rng rng = px_rng_make(5, "test", PX_RNG_SAMPLE);
@@ -205,7 +219,8 @@ static void frequencies(void **state) {
     assert_true(chi < 16.27);
 }
 
-static void bad_rows_stay_inside(void **state) {
+static void bad_rows_stay_inside(void **state)
+{
     (void)state;
     px_sampling s = neutral();
     double p[4];
@@ -224,7 +239,8 @@ static void bad_rows_stay_inside(void **state) {
     assert_true(id >= 0 && id < 4);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(temperature),    cmocka_unit_test(filters),     cmocka_unit_test(repetition),
         cmocka_unit_test(min_new_tokens), cmocka_unit_test(greedy),      cmocka_unit_test(inverse_cdf_in_id_order),

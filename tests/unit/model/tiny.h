@@ -7,7 +7,8 @@
 
 #include "phalanx/model.h"
 
-static inline px_model_config tiny_gpt2(px_head head, bool tied) {
+static inline px_model_config tiny_gpt2(px_head head, bool tied)
+{
     return (px_model_config){.family = PX_GPT2,
                              .head = head,
                              .tied = tied,
@@ -30,7 +31,8 @@ static inline px_model_config tiny_gpt2(px_head head, bool tied) {
                              .reward_std = 1};
 }
 
-static inline px_model_config tiny_llama(px_head head, bool tied) {
+static inline px_model_config tiny_llama(px_head head, bool tied)
+{
     return (px_model_config){.family = PX_LLAMA,
                              .head = head,
                              .tied = tied,
@@ -52,7 +54,8 @@ static inline px_model_config tiny_llama(px_head head, bool tied) {
 }
 
 /* One of each family, with what distinguishes its block. */
-static inline px_model_config tiny_family(px_family family, px_head head) {
+static inline px_model_config tiny_family(px_family family, px_head head)
+{
     if (family == PX_GPT2) return tiny_gpt2(head, true);
     px_model_config c;
     px_model_config_defaults(&c, family);
@@ -74,7 +77,8 @@ static inline px_model_config tiny_family(px_family family, px_head head) {
 }
 
 /* Weights that leave nothing at its neutral value: norms and biases too are random. */
-static inline void tiny_fill(px_model *model, uint64_t seed) {
+static inline void tiny_fill(px_model *model, uint64_t seed)
+{
     px_rng rng = px_rng_make(seed, "test", PX_RNG_NOISE);
     px_model_init(model, seed);
     for (int p = 0; p < model->param_count; p++) {
@@ -86,7 +90,8 @@ static inline void tiny_fill(px_model *model, uint64_t seed) {
     model->version++;
 }
 
-static inline void tiny_model(px_model *model, const px_model_config *config, uint64_t seed) {
+static inline void tiny_model(px_model *model, const px_model_config *config, uint64_t seed)
+{
     if (px_model_plan(model, config) != PX_OK || px_model_alloc(model) != PX_OK) {
         px_bug(__FILE__, __LINE__, "no memory");
     }
@@ -94,7 +99,8 @@ static inline void tiny_model(px_model *model, const px_model_config *config, ui
 }
 
 /* Random ids; the caller's arrays hold sum(lengths) and count + 1. */
-static inline px_batch tiny_batch(int32_t *ids, int32_t *starts, const int *lengths, int count, int vocab) {
+static inline px_batch tiny_batch(int32_t *ids, int32_t *starts, const int *lengths, int count, int vocab)
+{
     px_rng rng = px_rng_make(11, "batch", PX_RNG_NOISE);
     starts[0] = 0;
     for (int s = 0; s < count; s++) {
@@ -107,7 +113,8 @@ static inline px_batch tiny_batch(int32_t *ids, int32_t *starts, const int *leng
 }
 
 /* Every row but the last of each sequence predicts the next id; returns how many. */
-static inline int tiny_targets(const px_batch *batch, int32_t *rows, int32_t *targets) {
+static inline int tiny_targets(const px_batch *batch, int32_t *rows, int32_t *targets)
+{
     int n = 0;
     for (int s = 0; s < batch->sequences; s++) {
         for (int i = batch->starts[s]; i + 1 < batch->starts[s + 1]; i++) {

@@ -20,7 +20,8 @@ static char dir[64];
 static px_tokenizer *tokenizer;
 static const px_renderer *chatml;
 
-static const char *put(const char *name, const char *text) {
+static const char *put(const char *name, const char *text)
+{
     static char path[128];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     assert_int_equal(px_file_write(path, text, strlen(text)), PX_OK);
@@ -28,7 +29,8 @@ static const char *put(const char *name, const char *text) {
 }
 
 /* The 256 printable code points of byte-level BPE (GPT-2). */
-static int printable(int byte) {
+static int printable(int byte)
+{
     int extra = 0;
     for (int b = 0; b <= byte; b++) {
         int itself = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
@@ -38,7 +40,8 @@ static int printable(int byte) {
     return 0;
 }
 
-static void write_tokenizer(void) {
+static void write_tokenizer(void)
+{
     px_buf json = {0};
     static const char *const added[] = {[0] = "<|endoftext|>", [1] = "<s>", [3] = "<|im_start|>", [4] = "<|im_end|>"};
     px_buf_text(&json, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"normalizer\":null,"
@@ -61,18 +64,21 @@ static void write_tokenizer(void) {
     px_buf_free(&json);
 }
 
-static px_data_options options(px_kind kind) {
+static px_data_options options(px_kind kind)
+{
     return (px_data_options){.kind = kind, .tokenizer = tokenizer, .vocab_size = VOCAB, .eos_id = EOS};
 }
 
-static px_dataset *load(const char *name, const char *text, const px_data_options *with) {
+static px_dataset *load(const char *name, const char *text, const px_data_options *with)
+{
     px_dataset *dataset;
     if (px_dataset_load(&dataset, put(name, text), with) != PX_OK) fail_msg("%s", px_error_text());
     return dataset;
 }
 
 /* Ids as text: bytes as they are, others in brackets. */
-static void expect_ids(const int32_t *ids, int from, int to, const char *wanted) {
+static void expect_ids(const int32_t *ids, int from, int to, const char *wanted)
+{
     char text[1000];
     size_t used = 0;
     for (int i = from; i < to; i++)
@@ -82,7 +88,8 @@ static void expect_ids(const int32_t *ids, int from, int to, const char *wanted)
 }
 
 static void expect_row(const px_dataset *dataset, int64_t index, const char *prompt, const char *rest,
-                       const char *rejected) {
+                       const char *rejected)
+{
     px_row row;
     px_dataset_row(dataset, index, &row);
     expect_ids(row.ids, 0, row.prompt_length, prompt);
@@ -93,7 +100,8 @@ static void expect_row(const px_dataset *dataset, int64_t index, const char *pro
     expect_ids(row.rejected, row.prompt_length, row.rejected_length, rejected);
 }
 
-static void expect_refused(const char *text, const px_data_options *with, const char *part) {
+static void expect_refused(const char *text, const px_data_options *with, const char *part)
+{
     px_dataset *dataset = NULL;
     const char *path = put("bad.jsonl", text);
     assert_int_equal(px_dataset_load(&dataset, path, with), PX_DATA);
@@ -104,7 +112,8 @@ static void expect_refused(const char *text, const px_data_options *with, const 
 
 /* ---- language model ---------------------------------------------------------------------------------------------- */
 
-static void texts(void **state) {
+static void texts(void **state)
+{
     (void)state;
     px_data_options with = options(PX_ROWS_LM);
     px_dataset *d = load("t.jsonl", "{\"text\":\"xabx\"}\n{\"text\":\"y<|endoftext|>\"}\n", &with);
@@ -129,7 +138,8 @@ static void texts(void **state) {
     px_dataset_destroy(d);
 }
 
-static void prompt_and_completion_are_encoded_apart(void **state) {
+static void prompt_and_completion_are_encoded_apart(void **state)
+{
     (void)state;
     px_data_options with = options(PX_ROWS_LM);
     px_dataset *d = load("p.jsonl", "{\"prompt\":\"xa\",\"completion\":\"bab\"}\n", &with);
@@ -147,7 +157,8 @@ static void prompt_and_completion_are_encoded_apart(void **state) {
     px_dataset_destroy(d);
 }
 
-static void long_rows_are_cut_and_rows_without_target_dropped(void **state) {
+static void long_rows_are_cut_and_rows_without_target_dropped(void **state)
+{
     (void)state;
     px_data_options with = options(PX_ROWS_LM);
     with.max_tokens = 4;
@@ -172,7 +183,8 @@ static void long_rows_are_cut_and_rows_without_target_dropped(void **state) {
 
 /* ---- token ids --------------------------------------------------------------------------------------------------- */
 
-static void id_rows_need_no_tokenizer_and_stay_as_they_are(void **state) {
+static void id_rows_need_no_tokenizer_and_stay_as_they_are(void **state)
+{
     (void)state;
     px_data_options with = {.kind = PX_ROWS_LM, .vocab_size = 50, .eos_id = 49, .add_bos = true};
     px_row row;
@@ -208,7 +220,8 @@ static void id_rows_need_no_tokenizer_and_stay_as_they_are(void **state) {
 
 /* ---- pairs ------------------------------------------------------------------------------------------------------- */
 
-static void pairs_of_texts(void **state) {
+static void pairs_of_texts(void **state)
+{
     (void)state;
     px_data_options with = options(PX_ROWS_PAIRS);
     px_row row;
@@ -230,7 +243,8 @@ static void pairs_of_texts(void **state) {
     px_dataset_destroy(d);
 }
 
-static void implicit_prompts(void **state) {
+static void implicit_prompts(void **state)
+{
     (void)state;
     px_data_options with = options(PX_ROWS_PAIRS);
     px_dataset *d = load("h.jsonl", "{\"chosen\":\"\\n\\nHuman: hi\\n\\nAssistant: Yes, so\","
@@ -267,7 +281,8 @@ static void implicit_prompts(void **state) {
     }
 }
 
-static void few_equal_pairs_are_left_out_many_are_an_error(void **state) {
+static void few_equal_pairs_are_left_out_many_are_an_error(void **state)
+{
     (void)state;
     px_data_options with = options(PX_ROWS_PAIRS);
     px_buf text = {0};
@@ -285,7 +300,8 @@ static void few_equal_pairs_are_left_out_many_are_an_error(void **state) {
                    ":1: field \"chosen_ids\" equals");
 }
 
-static void rows_without_a_text_are_left_out_nearly_all_are_an_error(void **state) {
+static void rows_without_a_text_are_left_out_nearly_all_are_an_error(void **state)
+{
     (void)state;
     static const struct {
         px_kind kind;
@@ -328,7 +344,8 @@ static void rows_without_a_text_are_left_out_nearly_all_are_an_error(void **stat
 #define TURN(role, text) "[259]" role "\n" text "[260]\n"
 #define ASK "[259]user\nhi[260]\n[259]assistant\n"
 
-static void expect_mask(const px_dataset *dataset, int64_t index, const char *learned) {
+static void expect_mask(const px_dataset *dataset, int64_t index, const char *learned)
+{
     px_row row;
     int32_t ids[200];
     int n = 0;
@@ -339,7 +356,8 @@ static void expect_mask(const px_dataset *dataset, int64_t index, const char *le
     expect_ids(ids, 0, n, learned);
 }
 
-static void conversations(void **state) {
+static void conversations(void **state)
+{
     (void)state;
     px_data_options with = options(PX_ROWS_LM);
     with.renderer = chatml;
@@ -369,7 +387,8 @@ static void conversations(void **state) {
                    ":1: a record of the shape messages needs");
 }
 
-static void pairs_of_conversations(void **state) {
+static void pairs_of_conversations(void **state)
+{
     (void)state;
     px_data_options with = options(PX_ROWS_PAIRS);
     with.renderer = chatml;
@@ -397,7 +416,8 @@ static void pairs_of_conversations(void **state) {
 }
 
 /* Fields of a message beside its role and content. */
-static void messages_with_more_than_text(void **state) {
+static void messages_with_more_than_text(void **state)
+{
     (void)state;
     static const char ask[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",", end[] = "}]}";
     static const struct {
@@ -443,7 +463,8 @@ static void messages_with_more_than_text(void **state) {
 }
 
 /* A list of messages before an answer that is a string. */
-static void texts_answer_messages(void **state) {
+static void texts_answer_messages(void **state)
+{
     (void)state;
     px_data_options with = options(PX_ROWS_LM);
     with.renderer = chatml;
@@ -457,7 +478,8 @@ static void texts_answer_messages(void **state) {
     px_dataset_destroy(d);
 }
 
-static void kinds(void **state) {
+static void kinds(void **state)
+{
     (void)state;
     static const struct {
         const char *text;
@@ -477,7 +499,8 @@ static void kinds(void **state) {
     assert_int_equal(px_dataset_kind(put("k.jsonl", "{\"a\":"), &kind), PX_DATA);
 }
 
-static void prompts(void **state) {
+static void prompts(void **state)
+{
     (void)state;
     px_data_options with = options(PX_ROWS_PROMPTS);
     with.renderer = chatml;
@@ -506,7 +529,8 @@ static void prompts(void **state) {
 
 /* ---- summary, hash ----------------------------------------------------------------------------------------------- */
 
-static void summary_counts(void **state) {
+static void summary_counts(void **state)
+{
     (void)state;
     px_data_options with = {.kind = PX_ROWS_LM, .eos_id = -1};
     px_dataset *d = load("s.jsonl", "{\"ids\":[1,2]}\n{\"ids\":[1,2,3]}\n{\"ids\":[1,2,3,4]}\n{\"ids\":[1,2,3]}\n",
@@ -522,7 +546,8 @@ static void summary_counts(void **state) {
     px_dataset_destroy(d);
 }
 
-static uint64_t hash_of(const char *text, px_kind kind) {
+static uint64_t hash_of(const char *text, px_kind kind)
+{
     px_data_options with = options(kind);
     px_dataset *d = load("x.jsonl", text, &with);
     uint64_t hash = px_dataset_hash(d);
@@ -530,7 +555,8 @@ static uint64_t hash_of(const char *text, px_kind kind) {
     return hash;
 }
 
-static void the_hash_sees_what_learning_sees(void **state) {
+static void the_hash_sees_what_learning_sees(void **state)
+{
     (void)state;
     uint64_t hash = hash_of("{\"prompt\":\"xy\",\"completion\":\"z\"}", PX_ROWS_LM);
     assert_true(hash == hash_of("{\"completion\":\"z\", \"prompt\":\"xy\",\"other\":1}", PX_ROWS_LM));
@@ -546,7 +572,8 @@ static void the_hash_sees_what_learning_sees(void **state) {
 
 /* ---- several files ------------------------------------------------------------------------------------------------ */
 
-static void several_files(void **state) {
+static void several_files(void **state)
+{
     (void)state;
     px_data_options with = options(PX_ROWS_LM);
     with.max_tokens = 4;
@@ -592,7 +619,8 @@ static void several_files(void **state) {
 
 /* ---- rows in files ----------------------------------------------------------------------------------------------- */
 
-static void expect_same(const px_dataset *a, const px_dataset *b) {
+static void expect_same(const px_dataset *a, const px_dataset *b)
+{
     assert_int_equal(px_dataset_count(a), px_dataset_count(b));
     assert_true(px_dataset_hash(a) == px_dataset_hash(b));
     assert_memory_equal(px_dataset_summary(a), px_dataset_summary(b), sizeof(px_data_summary));
@@ -612,7 +640,8 @@ static void expect_same(const px_dataset *a, const px_dataset *b) {
     }
 }
 
-static int files_below(const char *path, char *one, size_t size) {
+static int files_below(const char *path, char *one, size_t size)
+{
     int count = 0;
     DIR *list = opendir(path);
     for (struct dirent *e; list && (e = readdir(list));)
@@ -624,7 +653,8 @@ static int files_below(const char *path, char *one, size_t size) {
     return count;
 }
 
-static void spoil(const char *cache, const char *name, long at, const char *bytes, bool shorter) {
+static void spoil(const char *cache, const char *name, long at, const char *bytes, bool shorter)
+{
     char path[512];
     snprintf(path, sizeof path, "%s/%s", cache, name);
     if (shorter) {
@@ -638,7 +668,8 @@ static void spoil(const char *cache, const char *name, long at, const char *byte
     fclose(file);
 }
 
-static void rows_in_files_are_the_rows_in_memory(void **state) {
+static void rows_in_files_are_the_rows_in_memory(void **state)
+{
     (void)state;
     static const struct {
         px_kind kind;
@@ -680,7 +711,8 @@ static void rows_in_files_are_the_rows_in_memory(void **state) {
     }
 }
 
-static void a_failed_or_dead_builder_leaves_nothing(void **state) {
+static void a_failed_or_dead_builder_leaves_nothing(void **state)
+{
     (void)state;
     char cache[128], made[300], building[400], path[420];
     snprintf(cache, sizeof cache, "%s/cache", dir);
@@ -717,7 +749,8 @@ static void a_failed_or_dead_builder_leaves_nothing(void **state) {
 
 /* ---- bad inputs -------------------------------------------------------------------------------------------------- */
 
-static void bad_records(void **state) {
+static void bad_records(void **state)
+{
     (void)state;
     static const struct {
         px_kind kind;
@@ -788,7 +821,8 @@ static void bad_records(void **state) {
 
 /* ---- real files -------------------------------------------------------------------------------------------------- */
 
-static void shared_data_loads(void **state) {
+static void shared_data_loads(void **state)
+{
     (void)state;
     static const struct {
         const char *name, *shape;
@@ -826,7 +860,8 @@ static void shared_data_loads(void **state) {
 }
 
 /* "prompt" + " completion" has one space between them, as in the whole text, also where the normalizer prepends one. */
-static void one_space_before_a_completion(void **state) {
+static void one_space_before_a_completion(void **state)
+{
     (void)state;
     const char *path = PX_SHARED_DIR "/data/models/stories260K";
     px_tokenizer *llama;
@@ -854,7 +889,8 @@ static void one_space_before_a_completion(void **state) {
     px_tokenizer_destroy(llama);
 }
 
-static int set_up(void **state) {
+static int set_up(void **state)
+{
     (void)state;
     strcpy(dir, "/tmp/phalanx-dataset-XXXXXX");
     if (!mkdtemp(dir)) return -1;
@@ -866,7 +902,8 @@ static int set_up(void **state) {
     return 0;
 }
 
-static int tear_down(void **state) {
+static int tear_down(void **state)
+{
     (void)state;
     px_tokenizer_destroy(tokenizer);
     px_tree_remove(dir);
@@ -874,7 +911,8 @@ static int tear_down(void **state) {
     return px_alloc_live() == 0 ? 0 : -1;
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(texts),
         cmocka_unit_test(prompt_and_completion_are_encoded_apart),

@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void each_epoch_visits_every_row_once(void **state) {
+static void each_epoch_visits_every_row_once(void **state)
+{
     (void)state;
     for (int64_t rows = 1; rows <= 257; rows = 2 * rows + 3) {
         px_order order;
@@ -26,7 +27,8 @@ static void each_epoch_visits_every_row_once(void **state) {
     }
 }
 
-static void a_position_is_a_function_of_seed_and_epoch_alone(void **state) {
+static void a_position_is_a_function_of_seed_and_epoch_alone(void **state)
+{
     (void)state;
     enum { ROWS = 50, POSITIONS = 400 };
     px_order forward, backward, other_seed, other_stage;
@@ -51,7 +53,8 @@ static void a_position_is_a_function_of_seed_and_epoch_alone(void **state) {
     px_order_free(&other_stage);
 }
 
-static void without_shuffle_rows_come_in_file_order(void **state) {
+static void without_shuffle_rows_come_in_file_order(void **state)
+{
     (void)state;
     px_order order;
     assert_int_equal(px_order_init(&order, &(px_part){5, 1.0}, 1, false, px_rng_make(1, "", PX_RNG_ORDER)), PX_OK);
@@ -61,7 +64,8 @@ static void without_shuffle_rows_come_in_file_order(void **state) {
 
 /* Weights 2, 1, 1/4 and 0.001 (never less than a row): what an epoch takes of each part, and that epochs which share a
  * pass take it in turns, each from all over the part. */
-static void weights_are_passes(void **state) {
+static void weights_are_passes(void **state)
+{
     (void)state;
     const px_part parts[] = {{3, 2.0}, {5, 1.0}, {16, 0.25}, {2, 0.001}};
     enum { ROWS = 26, LENGTH = 6 + 5 + 4 + 1, EPOCHS = 4 };
@@ -90,7 +94,8 @@ static void weights_are_passes(void **state) {
 }
 
 /* Beyond 2^22 places the permutation has no table: still each place once, another one in each epoch, and no memory. */
-static void long_epochs_have_no_table(void **state) {
+static void long_epochs_have_no_table(void **state)
+{
     (void)state;
     const int64_t rows = (INT64_C(1) << 22) + 12345;
     const px_part part = {rows, 1.0};
@@ -114,7 +119,8 @@ static void long_epochs_have_no_table(void **state) {
     px_order_free(&order);
 }
 
-static void far_epochs_are_orders_too(void **state) {
+static void far_epochs_are_orders_too(void **state)
+{
     (void)state;
     px_order order;
     int seen[9] = {0};
@@ -125,7 +131,8 @@ static void far_epochs_are_orders_too(void **state) {
     px_order_free(&order);
 }
 
-static void no_rows_is_an_error(void **state) {
+static void no_rows_is_an_error(void **state)
+{
     (void)state;
     px_order order;
     assert_int_equal(px_order_init(&order, &(px_part){0, 1.0}, 1, true, px_rng_make(1, "", PX_RNG_ORDER)), PX_DATA);
@@ -133,7 +140,8 @@ static void no_rows_is_an_error(void **state) {
     px_order_free(&order);
 }
 
-static void places_are_uniform(void **state) {
+static void places_are_uniform(void **state)
+{
     (void)state;
     enum { ROWS = 6, EPOCHS = 6000 };
     px_order order;
@@ -147,7 +155,8 @@ static void places_are_uniform(void **state) {
     px_order_free(&order);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_epoch_visits_every_row_once),
         cmocka_unit_test(a_position_is_a_function_of_seed_and_epoch_alone),

@@ -12,7 +12,8 @@
 enum { MOST = 600 };
 
 /* The same rule in its plainest form: quadratic. */
-static int64_t plain_best_fit(const int32_t *lengths, int64_t count, int capacity, int32_t *bin) {
+static int64_t plain_best_fit(const int32_t *lengths, int64_t count, int capacity, int32_t *bin)
+{
     int64_t order[MOST], bins = 0;
     int space[MOST];
     for (int64_t i = 0; i < count; i++) { /* insertion sort is stable: ties by index */
@@ -31,7 +32,8 @@ static int64_t plain_best_fit(const int32_t *lengths, int64_t count, int capacit
     return bins;
 }
 
-static void agrees_with_the_plain_rule(void **state) {
+static void agrees_with_the_plain_rule(void **state)
+{
     (void)state;
     px_rng rng = px_rng_make(11, "pack", PX_RNG_NOISE);
     for (uint32_t trial = 0; trial < 400; trial++) {
@@ -47,7 +49,8 @@ static void agrees_with_the_plain_rule(void **state) {
     }
 }
 
-static void no_bin_overflows_and_none_is_empty(void **state) {
+static void no_bin_overflows_and_none_is_empty(void **state)
+{
     (void)state;
     enum { COUNT = 20000, CAPACITY = 1024 };
     int32_t *lengths = calloc(COUNT, sizeof *lengths), *bin = calloc(COUNT, sizeof *bin);
@@ -70,7 +73,8 @@ static void no_bin_overflows_and_none_is_empty(void **state) {
     free(used);
 }
 
-static void small_cases(void **state) {
+static void small_cases(void **state)
+{
     (void)state;
     int32_t bin[8];
     const int32_t known[] = {2, 5, 4, 7, 1, 3, 8}; /* capacity 10: 8+2, 7+3, 5+4+1 */
@@ -84,7 +88,8 @@ static void small_cases(void **state) {
     assert_int_equal(px_pack(NULL, 0, 10, NULL), 0);
 }
 
-static void a_row_over_the_capacity_is_named(void **state) {
+static void a_row_over_the_capacity_is_named(void **state)
+{
     (void)state;
     const int32_t lengths[] = {3, 11};
     int32_t bin[2];
@@ -92,7 +97,8 @@ static void a_row_over_the_capacity_is_named(void **state) {
     assert_non_null(strstr(px_error_text(), "row 1 has 11 tokens; valid is up to 10"));
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(agrees_with_the_plain_rule),
         cmocka_unit_test(no_bin_overflows_and_none_is_empty),

@@ -15,24 +15,28 @@
 
 static char dir[64];
 
-static const char *put(const char *name, const void *bytes, size_t length) {
+static const char *put(const char *name, const void *bytes, size_t length)
+{
     static char path[128];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     assert_int_equal(px_file_write(path, bytes, length), PX_OK);
     return path;
 }
 
-static const char *put_text(const char *name, const char *text) {
+static const char *put_text(const char *name, const char *text)
+{
     return put(name, text, strlen(text));
 }
 
 /* What arrives: "record@line:json|" for each. */
-static px_status collect(void *arg, int64_t record, int64_t line, const char *json, size_t length) {
+static px_status collect(void *arg, int64_t record, int64_t line, const char *json, size_t length)
+{
     assert_int_equal(json[length], '\0');
     return px_buf_printf(arg, "%lld@%lld:%s|", (long long)record, (long long)line, json);
 }
 
-static void expect(const char *path, const char *wanted) {
+static void expect(const char *path, const char *wanted)
+{
     px_buf got = {0};
     px_status status = px_records_each(path, collect, &got);
     if (status != PX_OK) fail_msg("%s", px_error_text());
@@ -40,7 +44,8 @@ static void expect(const char *path, const char *wanted) {
     px_buf_free(&got);
 }
 
-static void expect_refused(const char *path, px_status code, const char *part) {
+static void expect_refused(const char *path, px_status code, const char *part)
+{
     px_buf got = {0};
     assert_int_equal(px_records_each(path, collect, &got), code);
     if (!strstr(px_error_text(), part)) fail_msg("'%s' does not say '%s'", px_error_text(), part);
@@ -48,14 +53,16 @@ static void expect_refused(const char *path, px_status code, const char *part) {
     px_buf_free(&got);
 }
 
-static void lines(void **state) {
+static void lines(void **state)
+{
     (void)state;
     expect(put_text("a.jsonl", "{\"a\":1}\n\n  {\"b\":2}\r\n{\"c\":3}"), "0@1:{\"a\":1}|1@3:{\"b\":2}|2@4:{\"c\":3}|");
     expect(put_text("bom.jsonl", "\xef\xbb\xbf{\"a\":1}\n"), "0@1:{\"a\":1}|");
     expect(put_text("wrong-name.json", "\n{\"a\":1}\n{\"b\":2}\n"), "0@2:{\"a\":1}|1@3:{\"b\":2}|");
 }
 
-static void arrays(void **state) {
+static void arrays(void **state)
+{
     (void)state;
     expect(put_text("a.json", "[{\"a\":\"]},{\\\"\"},\n {\"b\":[{}, []]}]\n"),
            "0@1:{\"a\":\"]},{\\\"\"}|1@2:{\"b\":[{}, []]}|");
@@ -70,7 +77,8 @@ static void arrays(void **state) {
     expect(put_text("array.jsonl", "[{\"a\":1},\n{\"b\":2}]"), "0@1:{\"a\":1}|1@2:{\"b\":2}|");
 }
 
-static void objects_over_several_lines(void **state) {
+static void objects_over_several_lines(void **state)
+{
     (void)state;
     expect(put_text("one.json", "{\n \"a\": [\"}\",\n \"\\\"{\"]\n}\n"), "0@1:{\n \"a\": [\"}\",\n \"\\\"{\"]\n}|");
     expect(put_text("two.jsonl", "{\n\"a\":1}\n\n{\"b\":\n2} {}"), "0@1:{\n\"a\":1}|1@4:{\"b\":\n2}|2@5:{}|");
@@ -80,7 +88,8 @@ static void objects_over_several_lines(void **state) {
     expect(put_text("line.jsonl", "{\"a\":\"x\n{\"b\":2}"), "0@1:{\"a\":\"x|1@2:{\"b\":2}|");
 }
 
-static void wrapped_arrays(void **state) {
+static void wrapped_arrays(void **state)
+{
     (void)state;
     expect(put_text("w.json", "{\"data\":[{\"a\":1},{\"b\":2}]}"), "0@1:{\"a\":1}|1@1:{\"b\":2}|");
     expect(put_text("v.json", "{\"version\": \"data\",\n \"n\": {\"data\": []},\n \"data\": [\n {\"a\":1}],\n \"x\": [{}]\n}\n"),
@@ -90,13 +99,15 @@ static void wrapped_arrays(void **state) {
     expect(put_text("r.jsonl", "{\"a\":{\"data\":[{\"b\":1}]}}\n"), "0@1:{\"a\":{\"data\":[{\"b\":1}]}}|");
 }
 
-static void paragraphs(void **state) {
+static void paragraphs(void **state)
+{
     (void)state;
     expect(put_text("a.txt", "one \"two\"\nthree\\\r\n \t\r\n\n\nfour\tfive\n"),
            "0@1:{\"text\": \"one \\\"two\\\"\\nthree\\\\\"}|1@6:{\"text\": \"four\\tfive\"}|");
 }
 
-static void names_that_say_nothing(void **state) {
+static void names_that_say_nothing(void **state)
+{
     (void)state;
     expect_refused("no-such-file.jsonl", PX_IO, "No such file");
     expect_refused(put_text("a.parquet", "PAR1"), PX_DATA, "pd.read_parquet(");
@@ -113,7 +124,8 @@ static void names_that_say_nothing(void **state) {
     expect_refused(sub, PX_DATA, "is a directory");
 }
 
-static void bad_bytes(void **state) {
+static void bad_bytes(void **state)
+{
     (void)state;
     expect_refused(put("nul.jsonl", "{\"a\":1}\n{\"b\":\0 1}\n", 19), PX_DATA,
                    "nul.jsonl:2: byte 6 of the record is NUL");
@@ -123,7 +135,8 @@ static void bad_bytes(void **state) {
     expect_refused(put_text("blank.txt", "\n \n\n"), PX_DATA, "no records");
 }
 
-static void put_gzip(const char *name, const char *text, int copies) {
+static void put_gzip(const char *name, const char *text, int copies)
+{
     char path[128];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     for (int i = 0; i < copies; i++) {
@@ -133,7 +146,8 @@ static void put_gzip(const char *name, const char *text, int copies) {
     }
 }
 
-static void gzip(void **state) {
+static void gzip(void **state)
+{
     (void)state;
     char path[128];
     put_gzip("a.jsonl.gz", "{\"a\":1}\n", 2); /* two members, as cat makes them */
@@ -147,7 +161,8 @@ static void gzip(void **state) {
     px_buf_free(&bytes);
 }
 
-static void zstd(void **state) {
+static void zstd(void **state)
+{
     (void)state;
     const char *text = "{\"a\":1}\n{\"b\":2}\n";
     char packed[256];
@@ -160,7 +175,8 @@ static void zstd(void **state) {
 }
 
 /* Pieces of 256 KiB must not show: a record of 700 KB with a character on each side of every border. */
-static void long_records(void **state) {
+static void long_records(void **state)
+{
     (void)state;
     size_t n = 700000;
     char *text = malloc(n + 32);
@@ -184,7 +200,8 @@ static void long_records(void **state) {
     free(text);
 }
 
-static void a_line_of_more_than_64_mib_is_refused(void **state) {
+static void a_line_of_more_than_64_mib_is_refused(void **state)
+{
     (void)state;
     char path[128];
     snprintf(path, sizeof path, "%s/huge.jsonl.gz", dir); /* 65 MB of one letter are 65 KB of gzip */
@@ -199,33 +216,38 @@ static void a_line_of_more_than_64_mib_is_refused(void **state) {
     unlink(path);
 }
 
-static px_status stop_at_two(void *arg, int64_t record, int64_t line, const char *json, size_t length) {
+static px_status stop_at_two(void *arg, int64_t record, int64_t line, const char *json, size_t length)
+{
     (void)line, (void)json, (void)length;
     ++*(int *)arg;
     return record == 1 ? px_fail(PX_DATA, "enough") : PX_OK;
 }
 
-static void the_callers_status_ends_it(void **state) {
+static void the_callers_status_ends_it(void **state)
+{
     (void)state;
     int calls = 0;
     assert_int_equal(px_records_each(put_text("three.jsonl", "{}\n{}\n{}\n"), stop_at_two, &calls), PX_DATA);
     assert_int_equal(calls, 2);
 }
 
-static int make_dir(void **state) {
+static int make_dir(void **state)
+{
     (void)state;
     strcpy(dir, "/tmp/phalanx-records-XXXXXX");
     return mkdtemp(dir) ? 0 : -1;
 }
 
-static int remove_dir(void **state) {
+static int remove_dir(void **state)
+{
     (void)state;
     size_t live = px_alloc_live();
     px_tree_remove(dir);
     return live == 0 ? 0 : -1; /* nothing is left behind, after errors neither */
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lines),        cmocka_unit_test(arrays),
         cmocka_unit_test(objects_over_several_lines), cmocka_unit_test(wrapped_arrays),
