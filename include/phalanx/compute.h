@@ -63,8 +63,13 @@ double px_memory_rate(int threads, bool update);
 
 /* ---- linear layers -------------------------------------------------------------------------------------------
  * A weight handle, never a bare pointer: a back end may keep a packed form beside the raw one. [out, in] row-major. */
+typedef struct px_rows16 { /* [out, in] as it lies in files: bf16, in up to three pieces, one below the other */
+    const uint16_t *piece[3];
+    int rows[3];
+} px_rows16;
 typedef struct px_weight {
     const px_real *raw;
+    const px_rows16 *bf16;         /* in place of raw; NULL: raw. Forward alone, and only where px_compute_reads_bf16() */
     int out, in;
     const void *packed;            /* the same matrix as px_weight_pack lays it out for forward; NULL: raw only */
     const void *packed_transposed; /* and for backward_input */
@@ -75,6 +80,7 @@ typedef struct px_weight {
 size_t px_weight_packed(px_dtype precision, int out, int in); /* bytes */
 void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w, bool transposed);
 bool px_weights_halve(px_compute *ctx, const px_real *weights, size_t count); /* can px_weight.halves be set for them? */
+bool px_compute_reads_bf16(void); /* our own products do, with the bits of the same weights in px_real; a library's do not */
 /* y[M,out] = x[M,in] w^T + bias[out] (bias NULL: none). ldy, ldx: row strides in elements. */
 void px_linear_forward(px_compute *ctx, px_real *y, int ldy, const px_real *x, int ldx, const px_weight *w,
                        const px_real *bias, int M);
@@ -165,6 +171,8 @@ size_t px_attention_scratch(int max_tokens, int max_sequence, int heads, int kv_
  * x[M,C] = scale * table[ids] (+ positional[positions + offset], NULL: none) */
 void px_embedding_forward(px_compute *ctx, px_real *x, const int32_t *ids, const px_real *table, const int32_t *positions,
                           const px_real *positional, int offset, int M, int C, double scale);
+void px_embedding_forward16(px_compute *ctx, px_real *x, const int32_t *ids, const uint16_t *table, int M, int C,
+                            double scale); /* of a table in bf16, without positions */
 /* dtable[ids] += scale * dx, in row order for each id whatever the threads; dpositional likewise. */
 void px_embedding_backward(px_compute *ctx, px_real *dtable, const int32_t *ids, px_real *dpositional,
                            const int32_t *positions, int offset, const px_real *dx, int M, int C, double scale);

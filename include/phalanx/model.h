@@ -92,6 +92,8 @@ typedef struct px_model {
     bool borrowed;           /* weights belong to somebody else */
     void *range;             /* of a mapped model: its files' pages and what it has of its own; weights point into it */
     size_t range_bytes;
+    px_rows16 *bf16;         /* [4 layers + 2], see px_model_bf16: of a mapped model whose matrices are used as they lie in their
+                                files, in bf16; nothing is at their offsets then. NULL: all are in weights */
     uint64_t version;        /* raised whenever weights change: packed forms and caches look at it */
 } px_model;
 
@@ -125,10 +127,17 @@ void px_model_arrays(const px_model *model, px_real *block, px_array *arrays);
  * *had_score = false; a ...ForSequenceClassification directory brings its own. NONE takes either. */
 px_status px_model_load(px_model *model, const char *dir, px_head head, bool *had_score);
 /* The same for who only reads: tensors stay in the pages of their files where they lie there as they are used (F32, not
- * transposed, joined ones side by side), which all processes of a node share; the others are converted into `memory`, or,
+ * transposed, joined ones side by side; and matrices in BF16, where px_compute_reads_bf16() and all of them are and the model
+ * has no table of positions), which all processes of a node share; the others are converted into `memory`, or,
  * where that is NULL, into this process's own. Only who fills the memory reads the weights: an error in them is its alone.
  * The parameters' offsets are then those of this model, and its weights are not one block. */
 px_status px_model_map(px_model *model, const char *dir, px_head head, const px_model_memory *memory, bool *had_score);
+/* Of a model with bf16: 0 to 3 of a block are its matrices q|k|v, out, gate|up and down; 0 and 1 of "block" `layers` are the LM
+ * head and the embedding. */
+static inline const px_rows16 *px_model_bf16(const px_model *model, int layer, int matrix)
+{
+    return &model->bf16[4 * layer + matrix];
+}
 typedef struct px_map_bytes {
     size_t files, beside; /* pages of files; memory for what is converted, whole pages */
 } px_map_bytes;

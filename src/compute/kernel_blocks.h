@@ -32,6 +32,8 @@ static void product(const px_product *job, px_real *block_a, px_real *block_b)
                         widen(block_b, panels, columns, steps);
                         panels = block_b;
                     }
+                } else if (job->b16) {
+                    pack_b16(block_b, job->b16, (size_t)job->depth, job->first + j0, columns, k0, depth);
                 } else {
                     px_operand b = job->b;
                     b.data += (size_t)j0 * b.row + (size_t)k0 * b.column;

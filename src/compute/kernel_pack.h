@@ -204,6 +204,40 @@ static void pack_b(px_real *to, px_operand from, int rows, int depth)
     pack_panels(to, from, rows, depth, PX_PANEL);
 }
 
+PX_INLINE px_real of_bf16(uint16_t upper)
+{
+    union {
+        uint32_t bits;
+        float value;
+    } x = {(uint32_t)upper << 16};
+    return (px_real)x.value;
+}
+
+static const uint16_t *row16(const px_rows16 *from, size_t in, int row)
+{
+    int p = 0;
+    while (row >= from->rows[p]) row -= from->rows[p++];
+    return from->piece[p] + (size_t)row * in;
+}
+
+static void pack_b16(px_real *to, const px_rows16 *from, size_t in, int first, int rows, int k, int depth)
+{
+    enum { SOME = 64 }; /* of the depth: widened in the first-level cache */
+    px_real wide[PX_PANEL * SOME];
+    for (int i = 0; i < rows; i += PX_PANEL) {
+        int there = rows - i < PX_PANEL ? rows - i : PX_PANEL;
+        const uint16_t *row[PX_PANEL];
+        for (int r = 0; r < there; r++) row[r] = row16(from, in, first + i + r) + k;
+        for (int d = 0; d < depth; d += SOME) {
+            int some = depth - d < SOME ? depth - d : SOME;
+            for (int r = 0; r < there; r++)
+                for (int c = 0; c < some; c++) wide[r * SOME + c] = of_bf16(row[r][d + c]);
+            pack_rows(to, wide, SOME, there, some, PX_PANEL);
+            to += (size_t)PX_PANEL * (size_t)steps_of(some);
+        }
+    }
+}
+
 /* Panels of weights that bf16 holds exactly keep the upper 16 bits of each word: half the memory goes by for the same
  * words. What is kept lies at the beginning of the room of the whole panel. */
 #if defined(PX_PAIRS) || defined(PX_DOUBLE)

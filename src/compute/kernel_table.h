@@ -8,7 +8,7 @@
 
 const px_kernels PX_ISA_TABLE = {
     .isa = PX_ISA_NAME,
-    .products = {PX_ISA_NAME, TILE_ROWS, STEP, product, pack_b, peak, HALVE},
+    .products = {PX_ISA_NAME, TILE_ROWS, STEP, product, pack_b, pack_b16, peak, HALVE},
     .layernorm = layernorm,
     .layernorm_backward = layernorm_backward,
     .rmsnorm = rmsnorm,

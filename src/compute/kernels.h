@@ -18,8 +18,9 @@ typedef struct px_product {
     px_operand a, b;
     const px_real *packed; /* b in panels, for each block of depth one after another; NULL: packed on the way */
     bool halves;           /* packed has the upper 16 bits of each word, at the beginning of the panel's room */
+    const px_rows16 *b16;  /* b as bf16, its columns from `first` on; NULL: b */
     size_t packed_columns; /* of all of packed, whole panels */
-    int first;             /* column of packed that is column 0 of c, a multiple of PX_PANEL */
+    int first;             /* column of packed and b16 that is column 0 of c, a multiple of PX_PANEL */
     const px_real *bias;
     int rows, columns, depth;
     bool add;
@@ -44,6 +45,8 @@ typedef struct px_products {
     void (*product)(const px_product *job, px_real *pack_a, px_real *pack_b);
     /* panels of PX_PANEL rows; NULL: operands are never packed ahead */
     void (*pack_b)(px_real *to, px_operand from, int rows, int depth);
+    /* the same of `rows` rows of bf16 from `first` on, which have `in` elements each, [k, k + depth) of them */
+    void (*pack_b16)(px_real *to, const px_rows16 *from, size_t in, int first, int rows, int k, int depth);
     double (*peak)(px_real *seed, long steps); /* multiply-adds on registers, see kernel_peak.h; NULL: a library's */
     /* keeps the upper 16 bits of the words of packed panels; NULL: words are always whole */
     void (*halve)(px_real *packed, int panels, int depth);

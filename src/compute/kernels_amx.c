@@ -196,5 +196,5 @@ static double peak(px_real *seed, long steps)
     return (double)steps * 4 * 2 * TILE_WORDS * 2 * SIDE;
 }
 
-const px_products px_products_amx = {"AMX", SIDE, STEP, product_on_tiles, pack_b, peak, HALVE};
+const px_products px_products_amx = {"AMX", SIDE, STEP, product_on_tiles, pack_b, pack_b16, peak, HALVE};
 #endif

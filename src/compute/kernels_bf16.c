@@ -6,5 +6,5 @@
 #include "kernel_product.h"
 #include "kernel_peak.h"
 
-const px_products px_products_bf16 = {"AVX512-BF16", TILE_ROWS, STEP, product, pack_b, peak, HALVE};
+const px_products px_products_bf16 = {"AVX512-BF16", TILE_ROWS, STEP, product, pack_b, pack_b16, peak, HALVE};
 #endif

@@ -63,7 +63,7 @@ static void product_share(const px_product *job, const px_products *kernels, int
     part.columns = (int)(column_end - column);
     part.c += row * job->ldc + column;
     part.a.data += row * job->a.row;
-    part.b.data += column * job->b.row;
+    if (part.b.data) part.b.data += column * job->b.row;
     part.first += (int)column;
     if (part.bias) part.bias += column;
     px_real *pack = (px_real *)(scratch + (size_t)share * bytes);
@@ -100,6 +100,11 @@ size_t px_weight_packed(px_dtype precision, int out, int in)
     return kernels->pack_b ? rounded((size_t)out, PX_PANEL) * steps(in, kernels->step) * sizeof(px_real) : 0;
 }
 
+bool px_compute_reads_bf16(void)
+{
+    return sizeof(px_real) == sizeof(float) && px_products_get(PX_F32)->pack_b16;
+}
+
 bool px_weights_halve(px_compute *ctx, const px_real *weights, size_t count)
 {
     enum { GLANCE = 1 << 12 }; /* enough to see that trained weights are not rounded */
@@ -125,10 +130,13 @@ void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w, bool tran
         px_real *to = packed;
         for (int k = 0; k < whole && row < end; k += block) {
             int depth = whole - k < block ? whole - k : block;
-            px_operand from = {w->raw + row * in + k, in, 1};
+            px_operand from = {w->raw ? w->raw + row * in + k : NULL, in, 1};
             if (transposed) from = (px_operand){w->raw + (size_t)k * in + row, 1, in};
             px_real *panels = to + row * steps(depth, kernels->step);
-            kernels->pack_b(panels, from, (int)(end - row), depth);
+            if (w->bf16)
+                kernels->pack_b16(panels, w->bf16, in, (int)row, (int)(end - row), k, depth);
+            else
+                kernels->pack_b(panels, from, (int)(end - row), depth);
             if (w->halves && kernels->halve) kernels->halve(panels, (int)(rounded(end - row, PX_PANEL) / PX_PANEL), depth);
             to += columns * steps(depth, kernels->step);
         }
@@ -141,6 +149,7 @@ void px_linear_forward(px_compute *ctx, px_real *y, int ldy, const px_real *x, i
     px_product job = {.c = y, .ldc = (size_t)ldy, .bias = bias, .rows = M, .columns = w->out, .depth = w->in};
     job.a = (px_operand){x, (size_t)ldx, 1};
     job.b = (px_operand){w->raw, (size_t)w->in, 1};
+    job.b16 = w->bf16;
     job.packed = w->packed;
     job.halves = w->halves && px_products_get(ctx->precision)->halve;
     job.packed_columns = rounded((size_t)w->out, PX_PANEL);

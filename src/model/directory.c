@@ -166,6 +166,12 @@ static px_status match_tensors(const px_model *model, const px_tensors *tensors,
     return status;
 }
 
+/* A factor of a product, or the embedding. */
+static bool is_matrix(const px_model *model, const px_param *param)
+{
+    return param->dims == 2 && param->offset != model->score;
+}
+
 /* Every parameter that does not lie in its place in a file. */
 static px_status read_params(px_model *model, const matched *m)
 {
@@ -174,7 +180,8 @@ static px_status read_params(px_model *model, const matched *m)
         const px_tensor *tensor = m->tensor[i];
         px_real *to = model->weights + param->offset;
         if (!tensor) continue;
-        PX_TRY((const void *)to == tensor->data ? px_tensor_check(tensor) : px_tensor_read_param(tensor, param, to));
+        bool there = (const void *)to == tensor->data || (model->bf16 && is_matrix(model, param));
+        PX_TRY(there ? px_tensor_check(tensor) : px_tensor_read_param(tensor, param, to));
     }
     return m->tied_head ? check_tied_head(model, m->tied_head) : PX_OK;
 }
@@ -192,49 +199,96 @@ static bool lies_in_place(const px_model *model, const matched *m, int first, in
 {
     for (int i = first; i < end; i++) {
         const px_tensor *tensor = m->tensor[i];
-        if (!tensor || !px_tensor_in_place(tensor, &model->params[i])) return false;
+        if (!tensor || !px_tensor_in_place(tensor, &model->params[i], PX_F32)) return false;
         const px_tensor *before = i > first ? m->tensor[i - 1] : NULL;
         if (before && (before->path != tensor->path || before->data + before->bytes != tensor->data)) return false;
     }
     return true;
 }
 
-/* The bytes that parameters take in the files and beside them. With a base, their offsets from it too: those that do not
- * lie in a file come `beside` bytes after it. */
-static px_map_bytes lay_out(px_model *model, const matched *m, const px_real *base, size_t beside)
+/* Whether all of them are used as bf16 from their files. */
+static bool lies_as_bf16(const px_model *model, const matched *m)
 {
-    size_t line = 64 / sizeof(px_real), used = 0, files = 0;
+    if (!px_compute_reads_bf16() || model->position != SIZE_MAX || m->tied_head) return false;
+    for (int i = 0; i < model->param_count; i++) {
+        bool fits = m->tensor[i] && px_tensor_in_place(m->tensor[i], &model->params[i], PX_BF16);
+        if (is_matrix(model, &model->params[i]) && !fits) return false;
+    }
+    return true;
+}
+
+/* Where parameters lie, in bytes: of the files, beside them, and of addresses that have no memory, for those in bf16. */
+typedef struct areas {
+    size_t files, beside, nowhere;
+} areas;
+
+/* How many each area has; with a base, the parameters' offsets from it too, where `at` is where the areas begin. */
+static areas lay_out(px_model *model, const matched *m, bool bf16, const px_real *base, const areas *at)
+{
+    size_t line = 64 / sizeof(px_real);
+    areas used = {0};
     for (int first = 0, end; first < model->param_count; first = end) {
         end = group_end(model, first);
-        bool in_place = lies_in_place(model, m, first, end);
+        bool halves = bf16 && is_matrix(model, &model->params[first]), in_place = lies_in_place(model, m, first, end);
+        size_t *area = halves ? &used.nowhere : &used.beside, begin = !at ? 0 : halves ? at->nowhere : at->beside;
         for (int i = first; i < end; i++) {
             px_param *param = &model->params[i];
             if (base) {
                 param->offset = in_place ? (size_t)((const px_real *)(const void *)m->tensor[i]->data - base)
-                                         : beside / sizeof(px_real) + used;
+                                         : (begin + *area) / sizeof(px_real);
             }
-            *(in_place ? &files : &used) += param->count;
+            used.files += halves ? param->count * sizeof(uint16_t) : in_place ? param->count * sizeof(px_real) : 0;
+            if (!in_place) *area += param->count * sizeof(px_real);
         }
-        used = (used + line - 1) / line * line;
+        *area = (*area + line * sizeof(px_real) - 1) / (line * sizeof(px_real)) * (line * sizeof(px_real));
     }
-    return (px_map_bytes){.files = files * sizeof(px_real), .beside = px_whole_pages(used * sizeof(px_real))};
+    used.beside = px_whole_pages(used.beside);
+    return used;
+}
+
+/* The pieces of the matrix whose first parameter is at this offset. */
+static void find_pieces(const px_model *model, const matched *m, size_t offset, px_rows16 *rows)
+{
+    int first = 0;
+    while (model->params[first].offset != offset) first++;
+    for (int i = first, end = group_end(model, first); i < end; i++) {
+        rows->piece[i - first] = (const uint16_t *)(const void *)m->tensor[i]->data;
+        rows->rows[i - first] = (int)model->params[i].shape[0];
+    }
+}
+
+static px_status point_to_bf16(px_model *model, const matched *m)
+{
+    int layers = model->config.layers;
+    model->bf16 = px_alloc_array((size_t)(4 * layers + 2), sizeof *model->bf16, "matrices of files");
+    if (!model->bf16) return px_error_code();
+    for (int l = 0; l < layers; l++) {
+        const px_layer_view *view = &model->layers[l];
+        const size_t offsets[] = {view->qkv_w, view->out_w, view->up_w, view->down_w};
+        for (int i = 0; i < 4; i++) find_pieces(model, m, offsets[i], &model->bf16[4 * l + i]);
+    }
+    if (model->lm_head != SIZE_MAX) find_pieces(model, m, model->lm_head, &model->bf16[4 * layers]);
+    find_pieces(model, m, model->embed, &model->bf16[4 * layers + 1]);
+    return PX_OK;
 }
 
 static px_status place(px_model *model, px_tensors *tensors, const matched *m, const px_model_memory *memory)
 {
-    size_t pages = px_tensors_pages(tensors), beside = lay_out(model, m, NULL, 0).beside;
-    char *range = px_address_reserve(pages + beside, "model weights");
+    bool bf16 = lies_as_bf16(model, m);
+    size_t pages = px_tensors_pages(tensors);
+    areas size = lay_out(model, m, bf16, NULL, NULL), at = {.beside = pages, .nowhere = pages + size.beside};
+    char *range = px_address_reserve(at.nowhere + size.nowhere, "model weights");
     if (!range) return px_error_code();
     model->range = range;
-    model->range_bytes = pages + beside;
+    model->range_bytes = at.nowhere + size.nowhere;
     model->weights = (px_real *)(void *)range;
-    PX_TRY(memory ? px_address_share(range + pages, beside, memory->fd, memory->offset, memory->fill, "model weights")
-                  : px_address_use(range + pages, beside, "model weights"));
+    PX_TRY(memory ? px_address_share(range + pages, size.beside, memory->fd, memory->offset, memory->fill, "model weights")
+                  : px_address_use(range + pages, size.beside, "model weights"));
     PX_TRY(px_tensors_move(tensors, range));
     px_tensors_leave(tensors);
-    lay_out(model, m, model->weights, pages);
+    lay_out(model, m, bf16, model->weights, &at);
     px_model_view(model);
-    return PX_OK;
+    return bf16 ? point_to_bf16(model, m) : PX_OK;
 }
 
 static px_status open_directory(px_model_config *config, px_tensors *tensors, const char *dir, px_head head,
@@ -298,7 +352,8 @@ px_status px_model_map_plan(const px_model *model, const char *dir, px_map_bytes
     PX_TRY(open_directory(&config, &tensors, dir, model->config.head, &classifier));
     px_status status = match_tensors(&table, &tensors, !classifier, dir, &m);
     if (status == PX_OK) {
-        *bytes = lay_out(&table, &m, NULL, 0);
+        areas size = lay_out(&table, &m, lies_as_bf16(&table, &m), NULL, NULL);
+        *bytes = (px_map_bytes){.files = size.files, .beside = size.beside};
         px_free(m.tensor);
     }
     px_tensors_close(&tensors);

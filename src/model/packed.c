@@ -48,7 +48,10 @@ px_weight px_shape_weight(const px_shape *shape, const px_model *model, int laye
 {
     px_weight weight = {.halves = shape->packed_halves};
     matrix_size(shape, matrix, &weight.out, &weight.in);
-    if (matrix == PX_LM_HEAD) {
+    if (model->bf16) {
+        bool head = matrix == PX_LM_HEAD;
+        weight.bf16 = px_model_bf16(model, head ? shape->config.layers : layer, head ? 0 : (int)matrix);
+    } else if (matrix == PX_LM_HEAD) {
         weight.raw = model->weights + model->lm_head;
     } else {
         const px_layer_view *view = &model->layers[layer];
@@ -84,7 +87,8 @@ static void pack(px_shape *shape, px_compute *compute, const px_model *model, in
 /* Are all matrices bf16 exactly? The weights of a mapped model are not one block. */
 static bool all_halve(px_compute *compute, const px_model *model)
 {
-    bool all = true;
+    bool all = !model->bf16 || px_weights_halve(compute, NULL, 0);
+    if (model->bf16) return all;
     for (int i = 0; i < model->param_count && all; i++) {
         const px_param *param = &model->params[i];
         if (param->dims == 2) all = px_weights_halve(compute, model->weights + param->offset, param->count);

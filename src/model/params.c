@@ -152,6 +152,7 @@ void px_model_free(px_model *model)
     if (!model) return;
     px_free(model->params);
     px_free(model->layers);
+    px_free(model->bf16);
     if (model->range) px_address_release(model->range, model->range_bytes);
     else if (!model->borrowed) px_free(model->weights);
     memset(model, 0, sizeof *model);

@@ -50,8 +50,9 @@ px_status px_tensor_read(const px_tensor *tensor, bool transposed, px_real *out)
 /* As px_tensor_read, into the order that the parameter has in memory; the shapes agree. */
 px_status px_tensor_read_param(const px_tensor *tensor, const px_param *param, px_real *out);
 
-/* Can its bytes in the file be used as they are? And do they hold nothing but finite values? */
-bool px_tensor_in_place(const px_tensor *tensor, const px_param *param);
+/* Can its bytes in the file, of this type (PX_F32 or PX_BF16), be used as they are? And do they hold nothing but finite
+ * values? */
+bool px_tensor_in_place(const px_tensor *tensor, const px_param *param, px_dtype dtype);
 px_status px_tensor_check(const px_tensor *tensor);
 
 /* What a file is written from; a transposed one is written as [shape[1], shape[0]], one by head (see px_param) in

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Frozen models are there once a node: in a PPO run the reward model (F32) lies in its file's pages, the reference (BF16) is
-# converted once into memory of the node, every rank uses both, and none has a copy; a weight file that is written over
+# Frozen models are there once a node: in a PPO run the reward model (F32) lies in its file's pages, so does the reference where
+# it is BF16, and as F16 it is converted once into memory of the node; every rank uses both, and none has a copy; a weight file that is written over
 # while it is used ends the run with a message.
 # Usage: mapped.sh PROGRAM. Skips (77) without mpirun.
 set -u
@@ -45,11 +45,13 @@ stop: {steps: 1}
 END
     "$program" train "$dir/$1.yaml" --run-dir "$dir/$1" > "$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
 done
-mkdir "$dir/half" && "$program" export "$dir/sft" --out "$dir/half/policy" --dtype bf16 > "$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
+for dtype in f16 bf16; do
+    mkdir "$dir/$dtype" && "$program" export "$dir/sft" --out "$dir/$dtype/policy" --dtype $dtype > "$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
+done
 cat > "$dir/ppo.yaml" <<END
 algorithm: ppo
 debugging: {deterministic: false}
-rl_module: {policy: {path: $dir/sft/policy}, reference: {path: $dir/half/policy}, reward: {path: $dir/reward/reward},
+rl_module: {policy: {path: $dir/sft/policy}, reference: {path: $dir/f16/policy}, reward: {path: $dir/reward/reward},
             critic: {same_as: policy}}
 environment: {prompts: $dir/prompts.jsonl, max_prompt_tokens: 8, max_completion_tokens: 16, rewards: [{kind: model}]}
 training: {prompts_per_iteration: 4, minibatch_size: 4, num_epochs: 1, lr: 1.0e-5, critic_lr: 1.0e-5}
@@ -62,11 +64,11 @@ mapped() {
         on && /^Rss:/ {rss += $2} on && /^Private_Dirty:/ {own += $2} END {print rss + 0, own + 0}' "/proc/$1/smaps"
 }
 
-# start RANKS: a run of PPO in the background; pids: its processes once an iteration is done
+# start RANKS [options]: a run of PPO in the background; pids: its processes once an iteration is done
 start() {
     rm -rf "$dir/ppo"
     mpirun -n "$1" "$program" train "$dir/ppo.yaml" --run-dir "$dir/ppo" --set run.threads_per_rank=1 \
-        --set debugging.log_level=debug > "$dir/ppo.log" 2>&1 &
+        --set debugging.log_level=debug "${@:2}" > "$dir/ppo.log" 2>&1 &
     job=$! pids=
     for wait in $(seq 600); do
         grep -q 'ppo [0-9]*/400' "$dir/ppo.log" && break
@@ -78,18 +80,22 @@ start() {
     for pid in $children; do [ "/proc/$pid/exe" -ef "$program" ] && pids="$pids $pid"; done
 }
 
-start 2
 bytes=$(stat -c %s "$dir/sft/policy/model.safetensors")
-for pid in $pids; do
-    for file in "/dev/shm/phalanx- 90" "reward/reward/model.safetensors 40"; do # percent: of its embedding, a scorer reads rows
-        set -- $file
-        read -r rss own < <(mapped "$pid" "$1")
-        echo "rank $pid: $1: $rss KiB resident, $own KiB its own, of $((bytes / 1024)) KiB"
-        if [ "$rss" -lt $((bytes / 1024 * $2 / 100)) ] || [ "$own" -gt 0 ]; then
-            echo "FAILED: a frozen model is not once on the node"; failed=1
-        fi
+check_shared() { # "NAME PERCENT"...: of the bytes in float32; of its embedding, a scorer reads rows
+    local pid file name percent rss own
+    for pid in $pids; do
+        for file in "$@"; do
+            read -r name percent <<< "$file"
+            read -r rss own < <(mapped "$pid" "$name")
+            echo "rank $pid: $name: $rss KiB resident, $own KiB its own, of $((bytes / 1024)) KiB"
+            if [ "$rss" -lt $((bytes / 1024 * percent / 100)) ] || [ "$own" -gt 0 ]; then
+                echo "FAILED: a frozen model is not once on the node"; failed=1
+            fi
+        done
     done
-done
+}
+start 2
+check_shared "/dev/shm/phalanx- 90" "reward/reward/model.safetensors 40"
 [ "$(echo $pids | wc -w)" -eq 2 ] || { echo "FAILED: ranks seen:$pids"; failed=1; }
 
 # A rank that does not convert has its frozen models as soon as it has their addresses. The bound is a slow machine's.
@@ -106,7 +112,8 @@ if [ $code -ne 65 ] || ! grep -q 'reward/model.safetensors: the file was changed
 fi
 
 # ---- cut ----
-start 2
+start 2 --set rl_module.reference.path="$dir/bf16/policy"
+check_shared "bf16/policy/model.safetensors 45"
 : > "$dir/reward/reward/model.safetensors"
 wait $job
 code=$?
