@@ -272,6 +272,11 @@ def version():
 version.cached = None
 
 
+def other_precision(who):
+    kind = who.split()[-1].lower().replace('fp', 'f').rstrip('c')
+    return a.precision and kind in PRECISIONS and kind != a.precision
+
+
 def measure():
     all_rows = rows()
     wanted = a.rows.split(',') if a.rows else list(all_rows)
@@ -286,11 +291,10 @@ def measure():
                             load=round(os.getloadavg()[0], 1))))
     for name in wanted:
         row, given_up = all_rows[name], set()
-        write(dict(work=row.work, unit=row.unit, wants=row.wants))
+        write(dict(work=row.work, unit=row.unit, wants=[w for w in row.wants if not other_precision(w[0])]))
         for turn in range(a.rounds):
             for who, contestant in row.contestants.items():
-                kind = who.split()[-1].lower().replace('fp', 'f').rstrip('c')
-                if who in given_up or (a.precision and kind in PRECISIONS and kind != a.precision):
+                if who in given_up or other_precision(who):
                     continue
                 try:
                     result = contestant()
