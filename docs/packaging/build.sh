@@ -44,7 +44,7 @@ wanted jansson && with_cmake jansson . -DJANSSON_BUILD_SHARED_LIBS=ON -DJANSSON_
     -DJANSSON_EXAMPLES=OFF
 wanted libpcre2-8 && with_cmake pcre2 . -DPCRE2_BUILD_PCRE2GREP=OFF -DPCRE2_BUILD_TESTS=OFF -DPCRE2_SUPPORT_JIT=ON
 wanted libutf8proc && with_cmake utf8proc .
-wanted hdf5 && with_cmake hdf5 . -DHDF5_BUILD_CPP_LIB=OFF -DHDF5_BUILD_FORTRAN=OFF -DHDF5_BUILD_HL_LIB=OFF -DBUILD_TESTING=OFF \
+wanted hdf5_hl && with_cmake hdf5 . -DHDF5_BUILD_CPP_LIB=OFF -DHDF5_BUILD_FORTRAN=OFF -DHDF5_BUILD_HL_LIB=ON -DBUILD_TESTING=OFF \
     -DHDF5_BUILD_EXAMPLES=OFF -DHDF5_ENABLE_Z_LIB_SUPPORT=ON -DHDF5_BUILD_JAVA=OFF
 if wanted openblas; then # products alone, for every processor the cluster may have
     unpack openblas

@@ -24,6 +24,7 @@ for source in $sources; do
 done
 (cd "$work/phalanx-bundle/libraries" && rm -f ./*.dsc ./*.debian.tar.* ./*.diff.gz ./*.asc && sha256sum ./*.tar.* > SHA256SUMS)
 git -C "$root" archive --prefix=phalanx-bundle/phalanx/ HEAD | tar x -C "$work"
+git -C "$root" rev-parse --short=12 HEAD > "$work/phalanx-bundle/phalanx/COMMIT"
 cp "$here/build.sh" "$work/phalanx-bundle/"
 tar cf "$out" -C "$work" phalanx-bundle
 (cd "$work/phalanx-bundle/libraries" && du -h ./*.tar.*)

@@ -142,7 +142,7 @@ static void attention_tile(const px_head_job *job, int row, int rows, px_real *w
     px_real *q = work, *sums = q + PX_QUERY_TILE * PX_MAX_HEAD_DIM, *scores = sums + PX_QUERY_TILE * PX_MAX_HEAD_DIM;
     px_real largest[PX_QUERY_TILE], total[PX_QUERY_TILE];
     int D = job->D, advance = job->advance, first = job->position + advance * row, last = first + advance * (rows - 1);
-    int low[PX_QUERY_TILE], high[PX_QUERY_TILE];
+    int low[PX_QUERY_TILE], high[PX_QUERY_TILE] = {0};
     for (int r = 0; r < rows; r++) {
         largest[r] = (px_real)-INFINITY;
         total[r] = 0;
