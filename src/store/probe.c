@@ -100,5 +100,6 @@ px_status px_h5_probe(const char *path, const char *table)
     if (child < 0) return px_fail(PX_IO, "%s: cannot start a process to check the file: %s", path, strerror(errno));
     if (child == 0) read_all(path, table, (rlim_t)(PATIENCE_S + size / 1e7));
     int status = wait_for(child);
-    return WIFSIGNALED(status) ? judge(path, WTERMSIG(status)) : PX_OK;
+    if (WIFSIGNALED(status)) return judge(path, WTERMSIG(status));
+    return WEXITSTATUS(status) == 0 ? PX_OK : judge(path, SIGABRT); /* the library, or what watches over it, has called exit */
 }
