@@ -42,13 +42,16 @@ static double per_token(const px_probe *probe)
 
 static px_status run_probes(const px_session *session, crew *c)
 {
+    if (c->count == 0) { /* a role without ranks has no threads either */
+        return PX_OK;
+    }
     for (int i = 0; i < c->count; i++) {
         bool decodes = c->list[i].kind == PX_PROBE_DECODE || c->list[i].kind == PX_PROBE_PACK;
         c->list[i].precision = decodes ? session->sampler_precision : session->learner_precision;
     }
     int cores = omp_get_num_procs(), threads = c->ranks.threads < cores ? c->ranks.threads : cores;
     int processes = cores / threads < c->ranks.together ? cores / threads : c->ranks.together;
-    PX_TRY(c->count > 0 ? px_probes_run(c->list, c->count, threads, processes) : PX_OK);
+    PX_TRY(px_probes_run(c->list, c->count, threads, processes));
     for (int i = 0; i < c->count; i++) { /* cores that are not here: as good as those that are */
         c->list[i].seconds *= (double)threads / c->ranks.threads;
     }
