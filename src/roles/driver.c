@@ -158,10 +158,11 @@ static px_status iterate(px_session *session, int64_t *finished, bool *done)
     session->trainer.dirty = true;
     session->unwritten = px_session_samples_due(session, iteration) ? iteration : 0;
     px_status status = conclude(session, iteration, finished, done);
-    if (status != PX_OK) { /* the samples may tell why */
+    if (status != PX_OK) { /* the samples may tell why; a stop has no error */
         px_error why = px_error_keep();
         px_session_save_samples(session);
-        return px_error_restore(&why);
+        px_error_restore(&why);
+        return status;
     }
     px_progress_line(session, iteration);
     return px_agree(write_status(session, "running", iteration, 0, ""));
