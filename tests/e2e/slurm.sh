@@ -118,11 +118,11 @@ reach several 5; stop_job "$many"
 # ---- meanwhile roles in a heterogeneous job: the ranks of its second component sample; one stops, and comes back ----
 by_class=(--set placement.env_runner_nodes=het-group:1 --set env_runners.sample_timeout_s=1)
 het=$(submit --run-dir het --nodes 1 --ntasks-per-node 2 --het-group 2x1x1 "${by_class[@]}")
-by_hand=$(template heterogeneous by-hand --nodes=1 --ntasks-per-node=2 --cpus-per-task=1 : --nodes=2 --ntasks-per-node=1 \
-    --cpus-per-task=1 -- "${by_class[@]}" --set stop.iterations=4)
 reach het 3; runner=$(rank_pid het 3); kill -STOP "$runner"
 for i in $(seq 100); do log "$het" | grep -q env_runner_left_out && break; sleep 0.1; done
 kill -CONT "$runner"
+by_hand=$(template heterogeneous by-hand --nodes=1 --ntasks-per-node=2 --cpus-per-task=1 : --nodes=2 --ntasks-per-node=1 \
+    --cpus-per-task=1 -- "${by_class[@]}" --set stop.iterations=4)
 for job in $one $many; do
     ended "$job" COMPLETED signalled; says "$job" 'continues after iteration' signalled
     [ "$(scontrol show job "$job" | grep -o 'Restarts=[0-9]*')" = Restarts=1 ] || fail "signalled: $(scontrol show job "$job")"
