@@ -11,6 +11,8 @@
 #ifndef PHALANX_COMPUTE_H
 #define PHALANX_COMPUTE_H
 
+#include <string.h>
+
 #include "phalanx/base.h"
 
 #ifdef PX_DOUBLE /* the same sources once more, for finite differences in double */
@@ -63,6 +65,13 @@ double px_memory_rate(int threads, bool update);
 
 /* ---- linear layers -------------------------------------------------------------------------------------------
  * A weight handle, never a bare pointer: a back end may keep a packed form beside the raw one. [out, in] row-major. */
+static inline float px_from_bf16(uint16_t h) /* bfloat16 is the upper half of a float */
+{
+    uint32_t bits = (uint32_t)h << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
 typedef struct px_rows16 { /* [out, in] as it lies in files: bf16, in up to three pieces, one below the other */
     const uint16_t *piece[3];
     int rows[3];
@@ -168,11 +177,10 @@ void px_attention_backward(px_compute *ctx, px_real *dq, px_real *dk, px_real *d
 size_t px_attention_scratch(int max_tokens, int max_sequence, int heads, int kv_heads, int D, int threads);
 
 /* ---- embedding ----------------------------------------------------------------------------------------------------
- * x[M,C] = scale * table[ids] (+ positional[positions + offset], NULL: none) */
-void px_embedding_forward(px_compute *ctx, px_real *x, const int32_t *ids, const px_real *table, const int32_t *positions,
-                          const px_real *positional, int offset, int M, int C, double scale);
-void px_embedding_forward16(px_compute *ctx, px_real *x, const int32_t *ids, const uint16_t *table, int M, int C,
-                            double scale); /* of a table in bf16, without positions */
+ * x[M,C] = scale * table[ids] (+ positional[positions + offset], NULL: none). table16, where it is not NULL: in place of table, in
+ * bf16. */
+void px_embedding_forward(px_compute *ctx, px_real *x, const int32_t *ids, const px_real *table, const uint16_t *table16,
+                          const int32_t *positions, const px_real *positional, int offset, int M, int C, double scale);
 /* dtable[ids] += scale * dx, in row order for each id whatever the threads; dpositional likewise. */
 void px_embedding_backward(px_compute *ctx, px_real *dtable, const int32_t *ids, px_real *dpositional,
                            const int32_t *positions, int offset, const px_real *dx, int M, int C, double scale);

@@ -81,6 +81,13 @@ typedef struct px_layer_view { /* offsets of a block's tensors in the flat block
     size_t norm2_w, norm2_b, up_w, up_b, down_w, down_b;
 } px_layer_view; /* up_w: gate then up ([2I, C]) in gated families, else the one input matrix */
 
+typedef struct px_matrices16 {
+    px_rows16 embed, lm_head; /* the same when tied */
+    struct {
+        px_rows16 qkv, out, up, down;
+    } layers[];
+} px_matrices16;
+
 typedef struct px_model {
     px_model_config config;
     px_param *params;
@@ -92,8 +99,8 @@ typedef struct px_model {
     bool borrowed;           /* weights belong to somebody else */
     void *range;             /* of a mapped model: its files' pages and what it has of its own; weights point into it */
     size_t range_bytes;
-    px_rows16 *bf16;         /* [4 layers + 2], see px_model_bf16: of a mapped model whose matrices are used as they lie in their
-                                files, in bf16; nothing is at their offsets then. NULL: all are in weights */
+    px_matrices16 *bf16;     /* of a mapped model whose matrices are used as they lie in their files, in bf16; nothing is at their
+                                offsets then. NULL: all are in weights */
     uint64_t version;        /* raised whenever weights change: packed forms and caches look at it */
 } px_model;
 
@@ -132,12 +139,6 @@ px_status px_model_load(px_model *model, const char *dir, px_head head, bool *ha
  * where that is NULL, into this process's own. Only who fills the memory reads the weights: an error in them is its alone.
  * The parameters' offsets are then those of this model, and its weights are not one block. */
 px_status px_model_map(px_model *model, const char *dir, px_head head, const px_model_memory *memory, bool *had_score);
-/* Of a model with bf16: 0 to 3 of a block are its matrices q|k|v, out, gate|up and down; 0 and 1 of "block" `layers` are the LM
- * head and the embedding. */
-static inline const px_rows16 *px_model_bf16(const px_model *model, int layer, int matrix)
-{
-    return &model->bf16[4 * layer + matrix];
-}
 typedef struct px_map_bytes {
     size_t files, beside; /* pages of files; memory for what is converted, whole pages */
 } px_map_bytes;

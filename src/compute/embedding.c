@@ -1,41 +1,24 @@
 /* Token and learned position embeddings. */
-#include <string.h>
-
 #include "phalanx/compute.h"
 #include "split.h"
 
-void px_embedding_forward(px_compute *ctx, px_real *x, const int32_t *ids, const px_real *table, const int32_t *positions,
-                          const px_real *positional, int offset, int M, int C, double scale)
+void px_embedding_forward(px_compute *ctx, px_real *x, const int32_t *ids, const px_real *table, const uint16_t *table16,
+                          const int32_t *positions, const px_real *positional, int offset, int M, int C, double scale)
 {
     size_t width = (size_t)C;
     px_real factor = (px_real)scale;
     int threads = px_threads_for(ctx, (size_t)M * width, 1 << 14);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int m = 0; m < M; m++) {
-        const px_real *row = table + (size_t)ids[m] * width;
+        size_t row = (size_t)ids[m] * width;
         px_real *to = x + (size_t)m * width;
-        for (size_t c = 0; c < width; c++) to[c] = factor * row[c];
+        if (table16)
+            for (size_t c = 0; c < width; c++) to[c] = factor * (px_real)px_from_bf16(table16[row + c]);
+        else
+            for (size_t c = 0; c < width; c++) to[c] = factor * table[row + c];
         if (!positional) continue;
         const px_real *place = positional + (size_t)(positions[m] + offset) * width;
         for (size_t c = 0; c < width; c++) to[c] += place[c];
-    }
-}
-
-void px_embedding_forward16(px_compute *ctx, px_real *x, const int32_t *ids, const uint16_t *table, int M, int C, double scale)
-{
-    size_t width = (size_t)C;
-    px_real factor = (px_real)scale;
-    int threads = px_threads_for(ctx, (size_t)M * width, 1 << 14);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int m = 0; m < M; m++) {
-        const uint16_t *row = table + (size_t)ids[m] * width;
-        px_real *to = x + (size_t)m * width;
-        for (size_t c = 0; c < width; c++) {
-            uint32_t bits = (uint32_t)row[c] << 16;
-            float value;
-            memcpy(&value, &bits, sizeof value);
-            to[c] = factor * (px_real)value;
-        }
     }
 }
 

@@ -204,15 +204,6 @@ static void pack_b(px_real *to, px_operand from, int rows, int depth)
     pack_panels(to, from, rows, depth, PX_PANEL);
 }
 
-PX_INLINE px_real of_bf16(uint16_t upper)
-{
-    union {
-        uint32_t bits;
-        float value;
-    } x = {(uint32_t)upper << 16};
-    return (px_real)x.value;
-}
-
 static const uint16_t *row16(const px_rows16 *from, size_t in, int row)
 {
     int p = 0;
@@ -231,7 +222,7 @@ static void pack_b16(px_real *to, const px_rows16 *from, size_t in, int first, i
         for (int d = 0; d < depth; d += SOME) {
             int some = depth - d < SOME ? depth - d : SOME;
             for (int r = 0; r < there; r++)
-                for (int c = 0; c < some; c++) wide[r * SOME + c] = of_bf16(row[r][d + c]);
+                for (int c = 0; c < some; c++) wide[r * SOME + c] = (px_real)px_from_bf16(row[r][d + c]);
             pack_rows(to, wide, SOME, there, some, PX_PANEL);
             to += (size_t)PX_PANEL * (size_t)steps_of(some);
         }

@@ -130,13 +130,14 @@ void px_weight_pack(px_compute *ctx, void *packed, const px_weight *w, bool tran
         px_real *to = packed;
         for (int k = 0; k < whole && row < end; k += block) {
             int depth = whole - k < block ? whole - k : block;
-            px_operand from = {w->raw ? w->raw + row * in + k : NULL, in, 1};
-            if (transposed) from = (px_operand){w->raw + (size_t)k * in + row, 1, in};
             px_real *panels = to + row * steps(depth, kernels->step);
-            if (w->bf16)
+            if (w->bf16) {
                 kernels->pack_b16(panels, w->bf16, in, (int)row, (int)(end - row), k, depth);
-            else
+            } else {
+                px_operand from = {w->raw + row * in + k, in, 1};
+                if (transposed) from = (px_operand){w->raw + (size_t)k * in + row, 1, in};
                 kernels->pack_b(panels, from, (int)(end - row), depth);
+            }
             if (w->halves && kernels->halve) kernels->halve(panels, (int)(rounded(end - row, PX_PANEL) / PX_PANEL), depth);
             to += columns * steps(depth, kernels->step);
         }

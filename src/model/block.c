@@ -94,14 +94,9 @@ static double embedding_scale(const px_model *model)
 void px_embed_forward(px_compute *compute, const px_model *model, px_real *x, const int32_t *ids,
                       const int32_t *positions, int M)
 {
-    if (model->bf16) {
-        const px_rows16 *table = px_model_bf16(model, model->config.layers, 1);
-        px_embedding_forward16(compute, x, ids, table->piece[0], M, model->config.hidden_size, embedding_scale(model));
-        return;
-    }
-    px_embedding_forward(compute, x, ids, model->weights + model->embed, positions, tensor(model, model->position),
-                         px_family_traits(model->config.family).position_offset, M, model->config.hidden_size,
-                         embedding_scale(model));
+    px_embedding_forward(compute, x, ids, model->weights + model->embed, model->bf16 ? model->bf16->embed.piece[0] : NULL,
+                         positions, tensor(model, model->position), px_family_traits(model->config.family).position_offset, M,
+                         model->config.hidden_size, embedding_scale(model));
 }
 
 void px_embed_backward(px_compute *compute, const px_model *model, px_real *grads, const int32_t *ids,

@@ -222,10 +222,10 @@ typedef struct areas {
     size_t files, beside, nowhere;
 } areas;
 
-/* How many each area has; with a base, the parameters' offsets from it too, where `at` is where the areas begin. */
-static areas lay_out(px_model *model, const matched *m, bool bf16, const px_real *base, const areas *at)
+/* How many each area has; and with `at`, where the areas begin behind the model's weights, the parameters' offsets. */
+static areas lay_out(px_model *model, const matched *m, bool bf16, const areas *at)
 {
-    size_t line = 64 / sizeof(px_real);
+    enum { LINE = 64 };
     areas used = {0};
     for (int first = 0, end; first < model->param_count; first = end) {
         end = group_end(model, first);
@@ -233,14 +233,14 @@ static areas lay_out(px_model *model, const matched *m, bool bf16, const px_real
         size_t *area = halves ? &used.nowhere : &used.beside, begin = !at ? 0 : halves ? at->nowhere : at->beside;
         for (int i = first; i < end; i++) {
             px_param *param = &model->params[i];
-            if (base) {
-                param->offset = in_place ? (size_t)((const px_real *)(const void *)m->tensor[i]->data - base)
+            if (at) {
+                param->offset = in_place ? (size_t)((const px_real *)(const void *)m->tensor[i]->data - model->weights)
                                          : (begin + *area) / sizeof(px_real);
             }
             used.files += halves ? param->count * sizeof(uint16_t) : in_place ? param->count * sizeof(px_real) : 0;
             if (!in_place) *area += param->count * sizeof(px_real);
         }
-        *area = (*area + line * sizeof(px_real) - 1) / (line * sizeof(px_real)) * (line * sizeof(px_real));
+        *area = (*area + LINE - 1) / LINE * LINE;
     }
     used.beside = px_whole_pages(used.beside);
     return used;
@@ -259,16 +259,18 @@ static void find_pieces(const px_model *model, const matched *m, size_t offset, 
 
 static px_status point_to_bf16(px_model *model, const matched *m)
 {
-    int layers = model->config.layers;
-    model->bf16 = px_alloc_array((size_t)(4 * layers + 2), sizeof *model->bf16, "matrices of files");
-    if (!model->bf16) return px_error_code();
-    for (int l = 0; l < layers; l++) {
+    px_matrices16 *all = px_alloc(sizeof *all + (size_t)model->config.layers * sizeof all->layers[0], "matrices of files");
+    if (!all) return px_error_code();
+    model->bf16 = all;
+    find_pieces(model, m, model->embed, &all->embed);
+    if (model->lm_head != SIZE_MAX) find_pieces(model, m, model->lm_head, &all->lm_head);
+    for (int l = 0; l < model->config.layers; l++) {
         const px_layer_view *view = &model->layers[l];
-        const size_t offsets[] = {view->qkv_w, view->out_w, view->up_w, view->down_w};
-        for (int i = 0; i < 4; i++) find_pieces(model, m, offsets[i], &model->bf16[4 * l + i]);
+        find_pieces(model, m, view->qkv_w, &all->layers[l].qkv);
+        find_pieces(model, m, view->out_w, &all->layers[l].out);
+        find_pieces(model, m, view->up_w, &all->layers[l].up);
+        find_pieces(model, m, view->down_w, &all->layers[l].down);
     }
-    if (model->lm_head != SIZE_MAX) find_pieces(model, m, model->lm_head, &model->bf16[4 * layers]);
-    find_pieces(model, m, model->embed, &model->bf16[4 * layers + 1]);
     return PX_OK;
 }
 
@@ -276,7 +278,7 @@ static px_status place(px_model *model, px_tensors *tensors, const matched *m, c
 {
     bool bf16 = lies_as_bf16(model, m);
     size_t pages = px_tensors_pages(tensors);
-    areas size = lay_out(model, m, bf16, NULL, NULL), at = {.beside = pages, .nowhere = pages + size.beside};
+    areas size = lay_out(model, m, bf16, NULL), at = {.beside = pages, .nowhere = pages + size.beside};
     char *range = px_address_reserve(at.nowhere + size.nowhere, "model weights");
     if (!range) return px_error_code();
     model->range = range;
@@ -286,7 +288,7 @@ static px_status place(px_model *model, px_tensors *tensors, const matched *m, c
                   : px_address_use(range + pages, size.beside, "model weights"));
     PX_TRY(px_tensors_move(tensors, range));
     px_tensors_leave(tensors);
-    lay_out(model, m, bf16, model->weights, &at);
+    lay_out(model, m, bf16, &at);
     px_model_view(model);
     return bf16 ? point_to_bf16(model, m) : PX_OK;
 }
@@ -352,7 +354,7 @@ px_status px_model_map_plan(const px_model *model, const char *dir, px_map_bytes
     PX_TRY(open_directory(&config, &tensors, dir, model->config.head, &classifier));
     px_status status = match_tensors(&table, &tensors, !classifier, dir, &m);
     if (status == PX_OK) {
-        areas size = lay_out(&table, &m, lies_as_bf16(&table, &m), NULL, NULL);
+        areas size = lay_out(&table, &m, lies_as_bf16(&table, &m), NULL);
         *bytes = (px_map_bytes){.files = size.files, .beside = size.beside};
         px_free(m.tensor);
     }

@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "phalanx/compute.h" /* px_from_bf16 */
+
 static inline float px_float_of_bits(uint32_t bits)
 {
     float value;
@@ -17,12 +19,6 @@ static inline uint32_t px_bits_of_float(float value)
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
-}
-
-/* bfloat16 is the upper half of a float. */
-static inline float px_from_bf16(uint16_t h)
-{
-    return px_float_of_bits((uint32_t)h << 16);
 }
 
 static inline uint16_t px_to_bf16(float value)

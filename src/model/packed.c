@@ -49,8 +49,12 @@ px_weight px_shape_weight(const px_shape *shape, const px_model *model, int laye
     px_weight weight = {.halves = shape->packed_halves};
     matrix_size(shape, matrix, &weight.out, &weight.in);
     if (model->bf16) {
-        bool head = matrix == PX_LM_HEAD;
-        weight.bf16 = px_model_bf16(model, head ? shape->config.layers : layer, head ? 0 : (int)matrix);
+        const px_matrices16 *all = model->bf16;
+        weight.bf16 = matrix == PX_LM_HEAD ? &all->lm_head
+                      : matrix == PX_QKV   ? &all->layers[layer].qkv
+                      : matrix == PX_OUT   ? &all->layers[layer].out
+                      : matrix == PX_UP    ? &all->layers[layer].up
+                                           : &all->layers[layer].down;
     } else if (matrix == PX_LM_HEAD) {
         weight.raw = model->weights + model->lm_head;
     } else {
@@ -87,8 +91,8 @@ static void pack(px_shape *shape, px_compute *compute, const px_model *model, in
 /* Are all matrices bf16 exactly? The weights of a mapped model are not one block. */
 static bool all_halve(px_compute *compute, const px_model *model)
 {
-    bool all = !model->bf16 || px_weights_halve(compute, NULL, 0);
-    if (model->bf16) return all;
+    if (model->bf16) return px_weights_halve(compute, NULL, 0);
+    bool all = true;
     for (int i = 0; i < model->param_count && all; i++) {
         const px_param *param = &model->params[i];
         if (param->dims == 2) all = px_weights_halve(compute, model->weights + param->offset, param->count);

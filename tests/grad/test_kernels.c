@@ -145,7 +145,7 @@ static const int32_t ids[M] = {3, 0, 3, 7, 1, 1, 5, 3, 2}, places[M] = {0, 1, 2,
 
 static double embedding_loss(void)
 {
-    px_embedding_forward(&ctx, y, ids, w, places, b, 2, M, C, 1.5);
+    px_embedding_forward(&ctx, y, ids, w, NULL, places, b, 2, M, C, 1.5);
     return dot(y, dy, M * C);
 }
 

@@ -63,12 +63,13 @@ static void forward(const px_model *model, px_real *logits)
 /* A matrix of the model that has these values, used as bf16. */
 static bool has_as_bf16(const px_model *mapped, const px_real *values, const px_param *param)
 {
+    const px_rows16 *all = &mapped->bf16->embed; /* the struct is nothing but these */
     for (int i = 0; i < 4 * mapped->config.layers + 2; i++) {
-        for (int p = 0; p < 3 && mapped->bf16[i].piece[p] != NULL; p++) {
-            bool equal = mapped->bf16[i].rows[p] == param->shape[0];
+        for (int p = 0; p < 3 && all[i].piece[p] != NULL; p++) {
+            bool equal = all[i].rows[p] == param->shape[0];
             for (size_t k = 0; k < param->count && equal; k++) {
-                uint32_t bits = (uint32_t)mapped->bf16[i].piece[p][k] << 16;
-                equal = memcmp(&bits, &values[k], sizeof bits) == 0;
+                float value = px_from_bf16(all[i].piece[p][k]);
+                equal = memcmp(&value, &values[k], sizeof value) == 0;
             }
             if (equal) return true;
         }
