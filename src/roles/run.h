@@ -70,7 +70,8 @@ typedef struct px_rank_info { /* for the rank map */
     char host[64];
 } px_rank_info;
 
-typedef struct px_sample_rows { /* of a sample file's tables before those of `iteration`, 0: not known */
+typedef struct px_sample_rows { /* of a sample file's tables, whose last are those of `iteration` */
+    int64_t file;               /* iteration that it begins with, 0: not known */
     int64_t iteration, prompts, tokens, updates, order;
 } px_sample_rows;
 

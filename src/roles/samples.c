@@ -96,13 +96,13 @@ static int64_t count_below(const px_frame *frame, const char *name, int64_t limi
     return total;
 }
 
-static px_status find_offsets(const px_session *session, const char *path, int64_t iteration, int64_t base, offsets *at)
+static px_status find_offsets(const px_session *session, const char *path, int64_t file, int64_t iteration, int64_t base, offsets *at)
 {
-    *at = (offsets){.iteration = iteration};
+    *at = (offsets){0};
     if (!px_file_exists(path)) {
         return PX_OK;
     }
-    if (session->samples_end.iteration == iteration) { /* it goes on where we ended */
+    if (session->samples_end.file == file && session->samples_end.iteration < iteration) { /* it ends where we left it */
         *at = session->samples_end;
         return PX_OK;
     }
@@ -301,15 +301,16 @@ static px_status check_old(px_session *session, const char *path, int64_t iterat
 static px_status write_samples(px_session *session, int64_t iteration)
 {
     int64_t per_file = px_stage_int(session->stage, "reporting.samples.iterations_per_file");
-    char path[PX_PATH_MAX], file[64], reward_names[PX_MAX_REWARDS][96];
-    snprintf(file, sizeof file, "samples-%06lld.h5", (long long)((iteration - 1) / per_file * per_file + 1));
-    PX_TRY(px_path_join(path, sizeof path, session->dir, file));
+    int64_t file = (iteration - 1) / per_file * per_file + 1;
+    char path[PX_PATH_MAX], name[64], reward_names[PX_MAX_REWARDS][96];
+    snprintf(name, sizeof name, "samples-%06lld.h5", (long long)file);
+    PX_TRY(px_path_join(path, sizeof path, session->dir, name));
     px_ppo_view view;
     px_ppo_look(&session->trainer, &view);
     int64_t base = (iteration - 1) * view.rollout->max_samples;
     offsets at;
     PX_TRY(check_old(session, path, iteration));
-    PX_TRY(find_offsets(session, path, iteration, base, &at));
+    PX_TRY(find_offsets(session, path, file, iteration, base, &at));
     builder *b = px_alloc_array(TABLES, sizeof *b, "the sample file");
     if (b == NULL) {
         return px_error_code();
@@ -332,9 +333,9 @@ static px_status write_samples(px_session *session, int64_t iteration)
     if (status == PX_OK) {
         status = px_samples_append(path, tables, count, iteration - 1, session->run->lock);
     }
-    session->samples_end = (offsets){.iteration = status == PX_OK ? iteration + 1 : 0, .prompts = at.prompts + b[PROMPTS].rows,
-                                     .tokens = at.tokens + b[TOKENS].rows, .updates = at.updates + b[UPDATES].rows,
-                                     .order = at.order + b[ORDER].rows};
+    session->samples_end = (offsets){.file = status == PX_OK ? file : 0, .iteration = iteration,
+                                     .prompts = at.prompts + b[PROMPTS].rows, .tokens = at.tokens + b[TOKENS].rows,
+                                     .updates = at.updates + b[UPDATES].rows, .order = at.order + b[ORDER].rows};
     for (int t = 0; t < TABLES; t++) {
         free_builder(&b[t]);
     }

@@ -73,6 +73,16 @@ train 1 bare
 [ $? = 65 ] && grep -q "^phalanx: bare/ppo: finished after iteration 6 and has neither results nor a checkpoint" bare.err ||
     fail "without results: $(grep '^phalanx: ' bare.err)"
 
+step="done again from long before, over the sample files of the first time"; trace
+without_predecessors older
+seldom=(--set ppo.checkpointing.interval=2 --set ppo.checkpointing.recovery_interval=0 --set ppo.checkpointing.keep=3)
+good 1 older "${seldom[@]}"
+same straight older
+rm -r older/ppo/checkpoint_00000[46]
+good 1 older "${seldom[@]}"
+grep -q 'continues after iteration 2 ' older.err || fail "did not go on from iteration 2: $(grep continues older.err)"
+same straight older
+
 step="--json"; trace
 train 1 again --json || fail "exit $?"
 grep -q '"ppo"' again.out || fail "no object on stdout"
