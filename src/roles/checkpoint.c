@@ -130,45 +130,44 @@ static px_status write_state(px_session *session, const px_checkpoint_writer *wr
 }
 
 /* The ranks that write, the driver first: those that learn on its node, so that none of them sees an old copy of a directory that
- * another node has written into. mine: this rank's number among them, -1: none. */
-static px_status find_writers(const px_session *session, int *count, int *mine)
+ * another node has written into. They stay the same for the stage. */
+static px_status find_writers(px_session *session)
 {
     int here = px_world_node(px_world_rank()), drivers = here;
     int64_t *able = px_alloc_array((size_t)px_dist_size(), sizeof *able, "the ranks that write");
     PX_TRY(px_agree(able != NULL ? PX_OK : px_error_code()));
     px_bcast(&drivers, sizeof drivers, 0);
     px_gather_i64(here == drivers && session->trainer.learners[0].learner.m != NULL, able);
-    *count = 0;
-    *mine = -1;
+    session->writer = -1;
     for (int rank = 0; rank < px_dist_size(); rank++) {
         if (rank == px_dist_rank() && able[rank]) {
-            *mine = *count;
+            session->writer = session->writers;
         }
-        *count += able[rank] != 0;
+        session->writers += able[rank] != 0;
     }
     px_free(able);
     return PX_OK;
 }
 
-static int writer_of(int part, int writers)
+static bool is_mine(const px_session *session, int part)
 {
-    return part < writers ? part : 0;
+    return session->writer == (part < session->writers ? part : 0);
 }
 
 /* This rank's parts: the samples are the driver's, and so is what there are no more ranks for. */
 static px_status write_parts(px_session *session, const px_checkpoint_writer *writer, int64_t iteration, px_attribute *attributes,
-                             int n, int writers, int mine)
+                             int n)
 {
     int part = 0;
-    if (session->unwritten > 0 && mine == writer_of(part++, writers)) {
-        PX_TRY(px_session_write_samples(session, session->unwritten));
+    if (session->unwritten > 0 && is_mine(session, part++)) {
+        PX_TRY(px_session_write_samples(session));
         px_phase_set("checkpoint", iteration);
     }
-    if (mine == writer_of(part++, writers)) {
+    if (is_mine(session, part++)) {
         PX_TRY(write_state(session, writer, iteration, attributes, n));
     }
     for (int l = 0; l < session->trainer.learner_count; l++) {
-        if (mine == writer_of(part++, writers)) {
+        if (is_mine(session, part++)) {
             PX_TRY(write_learner(session, l, writer->path));
         }
     }
@@ -194,13 +193,13 @@ px_status px_session_save(px_session *session, int64_t iteration, const char *na
 {
     px_checkpoint_writer writer = {0};
     px_attribute attributes[MAX_ATTRIBUTES];
-    int writers, mine, n = list_counters(session, attributes);
+    int n = list_counters(session, attributes);
     px_phase_set("checkpoint", iteration);
+    PX_TRY(session->writers == 0 ? find_writers(session) : PX_OK);
     PX_TRY(px_agree(px_dist_rank() == 0 ? begin(session, &writer, name) : PX_OK));
     px_bcast(&writer, sizeof writer, 0);
     share_counters(attributes, n);
-    PX_TRY(find_writers(session, &writers, &mine));
-    px_status status = px_agree(write_parts(session, &writer, iteration, attributes, n, writers, mine));
+    px_status status = px_agree(write_parts(session, &writer, iteration, attributes, n));
     PX_TRY(px_agree(px_dist_rank() == 0 ? commit(session, &writer, status, iteration, name) : status));
     session->unwritten = 0;
     session->saved = iteration;
@@ -210,7 +209,7 @@ px_status px_session_save(px_session *session, int64_t iteration, const char *na
 px_status px_session_save_samples(px_session *session)
 {
     bool writes = session->unwritten > 0 && px_dist_rank() == 0;
-    px_status status = px_agree(writes ? px_session_write_samples(session, session->unwritten) : PX_OK);
+    px_status status = px_agree(writes ? px_session_write_samples(session) : PX_OK);
     session->unwritten = 0;
     return status;
 }

@@ -128,8 +128,8 @@ typedef struct px_session {
     int64_t saved;              /* iteration of the newest checkpoint, -1: none */
     int64_t evaluated;          /* iteration of the last evaluation in the run file, -1: none */
     int recovery_slot;
-    bool samples_checked;       /* what an earlier start left of the sample file can be read, or was put aside */
-    px_sample_rows samples_end; /* of the file that was written last */
+    int writers, writer;        /* ranks that write a checkpoint, 0: not known yet; this rank's number among them, -1: none */
+    px_sample_rows samples_end; /* of the file that this start has written last */
     int64_t unwritten;          /* iteration whose samples are not in their file yet, 0: none */
     char isa_before[24];        /* that the checkpoint was computed with, "": none or unknown */
     double best;                /* of the metric that checkpointing.keep_best names, NaN: none yet */
@@ -199,9 +199,9 @@ px_status px_session_columns(px_session *session); /* the algorithm's, ours, and
 px_status px_session_open_file(px_session *session, bool resume);
 px_status px_session_record(px_session *session, int64_t iteration);
 px_status px_session_record_evaluation(px_session *session, int64_t iteration);
-/* samples.c: whether the samples of an iteration are kept; writes them. Local, of rank 0. */
+/* samples.c: whether the samples of an iteration are kept; writes those of `unwritten`. Local, the second of rank 0. */
 bool px_session_samples_due(const px_session *session, int64_t iteration);
-px_status px_session_write_samples(px_session *session, int64_t iteration);
+px_status px_session_write_samples(px_session *session);
 px_status px_session_close_file(px_session *session, int64_t iteration, int exit_code, const char *reason, bool finished);
 /* Prompts with completions before and after, kept beside the run file. */
 px_status px_session_write_examples(px_session *session, bool before);

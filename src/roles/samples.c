@@ -272,12 +272,10 @@ static const char *const names[TABLES] = {"/samples", "/prompt_tokens", "/tokens
 
 /* The file of an earlier start, which rows are about to be added to. One that is damaged stays beside a new one: the
  * run is worth more than some of its samples. */
-static px_status check_old(px_session *session, const char *path, int64_t iteration)
+static px_status check_old(px_session *session, const char *path, int64_t file, int64_t iteration)
 {
-    bool old = !session->samples_checked && px_file_exists(path);
     px_status status = PX_OK;
-    session->samples_checked = true;
-    if (!old) {
+    if (session->samples_end.file == file || !px_file_exists(path)) {
         return PX_OK;
     }
     for (int t = 0; t < TABLES && status == PX_OK; t++) {
@@ -309,7 +307,7 @@ static px_status write_samples(px_session *session, int64_t iteration)
     px_ppo_look(&session->trainer, &view);
     int64_t base = (iteration - 1) * view.rollout->max_samples;
     offsets at;
-    PX_TRY(check_old(session, path, iteration));
+    PX_TRY(check_old(session, path, file, iteration));
     PX_TRY(find_offsets(session, path, file, iteration, base, &at));
     builder *b = px_alloc_array(TABLES, sizeof *b, "the sample file");
     if (b == NULL) {
@@ -349,11 +347,11 @@ bool px_session_samples_due(const px_session *session, int64_t iteration)
     return session->algorithm == &px_algorithm_ppo && every > 0 && iteration % every == 0;
 }
 
-px_status px_session_write_samples(px_session *session, int64_t iteration)
+px_status px_session_write_samples(px_session *session)
 {
     double start = px_now();
-    px_phase_set("write samples", iteration);
-    PX_TRY(write_samples(session, iteration));
+    px_phase_set("write samples", session->unwritten);
+    PX_TRY(write_samples(session, session->unwritten));
     session->writing += px_now() - start;
     return PX_OK;
 }

@@ -6,12 +6,13 @@
 # - PPO with two ranks colocated, and with two learners and two env runners that take turns at the same cores.
 # Usage: ranks.sh PROGRAM [ROUNDS [ITERATIONS]]: 3 rounds of 16 iterations, of which the first two do not count; of PPO a third as many.
 set -eu
+. "$(dirname "$0")/../../cmake/setup.sh"
+phalanx_mpi_environment
 program=$(realpath "$1") rounds=${2:-3} iterations=${3:-16}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-export OMP_WAIT_POLICY=passive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 \
-    OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1
+export OMP_WAIT_POLICY=passive
 awk 'BEGIN { x = 1; for (r = 0; r < 400; r++) { line = "{\"ids\": ["
     for (i = 0; i < 128; i++) { x = x * 16807 % 2147483647; line = line (i ? ", " : "") x % 4000 }; print line "]}" } }' > rows.jsonl
 awk 'BEGIN { x = 7; for (r = 0; r < 400; r++) { line = "{\"prompt_ids\": ["

@@ -82,6 +82,11 @@ rm -r older/ppo/checkpoint_00000[46]
 good 1 older "${seldom[@]}"
 grep -q 'continues after iteration 2 ' older.err || fail "did not go on from iteration 2: $(grep continues older.err)"
 same straight older
+rm -r older/ppo/checkpoint_00000[46]
+head -c 3000 straight/ppo/samples-000004.h5 > older/ppo/samples-000004.h5
+good 1 older "${seldom[@]}"
+[ -e older/ppo/samples-000004.h5.damaged ] || fail "a damaged later file is not kept aside"
+same straight older
 
 step="--json"; trace
 train 1 again --json || fail "exit $?"
