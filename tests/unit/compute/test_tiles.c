@@ -180,6 +180,41 @@ static void rows_alone(void **state)
     }
 }
 
+/* A matrix that lies in pieces as bf16 is packed to the words of the same matrix in float32, and multiplied to its bits. */
+static void matrices_in_bf16(void **state)
+{
+    (void)state;
+    static uint16_t halves[COLUMNS * DEPTH];
+    static float words[COLUMNS * DEPTH], words16[COLUMNS * DEPTH];
+    static const int columns[] = {1, 31, 32, 33, 100}, depths[] = {1, 2, 33, 63, 64, 65, 129, 768, 1100};
+    fill(a, COUNT(a)), fill(b, COUNT(b));
+    for (int i = 0; i < COUNT(b); i++) {
+        halves[i] = (uint16_t)to_bf16(b[i]);
+        b[i] = from_bf16(halves[i]);
+    }
+    for (int n = 0; n < COUNT(columns) * COUNT(depths); n++) {
+        px_product p = job(ROWS, columns[n % COUNT(columns)], depths[n / COUNT(columns)], false, false);
+        p.b.row = (size_t)p.depth;
+        int cut = p.columns / 3; /* of three pieces, one may be empty */
+        px_rows16 pieces = {.piece = {halves, halves + (size_t)cut * p.b.row, halves + (size_t)(p.columns - 1) * p.b.row},
+                            .rows = {cut, p.columns - 1 - cut, 1}};
+        int k = p.depth > 64 ? 32 : 0, panels = (p.columns + PX_PANEL - 1) / PX_PANEL;
+        px_operand from = {b + k, p.b.row, 1};
+        products_in_c.pack_b(words, from, p.columns, p.depth - k);
+        products_in_c.pack_b16(words16, &pieces, p.b.row, 0, p.columns, k, p.depth - k);
+        assert_memory_equal(words, words16, (size_t)panels * PX_PANEL * (size_t)((p.depth - k + 1) / 2) * sizeof *words);
+        products_in_c.product(&p, block_a, block_b);
+        memcpy(d, c, sizeof c);
+        p.b = (px_operand){NULL, 0, 0};
+        p.b16 = &pieces;
+        products_in_c.product(&p, block_a, block_b);
+        assert_memory_equal(d, c, sizeof c);
+        if (!tiles_here()) continue;
+        px_products_amx.product(&p, block_a, block_b);
+        assert_memory_equal(d, c, sizeof c);
+    }
+}
+
 static int avx512(void **state)
 {
     (void)state;
@@ -193,7 +228,7 @@ int main(void)
         return 77;
     }
     print_message("tiles of the processor: %s\n", tiles_here() ? "compared too" : "none");
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(rows_alone)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(rows_alone), cmocka_unit_test(matrices_in_bf16)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
 #else
