@@ -7,6 +7,7 @@
 #include <jansson.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -42,9 +43,11 @@ static void read_group(const px_h5 *file, const char *group, int depth)
     H5Gclose(id);
 }
 
-/* Never returns. What is wrong without a crash is for the parent to find and to tell. */
-static void read_all(const char *path, const char *table, rlim_t seconds)
+/* Never returns, nor outlives its parent. What is wrong without a crash is for the parent to find and to tell. */
+static void read_all(const char *path, const char *table, rlim_t seconds, pid_t parent)
 {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(0);
     const struct rlimit no_core = {0, 0}, cpu = {seconds, seconds + 1};
     const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGXCPU, SIGTERM, SIGINT};
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) signal(signals[i], SIG_DFL);
@@ -96,9 +99,9 @@ px_status px_h5_probe(const char *path, const char *table)
 {
     struct stat info;
     double size = stat(path, &info) == 0 ? (double)info.st_size : 0;
-    pid_t child = fork();
+    pid_t self = getpid(), child = fork();
     if (child < 0) return px_fail(PX_IO, "%s: cannot start a process to check the file: %s", path, strerror(errno));
-    if (child == 0) read_all(path, table, (rlim_t)(PATIENCE_S + size / 1e7));
+    if (child == 0) read_all(path, table, (rlim_t)(PATIENCE_S + size / 1e7), self);
     int status = wait_for(child);
     if (WIFSIGNALED(status)) return judge(path, WTERMSIG(status));
     return WEXITSTATUS(status) == 0 ? PX_OK : judge(path, SIGABRT); /* the library, or what watches over it, has called exit */
