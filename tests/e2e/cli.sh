@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The program from outside: help, exit codes, and each command that needs no training. Needs ../shared/data for models.
 set -u
-phalanx=$1
+phalanx=$(realpath "$1")
 root=$(cd "$(dirname "$0")/../.." && pwd)
 shared=$root/../shared/data
 . "$(dirname "$0")/../support/scratch.bash"

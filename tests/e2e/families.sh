@@ -2,7 +2,7 @@
 # Every family of models through pretraining, a reward model and PPO from random weights: the same bits on 1 and 2 ranks,
 # no difference between sampler and learner. $1: the program.
 set -u
-phalanx=$1
+phalanx=$(realpath "$1")
 . "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT
 export OMP_NUM_THREADS=1

@@ -6,7 +6,7 @@
 # Usage: faults.sh PROGRAM [RUNS [SEED [FAULTS [AT_ONCE]]]]: 8 runs of seed 1 with one fault each, two at a time. `faults.sh
 # PROGRAM 200` is the long campaign. It prints what it counted. TEST_TRACE=1 tells what is going on.
 set -u
-phalanx=$1 runs=${2:-8} seed=${3:-1} faults=${4:-1} at_once=${5:-2}
+phalanx=$(realpath "$1") runs=${2:-8} seed=${3:-1} faults=${4:-1} at_once=${5:-2}
 . "$(dirname "$0")/../support/tiny_ppo.sh"
 . "$(dirname "$0")/../support/scratch.bash"
 export OMP_NUM_THREADS=1

@@ -4,7 +4,7 @@
 # tolerance in the rest. The same for each instruction set and for products through OpenBLAS; what holds there is printed.
 # $1: the program. INVARIANCE=long: every combination instead of a few.
 set -u
-phalanx=$1
+phalanx=$(realpath "$1")
 long=${INVARIANCE:-}
 . "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT

@@ -3,7 +3,7 @@
 # bits that it has with the library of PROGRAM. Builds beside PROGRAM's build directory, what is needed alone.
 # Usage: mpich.sh PROGRAM. Skips (77) where MPICH's wrappers (mpicc.mpich, mpiexec.mpich) are not there.
 set -u
-phalanx=$1
+phalanx=$(realpath "$1")
 root=$(cd "$(dirname "$0")/../.." && pwd)
 build=$(cd "$(dirname "$phalanx")/.." && pwd)/mpich
 for tool in mpicc.mpich mpiexec.mpich mpirun cmake; do

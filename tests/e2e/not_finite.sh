@@ -3,7 +3,7 @@
 # fault_tolerance.max_skipped_steps end the run with exit 80. A job with more ranks than a batch can share: one message
 # that names the key, exit 78. For every algorithm. $1: the program.
 set -u
-phalanx=$1
+phalanx=$(realpath "$1")
 . "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1

@@ -3,7 +3,7 @@
 # of this processor and with those for Haswell, and what holds there of "a row's bits are its own" is printed.
 # Usage: openblas.sh PROGRAM
 set -u
-phalanx=$1 tests=$(dirname "$1")/tests
+phalanx=$(realpath "$1") tests=$(realpath "$(dirname "$1")")/tests
 . "$(dirname "$0")/../support/scratch.bash"
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1

@@ -3,7 +3,7 @@
 # lie cost their own work alone; what cannot be placed is refused by name.
 # Usage: split.sh PROGRAM. TEST_TRACE=1 tells what is going on.
 set -u
-phalanx=$1
+phalanx=$(realpath "$1")
 . "$(dirname "$0")/../support/tiny_ppo.sh"
 . "$(dirname "$0")/../support/scratch.bash"
 export OMP_NUM_THREADS=1

@@ -3,7 +3,7 @@
 # one line each what costs speed or safety. Other machines are pretended by a preloaded library.
 # Usage: startup.sh PROGRAM
 set -u
-phalanx=$1
+phalanx=$(realpath "$1")
 here=$(cd "$(dirname "$0")/../support" && pwd)
 . "$here/tiny_ppo.sh"
 . "$(dirname "$0")/../support/scratch.bash"
@@ -27,7 +27,8 @@ ranks() {
 says() { grep -q "$2" "$1.err" || fail "$1 does not say '$2': $(grep -i 'NOTE\|threads' "$1.err")"; }
 silent() { ! grep -q "$2" "$1.err" || fail "$1 says: $(grep "$2" "$1.err")"; }
 quiet='NOTE.*\(x 1 threads\|bound\|mixed\|OpenBLAS\|run.dir\|OMP_NUM\)'
-shim="LD_PRELOAD=$work/shim.so"
+sanitizer=$(ldd "$phalanx" | awk '/libasan/ {print $3}') # wants to be the first
+shim="LD_PRELOAD=${sanitizer:+$sanitizer:}$work/shim.so"
 
 # ---- threads: a node's processors are shared as the ranks are bound ----
 ranks "$shim SHIM_CPUS=0-5 SHIM_LAUNCHER=0-5" "$shim SHIM_CPUS=0-5 SHIM_LAUNCHER=0-5" shared
