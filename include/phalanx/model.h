@@ -187,7 +187,8 @@ const px_real *px_engine_hidden(const px_engine *engine); /* [tokens, C], after 
 void px_engine_logprobs(px_engine *engine, const px_model *model, const int32_t *rows, const int32_t *targets, int n,
                         double temperature, bool want_entropy, px_row_stats *stats);
 void px_engine_logits(px_engine *engine, const px_model *model, const int32_t *rows, int n, px_real *logits); /* [n,V] */
-/* Scalar head: values[n] = score . hidden[rows[n]] */
+/* Scalar head: values[n] = score . hidden[rows[n]] - reward_mean of the config, for scores and for the values of a critic
+ * that starts as their model. */
 void px_engine_values(px_engine *engine, const px_model *model, const int32_t *rows, int n, double *values);
 
 /* Backward of a loss that is a sum over rows. `loss` is called for each chunk after its statistics are known and fills

@@ -173,8 +173,8 @@ typedef struct px_lm_config {
 } px_lm_config;
 size_t px_lm_bytes(const px_lm_config *config); /* buffers beside the learner. Local */
 px_status px_lm_create(px_trainer *trainer, const px_algorithm *algorithm, const px_lm_config *config, px_model *model);
-/* Steps of `epochs` passes over the data. Local. */
-int64_t px_lm_steps(const px_lm_config *config, double epochs);
+/* Steps of `epochs` passes over the data, in the order that the seed and the stage's name give it. Local. */
+px_status px_lm_steps(const px_lm_config *config, double epochs, uint64_t seed, const char *stage, int64_t *steps);
 /* Sum of negative log-likelihoods over the target tokens of a data set, and their number; rows are shared by the ranks,
  * rows longer than max_sequence are cut into pieces, a forward takes at most max_tokens. per_row [rows][2]: both for each
  * row (NULL: not wanted). PX_STOPPED in between. */
@@ -192,8 +192,10 @@ typedef struct px_rm_config {
 } px_rm_config;
 size_t px_rm_bytes(const px_rm_config *config); /* buffers beside the learner. Local */
 px_status px_rm_create(px_trainer *trainer, const px_rm_config *config, px_model *model);
-/* At the end: mean and std of the scores of the demonstrations (of the chosen sides without) go into the model's config. */
-px_status px_rm_center(px_trainer *trainer);
+/* Mean and std of the scores of `most` demonstrations (of chosen sides without), evenly spread, go into the model's config: for
+ * who reads a checkpoint. px_rm_uncenter takes them out again, as training wants it. Collective */
+px_status px_rm_center(px_trainer *trainer, int64_t most);
+void px_rm_uncenter(px_trainer *trainer);
 
 /* ---- rollout: what one iteration sampled -----------------------------------------------------------------------------------
  * Flat over samples in order (prompt slot, sample); completion tokens of sample i are first[i] .. first[i+1]-1 of the

@@ -2,6 +2,7 @@
  * sum runs over all rows in order, so that its bits do not depend on how many ranks there are. */
 #include "evaluate.h"
 #include "phalanx/dist.h"
+#include "phalanx/rlhf.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -299,7 +300,7 @@ static px_status run_pairs(runner *r, const px_dataset *data, int64_t first, int
     return PX_OK;
 }
 
-static px_status summarize_pairs(const px_evaluation *e, const px_dataset *data, double (*scores)[2], double mean)
+static px_status summarize_pairs(const px_evaluation *e, const px_dataset *data, double (*scores)[2])
 {
     px_status status;
     FILE *out = open_lines(e->per_record, &status);
@@ -308,10 +309,10 @@ static px_status summarize_pairs(const px_evaluation *e, const px_dataset *data,
     for (int64_t i = 0; i < pairs && status == PX_OK; i++) {
         px_row row;
         px_dataset_row(data, i, &row);
-        double chosen = scores[i][0] - mean, rejected = scores[i][1] - mean;
+        double chosen = scores[i][0], rejected = scores[i][1], gradient;
         right += chosen > rejected;
         margin += chosen - rejected;
-        sum += log1p(exp(-fabs(chosen - rejected))) + (chosen < rejected ? rejected - chosen : 0.0);
+        sum += px_bt_loss(chosen, rejected, row.margin, &gradient);
         if (out != NULL) {
             status = put_line(out, e->per_record, json_pack("{s:I, s:f, s:f}", "record", (json_int_t)row.record,
                                                             "chosen", chosen, "rejected", rejected));
@@ -346,7 +347,7 @@ px_status px_evaluate_pairs(const px_evaluation *e, px_opened *opened, const px_
     }
     if (status == PX_OK) {
         px_gather_shares(scores, sizeof *scores, pairs);
-        status = summarize_pairs(e, data, scores, opened->model.config.reward_mean);
+        status = summarize_pairs(e, data, scores);
     }
     close_runner(&r);
     px_free(scores);

@@ -100,7 +100,7 @@ void px_engine_values(px_engine *engine, const px_model *model, const int32_t *r
         const px_real *hidden = engine->hidden + place_of(engine, rows[i]) * C;
         double sum = 0;
         for (size_t c = 0; c < C; c++) sum += (double)score[c] * hidden[c];
-        values[i] = sum;
+        values[i] = sum - model->config.reward_mean;
     }
 }
 

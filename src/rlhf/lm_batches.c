@@ -284,33 +284,43 @@ void px_lm_batches_free(px_lm_batches *b)
     *b = (px_lm_batches){0};
 }
 
-/* With batch_tokens: exact where an epoch is one window, else as many as its first window has, in each. */
-static double steps_of_epoch(const px_lm_config *config)
+/* Rows are taken one after another until a step is full: the last step of the epoch counts by its share in it. */
+static px_status count_steps(px_lm_batches *b, double *steps)
 {
-    double steps = px_dataset_epoch_tokens(config->train) / (double)config->batch_tokens;
-    px_lm_batches b;
-    if (!config->packing) {
-        return steps;
+    double cursor = 0.0, end = (double)b->order.length;
+    while (cursor < end) {
+        double begin = cursor;
+        PX_TRY(px_lm_batches_next(b, &cursor));
+        *steps += cursor <= end ? 1.0 : (end - begin) / (cursor - begin);
     }
-    if (px_lm_batches_init(&b, config, 0, NULL) == PX_OK && pack_window(&b, 0) == PX_OK) {
-        steps = (double)b.steps * (double)b.order.length / (double)b.places;
-    }
-    px_error_clear(); /* the trainer meets what failed again */
-    px_lm_batches_free(&b);
-    return steps;
+    return PX_OK;
 }
 
-int64_t px_lm_steps(const px_lm_config *config, double epochs)
+/* With packing: exact where an epoch is one window, else as many as its first window has, in each. */
+static px_status steps_of_epoch(px_lm_batches *b, double *steps)
 {
-    int files;
-    const px_part *parts = px_dataset_parts(config->train, &files);
-    double steps;
-    if (config->batch_size > 0) {
-        steps = epochs * (double)px_parts_epoch(parts, files) / (double)config->batch_size;
-    } else {
-        steps = epochs * steps_of_epoch(config);
+    *steps = 0.0;
+    if (b->config->batch_size > 0) {
+        *steps = (double)b->order.length / (double)b->config->batch_size;
+        return PX_OK;
     }
-    return (int64_t)ceil(steps - 1e-9);
+    if (!b->config->packing) {
+        return count_steps(b, steps);
+    }
+    PX_TRY(pack_window(b, 0));
+    *steps = (double)b->steps * (double)b->order.length / (double)b->places;
+    return PX_OK;
+}
+
+px_status px_lm_steps(const px_lm_config *config, double epochs, uint64_t seed, const char *stage, int64_t *steps)
+{
+    px_lm_batches b;
+    double each = 0.0;
+    px_status status = px_lm_batches_init(&b, config, seed, stage);
+    status = status == PX_OK ? steps_of_epoch(&b, &each) : status;
+    px_lm_batches_free(&b);
+    *steps = (int64_t)ceil(epochs * each - 1e-9);
+    return status;
 }
 
 int64_t px_lm_batches_most(const px_lm_config *config)

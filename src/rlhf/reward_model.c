@@ -119,11 +119,12 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     return px_trainer_skipped(trainer, iteration, trainer->learners[0].name, step.skipped, self->config.max_skipped_steps);
 }
 
-/* Scores of the last token of both sides (PAIRS) or of the one sequence (LM rows); table[rows][2], on all ranks. */
-static px_status score_rows(px_engine *engine, const px_model *model, const px_dataset *data, bool pairs, int max_tokens,
-                            double *table)
+/* Scores of the last token of both sides (PAIRS) or of the one sequence (LM rows) of `rows` rows, evenly spread over the data;
+ * table[rows][2], on all ranks. */
+static px_status score_rows(px_engine *engine, const px_model *model, const px_dataset *data, int64_t rows, bool pairs,
+                            int max_tokens, double *table)
 {
-    int64_t rows = px_dataset_count(data), first, count;
+    int64_t all = px_dataset_count(data), first, count;
     px_ragged ragged = {0};
     px_status status = px_ragged_alloc(&ragged, max_tokens);
     double *values = px_alloc_array((size_t)max_tokens, sizeof *values, "scores");
@@ -137,7 +138,7 @@ static px_status score_rows(px_engine *engine, const px_model *model, const px_d
         int64_t begin = r;
         for (; r < first + count; r++) {
             px_row row;
-            px_dataset_row(data, r, &row);
+            px_dataset_row(data, (int64_t)((double)r * (double)all / (double)rows), &row);
             int need = row.length + (pairs ? row.rejected_length : 0);
             if (ragged.tokens > 0 && !px_engine_fits(engine, ragged.sequences + 2, ragged.tokens + need)) {
                 break;
@@ -181,7 +182,7 @@ static px_status evaluate(px_trainer *trainer, int64_t iteration)
     if (table == NULL) {
         return px_error_code();
     }
-    px_status status = score_rows(learner->engine, &learner->model, self->config.validation, true,
+    px_status status = score_rows(learner->engine, &learner->model, self->config.validation, rows, true,
                                   px_learner_tokens(&learner->config), table);
     double loss = 0.0, right = 0.0, margin = 0.0, gradient;
     for (int64_t i = 0; status == PX_OK && i < rows; i++) {
@@ -199,19 +200,28 @@ static px_status evaluate(px_trainer *trainer, int64_t iteration)
     return PX_OK;
 }
 
-px_status px_rm_center(px_trainer *trainer)
+void px_rm_uncenter(px_trainer *trainer)
+{
+    px_model_config *config = &trainer->learners[0].learner.model.config;
+    config->reward_mean = 0.0;
+    config->reward_std = 1.0;
+}
+
+px_status px_rm_center(px_trainer *trainer, int64_t most)
 {
     rm *self = trainer->self;
     px_learner *learner = &trainer->learners[0].learner;
     const px_dataset *data = self->config.demonstrations != NULL ? self->config.demonstrations : self->config.train;
     bool pairs = self->config.demonstrations == NULL;
-    int64_t rows = px_dataset_count(data);
+    int64_t all = px_dataset_count(data), rows = all < most ? all : most;
     double *table = px_alloc_array((size_t)rows * 2, sizeof *table, "demonstration scores");
     if (table == NULL) {
         return px_error_code();
     }
+    px_rm_uncenter(trainer);
     px_phase_set("center rewards", 0);
-    px_status status = score_rows(learner->engine, &learner->model, data, pairs, px_learner_tokens(&learner->config), table);
+    px_status status = score_rows(learner->engine, &learner->model, data, rows, pairs, px_learner_tokens(&learner->config),
+                                  table);
     double sum = 0.0, squares = 0.0;
     for (int64_t i = 0; status == PX_OK && i < rows; i++) {
         sum += table[2 * i];
@@ -223,7 +233,7 @@ px_status px_rm_center(px_trainer *trainer)
     px_free(table);
     PX_TRY(status);
     learner->model.config.reward_mean = mean;
-    learner->model.config.reward_std = sqrt(squares / (double)rows);
+    learner->model.config.reward_std = squares > 0.0 ? sqrt(squares / (double)rows) : 1.0;
     return PX_OK;
 }
 

@@ -54,10 +54,7 @@ static px_status score_model(px_ppo *ppo, px_reward_model *model, const px_rollo
         if (status == PX_OK) {
             px_batch batch = px_ragged_batch(&ppo->ragged);
             px_engine_forward(model->engine, &model->model, &batch);
-            px_engine_values(model->engine, &model->model, ppo->ragged.rows, ppo->ragged.row_count, ppo->values);
-            for (int k = begin; k < i; k++) {
-                raw[k] = ppo->values[k - begin] - model->model.config.reward_mean;
-            }
+            px_engine_values(model->engine, &model->model, ppo->ragged.rows, ppo->ragged.row_count, raw + begin);
             px_poll();
             status = px_stop_level() > 0 ? PX_STOPPED : PX_OK;
         }

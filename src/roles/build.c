@@ -61,11 +61,10 @@ static void fit(px_learner_config *learner, const px_session *session, bool pair
     }
 }
 
-static px_status derive_steps(px_session *session, int64_t steps_per_epochs)
+static void derive_steps(px_session *session, int64_t steps_of_epochs)
 {
     const px_stage *stage = session->stage;
-    session->total = px_stage_is_set(stage, "stop.steps") ? px_stage_int(stage, "stop.steps") : steps_per_epochs;
-    return PX_OK;
+    session->total = px_stage_is_set(stage, "stop.steps") ? px_stage_int(stage, "stop.steps") : steps_of_epochs;
 }
 
 static int limit_tokens(const px_session *session, const px_model *model)
@@ -93,7 +92,9 @@ static px_status prepare_lm(px_session *session, const char *from)
         config->batch_tokens = px_stage_int(stage, "training.batch_tokens");
     }
     double epochs = px_stage_is_set(stage, "stop.epochs") ? px_stage_float(stage, "stop.epochs") : 1.0;
-    PX_TRY(derive_steps(session, px_lm_steps(config, epochs)));
+    int64_t steps;
+    PX_TRY(px_lm_steps(config, epochs, (uint64_t)px_stage_int(stage, "run.seed"), px_stage_name(stage), &steps));
+    derive_steps(session, steps);
     px_learner_config *learner = &config->learner;
     *learner = px_settings_learner(session, session->total, px_stage_float(stage, "training.lr"));
     fit(learner, session, false, config->max_tokens);
@@ -129,8 +130,10 @@ static px_status prepare_reward(px_session *session, const char *from)
                              .center_coeff = px_stage_float(stage, "training.center_rewards_coefficient"),
                              .max_skipped_steps = (int)px_stage_int(stage, "fault_tolerance.max_skipped_steps")};
     double epochs = px_stage_is_set(stage, "stop.epochs") ? px_stage_float(stage, "stop.epochs") : 1.0;
-    double rows = (double)px_dataset_count(session->train);
-    PX_TRY(derive_steps(session, (int64_t)(epochs * rows / (double)config->batch_size + 0.999999)));
+    int files;
+    const px_part *parts = px_dataset_parts(session->train, &files);
+    double rows = (double)px_parts_epoch(parts, files);
+    derive_steps(session, (int64_t)ceil(epochs * rows / (double)config->batch_size - 1e-9));
     px_learner_config *learner = &config->learner;
     *learner = px_settings_learner(session, session->total, px_stage_float(stage, "training.lr"));
     fit(learner, session, true, limit_tokens(session, &session->model));
@@ -147,11 +150,9 @@ static px_status build_reward(px_session *session, const char *from)
     if (!had_score) {
         px_model_init_score(model, session->trainer.seed);
     }
-    if (from[0] == '\0') { /* a checkpoint's belong to its weights: after the last step they are the result's */
-        model->config.reward_mean = 0.0;
-        model->config.reward_std = 1.0;
-    }
-    return px_rm_create(&session->trainer, &session->rm, model);
+    PX_TRY(px_rm_create(&session->trainer, &session->rm, model));
+    px_rm_uncenter(&session->trainer);
+    return PX_OK;
 }
 
 /* The scorer of sources of kind model; it keeps its own tokenizer only where that differs from the policy's. */

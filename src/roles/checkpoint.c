@@ -277,6 +277,22 @@ static px_status tidy(px_session *session)
                ? px_checkpoint_prune(session->dir, (int64_t)keep, spared, session) : PX_OK;
 }
 
+/* A reward model that others may read has its mean; while training goes on, that of some rows has to do. */
+static px_status save_numbered(px_session *session, int64_t iteration, bool last)
+{
+    enum { SOME_ROWS = 256 };
+    char name[64];
+    bool reward = session->algorithm == &px_algorithm_reward;
+    name_checkpoint(name, iteration);
+    judge(session, iteration);
+    PX_TRY(reward ? px_rm_center(&session->trainer, last ? INT64_MAX : SOME_ROWS) : PX_OK);
+    PX_TRY(px_session_save(session, iteration, name));
+    if (reward && !last) {
+        px_rm_uncenter(&session->trainer);
+    }
+    return px_agree(px_dist_rank() == 0 ? tidy(session) : PX_OK);
+}
+
 px_status px_session_save_due(px_session *session, int64_t iteration, bool last)
 {
     const px_stage *stage = session->stage;
@@ -285,11 +301,7 @@ px_status px_session_save_due(px_session *session, int64_t iteration, bool last)
     bool initial = iteration == 0 && px_stage_bool(stage, "checkpointing.initial");
     bool numbered = initial || (iteration > 0 && (last || (interval > 0 && iteration % interval == 0)));
     if (numbered) {
-        char name[64];
-        name_checkpoint(name, iteration);
-        judge(session, iteration);
-        PX_TRY(px_session_save(session, iteration, name));
-        return px_agree(px_dist_rank() == 0 ? tidy(session) : PX_OK);
+        return save_numbered(session, iteration, last);
     }
     if (iteration > 0 && recovery > 0 && iteration % recovery == 0) {
         session->recovery_slot ^= 1;

@@ -131,9 +131,6 @@ static px_status conclude(px_session *session, int64_t iteration, int64_t *finis
     if (*done) {
         session->total = iteration;
     }
-    if (*done && session->algorithm == &px_algorithm_reward) {
-        PX_TRY(px_rm_center(&session->trainer));
-    }
     session->trainer.dirty = false;
     *finished = iteration;
     PX_TRY(evaluate(session, iteration));
@@ -190,8 +187,8 @@ static px_status loop(px_session *session, int64_t *iteration)
     if (session->evaluated < session->start || session->start == 0) { /* a stop may have come before it was done */
         PX_TRY(evaluate(session, session->start));
     }
-    if (session->start == 0) {
-        PX_TRY(px_session_save_due(session, 0, false));
+    if (session->start == 0 || done) { /* a stop may have come before its last checkpoint, too */
+        PX_TRY(px_session_save_due(session, session->start, done));
     }
     while (!done) {
         if (px_stop_agreed() > 0) {

@@ -272,6 +272,24 @@ step="export finds the stage that trained the module"; trace
 grep -q '"from":"straight/reward/reward"' export.out || fail "export says $(cat export.out)"
 cmp -s exported/model.safetensors straight/reward/reward/model.safetensors || fail "the exported reward model differs"
 
+step="a reward model has its mean where its run ends, and in every checkpoint"; trace
+ends_at() { # DIR STEPS [environment]
+    local dir=$1 steps=$2; shift 2
+    [ -d "$dir" ] || { cp -r straight "$dir"; rm -rf "$dir/reward" "$dir/ppo"; }
+    { env "$@" "$phalanx" train recipe.yaml --run-dir "$dir" --stage reward --set reward.training.lr_schedule=constant \
+        --set reward.stop.epochs=null --set reward.stop.steps=$steps --set reward.checkpointing.interval=3 \
+        --set reward.checkpointing.recovery_interval=1 > "$dir.out" 2> "$dir.err" < /dev/null; } 2> /dev/null
+}
+ends_at mean.whole 4 || fail "exit $?: $(tail -n 1 mean.whole.err)"
+ends_at mean.early 5 PHALANX_FAULT=rank.die:5 && fail "nothing died"
+ends_at mean.early 4 || fail "exit $?: $(tail -n 1 mean.early.err)"
+for file in reward/config.json checkpoint_000004/reward/config.json reward/model.safetensors; do
+    cmp mean.whole/reward/$file mean.early/reward/$file || fail "$file differs"
+done
+for file in reward checkpoint_000003/reward checkpoint_000004/reward; do
+    grep -q '"reward_mean": -\?[0-9.]*[1-9]' mean.whole/reward/$file/config.json || fail "$file: no mean"
+done
+
 step="--fresh"; trace
 good 1 raised --fresh
 same straight raised

@@ -85,10 +85,8 @@ def audit_models(report, c, it, policy, critic, stage_dir, start):
             column = it.samples[f"reward_{reward['name']}"]
             if reward["kind"] == "model":
                 directory = c.module("reward", stage_dir, start)
-                with open(os.path.join(directory, "config.json")) as f:
-                    mean = json.load(f).get("reward_mean", 0.0)
                 scores = recompute.last_scores(recompute.load_scorer(directory), it.sequences)
-                report.compare(f"reward_{reward['name']}", column, scores.numpy() - mean, LOGPROB)
+                report.compare(f"reward_{reward['name']}", column, scores.numpy(), LOGPROB)
             elif reward["kind"] == "length":
                 report.compare(f"reward_{reward['name']}", column, recompute.length_reward(it, reward["target"]),
                                STORED)

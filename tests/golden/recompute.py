@@ -101,8 +101,9 @@ def padded(sequences):
 
 
 def scalars(model, sequences):
-    """The scalar head at every position, [row][position]."""
-    return model.score(model.base_model(padded(sequences), use_cache=False).last_hidden_state)[..., 0]
+    """The scalar head at every position, [row][position], less the mean that a reward model was given."""
+    raw = model.score(model.base_model(padded(sequences), use_cache=False).last_hidden_state)[..., 0]
+    return raw - getattr(model.config, "reward_mean", 0.0)
 
 
 def last_scores(model, sequences):

@@ -33,25 +33,29 @@ def limit_of(c, model):
 
 
 def order_of(c, stage, algorithm, model, directory):
-    """The order of rows (of pieces, in pretraining), and the epochs' tokens."""
+    """The order of rows (of pieces, in pretraining)."""
     eos, limit = model.config.eos_token_id, limit_of(c, model)
     tokenizer = rows.Tokenizer(c("rl_module.tokenizer") or directory, eos[0] if isinstance(eos, list) else eos)
     files = rows.read_files(c, tokenizer, 0 if algorithm == "pretrain" else limit)
-    epoch_tokens = sum(weight * sum(len(row[0]) for row in kept) for kept, weight in files)
     if algorithm == "pretrain":
         files = [(rows.pieces(kept, limit), weight) for kept, weight in files]
     key = rows.key_of(c("run.seed"), stage, rows.ORDER)
-    return rows.Order(files, bool(c("data.shuffle")), key), epoch_tokens
+    return rows.Order(files, bool(c("data.shuffle")), key)
 
 
-def total_steps(c, order, epoch_tokens):
+def total_steps(c, order, stage):
     if c("stop.steps"):
         return c("stop.steps")
     if c("training.batch_size"):
         return math.ceil(c("stop.epochs") * order.length / c("training.batch_size") - 1e-9)
     if c("data.packing"):
         return math.ceil(c("stop.epochs") * len(packed(c, order, 0, "")) - 1e-9)
-    return math.ceil(c("stop.epochs") * epoch_tokens / c("training.batch_tokens") - 1e-9)
+    steps, cursor = 0.0, 0
+    while cursor < order.length:
+        taken = len(next_batch(c, order, cursor, stage))
+        steps += min(1.0, (order.length - cursor) / taken)
+        cursor += taken
+    return math.ceil(c("stop.epochs") * steps - 1e-9)
 
 
 def best_fit(sizes, capacity):
@@ -129,10 +133,12 @@ def audit(report, c, stage_dir, number, before, after, audit_learner):
     name = "reward" if algorithm == "reward" else "policy"
     directory = os.path.join(before, name)
     model = (recompute.load_scorer if name == "reward" else recompute.load_policy)(directory)
-    order, epoch_tokens = order_of(c, stage_name(stage_dir), algorithm, model, directory)
+    if name == "reward":
+        model.config.reward_mean = 0.0  # of those who read the checkpoint: training goes on without
+    order = order_of(c, stage_name(stage_dir), algorithm, model, directory)
     cursor = int(state(before, "cursor"))
     batch = next_batch(c, order, cursor, stage_name(stage_dir))
-    learner = recompute.Learner(c, name, model, c("training.lr"), total_steps(c, order, epoch_tokens)).resume(before)
+    learner = recompute.Learner(c, name, model, c("training.lr"), total_steps(c, order, stage_name(stage_dir))).resume(before)
     loss, want = pair_step(c, learner, batch) if name == "reward" else lm_step(learner, batch)
     norm, lr = learner.step(loss)
     tokens = sum(len(ids) + len(other or []) for ids, _, other, _ in batch)

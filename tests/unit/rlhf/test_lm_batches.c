@@ -107,18 +107,46 @@ static void packed_steps_are_full(void **state)
                 assert_in_range(steps, lower, lower + windows);
                 assert_true(k == 0 || (double)least > 0.8 * (double)all / steps); /* none is a small rest */
             }
+            int64_t counted;
             if (k > 0) {
-                assert_int_equal(px_lm_steps(&config, 2.0), 2 * steps);
+                assert_int_equal(px_lm_steps(&config, 2.0, 3, "s", &counted), PX_OK);
+                assert_int_equal(counted, 2 * steps);
             }
             int loose_steps = 0;
             for (cursor = 0.0; cursor < ROWS; loose_steps++) {
                 assert_int_equal(px_lm_batches_next(&plain, &cursor), PX_OK);
             }
             assert_true(k == 2 || loose_steps > steps);
+            assert_int_equal(px_lm_steps(&loose, 1.0, 3, "s", &counted), PX_OK);
+            assert_int_equal(counted, loose_steps);
             px_lm_batches_free(&b);
             px_lm_batches_free(&plain);
         }
     }
+}
+
+/* Long rows are more than one piece: all of them are an epoch. */
+static void pieces_of_an_epoch(void **state)
+{
+    (void)state;
+    px_lm_config config = {.train = data, .max_tokens = 10, .pieces = true, .shuffle = true, .batch_size = 7};
+    px_lm_batches b;
+    int64_t steps, walked = 0;
+    static int seen[ROWS];
+    assert_int_equal(px_lm_batches_init(&b, &config, 3, "s"), PX_OK);
+    assert_int_equal(px_lm_steps(&config, 1.0, 3, "s", &steps), PX_OK);
+    for (double cursor = 0.0; walked < steps; walked++) {
+        assert_int_equal(px_lm_batches_next(&b, &cursor), PX_OK);
+        for (int64_t i = 0; i < b.count; i++) {
+            seen[b.pieces[i].row] += b.pieces[i].length;
+        }
+    }
+    for (int r = 0; r < ROWS; r++) {
+        px_row row;
+        px_dataset_row(data, r, &row);
+        assert_true(seen[r] + 1 >= row.length); /* a last token alone predicts nothing */
+    }
+    px_lm_batches_free(&b);
 }
 
 /* Made anew at any step, it goes on with the same pieces. */
@@ -204,7 +232,7 @@ static void batch_size_takes_rows_as_they_come(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(packed_steps_are_full),
+        cmocka_unit_test(packed_steps_are_full), cmocka_unit_test(pieces_of_an_epoch),
         cmocka_unit_test(a_continued_run_takes_the_same_steps),
         cmocka_unit_test(without_shuffle_steps_follow_their_first_rows),
         cmocka_unit_test(a_longer_row_is_a_step_of_its_own),
