@@ -341,6 +341,26 @@ static void check_evaluation(const struct check *c)
     }
 }
 
+/* A factor of 1 - 0.2 n / horizon (Ziegler et al. 2019) is to stay above 0; the gradient of k1, a token's own log-probability,
+ * is 0 in expectation. */
+static void check_kl(const struct check *c)
+{
+    double target, horizon, prompts, samples;
+    if (number(c, "training.kl.target", &target) && number(c, "training.kl.horizon", &horizon) &&
+        number(c, "training.prompts_per_iteration", &prompts) && number(c, "env_runners.samples_per_prompt", &samples) &&
+        0.2 * prompts * samples >= horizon) {
+        wrong(c, "training.kl.horizon", "%g samples could make the coefficient negative in an iteration of %g; valid is more than "
+              "%g", horizon, prompts * samples, 0.2 * prompts * samples);
+    }
+    const char *where = text(c, "training.kl.where"), *estimator = text(c, "training.kl.estimator");
+    double coeff;
+    if (where && estimator && strcmp(where, "loss") == 0 && strcmp(estimator, "k1") == 0 &&
+        number(c, "training.kl.coeff", &coeff) && coeff > 0) {
+        wrong(c, "training.kl.estimator", "k1 in the loss has a gradient of 0 on average; valid with training.kl.where: loss are "
+              "k2 (the gradient of the KL to the reference), k3");
+    }
+}
+
 void px_stage_check(px_stage *stage, px_problems *problems)
 {
     if (!stage->bit || !stage->count) return;
@@ -352,4 +372,5 @@ void px_stage_check(px_stage *stage, px_problems *problems)
     check_either(&c, "stop.steps", "stop.epochs", "is null, and so is epochs; valid is one of the two");
     check_placement(&c);
     check_evaluation(&c);
+    check_kl(&c);
 }

@@ -125,15 +125,15 @@ void px_min_f64(double *values, int count)
 
 void px_sum_f64(double *values, int count)
 {
-    enum { AT_ONCE = 64, MAX_RANKS_ON_STACK = 256 };
-    int size = px_dist_size();
+    enum { ON_STACK = 1 << 14 };
+    int size = px_dist_size(), at_once = ON_STACK / size;
     if (size == 1) {
         return;
     }
-    PX_CHECK(size <= MAX_RANKS_ON_STACK);
-    for (int at = 0; at < count; at += AT_ONCE) {
-        double all[AT_ONCE * MAX_RANKS_ON_STACK];
-        int n = count - at < AT_ONCE ? count - at : AT_ONCE;
+    PX_CHECK(at_once > 0);
+    for (int at = 0; at < count; at += at_once) {
+        double all[ON_STACK];
+        int n = count - at < at_once ? count - at : at_once;
         MPI_Request request;
         MPI_Iallgather(values + at, n, MPI_DOUBLE, all, n, MPI_DOUBLE, px_group_comm(), &request);
         wait_one(request);

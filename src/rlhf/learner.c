@@ -307,6 +307,9 @@ px_status px_learner_step(px_learner *learner, const px_work *work, const int32_
     px_adamw_step(&config->adam, learner->model.weights, grads, learner->m, learner->v, learner->ranges,
                   learner->range_count, step->lr, px_clip_scale(norm, config->grad_clip), learner->steps);
     learner->model.version++;
+    if (px_fault("learner.astray")) {
+        learner->model.weights[learner->model.norm_w] += 1.0f;
+    }
     return PX_OK;
 }
 

@@ -122,7 +122,7 @@ static px_status score_one(source *s, const px_reward_sample *sample, double *sc
         *score = -fabs(sample->completion_tokens - s->spec.target) / s->spec.target;
         return PX_OK;
     case PX_REWARD_REGEX:
-        PX_TRY(px_regex_find(s->pattern, sample->completion, &found, &begin, &length));
+        PX_TRY(px_regex_find(s->pattern, sample->completion, false, &found, &begin, &length));
         *score = found ? 1.0 : 0.0;
         return PX_OK;
     case PX_REWARD_EXACT:

@@ -50,24 +50,43 @@ void px_regex_close(px_regex *pattern)
     }
 }
 
-px_status px_regex_find(px_regex *pattern, const char *text, bool *found, size_t *begin, size_t *length)
+/* Where a match that begins behind the one that was found can begin: an empty one is stepped over by a character. */
+static PCRE2_SIZE behind(const PCRE2_SIZE *at, PCRE2_SIZE from, const char *text)
 {
+    if (at[1] > from && at[1] > at[0]) {
+        return at[1];
+    }
+    PCRE2_SIZE next = at[1] > from ? at[1] : from;
+    next += text[next] != '\0';
+    while (((unsigned char)text[next] & 0xc0) == 0x80) {
+        next++;
+    }
+    return next;
+}
+
+px_status px_regex_find(px_regex *pattern, const char *text, bool last, bool *found, size_t *begin, size_t *length)
+{
+    PCRE2_SIZE from = 0, all = strlen(text);
     *found = false;
-    int groups = pcre2_match(pattern->code, (PCRE2_SPTR)text, strlen(text), 0, 0, pattern->match, NULL);
-    if (groups == PCRE2_ERROR_NOMATCH) {
-        return PX_OK;
-    }
-    if (groups < 0) {
-        PCRE2_UCHAR message[256];
-        pcre2_get_error_message(groups, message, sizeof message);
-        return px_fail(PX_DATA, "the pattern cannot be matched: %s", (const char *)message);
-    }
-    const PCRE2_SIZE *at = pcre2_get_ovector_pointer(pattern->match);
-    int group = groups > 1 && at[2] != PCRE2_UNSET ? 1 : 0;
-    PCRE2_SIZE end = at[2 * group + 1];
-    *found = true;
-    *begin = at[2 * group];
-    *length = end > *begin ? end - *begin : 0; /* \K can put the begin behind the end */
+    do {
+        int groups = pcre2_match(pattern->code, (PCRE2_SPTR)text, all, from, 0, pattern->match, NULL);
+        if (groups == PCRE2_ERROR_NOMATCH) {
+            return PX_OK;
+        }
+        if (groups < 0) {
+            PCRE2_UCHAR message[256];
+            pcre2_get_error_message(groups, message, sizeof message);
+            return px_fail(PX_DATA, "the pattern cannot be matched: %s", (const char *)message);
+        }
+        const PCRE2_SIZE *at = pcre2_get_ovector_pointer(pattern->match);
+        int group = groups > 1 && at[2] != PCRE2_UNSET ? 1 : 0;
+        PCRE2_SIZE end = at[2 * group + 1], next = behind(at, from, text);
+        *found = true;
+        *begin = at[2 * group];
+        *length = end > *begin ? end - *begin : 0; /* \K can put the begin behind the end */
+        last = last && next > from;
+        from = next;
+    } while (last);
     return PX_OK;
 }
 
@@ -190,7 +209,7 @@ px_status px_exact_score(const px_reward_spec *spec, px_regex *pattern, const px
     bool found = true;
     if (pattern != NULL) {
         size_t begin = 0, length = 0;
-        PX_TRY(px_regex_find(pattern, sample->completion, &found, &begin, &length));
+        PX_TRY(px_regex_find(pattern, sample->completion, true, &found, &begin, &length));
         answer = (span){sample->completion + begin, length};
     } else {
         answer = after_mark(answer);

@@ -15,7 +15,7 @@ typedef struct px_regex px_regex;
 px_status px_regex_open(px_regex **pattern, const char *expression);
 void px_regex_close(px_regex *pattern);
 /* *begin and *length: the first group where the expression has one that took part, else the whole match. */
-px_status px_regex_find(px_regex *pattern, const char *text, bool *found, size_t *begin, size_t *length);
+px_status px_regex_find(px_regex *pattern, const char *text, bool last, bool *found, size_t *begin, size_t *length);
 
 /* 1 where the answer in the completion equals the field of the record; `pattern` may be NULL. */
 px_status px_exact_score(const px_reward_spec *spec, px_regex *pattern, const px_reward_sample *sample, double *score);

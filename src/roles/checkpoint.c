@@ -189,12 +189,26 @@ static px_status commit(px_session *session, px_checkpoint_writer *writer, px_st
     return written == PX_OK ? px_checkpoint_mark_latest(session->dir, name) : discard(writer->path);
 }
 
+/* What one rank writes is what all would write: a silent difference must neither go on nor be kept. */
+static px_status check_replicas(const px_session *session, int64_t iteration)
+{
+    for (int l = 0; l < session->trainer.learner_count; l++) {
+        if (!px_learner_in_step(&session->trainer.learners[l].learner)) {
+            return px_fail(PX_BUG, "the ranks hold different weights of %s after iteration %lld: a processor or memory that "
+                           "errs, or a fault of this program; the same command goes on from what was saved before",
+                           session->trainer.learners[l].name, (long long)iteration);
+        }
+    }
+    return PX_OK;
+}
+
 px_status px_session_save(px_session *session, int64_t iteration, const char *name)
 {
     px_checkpoint_writer writer = {0};
     px_attribute attributes[MAX_ATTRIBUTES];
     int n = list_counters(session, attributes);
     px_phase_set("checkpoint", iteration);
+    PX_TRY(check_replicas(session, iteration));
     PX_TRY(session->writers == 0 ? find_writers(session) : PX_OK);
     PX_TRY(px_agree(px_dist_rank() == 0 ? begin(session, &writer, name) : PX_OK));
     px_bcast(&writer, sizeof writer, 0);

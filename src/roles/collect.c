@@ -46,7 +46,7 @@ struct px_collector {
     uint64_t hash;
     int64_t iteration;   /* of events */
     double polled, restored, synch;
-    px_status failed;    /* what a runner reported */
+    px_error failed;     /* what a runner reported */
 };
 
 /* ---- events --------------------------------------------------------------------------------------------------------------- */
@@ -152,7 +152,12 @@ static void take_failure(px_collector *c, const worker *w, const px_envelope *he
     size_t length = bytes - sizeof *head < sizeof text ? bytes - sizeof *head : sizeof text - 1;
     memcpy(text, head + 1, length);
     text[length] = '\0';
-    c->failed = px_fail((px_status)head->first, "rank %d (%s): %s", w->rank, px_role_name(&c->session->placement, w->rank), text);
+    if (c->failed.code == PX_OK) { /* in the middle of what may have an error of its own */
+        px_error other = px_error_keep();
+        px_fail((px_status)head->first, "rank %d (%s): %s", w->rank, px_role_name(&c->session->placement, w->rank), text);
+        c->failed = px_error_keep();
+        px_error_restore(&other);
+    }
 }
 
 static void take_message(px_collector *c, worker *w, const px_envelope *head, size_t bytes)
@@ -299,7 +304,8 @@ static void check_silence(px_collector *c, double now)
 {
     for (int i = 0; i < c->count; i++) {
         worker *w = &c->workers[i];
-        bool owes = w->in_flight > 0 || w->health == ABSENT || c->nodes[w->node].through == i;
+        const node *n = &c->nodes[w->node];
+        bool owes = w->in_flight > 0 || w->health == ABSENT || (n->sending >= 0 && n->through == i);
         if (w->health == DEAD) {
             continue;
         }
@@ -376,8 +382,8 @@ static px_status wait_for(px_collector *c, const px_task *job)
     int left = job->left;
     for (long poll = 0; job->left > 0; poll++) {
         poll_all(c);
-        if (c->failed != PX_OK) {
-            return c->failed;
+        if (c->failed.code != PX_OK) {
+            return px_error_restore(&c->failed);
         }
         if (px_stop_level() > 0) {
             return px_fail(PX_STOPPED, "stopped while sampling");

@@ -70,7 +70,8 @@ static bool holds(double value, const char *condition)
     return value == bound;
 }
 
-/* The first condition of stop.metrics that the last row of metrics meets; NULL: none. */
+/* The first condition of stop.metrics that the last row of metrics meets; NULL: none. Rank 0's row counts: times and sizes are
+ * each rank's own. */
 static const char *stop_metric(const px_session *session, const char **condition, double *value)
 {
     const px_stage *stage = session->stage;
@@ -93,11 +94,13 @@ static px_status check_conditions(px_session *session, int64_t iteration, bool *
     const px_stage *stage = session->stage;
     const char *condition;
     double value;
-    const char *name = stop_metric(session, &condition, &value);
+    const char *name = px_dist_rank() == 0 ? stop_metric(session, &condition, &value) : NULL;
+    bool met = name != NULL;
+    px_bcast(&met, sizeof met, 0);
     if (name != NULL) {
         px_trainer_event(&session->trainer, iteration, "stop_metric", "%s is %g: %s", name, value, condition);
-        *done = true;
     }
+    *done = *done || met;
     if (session->algorithm == &px_algorithm_ppo && px_stage_is_set(stage, "fault_tolerance.kl_limit")) {
         double kl = px_trainer_get(&session->trainer, "objective/kl"), limit = px_stage_float(stage, "fault_tolerance.kl_limit");
         if (kl > limit) {
@@ -179,7 +182,9 @@ static px_status loop(px_session *session, int64_t *iteration)
 {
     const char *condition;
     double value;
-    if (session->start > 0 && stop_metric(session, &condition, &value) != NULL) {
+    bool met = px_dist_rank() == 0 && session->start > 0 && stop_metric(session, &condition, &value) != NULL;
+    px_bcast(&met, sizeof met, 0);
+    if (met) {
         session->total = session->start;
     }
     bool done = session->start >= session->total;
@@ -406,6 +411,41 @@ void px_session_free(px_session *session)
     px_free(session->evaluation_columns);
 }
 
+/* What rank 0 has read, for all: one file system may show its files to other nodes later. */
+static px_status recall_all(px_session *session)
+{
+    PX_TRY(px_agree(px_dist_rank() == 0 ? recall(session) : PX_OK));
+    px_bcast(&session->evaluated, sizeof session->evaluated, 0);
+    px_bcast(session->row, (size_t)session->column_count * sizeof *session->row, 0);
+    px_bcast(session->evaluation_row, (size_t)session->evaluation_count * sizeof *session->evaluation_row, 0);
+    px_bcast(session->first_evaluation, (size_t)session->evaluation_count * sizeof *session->first_evaluation, 0);
+    return PX_OK;
+}
+
+/* A condition on what is never measured would never be met. */
+static px_status check_stop_metrics(const px_session *session)
+{
+    const char *names[PX_MAX_COLUMNS];
+    for (int c = 0; c < session->column_count; c++) {
+        names[c] = session->columns[c].name;
+    }
+    for (int i = 0; i < px_stage_map_count(session->stage, "stop.metrics"); i++) {
+        const char *name, *condition;
+        bool known = false;
+        px_stage_map_entry(session->stage, "stop.metrics", i, &name, &condition);
+        for (int c = 0; c < session->column_count; c++) {
+            known = known || strcmp(names[c], name) == 0;
+        }
+        if (!known) {
+            const char *near = px_nearest_name(name, names, session->column_count);
+            return px_stage_fail(session->stage, "stop.metrics", "stop.metrics: '%s' is no metric of %s; %s%s%svalid are the columns "
+                                 "of /metrics (docs/metrics.md)", name, session->algorithm->name, near != NULL ? "did you mean '" : "",
+                                 near != NULL ? near : "", near != NULL ? "'? " : "");
+        }
+    }
+    return PX_OK;
+}
+
 /* Everything before the first iteration; of a stage that is over, what the table at the end shows. */
 static px_status prepare_stage(px_session *session)
 {
@@ -413,9 +453,9 @@ static px_status prepare_stage(px_session *session)
     PX_TRY(px_agree(find_start(session, from, sizeof from)));
     px_bcast(&session->start, sizeof session->start, 0);
     px_bcast(&session->over, sizeof session->over, 0);
+    PX_TRY(px_agree(px_session_columns(session)));
     if (session->over) {
-        px_status status = px_session_columns(session);
-        status = px_agree(status == PX_OK ? recall(session) : status);
+        px_status status = recall_all(session);
         for (int c = 0; c < session->column_count; c++) {
             session->stage_seconds += strcmp(session->columns[c].name, "time_total_s") == 0 ? session->row[c] : 0.0;
         }
@@ -423,6 +463,7 @@ static px_status prepare_stage(px_session *session)
     }
     px_bcast(from, sizeof from, 0);
     bool resume = from[0] != '\0';
+    PX_TRY(check_stop_metrics(session));
     session->saved = resume ? session->start : session->saved;
     PX_TRY(px_agree(settle_config(session, resume)));
     px_team(true); /* sizes are a learner's or a scorer's share */
@@ -453,7 +494,7 @@ static px_status prepare_stage(px_session *session)
     PX_TRY(px_session_open_file(session, resume));
     record_skipped(session);
     if (resume) {
-        PX_TRY(px_agree(recall(session)));
+        PX_TRY(recall_all(session));
     }
     return PX_OK;
 }

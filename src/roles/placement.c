@@ -200,7 +200,7 @@ bool px_placement_scores(const px_placement *p, int rank)
 int px_placement_first_to_score(const px_placement *p, int rank)
 {
     int first = 0;
-    while (!px_placement_scores(p, first) || px_world_node(first) != px_world_node(rank)) {
+    while (!px_placement_scores(p, first) || px_world_node(first) != px_world_node(rank) || px_rank_died(first)) {
         first++;
     }
     return first;
@@ -260,11 +260,15 @@ px_status px_session_ranks(px_session *session)
     int size = px_world_size();
     session->ranks = px_alloc_array((size_t)size, sizeof *session->ranks, "the rank map");
     PX_TRY(px_agree(session->ranks != NULL ? PX_OK : px_error_code()));
-    px_rank_info *mine = &session->ranks[px_world_rank()];
-    mine->cpus = session->threads;
-    mine->pid = (int)getpid();
-    snprintf(mine->host, sizeof mine->host, "%s", px_dist_host());
-    px_gather_shares(session->ranks, sizeof *session->ranks, size);
+    for (int r = 0; r < px_dist_size(); r++) { /* those that live */
+        struct {
+            int rank;
+            px_rank_info info;
+        } one = {px_world_rank(), {.cpus = session->threads, .pid = (int)getpid()}};
+        snprintf(one.info.host, sizeof one.info.host, "%s", px_dist_host());
+        px_bcast(&one, sizeof one, r);
+        session->ranks[one.rank] = one.info;
+    }
     session->cores = px_startup_cores(session->run);
     print(&session->placement);
     return PX_OK;

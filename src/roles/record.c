@@ -224,7 +224,6 @@ static void write_event(void *arg, int64_t iteration, const char *kind, const ch
 
 px_status px_session_open_file(px_session *session, bool resume)
 {
-    PX_TRY(px_agree(px_session_columns(session)));
     px_status status = px_agree(px_dist_rank() == 0 ? open_file(session, resume) : PX_OK);
     session->trainer.events = (px_event_sink){write_event, session};
     if (status == PX_OK && session->no_bf16 != NULL) {

@@ -365,13 +365,16 @@ static px_status write_examples(px_session *session, bool before)
     px_ppo_look(&session->trainer, &view);
     const px_rollout *r = view.evaluation;
     PX_TRY(px_path_join(path, sizeof path, session->dir, "examples.json"));
-    json_t *list = NULL;
-    if (before) {
-        list = json_array();
-    } else if (px_file_exists(path)) {
-        PX_TRY(px_json_read(path, &list));
+    json_t *list = before ? json_array() : NULL;
+    if (!before && px_file_exists(path) && px_json_read(path, &list) != PX_OK) {
+        px_log(PX_WARNING, "no examples of completions before and after: %s", px_error_text());
+        px_error_clear();
     }
-    px_status status = json_is_array(list) ? PX_OK : px_fail(PX_DATA, "%s: not a list of examples", path);
+    if (!json_is_array(list)) { /* a branch has no beginning; and no keepsake is worth a run */
+        json_decref(list);
+        return PX_OK;
+    }
+    px_status status = PX_OK;
     for (int i = 0; status == PX_OK && i < r->samples && i < EXAMPLES; i++) {
         px_buf prompt = {0}, completion = {0};
         const int32_t *ids = r->ids + r->start[i];

@@ -146,6 +146,24 @@ code 0 '"tokens":3' "$phalanx" evaluate --model "$model" --data "$work/rows.json
 printf '{"ids":[1,2]}\nnot json\n' > "$work/rows.jsonl"
 code 65 "rows.jsonl:2" "$phalanx" evaluate --model "$model" --data "$work/rows.jsonl"
 
+# ---- train: completions from before and after; a branch has none from before, and damaged ones are no reason to fail ----
+cat > "$work/ppo.yaml" << YAML
+run: {seed: 1, threads_per_rank: 1}
+algorithm: ppo
+rl_module: {policy: {path: "$model"}, critic: {same_as: policy}}
+environment: {prompts: stories.jsonl, max_completion_tokens: 6, rewards: [{kind: length, target: 4}]}
+training: {prompts_per_iteration: 2, minibatch_size: 2, num_epochs: 1}
+evaluation: {evaluation_interval: 1, prompts: stories.jsonl, num_prompts: 2}
+checkpointing: {interval: 1}
+stop: {iterations: 2}
+YAML
+printf '{"prompt":"Once"}\n{"prompt":"One day"}\n' > "$work/stories.jsonl"
+code 0 "ppo 2/2" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/run"
+grep -q '"before"' "$work/run/examples.json" && grep -q '"after"' "$work/run/examples.json" || fail "no examples: $(cat "$work/run/examples.json")"
+code 0 "ppo 2/2" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/branch" --from "$work/run/checkpoint_000001"
+echo '[{' > "$work/run/examples.json"
+code 0 "no examples of completions before and after: " "$phalanx" train "$work/ppo.yaml" --run-dir "$work/run" --set stop.iterations=3
+
 # ---- export of a model's directory, chat ----
 code 0 "" "$phalanx" export "$model" --out "$work/half" --dtype bf16
 code 0 "" "$phalanx" export "$model" --out "$work/whole"

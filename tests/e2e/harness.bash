@@ -99,6 +99,13 @@ train() { # RANKS DIR [options]: to its end; the exit code is the program's
     $(launcher "$ranks") "$phalanx" train recipe.yaml --run-dir "$dir" "$@" > "$dir.out" 2> "$dir.err" < /dev/null
 }
 good() { train "$@" || fail "exit $? of train $*: $(grep '^phalanx: ' "$2.err")"; }
+refused() { # CODE TEXT COMMAND...: one message, with this text
+    local want=$1 text=$2; shift 2
+    "$@" > refused.out 2> refused.err < /dev/null; local got=$?
+    [ "$got" = "$want" ] || fail "exit $got, want $want: $*: $(cat refused.err)"
+    sed -n '/^phalanx: /,/^---/p' refused.err | grep -q -- "$text" || fail "no '$text': $(cat refused.err)"
+    [ "$(grep -v '^phalanx: NOTE: ' refused.err | grep -c '^phalanx: ')" = 1 ] || fail "more than one message: $(cat refused.err)"
+}
 begin() { # RANKS DIR [options]: in the background; pid is the process that was started
     local ranks=$1 dir=$2; shift 2
     TEST_DELAY=0.01 $(launcher "$ranks") "$phalanx" train recipe.yaml --run-dir "$dir" "$@" > "$dir.out" 2> "$dir.err" \

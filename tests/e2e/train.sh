@@ -168,6 +168,18 @@ status metric iteration 3
 good 1 metric
 same straight metric
 
+for n in 1 ${mpi:+2}; do # of this process's own number, too, and of one that nothing has
+    rm -rf metric
+    cp -r straight metric
+    rm -rf metric/ppo
+    good $n metric --set 'ppo.stop.metrics={memory_peak: ">= 1"}'
+    status metric iteration 1
+    good $n metric --set 'ppo.stop.metrics={memory_peak: ">= 1"}'
+    rm -rf metric/ppo
+    refused 78 "'num_episodes_lifetim' is no metric of ppo; did you mean 'num_episodes_lifetime'" $(launcher $n) "$phalanx" train \
+        recipe.yaml --run-dir metric --set 'ppo.stop.metrics={num_episodes_lifetim: ">= 1"}'
+done
+
 # ---- killing ---------------------------------------------------------------------------------------------------------
 step="kill -9"; trace
 without_predecessors killed
@@ -236,14 +248,6 @@ good 1 disk
 same straight disk
 
 # ---- what may change and what may not --------------------------------------------------------------------------------
-refused() { # CODE TEXT COMMAND...: one message, with this text
-    local want=$1 text=$2; shift 2
-    "$@" > refused.out 2> refused.err < /dev/null; local got=$?
-    [ "$got" = "$want" ] || fail "exit $got, want $want: $*: $(cat refused.err)"
-    sed -n '/^phalanx: /,/^---/p' refused.err | grep -q -- "$text" || fail "no '$text': $(cat refused.err)"
-    [ "$(grep -v '^phalanx: NOTE: ' refused.err | grep -c '^phalanx: ')" = 1 ] || fail "more than one message: $(cat refused.err)"
-}
-
 step="a second start on a living run"; trace
 without_predecessors twice
 begin 1 twice
@@ -294,6 +298,15 @@ step="--fresh"; trace
 good 1 raised --fresh
 same straight raised
 [ -d raised.1/ppo ] || fail "the earlier run is gone"
+
+if [ -n "$mpi" ]; then
+    step="ranks whose weights differ"; trace
+    without_predecessors astray
+    PHALANX_FAULT=learner.astray:4:1 refused 70 "the ranks hold different weights of" $(launcher 2) "$phalanx" train recipe.yaml \
+        --run-dir astray
+    good 2 astray
+    same straight astray
+fi
 
 # ---- bad inputs: an exit code and one message, on two ranks as on one ------------------------------------------------
 step="bad inputs"; trace

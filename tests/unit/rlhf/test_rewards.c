@@ -172,6 +172,15 @@ static void exact_compares_answers(void **state)
     assert_non_null(strstr(px_error_text(), "answer"));
     assert_int_equal(px_rewards_score(r, &object, 1, &raw, NULL), PX_DATA);
     px_rewards_close(r);
+    static const char *const patterns[] = {"[0-9]+", "is ([0-9]+)", "(?:is )?\\K[0-9]+$|", "[0-9]*"};
+    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) { /* the last match counts, and none is met twice */
+        px_rewards *last;
+        assert_int_equal(open_one(&last, (px_reward_spec){.kind = PX_REWARD_EXACT, .field = "answer", .pattern = patterns[i]}), PX_OK);
+        near(score(last, "first it is 7, thén it is 42", "{\"answer\": \"42\"}"), i < 2 ? 1 : 0);
+        near(score(last, "first it is 42, then it is 7", "{\"answer\": \"42\"}"), 0);
+        near(score(last, "thé end", "{\"answer\": \"42\"}"), 0);
+        px_rewards_close(last);
+    }
     px_reward_spec boxed = {.kind = PX_REWARD_EXACT, .field = "answer", .pattern = "boxed\\{([^}]*)\\}"};
     assert_int_equal(open_one(&r, boxed), PX_OK);
     near(score(r, "so \\boxed{ 42 } it is", "{\"answer\": \"42.0\"}"), 1.0);
