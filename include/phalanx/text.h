@@ -27,6 +27,9 @@ void px_tokenizer_destroy(px_tokenizer *tokenizer);
 /* Ids of a text, appended. add_special: what the post-processor adds (BOS, ...). Special tokens inside the text are
  * recognised. PX_DATA on invalid UTF-8. Classes of characters are those of the Unicode version of PCRE2 and utf8proc. */
 px_status px_tokenizer_encode(px_tokenizer *tokenizer, const char *text, size_t length, bool add_special, px_ids *ids);
+/* Ids of a text that begins a sequence, appended: BOS in front where the post-processor puts one, once though the text
+ * brings its own; nothing else is added. */
+px_status px_tokenizer_encode_start(px_tokenizer *tokenizer, const char *text, size_t length, px_ids *ids);
 /* Whether encode puts a space before every text (Llama 2's normalizer): what goes on behind other ids then loses its own. */
 bool px_tokenizer_prepends_space(const px_tokenizer *tokenizer);
 /* Bytes of the ids, appended. Ids without a string become <unk:ID>. Invalid UTF-8 (a cut character) becomes U+FFFD, as

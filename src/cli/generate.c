@@ -103,7 +103,7 @@ static px_status encode_text(prompts *p, const settings *s, const px_opened *o, 
         return px_fail(PX_DATA, "%s: no tokenizer.json there; give --tokenizer, or --data with prompt_ids", s->model);
     }
     if (!s->chat) {
-        PX_TRY(px_tokenizer_encode(o->tokenizer, text, strlen(text), true, &p->ids));
+        PX_TRY(px_tokenizer_encode_start(o->tokenizer, text, strlen(text), &p->ids));
         int32_t bos = px_tokenizer_bos(o->tokenizer);
         bool empty = p->ids.length == p->starts.data[p->count];
         return empty && bos >= 0 ? px_ids_add(&p->ids, bos) : PX_OK;

@@ -38,11 +38,11 @@ static bool is_eos(const px_model_config *c, int id)
 }
 
 /* transformers scores a padded sequence at its right-most token that is not pad_token_id, and refuses batches without
- * one. A stop id would make it score the token before the end: where no pad id is known, the begin id, which never ends
- * a sequence, else the highest id that stops nothing, the rarest piece of a vocabulary by merges. */
+ * one. A stop id would make it score the token before the end: where the pad id is one, or none is known, the begin id,
+ * which never ends a sequence, else the highest id that stops nothing, the rarest piece of a vocabulary by merges. */
 static int scoring_pad(const px_model_config *c)
 {
-    if (c->pad_id >= 0) return c->pad_id;
+    if (c->pad_id >= 0 && !is_eos(c, c->pad_id)) return c->pad_id;
     if (c->bos_id >= 0 && !is_eos(c, c->bos_id)) return c->bos_id;
     int id = c->vocab_size - 1;
     while (id > 0 && is_eos(c, id)) id--;

@@ -14,7 +14,7 @@ static px_status render(px_reward_model *model, const px_reward_sample *sample, 
                                   {.role = "assistant", .content = sample->completion}};
         return px_chat_encode(model->renderer, model->tokenizer, messages, 2, false, ids, NULL);
     }
-    PX_TRY(px_tokenizer_encode(model->tokenizer, sample->prompt, strlen(sample->prompt), true, ids));
+    PX_TRY(px_tokenizer_encode_start(model->tokenizer, sample->prompt, strlen(sample->prompt), ids));
     PX_TRY(px_tokenizer_encode(model->tokenizer, sample->completion, strlen(sample->completion), false, ids));
     int32_t eos = px_tokenizer_eos(model->tokenizer);
     return eos >= 0 ? px_ids_add(ids, eos) : PX_OK;

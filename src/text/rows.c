@@ -140,16 +140,8 @@ static px_status split_implicit(px_row_maker *maker, px_span *prompt, px_span *c
 static px_status encode_start(px_row_maker *maker, px_span span)
 {
     const px_data_options *options = maker->options;
-    px_ids *ids = &maker->ids;
-    int32_t bos = px_tokenizer_bos(options->tokenizer);
-    bool add = options->add_bos && bos >= 0 && px_tokenizer_adds_bos(options->tokenizer);
-    if (add) PX_TRY(px_ids_add(ids, bos));
-    PX_TRY(px_tokenizer_encode(options->tokenizer, span.text, span.length, false, ids));
-    if (add && ids->length > 1 && ids->data[1] == bos) { /* the text had its own */
-        ids->length--;
-        memmove(ids->data, ids->data + 1, (size_t)ids->length * sizeof *ids->data);
-    }
-    return PX_OK;
+    return options->add_bos ? px_tokenizer_encode_start(options->tokenizer, span.text, span.length, &maker->ids)
+                            : px_tokenizer_encode(options->tokenizer, span.text, span.length, false, &maker->ids);
 }
 
 static px_status encode_answer(px_row_maker *maker, px_span span, px_ids *ids)

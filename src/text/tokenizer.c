@@ -328,6 +328,19 @@ px_status px_tokenizer_encode(px_tokenizer *t, const char *text, size_t length, 
     return add_special ? px_ids_append(ids, t->after.data, t->after.length) : PX_OK;
 }
 
+px_status px_tokenizer_encode_start(px_tokenizer *t, const char *text, size_t length, px_ids *ids)
+{
+    int64_t from = ids->length;
+    bool add = px_tokenizer_adds_bos(t);
+    PX_TRY(add ? px_ids_add(ids, t->bos) : PX_OK);
+    PX_TRY(px_tokenizer_encode(t, text, length, false, ids));
+    if (add && ids->length > from + 1 && ids->data[from + 1] == t->bos) { /* the text had its own */
+        ids->length--;
+        memmove(ids->data + from, ids->data + from + 1, (size_t)(ids->length - from) * sizeof *ids->data);
+    }
+    return PX_OK;
+}
+
 bool px_tokenizer_prepends_space(const px_tokenizer *t)
 {
     for (int i = 0; i < t->normal_count; i++) {

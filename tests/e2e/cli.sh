@@ -118,6 +118,8 @@ grep -q '^{"prompt_id":0,"sample":0,"ids":\[432,383,286,261,376,298\],"text":", 
 "$phalanx" generate "${greedy[@]}" --max-new-tokens 60 --stop ' She' --json > "$work/line"
 grep -q '"text":", there was a little girl named Lily."' "$work/line" && grep -q '"finish_reason":"stop"}$' "$work/line" ||
     fail "--stop: $(cat "$work/line")"
+"$phalanx" generate --model "$model" --prompt '<s>Once upon a time' --temperature 0 --max-new-tokens 6 --json > "$work/own"
+"$phalanx" generate "${greedy[@]}" --max-new-tokens 6 --json | cmp -s - "$work/own" || fail "a prompt with a BOS of its own has two"
 code 64 "at most 507 fit" "$phalanx" generate "${greedy[@]}" --max-new-tokens 508
 printf '{"prompt_ids":[1,403,407]}\n{"prompt_ids":[1]}\n{"prompt_ids":[1,403,407]}\n' > "$work/prompts.jsonl"
 "$phalanx" generate --model "$model" --data "$work/prompts.jsonl" --samples 3 --seed 5 --max-new-tokens 12 --json > "$work/nine" ||

@@ -330,6 +330,34 @@ static void test_round_trip(void **state)
     }
 }
 
+/* transformers scores at the right-most token that is not the pad id: a stop id must not be that. */
+static void test_scoring_pad(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *ids;
+        int head, pad; /* the pad id that is written for this head */
+    } cases[] = {
+        {"\"bos_token_id\":1,\"eos_token_id\":2,\"pad_token_id\":0", PX_HEAD_SCALAR, 0},
+        {"\"bos_token_id\":1,\"eos_token_id\":2,\"pad_token_id\":2", PX_HEAD_SCALAR, 1},
+        {"\"bos_token_id\":1,\"eos_token_id\":[2,99],\"pad_token_id\":99", PX_HEAD_SCALAR, 1},
+        {"\"bos_token_id\":99,\"eos_token_id\":99,\"pad_token_id\":99", PX_HEAD_SCALAR, 98},
+        {"\"bos_token_id\":1,\"eos_token_id\":2", PX_HEAD_SCALAR, 1},
+        {"\"bos_token_id\":1,\"eos_token_id\":2,\"pad_token_id\":2", PX_HEAD_LM, 2},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        px_model_config c;
+        char base[1024];
+        snprintf(base, sizeof base, LLAMA ",%s", cases[i].ids);
+        assert_done(read_with(base, "head_dim", "4", &c));
+        c.head = (px_head)cases[i].head;
+        assert_done(px_model_config_write(&c, scratch_dir, PX_F32));
+        assert_done(px_model_config_read(scratch_dir, &c));
+        assert_int_equal(c.pad_id, cases[i].pad);
+        assert_int_equal(px_tree_remove(scratch_path("generation_config.json")), PX_OK);
+    }
+}
+
 static void test_shapes(void **state)
 {
     (void)state;
@@ -356,6 +384,7 @@ int main(void)
         cmocka_unit_test(test_defaults),   cmocka_unit_test(test_rope),     cmocka_unit_test(test_stop_ids),
         cmocka_unit_test(test_heads),      cmocka_unit_test(test_refusals), cmocka_unit_test(test_bad_files),
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_shapes),   cmocka_unit_test(test_families),
+        cmocka_unit_test(test_scoring_pad),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }
