@@ -42,6 +42,9 @@ int32_t px_tokenizer_bos(const px_tokenizer *tokenizer);                   /* -1
 int32_t px_tokenizer_eos(const px_tokenizer *tokenizer);
 int32_t px_tokenizer_pad(const px_tokenizer *tokenizer);
 bool px_tokenizer_is_special(const px_tokenizer *tokenizer, int32_t id);
+/* What a stop string is: *id, where it is the text of a special token; -1, where it is looked for in text. PX_CONFIG where
+ * special tokens are a part of it, for text is without them. */
+px_status px_tokenizer_stop(const px_tokenizer *tokenizer, const char *text, int32_t *id);
 bool px_tokenizer_adds_bos(const px_tokenizer *tokenizer); /* its post-processor puts BOS in front */
 const char *px_tokenizer_chat_template(const px_tokenizer *tokenizer); /* the Jinja text; NULL: none */
 uint64_t px_tokenizer_hash(const px_tokenizer *tokenizer); /* equal hashes: same ids for the same text */
@@ -79,6 +82,13 @@ const char *px_renderer_name(const px_renderer *renderer);
  * generation_prompt: end with the header of an assistant turn. */
 px_status px_chat_encode(const px_renderer *renderer, px_tokenizer *tokenizer, const px_message *messages, int count,
                          bool generation_prompt, px_ids *ids, px_ids *mask);
+/* The same as training learns or scores it: think blocks of earlier turns stay where the turn is learned, and where the
+ * template ends an answer with no special token, the last turn that is learned ends the row with eos_id (-1: none).
+ * scored: nothing follows the last id that is learned. */
+px_status px_chat_row(const px_renderer *renderer, px_tokenizer *tokenizer, const px_message *messages, int count,
+                      int32_t eos_id, bool scored, px_ids *ids, px_ids *mask);
+/* The special token with which the template ends an assistant's turn, -1: none. */
+px_status px_renderer_stop(const px_renderer *renderer, const px_tokenizer *tokenizer, int32_t *id);
 px_status px_chat_text(const px_renderer *renderer, px_tokenizer *tokenizer, const px_message *messages, int count,
                        bool generation_prompt, px_buf *text);
 
@@ -114,7 +124,7 @@ typedef struct px_data_options {
     int max_tokens;              /* LM: longer rows are cut at the end; PAIRS: pairs with a longer side are dropped;
                                     PROMPTS: longer prompts are dropped. 0: no limit */
     int vocab_size;              /* ids must be below it; 0: not checked */
-    int32_t eos_id;              /* appended to plain completions and texts that lack it; -1: none */
+    int32_t eos_id;              /* appended to plain completions and texts that lack it, and as px_chat_row says; -1: none */
     bool add_bos;                /* put BOS in front where the tokenizer's own post-processor would */
     const char *cache;           /* directory: rows lie in files there, made once and mapped; NULL: in memory */
 } px_data_options;
@@ -136,6 +146,7 @@ typedef struct px_data_summary {
     double mean_length;
     int64_t duplicate_prompts;       /* rows, kept, whose prompt (the row where it has none) an earlier row has */
     int64_t histogram[24];           /* rows of length in [2^i, 2^(i+1)) */
+    bool rendered;                   /* by the chat template: all rows of a file, or of some file */
 } px_data_summary;
 /* A file of a data set. weight: how many times an epoch goes through it; 0.5 takes the other half in the next epoch. */
 typedef struct px_source {

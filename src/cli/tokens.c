@@ -13,7 +13,9 @@ static const px_usage usage = {
             "{\"ids\":[...]}) into text. --stats counts the rows of --data as training would see them: the first\n"
             "record says whether they are pairs, rows of a language model or prompts; --as says it where it could be\n"
             "two of them. --chat shows the conversations of --data (messages, conversations or prompt) as the chat\n"
-            "template writes them; with --json also their ids, and which of them are learned.",
+            "template writes them; with --json also their ids, and which of them are learned. Rows for training keep\n"
+            "think blocks that a template drops from earlier turns, and end with EOS where it ends answers with no\n"
+            "special token.",
     .examples = "  echo 'Once upon a time' | phalanx tokens --tokenizer models/stories260K --json\n"
                 "  phalanx tokens --tokenizer models/stories260K --data train.jsonl --stats\n"
                 "  phalanx tokens --tokenizer models/Qwen3-0.6B --data chats.jsonl --chat --json",

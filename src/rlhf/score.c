@@ -12,7 +12,11 @@ static px_status render(px_reward_model *model, const px_reward_sample *sample, 
     if (model->renderer != NULL) {
         px_message messages[2] = {{.role = "user", .content = sample->prompt},
                                   {.role = "assistant", .content = sample->completion}};
-        return px_chat_encode(model->renderer, model->tokenizer, messages, 2, false, ids, NULL);
+        px_ids mask = {0};
+        px_status status = px_chat_row(model->renderer, model->tokenizer, messages, 2,
+                                       px_tokenizer_eos(model->tokenizer), true, ids, &mask);
+        px_ids_free(&mask);
+        return status;
     }
     PX_TRY(px_tokenizer_encode_start(model->tokenizer, sample->prompt, strlen(sample->prompt), ids));
     PX_TRY(px_tokenizer_encode(model->tokenizer, sample->completion, strlen(sample->completion), false, ids));

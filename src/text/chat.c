@@ -187,10 +187,10 @@ static px_status encode_script(px_tokenizer *t, const px_script *s, px_ids *ids,
     return PX_OK;
 }
 
-px_status px_chat_encode(const px_renderer *renderer, px_tokenizer *tokenizer, const px_message *messages, int count,
-                         bool generation_prompt, px_ids *ids, px_ids *mask)
+static px_status encode(const px_renderer *renderer, px_tokenizer *tokenizer, const px_message *messages, int count,
+                        bool generation_prompt, bool row, px_ids *ids, px_ids *mask)
 {
-    px_script s = {0};
+    px_script s = {.row = row};
     px_ids before = {0};
     px_status status = write_script(renderer, tokenizer, messages, count, generation_prompt, &s);
     if (status == PX_OK) {
@@ -199,4 +199,58 @@ px_status px_chat_encode(const px_renderer *renderer, px_tokenizer *tokenizer, c
     px_ids_free(&before);
     script_free(&s);
     return status;
+}
+
+px_status px_chat_encode(const px_renderer *renderer, px_tokenizer *tokenizer, const px_message *messages, int count,
+                         bool generation_prompt, px_ids *ids, px_ids *mask)
+{
+    return encode(renderer, tokenizer, messages, count, generation_prompt, false, ids, mask);
+}
+
+/* ---- where an answer ends */
+px_status px_renderer_stop(const px_renderer *renderer, const px_tokenizer *tokenizer, int32_t *id)
+{
+    static const px_message talk[] = {{.role = "user", .content = "a"}, {.role = "assistant", .content = "b"}};
+    px_script s = {0};
+    *id = -1;
+    px_status status = write_script(renderer, tokenizer, talk, 2, false, &s);
+    int last = s.count - 1;
+    while (last > 0 && !s.segments[last].learned) {
+        last--;
+    }
+    if (status == PX_OK && last > 0 && s.segments[last].special) {
+        size_t start = s.segments[last - 1].end;
+        int32_t found = px_vocab_find(&tokenizer->added_vocab, s.text.data + start, s.segments[last].end - start);
+        *id = px_tokenizer_added(tokenizer, found) != NULL ? found : -1;
+    }
+    script_free(&s);
+    return status;
+}
+
+/* What follows the last turn to learn teaches nothing, and would stand between it and its end. */
+static int turns_to_learn(const px_message *messages, int count)
+{
+    while (count > 0 && !px_message_learned(&messages[count - 1])) {
+        count--;
+    }
+    return count;
+}
+
+px_status px_chat_row(const px_renderer *renderer, px_tokenizer *tokenizer, const px_message *messages, int count,
+                      int32_t eos_id, bool scored, px_ids *ids, px_ids *mask)
+{
+    int32_t stop = -1;
+    int turns = turns_to_learn(messages, count);
+    PX_TRY(px_renderer_stop(renderer, tokenizer, &stop));
+    bool ends = stop < 0 && eos_id >= 0 && turns > 0;
+    PX_TRY(encode(renderer, tokenizer, messages, ends ? turns : count, false, true, ids, mask));
+    while ((scored || ends) && mask->length > 0 && !mask->data[mask->length - 1]) {
+        mask->length--;
+        ids->length--;
+    }
+    if (!ends || (ids->length > 0 && ids->data[ids->length - 1] == eos_id)) {
+        return PX_OK;
+    }
+    PX_TRY(px_ids_add(ids, eos_id));
+    return px_ids_add(mask, 1);
 }

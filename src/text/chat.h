@@ -14,8 +14,11 @@ typedef struct px_script {
     px_segment *segments;
     int count, capacity;
     const char *bos, *eos; /* "" when the tokenizer has none */
+    bool row;              /* to learn: see px_chat_row */
 } px_script;
 px_status px_script_add(px_script *script, const char *text, size_t length, bool learned, bool special);
+
+bool px_message_learned(const px_message *message);
 
 enum { PX_WRITES_TOOLS = 1, PX_WRITES_REASONING = 2 };
 struct px_renderer {

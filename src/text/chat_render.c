@@ -66,7 +66,7 @@ static bool is_role(const px_message *message, const char *role)
     return strcmp(message->role, role) == 0;
 }
 
-static bool learns(const px_message *message)
+bool px_message_learned(const px_message *message)
 {
     return is_role(message, "assistant") && !message->unlearned;
 }
@@ -106,8 +106,8 @@ static px_status chatml_end(px_script *s, bool learned)
 static px_status chatml_turn(px_script *s, const px_message *message)
 {
     PX_TRY(chatml_header(s, message->role));
-    PX_TRY(content(s, view_of(message->content), learns(message)));
-    return chatml_end(s, learns(message));
+    PX_TRY(content(s, view_of(message->content), px_message_learned(message)));
+    return chatml_end(s, px_message_learned(message));
 }
 
 static px_status chatml_prompt(px_script *s, bool wanted)
@@ -160,7 +160,7 @@ static px_status tools_turn(px_script *s, const char *system, const char *tools)
 /* A string of arguments is written as it is, or quoted as JSON. */
 static px_status tool_calls(px_script *s, const px_message *message, bool after_text, bool quoted)
 {
-    bool learned = learns(message);
+    bool learned = px_message_learned(message);
     for (int i = 0; i < message->call_count; i++) {
         const px_call *call = &message->calls[i];
         PX_TRY(content(s, view_of(after_text || i > 0 ? "\n" : ""), learned));
@@ -200,9 +200,9 @@ static px_status qwen25_with(px_script *s, const char *system, const px_message 
             continue;
         }
         PX_TRY(chatml_header(s, messages[i].role));
-        PX_TRY(content(s, view_of(messages[i].content), learns(&messages[i])));
+        PX_TRY(content(s, view_of(messages[i].content), px_message_learned(&messages[i])));
         PX_TRY(tool_calls(s, &messages[i], *messages[i].content != '\0', true));
-        PX_TRY(chatml_end(s, learns(&messages[i])));
+        PX_TRY(chatml_end(s, px_message_learned(&messages[i])));
     }
     return chatml_prompt(s, prompt);
 }
@@ -217,7 +217,8 @@ static px_status qwen25_base(px_script *s, const px_message *messages, int count
     return qwen25_with(s, "You are a helpful assistant.", messages, count, prompt);
 }
 
-/* ---- Qwen3: a think block belongs to the answers after the last question, and is dropped from earlier ones */
+/* ---- Qwen3: a think block belongs to the answers after the last question, and is dropped from earlier ones,
+ * but for those that a row has to teach */
 static view last_part(view text, const char *mark)
 {
     size_t width = strlen(mark);
@@ -244,7 +245,7 @@ static void split_thinking(view text, view *thinking, view *answer)
 
 static px_status thinking_turn(px_script *s, const px_message *message, view thinking, view answer, bool with_block)
 {
-    bool learned = learns(message);
+    bool learned = px_message_learned(message);
     view written = with_block ? without_newlines(answer, true, false) : answer;
     PX_TRY(chatml_header(s, "assistant"));
     if (with_block) {
@@ -282,7 +283,8 @@ static px_status thinking_chat(px_script *s, const px_message *messages, int cou
             if (messages[i].reasoning == NULL) {
                 split_thinking(answer, &thinking, &answer);
             }
-            bool block = always_block || (i > query && (i + 1 == count || thinking.length > 0));
+            bool block = always_block || (i > query && (i + 1 == count || thinking.length > 0)) ||
+                         (s->row && px_message_learned(&messages[i]) && thinking.length > 0);
             PX_TRY(thinking_turn(s, &messages[i], thinking, answer, block));
         } else if (is_role(&messages[i], "tool")) {
             PX_TRY(tool_turn(s, messages, count, i));
@@ -319,7 +321,7 @@ static px_status llama3(px_script *s, const px_message *messages, int count, boo
 {
     PX_TRY(special(s, s->bos, false));
     for (int i = 0; i < count; i++) {
-        bool learned = learns(&messages[i]);
+        bool learned = px_message_learned(&messages[i]);
         PX_TRY(llama3_header(s, messages[i].role));
         PX_TRY(content(s, trimmed(view_of(messages[i].content)), learned));
         PX_TRY(special(s, "<|eot_id|>", learned));
@@ -354,7 +356,7 @@ static px_status llama2(px_script *s, const px_message *messages, int count, boo
         if (is_role(&messages[i], "user")) {
             PX_TRY(llama2_user(s, i == first && first == 1 ? messages[0].content : NULL, text));
         } else {
-            bool learned = learns(&messages[i]);
+            bool learned = px_message_learned(&messages[i]);
             PX_TRY(content(s, view_of(" "), learned));
             PX_TRY(content(s, trimmed(text), learned));
             PX_TRY(content(s, view_of(" "), learned));
@@ -375,8 +377,8 @@ static px_status mistral(px_script *s, const px_message *messages, int count, bo
             PX_TRY(plain(s, messages[i].content));
             PX_TRY(plain(s, " [/INST]"));
         } else {
-            PX_TRY(content(s, view_of(messages[i].content), learns(&messages[i])));
-            PX_TRY(special(s, s->eos, learns(&messages[i])));
+            PX_TRY(content(s, view_of(messages[i].content), px_message_learned(&messages[i])));
+            PX_TRY(special(s, s->eos, px_message_learned(&messages[i])));
         }
     }
     return PX_OK;
@@ -388,7 +390,7 @@ static px_status gemma(px_script *s, const px_message *messages, int count, bool
     PX_TRY(alternating(messages, count, 0, "gemma"));
     PX_TRY(special(s, s->bos, false));
     for (int i = 0; i < count; i++) {
-        bool learned = learns(&messages[i]);
+        bool learned = px_message_learned(&messages[i]);
         PX_TRY(special(s, "<start_of_turn>", false));
         PX_TRY(plain(s, is_role(&messages[i], "assistant") ? "model\n" : "user\n"));
         PX_TRY(content(s, trimmed(view_of(messages[i].content)), learned));
@@ -403,7 +405,7 @@ static px_status gemma(px_script *s, const px_message *messages, int count, bool
 static px_status zephyr(px_script *s, const px_message *messages, int count, bool prompt)
 {
     for (int i = 0; i < count; i++) {
-        bool learned = learns(&messages[i]);
+        bool learned = px_message_learned(&messages[i]);
         const char *header = is_role(&messages[i], "assistant") ? "<|assistant|>\n"
                              : is_role(&messages[i], "user") ? "<|user|>\n"
                              : is_role(&messages[i], "system") ? "<|system|>\n"
@@ -423,7 +425,7 @@ static px_status zephyr(px_script *s, const px_message *messages, int count, boo
 static px_status dialogue(px_script *s, const px_message *messages, int count, bool prompt)
 {
     for (int i = 0; i < count; i++) {
-        bool learned = learns(&messages[i]);
+        bool learned = px_message_learned(&messages[i]);
         if (is_role(&messages[i], "system")) {
             PX_TRY(plain(s, messages[i].content));
             continue;

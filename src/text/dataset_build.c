@@ -199,7 +199,10 @@ static px_status load_file(px_dataset *dataset, int at, const px_source *source,
     loader.file->first_record = dataset->summary.records;
     px_status status = px_records_each(source->path, on_record, &loader);
     if (status == PX_OK) status = check_usable(&loader);
-    if (status == PX_OK) snprintf(summary->shape, sizeof summary->shape, "%s", loader.maker.shape->name);
+    if (status == PX_OK) {
+        snprintf(summary->shape, sizeof summary->shape, "%s", loader.maker.shape->name);
+        summary->rendered = px_row_rendered(&loader.maker);
+    }
     px_row_maker_free(&loader.maker);
     return status;
 }
@@ -223,6 +226,7 @@ static void add_summary(px_data_summary *sum, const px_data_summary *file)
     sum->tokens += file->tokens;
     sum->mean_length += file->mean_length;
     for (int i = 0; i < 24; i++) sum->histogram[i] += file->histogram[i];
+    sum->rendered = sum->rendered || file->rendered;
 }
 
 px_status px_dataset_build(px_dataset *dataset, const px_source *sources, const px_data_options *options)

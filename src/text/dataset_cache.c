@@ -13,7 +13,7 @@
 
 #define SILENCE 120.0 /* seconds without growth after which a builder on another host counts as dead */
 
-static const char magic[8] = "PHXROWS2";
+static const char magic[8] = "PHXROWS3";
 static const char *const names[PX_DATA_COLUMNS] = {"entries", "ids", "masks", "records"};
 
 typedef struct px_cache_head { /* file "head": this, px_data_file[file_count], the hash of both */

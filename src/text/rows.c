@@ -263,6 +263,13 @@ static px_status check_extras(const px_row_maker *maker, const json_t *record)
     return PX_OK;
 }
 
+bool px_row_rendered(const px_row_maker *maker)
+{
+    const px_shape *shape = maker->shape;
+    return shape->form == PX_FORM_MESSAGES ||
+           (shape->form == PX_FORM_TEXT && shape->style != PX_STYLE_PLAIN && maker->options->renderer);
+}
+
 static px_status make(px_row_maker *maker, const json_t *record)
 {
     const px_shape *shape = maker->shape;
@@ -275,9 +282,7 @@ static px_status make(px_row_maker *maker, const json_t *record)
     if (shape->form == PX_FORM_IDS) {
         PX_TRY(make_from_ids(maker, record));
     } else {
-        bool turns = shape->form == PX_FORM_MESSAGES ||
-                     (shape->style != PX_STYLE_PLAIN && maker->options->renderer);
-        PX_TRY(turns ? px_turns_make(maker, record) : make_from_text(maker, record));
+        PX_TRY(px_row_rendered(maker) ? px_turns_make(maker, record) : make_from_text(maker, record));
         PX_TRY(check_vocabulary(maker, &maker->ids));
         PX_TRY(check_vocabulary(maker, &maker->rejected));
         if (maker->verdict == PX_ROW_KEPT && maker->ids.length == 0)

@@ -36,6 +36,7 @@ px_status px_row_make(px_row_maker *maker, const json_t *record); /* the record 
 /* What is below px_row_make returns this where the record is right and only lacks text; px_row_make turns it into the
  * verdict. */
 #define px_row_empty(maker, ...) ((maker)->verdict = PX_ROW_EMPTY, px_fail(PX_DATA, __VA_ARGS__))
+bool px_row_rendered(const px_row_maker *maker); /* do the records of this shape go through the chat template? */
 void px_row_maker_free(px_row_maker *maker);
 
 /* Turns of a conversation, turns.c: fills ids (and rejected, mask, prompt_length) of maker from a record of messages,

@@ -427,6 +427,23 @@ bool px_tokenizer_is_special(const px_tokenizer *t, int32_t id)
     return token != NULL && token->special;
 }
 
+px_status px_tokenizer_stop(const px_tokenizer *t, const char *text, int32_t *id)
+{
+    *id = px_vocab_find(&t->added_vocab, text, strlen(text));
+    if (px_tokenizer_is_special(t, *id)) {
+        return PX_OK;
+    }
+    *id = -1;
+    for (int32_t i = 0; i < t->added_vocab.size; i++) {
+        const char *token = px_tokenizer_is_special(t, i) ? px_tokenizer_token(t, i) : NULL;
+        if (token != NULL && *token != '\0' && strstr(text, token) != NULL) {
+            return px_fail(PX_CONFIG, "the stop string \"%.80s\" has the special token %s in it; valid is the token alone, or "
+                           "text without one", text, token);
+        }
+    }
+    return PX_OK;
+}
+
 bool px_tokenizer_adds_bos(const px_tokenizer *t)
 {
     return t->bos >= 0 && t->before.length > 0 && t->before.data[0] == t->bos;

@@ -1,4 +1,4 @@
-/* Rows from conversations: turns are gathered, rendered by px_chat_encode, and split where the answer begins. */
+/* Rows from conversations: turns are gathered, rendered as px_chat_row says, and split where the answer begins. */
 #include "rows.h"
 
 #include <string.h>
@@ -71,13 +71,20 @@ static px_status push_answer(px_row_maker *maker, const json_t *record, const ch
 
 /* ---- rendering --------------------------------------------------------------------------------------------------- */
 
-static px_status render(px_row_maker *maker, int count, bool generation_prompt, px_ids *ids, px_ids *mask)
+static px_status render_prompt(px_row_maker *maker, int count, px_ids *ids)
 {
     ids->length = 0;
-    if (mask) mask->length = 0;
     if (count > 0) maker->turns.list[0].tools = maker->tools;
-    return px_chat_encode(maker->options->renderer, maker->options->tokenizer, maker->turns.list, count,
-                          generation_prompt, ids, mask);
+    return px_chat_encode(maker->options->renderer, maker->options->tokenizer, maker->turns.list, count, true, ids, NULL);
+}
+
+/* All turns; the mask is the maker's. */
+static px_status render_row(px_row_maker *maker, bool scored, px_ids *ids)
+{
+    ids->length = maker->mask.length = 0;
+    if (maker->turns.count > 0) maker->turns.list[0].tools = maker->tools;
+    return px_chat_row(maker->options->renderer, maker->options->tokenizer, maker->turns.list, maker->turns.count,
+                       maker->options->eos_id, scored, ids, &maker->mask);
 }
 
 static int64_t common_prefix(const px_ids *a, const px_ids *b, int64_t limit)
@@ -85,12 +92,6 @@ static int64_t common_prefix(const px_ids *a, const px_ids *b, int64_t limit)
     int64_t n = 0;
     while (n < limit && n < a->length && n < b->length && a->data[n] == b->data[n]) n++;
     return n;
-}
-
-/* Ids after the last target (a line end behind the end of turn) are never sampled: a scored answer ends before them. */
-static void end_at_target(px_ids *ids, const px_ids *mask)
-{
-    while (ids->length > 0 && !mask->data[ids->length - 1]) ids->length--;
 }
 
 static int64_t first_target(const px_ids *mask)
@@ -121,16 +122,17 @@ static px_status make_lm(px_row_maker *maker, const json_t *record)
     if (maker->shape->prompt) {
         PX_TRY(push_prompt(maker, record));
         prompt_turns = maker->turns.count;
+        for (int i = 0; i < prompt_turns; i++) maker->turns.list[i].unlearned = true;
         PX_TRY(push_answer(maker, record, maker->shape->answer));
     } else {
         PX_TRY(push_system(maker, record, maker->shape->answer));
         PX_TRY(push_field(maker, record, maker->shape->answer));
         PX_TRY(check_answers(maker));
     }
-    PX_TRY(render(maker, maker->turns.count, false, &maker->ids, &maker->mask));
+    PX_TRY(render_row(maker, false, &maker->ids));
     maker->has_mask = true;
     if (prompt_turns > 0) {
-        PX_TRY(render(maker, prompt_turns, true, &maker->header, NULL));
+        PX_TRY(render_prompt(maker, prompt_turns, &maker->header));
         int64_t split = common_prefix(&maker->header, &maker->ids, INT64_MAX);
         for (int64_t i = 0; i < split; i++) maker->mask.data[i] = 0;
     }
@@ -194,10 +196,9 @@ static px_status make_side(px_row_maker *maker, const json_t *record, const char
         PX_TRY(push_system(maker, record, field));
     }
     PX_TRY(push_answer(maker, record, field));
-    for (int i = 0; i < maker->turns.count; i++) maker->turns.list[i].unlearned = false; /* the whole side is scored */
-    PX_TRY(render(maker, maker->turns.count, false, ids, &maker->mask));
-    end_at_target(ids, &maker->mask);
-    return PX_OK;
+    for (int i = 0; i < maker->turns.count; i++) maker->turns.list[i].unlearned = i < prompt_turns;
+    /* Ids after the last target (a line end behind the end of turn) are never sampled. */
+    return render_row(maker, true, ids);
 }
 
 static px_status make_pair(px_row_maker *maker, const json_t *record)
@@ -211,7 +212,7 @@ static px_status make_pair(px_row_maker *maker, const json_t *record)
         PX_TRY(shared_turns(maker, record, &prompt_turns));
         if (maker->verdict == PX_ROW_EQUAL) return PX_OK;
     }
-    PX_TRY(render(maker, prompt_turns, true, &maker->header, NULL));
+    PX_TRY(render_prompt(maker, prompt_turns, &maker->header));
     PX_TRY(make_side(maker, record, shape->answer, prompt_turns, &maker->ids));
     PX_TRY(make_side(maker, record, shape->rejected, prompt_turns, &maker->rejected));
     maker->prompt_length = common_prefix(&maker->header, &maker->ids, INT64_MAX);
@@ -233,7 +234,7 @@ static px_status make_prompt(px_row_maker *maker, const json_t *record)
     while (count > 0 && !strcmp(maker->turns.list[count - 1].role, "assistant")) count--;
     if (count == 0 || !says_something(&maker->turns.list[count - 1]))
         return px_row_empty(maker, "the prompt is empty; valid is a user's turn before the assistant's");
-    PX_TRY(render(maker, count, true, &maker->ids, NULL));
+    PX_TRY(render_prompt(maker, count, &maker->ids));
     maker->prompt_length = maker->ids.length;
     return PX_OK;
 }
@@ -268,9 +269,11 @@ px_status px_chat_record(const px_renderer *renderer, px_tokenizer *tokenizer, c
                                           "\"conversations\" or \"prompt\"");
     if (status == PX_OK) status = push_system(&maker, record, field);
     if (status == PX_OK) status = push_field(&maker, record, field);
-    if (status == PX_OK) status = render(&maker, maker.turns.count, generation_prompt, ids, mask);
+    if (status == PX_OK && maker.turns.count > 0) maker.turns.list[0].tools = maker.tools;
+    const px_message *turns = maker.turns.list;
     if (status == PX_OK)
-        status = px_chat_text(renderer, tokenizer, maker.turns.list, maker.turns.count, generation_prompt, text);
+        status = px_chat_encode(renderer, tokenizer, turns, maker.turns.count, generation_prompt, ids, mask);
+    if (status == PX_OK) status = px_chat_text(renderer, tokenizer, turns, maker.turns.count, generation_prompt, text);
     px_row_maker_free(&maker);
     return status;
 }

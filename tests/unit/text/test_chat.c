@@ -172,6 +172,118 @@ static void masks(void **state)
     px_tokenizer_destroy(t);
 }
 
+/* Rows to learn: the text of their ids, and what of it is learned. */
+static void check_row(const char *name, px_tokenizer *t, const px_message *messages, int count, bool scored,
+                      const char *want, const char *want_learned)
+{
+    const px_renderer *renderer;
+    px_ids ids = {0}, mask = {0}, learned = {0};
+    px_buf text = {0};
+    want_ok(px_renderer_find(&renderer, name, t));
+    want_ok(px_chat_row(renderer, t, messages, count, px_tokenizer_eos(t), scored, &ids, &mask));
+    assert_int_equal(ids.length, mask.length);
+    for (int64_t i = 0; i < ids.length; i++) {
+        want_ok(mask.data[i] ? px_ids_add(&learned, ids.data[i]) : PX_OK);
+    }
+    want_ok(px_tokenizer_decode(t, ids.data, ids.length, false, &text));
+    assert_string_equal(text.data, want);
+    px_buf_clear(&text);
+    want_ok(px_tokenizer_decode(t, learned.data, learned.length, false, &text));
+    assert_string_equal(text.data != NULL ? text.data : "", want_learned);
+    px_ids_free(&ids);
+    px_ids_free(&mask);
+    px_ids_free(&learned);
+    px_buf_free(&text);
+}
+
+#define ENDED(role, text) "<|im_start|>" role "\n" text "<|im_end|>\n"
+#define THOUGHT(thought, text) "<think>\n" thought "\n</think>\n\n" text
+
+/* The published template drops what a model thought before the last question: a row whose turns are learned keeps it. */
+static void rows_keep_thoughts(void **state)
+{
+    (void)state;
+    need_shared();
+    px_message talk[] = {{.role = "user", .content = "Hi"}, {.role = "assistant", .content = THOUGHT("A", "Yes")},
+                         {.role = "user", .content = "Bye"}, {.role = "assistant", .content = "No", .reasoning = "B"}};
+    px_tokenizer *t = load_for("qwen3/tokenizer.json.gz", "", "<|im_end|>");
+    check_row("qwen3", t, talk, 4, false,
+              ENDED("user", "Hi") ENDED("assistant", THOUGHT("A", "Yes")) ENDED("user", "Bye")
+              ENDED("assistant", THOUGHT("B", "No")),
+              THOUGHT("A", "Yes<|im_end|>") THOUGHT("B", "No<|im_end|>"));
+    check_learned("qwen3", t, talk, 4, "Yes<|im_end|>" THOUGHT("B", "No<|im_end|>"));
+    talk[1].unlearned = true; /* part of the question, as generation sees it */
+    check_row("qwen3", t, talk, 4, true,
+              ENDED("user", "Hi") ENDED("assistant", "Yes") ENDED("user", "Bye") "<|im_start|>assistant\n"
+              THOUGHT("B", "No<|im_end|>"), THOUGHT("B", "No<|im_end|>"));
+    px_tokenizer_destroy(t);
+}
+
+static void rows_end(void **state)
+{
+    (void)state;
+    need_shared();
+    px_message talk[] = {{.role = "user", .content = "Hi"}, {.role = "assistant", .content = "Yes."},
+                         {.role = "user", .content = "Bye"}, {.role = "assistant", .content = "No."},
+                         {.role = "user", .content = "Why?"}};
+    px_tokenizer *t = load_for("qwen3/tokenizer.json.gz", "", "<|endoftext|>");
+    for (int i = 0; i < 2; i++) {
+        check_row("plain", t, talk, 4, i, "\n\nHuman: Hi\n\nAssistant: Yes.\n\nHuman: Bye\n\nAssistant: No.<|endoftext|>",
+                  " Yes No.<|endoftext|>"); /* "." and the line ends of the next header are one token here */
+    }
+    check_row("hh", t, talk, 5, false, "\n\nHuman: Hi\n\nAssistant: Yes.\n\nHuman: Bye\n\nAssistant: No.<|endoftext|>",
+              " Yes No.<|endoftext|>");
+    check_row("plain", t, talk, 1, false, "\n\nHuman: Hi", "");
+    check_row("chatml", t, talk, 2, false, ENDED("user", "Hi") ENDED("assistant", "Yes."), "Yes.<|im_end|>");
+    check_row("chatml", t, talk, 2, true, ENDED("user", "Hi") "<|im_start|>assistant\nYes.<|im_end|>", "Yes.<|im_end|>");
+    px_tokenizer_destroy(t);
+    t = load_for("gpt2/tokenizer.json", "", "<|endoftext|>"); /* its end of turn is no token of this vocabulary */
+    check_row("chatml", t, talk, 2, false, ENDED("user", "Hi") "<|im_start|>assistant\nYes.<|im_end|><|endoftext|>",
+              "Yes.<|im_end|><|endoftext|>");
+    px_tokenizer_destroy(t);
+}
+
+/* The token at which generation stops is the one that the template writes after an answer. */
+static void stops(void **state)
+{
+    (void)state;
+    need_shared();
+    static const struct {
+        const char *file, *bos, *eos, *renderer, *stop;
+    } cases[] = {
+        {"llama3/tokenizer.json.gz", "<|begin_of_text|>", "<|end_of_text|>", "llama3", "<|eot_id|>"},
+        {"llama2-phi3/tokenizer.json", "<s>", "</s>", "llama2", "</s>"},
+        {"llama2-phi3/tokenizer.json", "<s>", "</s>", "mistral", "</s>"},
+        {"llama2-phi3/tokenizer.json", "<s>", "</s>", "gemma", NULL},
+        {"gpt2/tokenizer.json", "", "<|endoftext|>", "chatml", NULL},
+        {"qwen3/tokenizer.json.gz", "", "<|endoftext|>", "chatml", "<|im_end|>"},
+        {"qwen3/tokenizer.json.gz", "", "<|endoftext|>", "qwen2.5-base", "<|im_end|>"},
+        {"qwen3/tokenizer.json.gz", "", "<|endoftext|>", "qwen3", "<|im_end|>"},
+        {"qwen3/tokenizer.json.gz", "", "<|endoftext|>", "minimind", "<|im_end|>"},
+        {"qwen3/tokenizer.json.gz", "", "<|endoftext|>", "zephyr", "<|endoftext|>"},
+        {"qwen3/tokenizer.json.gz", "", "<|endoftext|>", "plain", NULL},
+    };
+    px_tokenizer *t = NULL;
+    int32_t id = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const px_renderer *renderer;
+        if (i == 0 || strcmp(cases[i].file, cases[i - 1].file) != 0) {
+            px_tokenizer_destroy(t);
+            t = load_for(cases[i].file, cases[i].bos, cases[i].eos);
+        }
+        want_ok(px_renderer_find(&renderer, cases[i].renderer, t));
+        want_ok(px_renderer_stop(renderer, t, &id));
+        assert_int_equal(id, cases[i].stop != NULL ? px_tokenizer_id(t, cases[i].stop) : -1);
+    }
+    want_ok(px_tokenizer_stop(t, "<|im_end|>", &id));
+    assert_int_equal(id, px_tokenizer_id(t, "<|im_end|>"));
+    want_ok(px_tokenizer_stop(t, "hello", &id)); /* a token, but text */
+    assert_int_equal(id, -1);
+    assert_int_equal(px_tokenizer_stop(t, "<|im_end|>\n", &id), PX_CONFIG);
+    assert_non_null(strstr(px_error_text(), "special token <|im_end|>"));
+    px_tokenizer_destroy(t);
+}
+
 /* Calls and reasoning are learned where the template writes them, and refused where it does not. */
 static void what_a_template_does_not_write(void **state)
 {
@@ -267,7 +379,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_templates), cmocka_unit_test(masks), cmocka_unit_test(choice),
-        cmocka_unit_test(what_a_template_does_not_write),
+        cmocka_unit_test(what_a_template_does_not_write), cmocka_unit_test(rows_keep_thoughts), cmocka_unit_test(rows_end),
+        cmocka_unit_test(stops),
         cmocka_unit_test(unknown_template),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

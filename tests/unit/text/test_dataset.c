@@ -415,6 +415,35 @@ static void pairs_of_conversations(void **state)
                    "field \"chosen\" ends with a turn of user");
 }
 
+/* A template that ends answers with no token of its own: rows end with EOS, prompts do not. */
+static void answers_without_an_end_of_turn(void **state)
+{
+    (void)state;
+    static const char talk[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"yo\"}]}",
+                      pair[] = "{\"prompt\":[{\"role\":\"user\",\"content\":\"hi\"}],"
+                               "\"chosen\":[{\"role\":\"assistant\",\"content\":\"yo\"}],"
+                               "\"rejected\":[{\"role\":\"assistant\",\"content\":\"no\"}]}",
+                      text[] = "{\"prompt\":\"hi\"}";
+    px_data_options with = options(PX_ROWS_LM);
+    assert_int_equal(px_renderer_find(&with.renderer, "plain", tokenizer), PX_OK);
+    px_dataset *d = load("m.jsonl", talk, &with);
+    expect_row(d, 0, "\n\nHuman: hi\n\nAssistant:", " yo[256]", NULL);
+    expect_mask(d, 0, " yo[256]");
+    px_dataset_destroy(d);
+    with.kind = PX_ROWS_PAIRS;
+    d = load("m.jsonl", pair, &with);
+    expect_row(d, 0, "\n\nHuman: hi\n\nAssistant:", " yo[256]", " no[256]");
+    px_dataset_destroy(d);
+    with.kind = PX_ROWS_PROMPTS;
+    d = load("m.jsonl", pair, &with);
+    expect_row(d, 0, "\n\nHuman: hi\n\nAssistant:", "", NULL);
+    assert_true(px_dataset_summary(d)->rendered);
+    px_dataset_destroy(d);
+    d = load("m.jsonl", text, &with);
+    assert_false(px_dataset_summary(d)->rendered);
+    px_dataset_destroy(d);
+}
+
 /* Fields of a message beside its role and content. */
 static void messages_with_more_than_text(void **state)
 {
@@ -924,6 +953,7 @@ int main(void)
         cmocka_unit_test(rows_without_a_text_are_left_out_nearly_all_are_an_error),
         cmocka_unit_test(conversations),
         cmocka_unit_test(pairs_of_conversations),
+        cmocka_unit_test(answers_without_an_end_of_turn),
         cmocka_unit_test(prompts), cmocka_unit_test(kinds),
         cmocka_unit_test(messages_with_more_than_text), cmocka_unit_test(texts_answer_messages),
         cmocka_unit_test(summary_counts),
