@@ -223,6 +223,8 @@ typedef struct px_sampling {
     px_rng rng;         /* uniforms are px_rng_uniform(rng, iteration, request.slot, sample, position) */
     uint32_t iteration;
 } px_sampling;
+/* Adds a stop id unless it is there or below 0; PX_CONFIG where there is no room. */
+px_status px_sampling_stop_at(px_sampling *sampling, int32_t id);
 
 typedef struct px_request {
     const int32_t *prompt; /* borrowed, length >= 1 */

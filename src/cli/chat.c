@@ -40,7 +40,7 @@ static px_status parse(settings *s, int argc, char **argv)
         {"top-p", PX_OPTION_FLOAT, &s->sampling.top_p, "P", "only the most likely tokens of mass P; 1: off", 1e-9, 1},
         {"min-p", PX_OPTION_FLOAT, &s->sampling.min_p, "P", "only tokens of P times the most likely one; 0: off", 0, 1},
         {"seed", PX_OPTION_INT, &s->sampling.seed, "S", "other seeds, other answers", 0, 9e15},
-        {"stop", PX_OPTION_LIST, &s->stop, "TEXT", "ends an answer before this text", 0, 0},
+        {"stop", PX_OPTION_LIST, &s->stop, "TEXT", "ends an answer before this text, or at this special token", 0, 0},
         {"precision", PX_OPTION_TEXT, &s->precision, "TYPE", "f32 or bf16: of the matrix products", 0, 0},
         {"json", PX_OPTION_FLAG, &s->json, NULL, "an object an answer, when it is whole", 0, 0},
     };
@@ -135,7 +135,8 @@ static px_status speak(talk *t)
 {
     px_stops stops = {.tokenizer = t->o.tokenizer, .words = &t->s->stop};
     px_stream stream = {.tokenizer = t->o.tokenizer, .stops = &stops, .silent = t->s->json};
-    px_sampling sampling = px_sampling_make(&t->s->sampling, &t->o);
+    px_sampling sampling;
+    PX_TRY(px_sampling_make(&sampling, &t->s->sampling, &t->o, &t->s->stop, true));
     sampling.max_new_tokens = t->room;
     sampling.iteration = t->answers++;
     px_request request = {.prompt = t->ids.data, .prompt_length = (int)t->ids.length, .samples = 1};

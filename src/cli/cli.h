@@ -90,12 +90,14 @@ int px_cores(void); /* by the affinity mask */
 /* --precision: f32, or bf16 where this processor has it (else f32, with a note). */
 px_status px_precision_read(const char *command, const char *word, px_dtype *precision);
 
-/* Sampling as the options say, stop ids from the model and the tokenizer. */
+/* Sampling as the options say. Stop ids are those of the model and the tokenizer, those that end an answer in the chat
+ * template where the prompts went through it, and special tokens among the stop strings. */
 typedef struct px_sampling_options {
     int64_t max_new_tokens, top_k, seed;
     double temperature, top_p, min_p, repetition_penalty;
 } px_sampling_options;
-px_sampling px_sampling_make(const px_sampling_options *options, const px_opened *opened);
+px_status px_sampling_make(px_sampling *sampling, const px_sampling_options *options, const px_opened *opened,
+                           const px_words *stop, bool rendered);
 
 /* Stop strings: cuts a completion where one of them begins. */
 typedef struct px_stops {

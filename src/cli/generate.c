@@ -8,7 +8,8 @@
 static const px_usage usage = {
     .synopsis = "generate --model DIR (--prompt TEXT | --data F.jsonl) [options]",
     .what = "Completes prompts. With --data each record is a prompt: text, messages, or token ids (prompt_ids),\n"
-            "which need no tokenizer. Sampling depends on the seed, the place of the prompt and the number of the\n"
+            "which need no tokenizer. They end at the stop ids of the model and the tokenizer; those in a chat template\n"
+            "also at the special token with which it ends an answer. Sampling depends on the seed, the place of the prompt and the number of the\n"
             "sample alone, never on the machine. Text goes to stdout; with --json a line for each sample:\n"
             "{\"prompt_id\",\"sample\",\"ids\",\"text\",\"logprobs\",\"finish_reason\":\"stop|length\"}.",
     .examples = "  phalanx generate --model policy --prompt 'Once upon a time' --temperature 0\n"
@@ -43,7 +44,7 @@ static px_status parse(settings *s, int argc, char **argv)
          1e3},
         {"samples", PX_OPTION_INT, &s->samples, "G", "completions of each prompt", 1, 1e6},
         {"seed", PX_OPTION_INT, &s->sampling.seed, "S", "other seeds, other samples", 0, 9e15},
-        {"stop", PX_OPTION_LIST, &s->stop, "TEXT", "ends a completion before this text", 0, 0},
+        {"stop", PX_OPTION_LIST, &s->stop, "TEXT", "ends a completion before this text, or at this special token", 0, 0},
         {"chat", PX_OPTION_FLAG, &s->chat, NULL, "prompts are a user's turn, in the model's chat template", 0, 0},
         {"system", PX_OPTION_TEXT, &s->system, "TEXT", "system message, with --chat or messages", 0, 0},
         {"template", PX_OPTION_TEXT, &s->template, "NAME", "chat template: auto, none, chatml, llama3, ...", 0, 0},
@@ -75,6 +76,7 @@ typedef struct prompts {
     int64_t *record;  /* [count] prompt_id */
     int64_t count;
     int longest;
+    bool rendered;    /* some are conversations, in the chat template */
 } prompts;
 
 static px_status begin_prompts(prompts *p, int64_t count)
@@ -113,6 +115,7 @@ static px_status encode_text(prompts *p, const settings *s, const px_opened *o, 
     }
     px_message messages[2] = {{.role = "system", .content = s->system}, {.role = "user", .content = text}};
     int first = s->system == NULL;
+    p->rendered = true;
     return px_chat_encode(o->renderer, o->tokenizer, messages + first, 2 - first, true, &p->ids, NULL);
 }
 
@@ -147,6 +150,7 @@ static px_status read_prompts(prompts *p, const settings *s, const px_opened *o)
     PX_TRY(px_dataset_load(&data, s->data, &options));
     int64_t count = px_dataset_count(data);
     px_status status = begin_prompts(p, count);
+    p->rendered = px_dataset_summary(data)->rendered;
     for (int64_t i = 0; i < count && status == PX_OK; i++) {
         px_row row;
         px_dataset_row(data, i, &row);
@@ -294,11 +298,12 @@ static px_status prepare(work *w)
 
 static px_status complete(const settings *s, const px_opened *o, const prompts *p)
 {
-    work w = {.s = s, .o = o, .p = p, .sampling = px_sampling_make(&s->sampling, o),
+    work w = {.s = s, .o = o, .p = p,
               .stops = {.tokenizer = o->tokenizer, .words = &s->stop}};
     bool live = !s->json && p->count * s->samples == 1 && isatty(STDOUT_FILENO) == 1;
     w.stream = (px_stream){.tokenizer = o->tokenizer, .stops = &w.stops, .silent = !live};
-    px_status status = prepare(&w);
+    px_status status = px_sampling_make(&w.sampling, &s->sampling, o, &s->stop, p->rendered);
+    status = status == PX_OK ? prepare(&w) : status;
     for (int64_t i = 0; i < p->count && status == PX_OK; i += w.chunk) {
         int64_t rest = p->count - i;
         px_progress("%lld of %lld prompts", (long long)i, (long long)p->count);

@@ -63,25 +63,42 @@ void px_opened_free(px_opened *opened)
     opened->tokenizer = NULL;
 }
 
-px_sampling px_sampling_make(const px_sampling_options *options, const px_opened *opened)
+static px_status add_stops(px_sampling *s, const px_opened *opened, const px_words *stop, bool rendered)
 {
-    px_sampling s = {.temperature = options->temperature,
-                     .top_k = (int)options->top_k,
-                     .top_p = options->top_p,
-                     .min_p = options->min_p,
-                     .repetition_penalty = options->repetition_penalty,
-                     .max_new_tokens = (int)options->max_new_tokens,
-                     .rng = px_rng_make((uint64_t)options->seed, NULL, PX_RNG_SAMPLE)};
     const px_model_config *config = &opened->model.config;
-    int32_t eos = opened->tokenizer != NULL ? px_tokenizer_eos(opened->tokenizer) : -1;
     for (int i = 0; i < config->eos_count; i++) {
-        s.stop_ids[s.stop_count++] = config->eos_ids[i];
-        eos = config->eos_ids[i] == eos ? -1 : eos;
+        PX_TRY(px_sampling_stop_at(s, config->eos_ids[i]));
     }
-    if (eos >= 0 && eos < config->vocab_size && s.stop_count < PX_MAX_EOS) {
-        s.stop_ids[s.stop_count++] = eos;
+    if (opened->tokenizer == NULL) {
+        return PX_OK;
     }
-    return s;
+    int32_t id = px_tokenizer_eos(opened->tokenizer);
+    PX_TRY(px_sampling_stop_at(s, id < config->vocab_size ? id : -1));
+    if (rendered && opened->renderer != NULL) {
+        PX_TRY(px_renderer_stop(opened->renderer, opened->tokenizer, &id));
+        PX_TRY(px_sampling_stop_at(s, id < config->vocab_size ? id : -1));
+    }
+    for (int i = 0; i < stop->count; i++) {
+        px_status status = px_tokenizer_stop(opened->tokenizer, stop->word[i], &id);
+        status = status == PX_OK ? px_sampling_stop_at(s, id < config->vocab_size ? id : -1) : status;
+        if (status != PX_OK) {
+            return px_fail(PX_USAGE, "--stop: %s", px_error_text());
+        }
+    }
+    return PX_OK;
+}
+
+px_status px_sampling_make(px_sampling *sampling, const px_sampling_options *options, const px_opened *opened,
+                           const px_words *stop, bool rendered)
+{
+    *sampling = (px_sampling){.temperature = options->temperature,
+                              .top_k = (int)options->top_k,
+                              .top_p = options->top_p,
+                              .min_p = options->min_p,
+                              .repetition_penalty = options->repetition_penalty,
+                              .max_new_tokens = (int)options->max_new_tokens,
+                              .rng = px_rng_make((uint64_t)options->seed, NULL, PX_RNG_SAMPLE)};
+    return add_stops(sampling, opened, stop, rendered);
 }
 
 size_t px_stops_find(px_stops *stops, const int32_t *ids, int length)

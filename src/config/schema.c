@@ -163,7 +163,8 @@ const px_key px_keys[] = {
      "A completion without an end-of-sequence token is truncated here."},
     {"environment.min_completion_tokens", INT, "0", NULL, "[0,10000000]", "token", PPO, 0, NULL,
      "No end-of-sequence token is sampled before."},
-    {"environment.stop_strings", PX_KEY_TEXTS, "[]", NULL, NULL, "", PPO, 0, NULL, "Texts that end a completion."},
+    {"environment.stop_strings", PX_KEY_TEXTS, "[]", NULL, NULL, "", PPO, 0, NULL, 
+     "Texts that end a completion: looked for in its text, or a special token's own text for that token."},
     {"environment.rewards", PX_KEY_REWARDS, "[{kind: model}]", NULL, NULL, "", PPO, 0, NULL, "What a sample's score is the sum of."},
     {"environment.missing_eos.mode", WORD, "auto", NULL, "auto|none|subtract|set|mask", "", PPO, 0, NULL,
      "What happens to the score of a truncated completion: nothing, value is subtracted, the score becomes value, or the "

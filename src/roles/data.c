@@ -126,7 +126,7 @@ static px_status load_list(px_session *session, const char *key, px_data_options
     return status;
 }
 
-static px_status choose_renderer(const px_session *session, px_data_options *options)
+static px_status choose_renderer(px_session *session, px_data_options *options)
 {
     if (strcmp(px_stage_algorithm(session->stage), "pretrain") == 0 || session->tokenizer == NULL) {
         return PX_OK;
@@ -136,7 +136,8 @@ static px_status choose_renderer(const px_session *session, px_data_options *opt
     if (strcmp(name, "none") == 0) {
         return PX_OK;
     }
-    px_status status = px_renderer_find(&options->renderer, name, session->tokenizer);
+    px_status status = px_renderer_find(&session->renderer, name, session->tokenizer);
+    options->renderer = session->renderer;
     return status == PX_OK ? status : px_stage_fail(session->stage, "environment.chat.template", "%s", px_error_text());
 }
 

@@ -93,6 +93,7 @@ typedef struct px_session {
     /* inputs */
     char tokenizer_dir[PX_PATH_MAX]; /* "": none */
     px_tokenizer *tokenizer;
+    const px_renderer *renderer; /* of conversations; NULL: none */
     px_dataset *train, *validation, *demonstrations;
     uint64_t data_hash;
     px_data_entry *data;        /* [data_count] files of the data sets, for the run file */
@@ -106,7 +107,8 @@ typedef struct px_session {
     px_map_bytes reference_weights, reward_weights; /* frozen */
     px_shared frozen;           /* what of them does not lie in files as it is used; while they are loaded, where ranks share it */
     px_plan plan, scorer_plan, runner_plan; /* of a rank that learns; in split stages, of one that scores, one that samples */
-    char **stop_strings;
+    char **stop_strings;        /* [stop_string_count] that are looked for in text */
+    int stop_string_count;
     px_trainer trainer;
     px_weights weights;         /* split stages: these three */
     px_collect collect;

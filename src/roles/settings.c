@@ -119,6 +119,73 @@ px_learner_config px_settings_learner(const px_session *session, int64_t schedul
                                .recompute = px_stage_bool(stage, "learners.activation_recomputation")};
 }
 
+/* Where prompts are conversations, answers end as the template ends them, whether or not that is the EOS too. */
+static px_status read_stop_ids(const px_session *session, px_sampling *sampling, const px_model_config *policy)
+{
+    int32_t end = -1;
+    for (int i = 0; i < policy->eos_count; i++) {
+        PX_TRY(px_sampling_stop_at(sampling, policy->eos_ids[i]));
+    }
+    if (session->tokenizer == NULL) {
+        return PX_OK;
+    }
+    PX_TRY(px_sampling_stop_at(sampling, px_tokenizer_eos(session->tokenizer)));
+    if (session->renderer != NULL && (px_dataset_summary(session->train)->rendered ||
+                                      (session->validation != NULL && px_dataset_summary(session->validation)->rendered))) {
+        PX_TRY(px_renderer_stop(session->renderer, session->tokenizer, &end));
+    }
+    return px_sampling_stop_at(sampling, end);
+}
+
+/* Texts that are special tokens become stop ids: they are not in the text that is searched. */
+static px_status read_stop_strings(px_session *session, px_sampling *sampling)
+{
+    static const char list[] = "environment.stop_strings";
+    const px_stage *stage = session->stage;
+    int count = px_stage_list_count(stage, list);
+    if (count > 0 && session->tokenizer == NULL) {
+        return px_stage_fail(stage, list, "%s needs a tokenizer", list);
+    }
+    session->stop_strings = px_alloc_array((size_t)count + 1, sizeof *session->stop_strings, "stop strings");
+    if (session->stop_strings == NULL) {
+        return px_error_code();
+    }
+    for (int i = 0; i < count; i++) {
+        char key[64];
+        int32_t id = -1;
+        snprintf(key, sizeof key, "%s.%d", list, i);
+        const char *text = px_stage_text(stage, key);
+        px_status status = px_tokenizer_stop(session->tokenizer, text, &id);
+        status = status == PX_OK ? px_sampling_stop_at(sampling, id) : status;
+        if (status != PX_OK) {
+            return px_stage_fail(stage, key, "%s: %s", key, px_error_text());
+        }
+        if (id < 0) {
+            session->stop_strings[session->stop_string_count++] = (char *)(uintptr_t)text;
+        }
+    }
+    return PX_OK;
+}
+
+static px_status tell_stops(const px_session *session, const px_sampling *sampling)
+{
+    px_buf line = {0};
+    px_status status = px_buf_printf(&line, "%d tokens", sampling->max_new_tokens);
+    for (int i = 0; i < sampling->stop_count && status == PX_OK; i++) {
+        int id = sampling->stop_ids[i];
+        const char *token = session->tokenizer != NULL ? px_tokenizer_token(session->tokenizer, id) : NULL;
+        status = token != NULL ? px_buf_printf(&line, ", %s (%d)", token, id) : px_buf_printf(&line, ", id %d", id);
+    }
+    for (int i = 0; i < session->stop_string_count && status == PX_OK; i++) {
+        status = px_buf_printf(&line, ", the text \"%s\"", session->stop_strings[i]);
+    }
+    if (status == PX_OK) {
+        px_log(PX_INFO, "%-12s at %s", "samples stop", line.data);
+    }
+    px_buf_free(&line);
+    return status;
+}
+
 static px_status read_sampling(px_session *session, px_sampling *sampling, const px_model_config *policy)
 {
     const px_stage *stage = session->stage;
@@ -129,35 +196,13 @@ static px_status read_sampling(px_session *session, px_sampling *sampling, const
                               .repetition_penalty = px_stage_float(stage, "env_runners.repetition_penalty"),
                               .max_new_tokens = (int)px_stage_int(stage, "environment.max_completion_tokens"),
                               .min_new_tokens = (int)px_stage_int(stage, "environment.min_completion_tokens")};
-    for (int i = 0; i < policy->eos_count; i++) {
-        sampling->stop_ids[sampling->stop_count++] = policy->eos_ids[i];
-    }
-    int32_t eos = session->tokenizer != NULL ? px_tokenizer_eos(session->tokenizer) : -1;
-    bool known = eos < 0;
-    for (int i = 0; i < sampling->stop_count; i++) {
-        known = known || sampling->stop_ids[i] == eos;
-    }
-    if (!known && sampling->stop_count < PX_MAX_EOS) {
-        sampling->stop_ids[sampling->stop_count++] = eos;
-    }
     if (sampling->top_k != 0 || sampling->top_p < 1.0 || sampling->min_p > 0.0 || sampling->repetition_penalty != 1.0) {
         px_log(PX_WARNING, "env_runners: top_k, top_p, min_p or repetition_penalty is on: samples come from a filtered "
                            "distribution, but log-probabilities are those of the full one, so the updates are biased");
     }
-    int strings = px_stage_list_count(stage, "environment.stop_strings");
-    session->stop_strings = px_alloc_array((size_t)strings + 1, sizeof *session->stop_strings, "stop strings");
-    if (session->stop_strings == NULL) {
-        return px_error_code();
-    }
-    for (int i = 0; i < strings; i++) {
-        char key[64];
-        snprintf(key, sizeof key, "environment.stop_strings.%d", i);
-        session->stop_strings[i] = (char *)(uintptr_t)px_stage_text(stage, key);
-    }
-    if (strings > 0 && session->tokenizer == NULL) {
-        return px_stage_fail(stage, "environment.stop_strings", "environment.stop_strings needs a tokenizer");
-    }
-    return PX_OK;
+    PX_TRY(read_stop_ids(session, sampling, policy));
+    PX_TRY(read_stop_strings(session, sampling));
+    return tell_stops(session, sampling);
 }
 
 static double or_zero(const px_stage *stage, const char *key)
@@ -226,7 +271,7 @@ px_status px_settings_ppo(px_session *session, px_ppo_config *config, const px_m
     read_losses(stage, config);
     PX_TRY(read_sampling(session, &config->sampling, policy));
     config->stop_strings = (const char *const *)session->stop_strings;
-    config->stop_string_count = px_stage_list_count(stage, "environment.stop_strings");
+    config->stop_string_count = session->stop_string_count;
 
     int length = config->max_prompt_tokens + config->sampling.max_new_tokens;
     int samples = config->prompts_per_iteration * config->samples_per_prompt;

@@ -125,6 +125,62 @@ if [ -n "$mpi" ]; then
     [ "$(weights packed)" = "$(weights packed-two)" ] || fail "other weights on two ranks"
 fi
 
+# ---- where answers end: by a template's own token that is not the EOS, by EOS where it has none, by a stop string ----
+step="the end of an answer"
+for i in $(seq 0 19); do
+    echo "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi $i\"}, {\"role\": \"assistant\", \"content\": \"Yes, $i.\"}]}" >> talk.jsonl
+    echo "{\"prompt\": \"<|im_start|>user\\nHi $i<|im_end|>\\n<|im_start|>assistant\\n\"}" >> written.jsonl # as the template would
+done
+"$phalanx" tokenizer train --data talk.jsonl --vocab-size 300 --special '<|endoftext|>' --special '<|im_start|>' \
+    --special '<|im_end|>' --out tokenizer 2> tokenizer.err || fail "tokenizer: $(cat tokenizer.err)"
+sed -i '/"eos_token"/s/<|im_end|>/<|endoftext|>/' tokenizer/tokenizer_config.json
+cat > talk.yaml <<'Y'
+algorithm: sft
+run: {seed: 3, threads_per_rank: 1}
+rl_module: {tokenizer: tokenizer, policy: {new: {architecture: llama, hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2}}}
+data: {train: talk.jsonl}
+training: {batch_size: 20, lr: 1.0e-2, lr_schedule: constant}
+stop: {steps: 150}
+Y
+cat > sample.yaml <<'Y'
+algorithm: ppo
+run: {seed: 3, threads_per_rank: 1}
+environment: {prompts: talk.jsonl, max_completion_tokens: 24, rewards: [{kind: length, target: 8}]}
+training: {prompts_per_iteration: 8}
+stop: {iterations: 1}
+Y
+sample() { # DIR POLICY [options]: iteration 1 of PPO; prints how many of the 8 samples ended
+    local dir=$1 policy=$2; shift 2
+    "$phalanx" train sample.yaml --run-dir "$dir" --set "rl_module.policy.path=$policy" "$@" > "$dir.out" 2> "$dir.err" || return
+    "$phalanx" inspect "$dir" metrics --csv |
+        awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "val/num_eos_tokens") c = i } END { print $c }'
+}
+for template in chatml hh; do
+    "$phalanx" train talk.yaml --run-dir "talk-$template" --set "environment.chat.template=$template" > talk.out 2> talk.err ||
+        fail "$template: exit $?: $(tail -3 talk.err)"
+    ended=$(sample "ppo-$template" "talk-$template/policy" --set "environment.chat.template=$template")
+    [ "$ended" = 8 ] || fail "$template: $ended of 8 samples ended: $(tail -3 "ppo-$template.err")"
+    "$phalanx" generate --model "talk-$template/policy" --chat --template "$template" --prompt 'Hi 3' --temperature 0 \
+        --max-new-tokens 24 --json > answer || fail "generate --chat: exit $?"
+    grep -q '"finish_reason":"stop"}$' answer || fail "$template: generate runs on: $(cat answer)"
+    echo 'Hi 3' | "$phalanx" chat --model "talk-$template/policy" --template "$template" --max-new-tokens 24 --json > answer
+    grep -q '"finish_reason":"stop"}$' answer || fail "$template: chat runs on: $(cat answer)"
+done
+grep -q 'samples stop at 24 tokens, <|endoftext|> (0), <|im_end|> (2)$' ppo-chatml.err || fail "stops: $(grep 'samples stop' ppo-chatml.err)"
+grep -q 'samples stop at 24 tokens, <|endoftext|> (0)$' ppo-hh.err || fail "stops: $(grep 'samples stop' ppo-hh.err)"
+
+step="a stop string that is a special token"
+[ "$(sample text talk-chatml/policy --set environment.prompts=written.jsonl)" = 0 ] || fail "texts end as conversations do"
+ended=$(sample strings talk-chatml/policy --set environment.prompts=written.jsonl --set 'environment.stop_strings=["<|im_end|>","no such"]')
+[ "$ended" = 8 ] || fail "$ended of 8 samples ended: $(tail -3 strings.err)"
+grep -q 'samples stop at .*, <|im_end|> (2), the text "no such"$' strings.err || fail "stops: $(grep 'samples stop' strings.err)"
+sample refused talk-chatml/policy --set 'environment.stop_strings=["<|im_end|>x"]'; [ $? = 78 ] || fail "accepted"
+grep -q 'has the special token <|im_end|> in it; valid is the token alone' refused.err || fail "$(tail -3 refused.err)"
+"$phalanx" generate --model talk-chatml/policy --prompt $'<|im_start|>user\nHi 3<|im_end|>\n<|im_start|>assistant\n' --temperature 0 \
+    --max-new-tokens 24 --stop '<|im_end|>' --json > answer || fail "generate --stop: exit $?"
+grep -q '"finish_reason":"stop"}$' answer || fail "generate --stop runs on: $(cat answer)"
+"$phalanx" generate --model talk-chatml/policy --prompt x --stop '<|im_end|>x' 2> answer; [ $? = 64 ] || fail "--stop: $(cat answer)"
+
 # ---- rows in files below cache/ ----
 step="rows in files"
 train 1 files --set data.memory_mib=0 || fail "exit $?: $(tail -3 files.err)"

@@ -239,13 +239,29 @@ static void bad_rows_stay_inside(void **state)
     assert_true(id >= 0 && id < 4);
 }
 
+static void stop_ids(void **state)
+{
+    (void)state;
+    px_sampling s = {.stop_count = 0};
+    for (int i = 0; i < PX_MAX_EOS; i++) {
+        assert_int_equal(px_sampling_stop_at(&s, 3 + i), PX_OK);
+        assert_int_equal(px_sampling_stop_at(&s, 3), PX_OK);
+        assert_int_equal(px_sampling_stop_at(&s, -1), PX_OK);
+        assert_int_equal(s.stop_count, i + 1);
+        assert_int_equal(s.stop_ids[i], 3 + i);
+    }
+    assert_int_equal(px_sampling_stop_at(&s, 4), PX_OK);
+    assert_int_equal(px_sampling_stop_at(&s, 100), PX_CONFIG);
+    assert_int_equal(s.stop_count, PX_MAX_EOS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(temperature),    cmocka_unit_test(filters),     cmocka_unit_test(repetition),
         cmocka_unit_test(min_new_tokens), cmocka_unit_test(greedy),      cmocka_unit_test(inverse_cdf_in_id_order),
         cmocka_unit_test(random_rows),    cmocka_unit_test(frequencies), cmocka_unit_test(bad_rows_stay_inside),
-        cmocka_unit_test(draws_follow_the_distribution),
+        cmocka_unit_test(draws_follow_the_distribution), cmocka_unit_test(stop_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
