@@ -8,9 +8,10 @@
 static const px_usage usage = {
     .synopsis = "generate --model DIR (--prompt TEXT | --data F.jsonl) [options]",
     .what = "Completes prompts. With --data each record is a prompt: text, messages, or token ids (prompt_ids),\n"
-            "which need no tokenizer. They end at the stop ids of the model and the tokenizer; those in a chat template\n"
-            "also at the special token with which it ends an answer. Sampling depends on the seed, the place of the prompt and the number of the\n"
-            "sample alone, never on the machine. Text goes to stdout; with --json a line for each sample:\n"
+            "which need no tokenizer. Completions end at the stop ids of the model and the tokenizer; those of prompts\n"
+            "in a chat template also at the special token with which it ends an answer. Sampling depends on the seed,\n"
+            "the place of the prompt and the number of the sample alone, never on the machine. Text goes to stdout;\n"
+            "with --json a line for each sample:\n"
             "{\"prompt_id\",\"sample\",\"ids\",\"text\",\"logprobs\",\"finish_reason\":\"stop|length\"}.",
     .examples = "  phalanx generate --model policy --prompt 'Once upon a time' --temperature 0\n"
                 "  phalanx generate --model policy --data prompts.jsonl --samples 4 --json > samples.jsonl",
