@@ -196,9 +196,10 @@ static px_status read_sampling(px_session *session, px_sampling *sampling, const
                               .repetition_penalty = px_stage_float(stage, "env_runners.repetition_penalty"),
                               .max_new_tokens = (int)px_stage_int(stage, "environment.max_completion_tokens"),
                               .min_new_tokens = (int)px_stage_int(stage, "environment.min_completion_tokens")};
-    if (sampling->top_k != 0 || sampling->top_p < 1.0 || sampling->min_p > 0.0 || sampling->repetition_penalty != 1.0) {
-        px_log(PX_WARNING, "env_runners: top_k, top_p, min_p or repetition_penalty is on: samples come from a filtered "
-                           "distribution, but log-probabilities are those of the full one, so the updates are biased");
+    if (sampling->top_k != 0 || sampling->top_p < 1.0 || sampling->min_p > 0.0 || sampling->repetition_penalty != 1.0 ||
+        sampling->min_new_tokens > 0) {
+        px_log(PX_WARNING, "env_runners: top_k, top_p, min_p, repetition_penalty or min_completion_tokens is on: samples come from "
+                           "a filtered distribution, but log-probabilities are those of the full one, so the updates are biased");
     }
     PX_TRY(read_stop_ids(session, sampling, policy));
     PX_TRY(read_stop_strings(session, sampling));
