@@ -150,6 +150,7 @@ static px_status load_training(px_session *session, px_data_options *options, bo
     }
     if (reward && px_stage_is_set(stage, "data.demonstrations")) {
         options->kind = PX_ROWS_LM;
+        options->scored = true;
         PX_TRY(load_one(session, "data.demonstrations", options, &session->demonstrations, "demonstrations"));
     }
     return PX_OK;

@@ -221,6 +221,7 @@ static px_verdict judge(px_row_maker *maker)
     case PX_ROWS_PROMPTS:
         return is_long ? PX_ROW_TOO_LONG : PX_ROW_KEPT;
     case PX_ROWS_LM:
+        if (is_long && maker->options->scored) return PX_ROW_TOO_LONG;
         if (is_long) {
             maker->ids.length = limit;
             if (maker->has_mask) maker->mask.length = limit;

@@ -129,7 +129,7 @@ static px_status make_lm(px_row_maker *maker, const json_t *record)
         PX_TRY(push_field(maker, record, maker->shape->answer));
         PX_TRY(check_answers(maker));
     }
-    PX_TRY(render_row(maker, false, &maker->ids));
+    PX_TRY(render_row(maker, maker->options->scored, &maker->ids));
     maker->has_mask = true;
     if (prompt_turns > 0) {
         PX_TRY(render_prompt(maker, prompt_turns, &maker->header));

@@ -444,6 +444,31 @@ static void answers_without_an_end_of_turn(void **state)
     px_dataset_destroy(d);
 }
 
+/* Demonstrations as a reward model reads them: to the end of turn, not to the line end behind it, and whole or not at all. */
+static void rows_that_are_scored(void **state)
+{
+    (void)state;
+    static const char talk[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"yo\"}]}\n"
+                               "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":"
+                               "\"a longer answer than fits\"}]}";
+    px_data_options with = options(PX_ROWS_LM);
+    assert_int_equal(px_renderer_find(&with.renderer, "chatml", tokenizer), PX_OK);
+    px_dataset *d = load("m.jsonl", talk, &with);
+    px_row learned, scored;
+    px_dataset_row(d, 0, &learned);
+    with.scored = true;
+    with.max_tokens = learned.length;
+    px_dataset *e = load("m.jsonl", talk, &with);
+    assert_int_equal(px_dataset_count(e), 1);
+    assert_int_equal(px_dataset_summary(e)->dropped_long, 1);
+    px_dataset_row(e, 0, &scored);
+    assert_true(scored.length < learned.length && scored.mask[scored.length - 1]);
+    assert_memory_equal(scored.ids, learned.ids, (size_t)scored.length * sizeof *scored.ids);
+    for (int i = scored.length; i < learned.length; i++) assert_false(learned.mask[i]);
+    px_dataset_destroy(d);
+    px_dataset_destroy(e);
+}
+
 /* Fields of a message beside its role and content. */
 static void messages_with_more_than_text(void **state)
 {
@@ -953,7 +978,7 @@ int main(void)
         cmocka_unit_test(rows_without_a_text_are_left_out_nearly_all_are_an_error),
         cmocka_unit_test(conversations),
         cmocka_unit_test(pairs_of_conversations),
-        cmocka_unit_test(answers_without_an_end_of_turn),
+        cmocka_unit_test(answers_without_an_end_of_turn), cmocka_unit_test(rows_that_are_scored),
         cmocka_unit_test(prompts), cmocka_unit_test(kinds),
         cmocka_unit_test(messages_with_more_than_text), cmocka_unit_test(texts_answer_messages),
         cmocka_unit_test(summary_counts),
