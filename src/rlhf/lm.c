@@ -82,7 +82,7 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     double start = px_now(), work = px_compute_flops(), cursor = self->cursor, tokens_before = self->tokens_lifetime;
     px_trainer_clear(trainer);
     px_phase_set("learn", iteration);
-    PX_TRY(next_batch(self));
+    PX_TRY(px_agree(next_batch(self)));
     px_work_plan(&self->work, self->batches.lengths, self->batches.count, learner->config.exact, px_dist_rank(), px_dist_size());
     px_loss loss = {run_loss, self};
     px_step step;

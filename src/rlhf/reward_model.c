@@ -81,7 +81,7 @@ static px_status iterate(px_trainer *trainer, int64_t iteration)
     double start = px_now(), work = px_compute_flops();
     px_trainer_clear(trainer);
     px_phase_set("learn", iteration);
-    PX_TRY(next_batch(self));
+    PX_TRY(px_agree(next_batch(self)));
     px_work_plan(&self->work, self->tokens, self->items, learner->config.exact, px_dist_rank(), px_dist_size());
     px_loss loss = {run_loss, self};
     px_step step;
@@ -179,11 +179,11 @@ static px_status evaluate(px_trainer *trainer, int64_t iteration)
     px_phase_set("evaluate", iteration);
     int64_t rows = px_dataset_count(self->config.validation);
     double *table = px_alloc_array((size_t)rows * 2, sizeof *table, "validation scores");
-    if (table == NULL) {
-        return px_error_code();
+    px_status status = px_agree(table != NULL ? PX_OK : px_error_code());
+    if (status == PX_OK) {
+        status = score_rows(learner->engine, &learner->model, self->config.validation, rows, true,
+                            px_learner_tokens(&learner->config), table);
     }
-    px_status status = score_rows(learner->engine, &learner->model, self->config.validation, rows, true,
-                                  px_learner_tokens(&learner->config), table);
     double loss = 0.0, right = 0.0, margin = 0.0, gradient;
     for (int64_t i = 0; status == PX_OK && i < rows; i++) {
         px_row row;
@@ -215,13 +215,12 @@ px_status px_rm_center(px_trainer *trainer, int64_t most)
     bool pairs = self->config.demonstrations == NULL;
     int64_t all = px_dataset_count(data), rows = all < most ? all : most;
     double *table = px_alloc_array((size_t)rows * 2, sizeof *table, "demonstration scores");
-    if (table == NULL) {
-        return px_error_code();
-    }
+    px_status status = px_agree(table != NULL ? PX_OK : px_error_code());
     px_rm_uncenter(trainer);
     px_phase_set("center rewards", 0);
-    px_status status = score_rows(learner->engine, &learner->model, data, rows, pairs, px_learner_tokens(&learner->config),
-                                  table);
+    if (status == PX_OK) {
+        status = score_rows(learner->engine, &learner->model, data, rows, pairs, px_learner_tokens(&learner->config), table);
+    }
     double sum = 0.0, squares = 0.0;
     for (int64_t i = 0; status == PX_OK && i < rows; i++) {
         sum += table[2 * i];

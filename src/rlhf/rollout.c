@@ -98,11 +98,13 @@ void px_rollout_gather(const px_rollout *rollout, void *flat, size_t size, const
 px_status px_prompts_take(px_ppo *ppo, px_rollout *rollout, const px_prompt_set *set, int64_t first_position, int prompts,
                           int each, bool in_order)
 {
+    px_status status = PX_OK;
     rollout->samples = prompts * each;
     for (int slot = 0; slot < prompts; slot++) {
         int64_t at = in_order ? first_position + slot : px_order_row(&ppo->order, first_position + slot);
         if (at < 0) {
-            return px_error_code();
+            status = px_error_code();
+            break;
         }
         px_row row;
         px_dataset_row(set->data, at, &row);
@@ -123,7 +125,7 @@ px_status px_prompts_take(px_ppo *ppo, px_rollout *rollout, const px_prompt_set 
             rollout->weights_seq_no[i] = (int64_t)ppo->weights_seq_no;
         }
     }
-    return PX_OK;
+    return px_agree(status);
 }
 
 /* This rank's prompts with its own sampler; completions of samples from `from` on. */
