@@ -352,7 +352,7 @@ typedef struct px_reward_model { /* what sources of kind model score with */
     px_engine *engine;            /* made by px_ppo_create */
     int max_tokens;               /* of a text, set by px_ppo_create: longer ones lose their front */
     px_tokenizer *tokenizer;      /* NULL: the policy's ids are passed as they are */
-    const px_renderer *renderer;  /* with a tokenizer: how prompt and completion are rendered; NULL: plain text */
+    px_data_options reads;        /* with a tokenizer: how it made ids of the pairs that the model learnt from */
 } px_reward_model;
 
 typedef struct px_prompt_set { /* prompts with what scores their completions */

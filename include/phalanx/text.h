@@ -173,6 +173,12 @@ double px_dataset_epoch_tokens(const px_dataset *dataset); /* that an epoch take
 /* Over all ids, masks and margins, of prompts over their records too: what a resumed run must find unchanged. */
 uint64_t px_dataset_hash(const px_dataset *dataset);
 
+/* Ids of a prompt with an answer that was sampled for it: those of a pair's side that says the same, so that a reward model
+ * reads what it learnt from. record: a row's json of PX_ROWS_PROMPTS, whose messages or text are the prompt; prompt: its
+ * text where it has neither (ids, or messages without options->renderer). */
+px_status px_answer_encode(const px_data_options *options, const char *record, const char *prompt, const char *answer,
+                           px_ids *ids);
+
 /* Raw access for `phalanx tokens` and rewards: calls fn for each record with its JSON text (a paragraph of .txt comes as
  * {"text": ...}), which is NUL-terminated, valid UTF-8, and not parsed yet. line: of the file, from 1. Same formats and
  * messages; a status of fn other than PX_OK ends it and is passed on. */

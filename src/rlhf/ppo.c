@@ -311,15 +311,14 @@ static px_status create_engines(px_ppo *ppo, const px_model_config *policy, cons
     if (s->sampler.samples > 0) {
         PX_TRY(px_sampler_create(&ppo->sampler, &s->sampler, &ppo->config, policy, ppo->parts.tokenizer));
     }
+    if (reward != NULL) {
+        reward->max_tokens = s->reward.max_sequence;
+    }
     if (!ppo->parts.scores) {
         return PX_OK;
     }
     PX_TRY(px_engine_create(&ppo->reference, &ppo->parts.reference.config, &s->reference));
-    if (reward == NULL) {
-        return PX_OK;
-    }
-    reward->max_tokens = s->reward.max_sequence;
-    return px_engine_create(&reward->engine, &reward->model.config, &s->reward);
+    return reward != NULL ? px_engine_create(&reward->engine, &reward->model.config, &s->reward) : PX_OK;
 }
 
 /* A scorer needs the critic's values, and of the policy nothing but its shape. */

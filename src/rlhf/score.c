@@ -5,65 +5,59 @@
 #include <math.h>
 #include <string.h>
 
-/* The ids that a reward model with a tokenizer of its own sees: decoded, rendered, encoded again. */
-static px_status render(px_reward_model *model, const px_reward_sample *sample, px_ids *ids)
+/* What a reward model reads of a sample. With a tokenizer of its own: the ids of its texts. */
+static px_status read_sample(px_ppo *ppo, const px_reward_model *model, const px_rollout *rollout, int i,
+                             const px_reward_sample *text, const int32_t **sequence, int *length)
 {
-    ids->length = 0;
-    if (model->renderer != NULL) {
-        px_message messages[2] = {{.role = "user", .content = sample->prompt},
-                                  {.role = "assistant", .content = sample->completion}};
-        px_ids mask = {0};
-        px_status status = px_chat_row(model->renderer, model->tokenizer, messages, 2,
-                                       px_tokenizer_eos(model->tokenizer), true, ids, &mask);
-        px_ids_free(&mask);
-        return status;
+    if (model->tokenizer == NULL) {
+        *sequence = rollout->ids + rollout->start[i];
+        *length = rollout->prompt_length[i] + rollout->length[i];
+        return PX_OK;
     }
-    PX_TRY(px_tokenizer_encode_start(model->tokenizer, sample->prompt, strlen(sample->prompt), ids));
-    PX_TRY(px_tokenizer_encode(model->tokenizer, sample->completion, strlen(sample->completion), false, ids));
-    int32_t eos = px_tokenizer_eos(model->tokenizer);
-    return eos >= 0 ? px_ids_add(ids, eos) : PX_OK;
+    px_status status = px_answer_encode(&model->reads, text->record, text->prompt, text->completion, &ppo->ids);
+    *sequence = ppo->ids.data;
+    *length = (int)ppo->ids.length;
+    return status == PX_OK ? status : px_fail_within("prompt %lld for the reward model", (long long)rollout->prompt_id[i]);
+}
+
+/* As many samples from *next on as one forward takes. cut: how many more lost their front. */
+static px_status fill_batch(px_ppo *ppo, const px_reward_model *model, const px_rollout *rollout, int from, int to, int *next,
+                            double *cut)
+{
+    px_ragged_clear(&ppo->ragged);
+    for (; *next < to; ++*next) {
+        const int32_t *sequence;
+        int length;
+        PX_TRY(read_sample(ppo, model, rollout, *next, &ppo->texts[*next - from], &sequence, &length));
+        int over = length > model->max_tokens ? length - model->max_tokens : 0; /* the end is what is scored */
+        length -= over;
+        if (ppo->ragged.tokens > 0 &&
+            !px_engine_fits(model->engine, ppo->ragged.sequences + 1, ppo->ragged.tokens + length)) {
+            break;
+        }
+        *cut += over > 0;
+        int at = px_ragged_add(&ppo->ragged, sequence + over, length);
+        px_ragged_row(&ppo->ragged, at + length - 1, 0, *next);
+    }
+    return PX_OK;
 }
 
 /* Scores of samples [from, to): the scalar at the last token, less the mean that the model was centred on. */
 static px_status score_model(px_ppo *ppo, px_reward_model *model, const px_rollout *rollout, int from, int to,
-                             double *raw)
+                             double *raw, double *cut)
 {
-    px_ids *ids = &ppo->ids;
-    px_status status = PX_OK;
-    for (int i = from; status == PX_OK && i < to;) {
-        px_ragged_clear(&ppo->ragged);
-        int begin = i;
-        for (; i < to; i++) {
-            const int32_t *sequence = rollout->ids + rollout->start[i];
-            int length = rollout->prompt_length[i] + rollout->length[i];
-            if (model->tokenizer != NULL) {
-                status = render(model, &ppo->texts[i - from], ids);
-                if (status != PX_OK) {
-                    break;
-                }
-                sequence = ids->data;
-                length = (int)ids->length;
-            }
-            if (length > model->max_tokens) { /* the end is what is scored */
-                sequence += length - model->max_tokens;
-                length = model->max_tokens;
-            }
-            if (ppo->ragged.tokens > 0 &&
-                !px_engine_fits(model->engine, ppo->ragged.sequences + 1, ppo->ragged.tokens + length)) {
-                break;
-            }
-            int at = px_ragged_add(&ppo->ragged, sequence, length);
-            px_ragged_row(&ppo->ragged, at + length - 1, 0, i);
-        }
-        if (status == PX_OK) {
-            px_batch batch = px_ragged_batch(&ppo->ragged);
-            px_engine_forward(model->engine, &model->model, &batch);
-            px_engine_values(model->engine, &model->model, ppo->ragged.rows, ppo->ragged.row_count, raw + begin);
-            px_poll();
-            status = px_stop_level() > 0 ? PX_STOPPED : PX_OK;
+    *cut = 0.0;
+    for (int next = from, begin = from; next < to; begin = next) {
+        PX_TRY(fill_batch(ppo, model, rollout, from, to, &next, cut));
+        px_batch batch = px_ragged_batch(&ppo->ragged);
+        px_engine_forward(model->engine, &model->model, &batch);
+        px_engine_values(model->engine, &model->model, ppo->ragged.rows, ppo->ragged.row_count, raw + begin);
+        px_poll();
+        if (px_stop_level() > 0) {
+            return PX_STOPPED;
         }
     }
-    return status;
+    return PX_OK;
 }
 
 /* Decoded prompt and completion of samples [from, to); the texts live in one buffer, addressed once it is complete. */
@@ -98,7 +92,7 @@ static px_status decode(px_ppo *ppo, const px_rollout *rollout, const px_prompt_
     return status;
 }
 
-static px_status score_mine(px_ppo *ppo, px_rollout *rollout, const px_prompt_set *set, px_buf *events)
+static px_status score_mine(px_ppo *ppo, px_rollout *rollout, const px_prompt_set *set, px_buf *events, double *cut)
 {
     int from, to, rewards = px_rewards_count(set->rewards);
     px_rollout_mine(rollout, &from, &to);
@@ -113,7 +107,7 @@ static px_status score_mine(px_ppo *ppo, px_rollout *rollout, const px_prompt_se
         double *row = rollout->raw + (size_t)k * (size_t)rollout->samples;
         if (px_rewards_spec(set->rewards, k)->kind == PX_REWARD_MODEL) {
             PX_TRY(px_model_map_check(&ppo->parts.reward_model->model));
-            PX_TRY(score_model(ppo, ppo->parts.reward_model, rollout, from, to, row));
+            PX_TRY(score_model(ppo, ppo->parts.reward_model, rollout, from, to, row, cut));
             for (int i = from; i < to; i++) {
                 PX_TRY(px_reward_usable(px_rewards_spec(set->rewards, k), i, &row[i], events));
             }
@@ -152,8 +146,8 @@ static px_status gather_events(px_buf *events)
     return status;
 }
 
-/* Each scorer's shares and what failed there, then to those who do not score. */
-static px_status spread_scores(const px_ppo *ppo, px_rollout *rollout, const px_prompt_set *set, px_buf *events)
+/* Each scorer's shares, what failed there and what was cut, then to those who do not score. */
+static px_status spread_scores(const px_ppo *ppo, px_rollout *rollout, const px_prompt_set *set, px_buf *events, double *cut)
 {
     int prompts = rollout->group[rollout->samples - 1] + 1, rewards = px_rewards_count(set->rewards);
     px_status status = PX_OK;
@@ -163,6 +157,7 @@ static px_status spread_scores(const px_ppo *ppo, px_rollout *rollout, const px_
                          sizeof(double) * (size_t)(rollout->samples / prompts), prompts);
     }
     if (ppo->parts.scores) {
+        px_sum_f64(cut, 1);
         status = gather_events(events);
     }
     px_team(false);
@@ -174,6 +169,7 @@ static px_status spread_scores(const px_ppo *ppo, px_rollout *rollout, const px_
     uint64_t length = events->length;
     px_bcast(rollout->raw, sizeof(double) * (size_t)rewards * (size_t)rollout->samples, scorer);
     px_bcast(&length, sizeof length, scorer);
+    px_bcast(cut, sizeof *cut, scorer);
     PX_TRY(px_agree(px_buf_reserve(events, length + 1)));
     px_bcast(events->data, length, scorer);
     events->length = length;
@@ -181,26 +177,39 @@ static px_status spread_scores(const px_ppo *ppo, px_rollout *rollout, const px_
     return PX_OK;
 }
 
+static void report(px_trainer *trainer, int64_t iteration, const px_rollout *rollout, const px_buf *failed, int large,
+                   int cut)
+{
+    const px_ppo *ppo = trainer->self;
+    if (failed->length > 0) {
+        px_trainer_event(trainer, iteration, "reward_failed", "%s", failed->data);
+    }
+    if (large > 0) {
+        px_trainer_event(trainer, iteration, "reward_failed", "the weighted scores of %d samples are beyond %g in size",
+                         large, PX_SCORE_MOST);
+    }
+    if (cut > 0) {
+        px_trainer_event(trainer, iteration, "reward_cut", "%d of %d samples have more than the %d tokens that the reward "
+                         "model takes: it scored them without their front", cut, rollout->samples,
+                         ppo->parts.reward_model->max_tokens);
+    }
+}
+
 px_status px_score(px_trainer *trainer, px_rollout *rollout, const px_prompt_set *set, int64_t iteration)
 {
     px_ppo *ppo = trainer->self;
     px_buf events = {0};
+    double cut = 0.0;
     px_team(true);
-    px_status status = ppo->parts.scores ? score_mine(ppo, rollout, set, &events) : PX_OK;
+    px_status status = ppo->parts.scores ? score_mine(ppo, rollout, set, &events, &cut) : PX_OK;
     px_team(false);
     status = px_agree(status);
     if (status == PX_OK) {
-        status = spread_scores(ppo, rollout, set, &events);
+        status = spread_scores(ppo, rollout, set, &events, &cut);
     }
     if (status == PX_OK) {
-        if (events.length > 0) {
-            px_trainer_event(trainer, iteration, "reward_failed", "%s", events.data);
-        }
         int large = px_score_shape(ppo, rollout, set->rewards);
-        if (large > 0) {
-            px_trainer_event(trainer, iteration, "reward_failed", "the weighted scores of %d samples are beyond %g in size",
-                             large, PX_SCORE_MOST);
-        }
+        report(trainer, iteration, rollout, &events, large, (int)cut);
     }
     px_buf_free(&events);
     return status;

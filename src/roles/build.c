@@ -155,6 +155,37 @@ static px_status build_reward(px_session *session, const char *from)
     return PX_OK;
 }
 
+/* Prompts that the reward model's template cannot write are known before the first of them was sampled for. */
+static px_status check_reading(const px_session *session, const px_dataset *prompts, const px_data_options *reads)
+{
+    px_ids ids = {0};
+    px_row row;
+    if (prompts == NULL) {
+        return PX_OK;
+    }
+    px_dataset_row(prompts, 0, &row);
+    px_status status = px_answer_encode(reads, row.json, "", "", &ids);
+    px_ids_free(&ids);
+    return status != PX_DATA ? status : px_stage_fail(session->stage, "rl_module.reward", "rl_module.reward: it cannot read the "
+                                                      "first prompt: %s", px_error_text());
+}
+
+/* As its own stage read pairs: with its own template, or with the one that the configuration names for all. */
+static px_status choose_reading(const px_session *session, px_reward_model *reward, const char *dir)
+{
+    px_data_options *reads = &reward->reads;
+    bool own = px_tokenizer_chat_template(reward->tokenizer) != NULL;
+    const char *name = own ? "auto" : px_stage_text(session->stage, "environment.chat.template");
+    PX_TRY(px_text_options(reads, reward->tokenizer, dir, &reward->model.config));
+    reads->kind = PX_ROWS_PAIRS;
+    reads->system = px_stage_text(session->stage, "environment.chat.system");
+    if (strcmp(name, "none") != 0) {
+        PX_TRY(px_renderer_find(&reads->renderer, name, reward->tokenizer));
+    }
+    PX_TRY(check_reading(session, session->train, reads));
+    return check_reading(session, session->validation, reads);
+}
+
 /* The scorer of sources of kind model; it keeps its own tokenizer only where that differs from the policy's. */
 static px_status prepare_reward_model(px_session *session, px_reward_model **out)
 {
@@ -172,8 +203,8 @@ static px_status prepare_reward_model(px_session *session, px_reward_model **out
         if (px_tokenizer_hash(reward->tokenizer) == px_tokenizer_hash(session->tokenizer)) {
             px_tokenizer_destroy(reward->tokenizer);
             reward->tokenizer = NULL;
-        } else if (px_tokenizer_chat_template(reward->tokenizer) != NULL) {
-            PX_TRY(px_renderer_find(&reward->renderer, "auto", reward->tokenizer));
+        } else {
+            PX_TRY(choose_reading(session, reward, dir));
         }
     }
     if (reward->tokenizer == NULL && reward->model.config.vocab_size < session->parts.policy.config.vocab_size) {

@@ -174,22 +174,29 @@ static px_status prompt_limit(const px_stage *stage, const px_model_config *mode
     return PX_OK;
 }
 
+px_status px_text_options(px_data_options *options, px_tokenizer *tokenizer, const char *dir, const px_model_config *model)
+{
+    *options = (px_data_options){.tokenizer = tokenizer, .vocab_size = model->vocab_size, .eos_id = -1};
+    if (tokenizer != NULL) {
+        if (px_tokenizer_size(tokenizer) > model->vocab_size) {
+            return px_fail(PX_DATA, "%s: the tokenizer has %d ids, the model's vocabulary %d; valid is a tokenizer that fits", dir,
+                           px_tokenizer_size(tokenizer), model->vocab_size);
+        }
+        options->eos_id = px_tokenizer_eos(tokenizer);
+        options->add_bos = px_tokenizer_adds_bos(tokenizer);
+    }
+    if (options->eos_id < 0 && model->eos_count > 0) {
+        options->eos_id = model->eos_ids[0];
+    }
+    return PX_OK;
+}
+
 px_status px_session_data(px_session *session, const px_model_config *model)
 {
     const px_stage *stage = session->stage;
     const char *algorithm = px_stage_algorithm(stage);
-    px_data_options options = {.tokenizer = session->tokenizer, .vocab_size = model->vocab_size, .eos_id = -1};
-    if (session->tokenizer != NULL) {
-        if (px_tokenizer_size(session->tokenizer) > model->vocab_size) {
-            return px_fail(PX_DATA, "%s: the tokenizer has %d ids, the model's vocabulary %d; valid is a tokenizer that fits",
-                           session->tokenizer_dir, px_tokenizer_size(session->tokenizer), model->vocab_size);
-        }
-        options.eos_id = px_tokenizer_eos(session->tokenizer);
-        options.add_bos = px_tokenizer_adds_bos(session->tokenizer);
-    }
-    if (options.eos_id < 0 && model->eos_count > 0) {
-        options.eos_id = model->eos_ids[0];
-    }
+    px_data_options options;
+    PX_TRY(px_text_options(&options, session->tokenizer, session->tokenizer_dir, model));
     PX_TRY(choose_renderer(session, &options));
     if (strcmp(algorithm, "ppo") == 0) {
         options.kind = PX_ROWS_PROMPTS;

@@ -171,6 +171,8 @@ px_status px_session_tokenizer(px_session *session);
 
 /* data.c */
 px_status px_session_data(px_session *session, const px_model_config *model);
+/* How a model's tokenizer, of files in dir, makes ids of texts; the rest of the options stays for the caller. */
+px_status px_text_options(px_data_options *options, px_tokenizer *tokenizer, const char *dir, const px_model_config *model);
 
 /* settings.c: the resolved stage as the structs of rlhf. */
 px_status px_settings_rewards(const px_stage *stage, const char *list, px_rewards **rewards);

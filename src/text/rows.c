@@ -164,23 +164,37 @@ static px_status end_answer(const px_row_maker *maker, px_ids *ids)
     return px_ids_add(ids, eos);
 }
 
+static px_status add_answer(px_row_maker *maker, px_span span, px_ids *ids)
+{
+    PX_TRY(encode_answer(maker, span, ids));
+    return end_answer(maker, ids);
+}
+
+/* The texts of a record; those that it has not stay as they are. */
+static px_status take_texts(px_row_maker *maker, const json_t *record, px_span *prompt, px_span *answer,
+                            px_span *rejected)
+{
+    const px_shape *shape = maker->shape;
+    if (shape->answer) PX_TRY(text_field(maker, record, shape->answer, answer));
+    if (shape->rejected) PX_TRY(text_field(maker, record, shape->rejected, rejected));
+    if (shape->prompt) {
+        PX_TRY(text_field(maker, record, shape->prompt, prompt));
+        return shape->style != PX_STYLE_PLAIN ? styled_prompt(maker, record, prompt) : PX_OK;
+    }
+    if (!shape->rejected) return PX_OK;
+    if (answer->length == rejected->length && !memcmp(answer->text, rejected->text, answer->length)) {
+        maker->verdict = PX_ROW_EQUAL;
+        return PX_OK;
+    }
+    return split_implicit(maker, prompt, answer, rejected);
+}
+
 /* Prompt and answers are encoded apart and joined: these are the ids that generation sees and makes. */
 static px_status make_from_text(px_row_maker *maker, const json_t *record)
 {
-    const px_shape *shape = maker->shape;
     px_span prompt = {0}, answer = {0}, rejected = {0};
-    if (shape->answer) PX_TRY(text_field(maker, record, shape->answer, &answer));
-    if (shape->rejected) PX_TRY(text_field(maker, record, shape->rejected, &rejected));
-    if (shape->prompt) {
-        PX_TRY(text_field(maker, record, shape->prompt, &prompt));
-        if (shape->style != PX_STYLE_PLAIN) PX_TRY(styled_prompt(maker, record, &prompt));
-    } else if (shape->rejected) {
-        if (answer.length == rejected.length && !memcmp(answer.text, rejected.text, answer.length)) {
-            maker->verdict = PX_ROW_EQUAL;
-            return PX_OK;
-        }
-        PX_TRY(split_implicit(maker, &prompt, &answer, &rejected));
-    }
+    PX_TRY(take_texts(maker, record, &prompt, &answer, &rejected));
+    if (maker->verdict == PX_ROW_EQUAL) return PX_OK;
     if (!prompt.text) {
         PX_TRY(encode_start(maker, answer));
         return end_answer(maker, &maker->ids);
@@ -190,11 +204,9 @@ static px_status make_from_text(px_row_maker *maker, const json_t *record)
     if (maker->options->kind == PX_ROWS_PROMPTS) return PX_OK;
     if (rejected.text) {
         PX_TRY(px_ids_append(&maker->rejected, maker->ids.data, maker->ids.length));
-        PX_TRY(encode_answer(maker, rejected, &maker->rejected));
-        PX_TRY(end_answer(maker, &maker->rejected));
+        PX_TRY(add_answer(maker, rejected, &maker->rejected));
     }
-    PX_TRY(encode_answer(maker, answer, &maker->ids));
-    return end_answer(maker, &maker->ids);
+    return add_answer(maker, answer, &maker->ids);
 }
 
 /* ---- what becomes of the row ------------------------------------------------------------------------------------- */
@@ -304,4 +316,37 @@ px_status px_row_make(px_row_maker *maker, const json_t *record)
     snprintf(maker->reason, sizeof maker->reason, "%s", px_error_text());
     px_error_clear();
     return PX_OK;
+}
+
+/* ---- sampled answers --------------------------------------------------------------------------------------------- */
+
+/* Ids, and messages that no template renders, have no text of their own. */
+static px_status make_answer(px_row_maker *maker, const json_t *record, const char *prompt, const char *answer)
+{
+    static const px_shape text = {.name = "text", .form = PX_FORM_TEXT};
+    px_span start = {prompt, strlen(prompt)}, chosen = {0}, rejected = {0};
+    PX_TRY(px_shape_find(&maker->shape, record, PX_ROWS_PROMPTS));
+    if (maker->options->renderer && px_row_rendered(maker)) return px_turns_answer(maker, record, answer);
+    if (maker->shape->form == PX_FORM_TEXT) PX_TRY(take_texts(maker, record, &start, &chosen, &rejected));
+    else maker->shape = &text;
+    PX_TRY(encode_start(maker, start));
+    return add_answer(maker, (px_span){answer, strlen(answer)}, &maker->ids);
+}
+
+px_status px_answer_encode(const px_data_options *options, const char *record, const char *prompt, const char *answer,
+                           px_ids *ids)
+{
+    px_row_maker maker = {.options = options, .ids = *ids};
+    json_t *root;
+    maker.ids.length = 0;
+    px_status status = px_json_parse(record, strlen(record), "a prompt's record", 0, &root);
+    if (status == PX_OK) {
+        status = make_answer(&maker, root, prompt, answer);
+        json_decref(root);
+    }
+    if (status == PX_OK) status = check_vocabulary(&maker, &maker.ids);
+    *ids = maker.ids;
+    maker.ids = (px_ids){0};
+    px_row_maker_free(&maker);
+    return status;
 }

@@ -42,5 +42,7 @@ void px_row_maker_free(px_row_maker *maker);
 /* Turns of a conversation, turns.c: fills ids (and rejected, mask, prompt_length) of maker from a record of messages,
  * or of an instruction or question that is rendered as a conversation. */
 px_status px_turns_make(px_row_maker *maker, const json_t *record);
+/* ids: the prompt's turns and the answer, as a side of a pair of conversations. record: of a prompt that was kept. */
+px_status px_turns_answer(px_row_maker *maker, const json_t *record, const char *answer);
 
 #endif

@@ -186,6 +186,14 @@ static px_status shared_turns(px_row_maker *maker, const json_t *record, int *co
     return PX_OK;
 }
 
+/* The turns gathered so far, those behind the prompt scored at their end: ids after the last target (a line end behind the end
+ * of turn) are never sampled. */
+static px_status render_scored(px_row_maker *maker, int prompt_turns, px_ids *ids)
+{
+    for (int i = 0; i < maker->turns.count; i++) maker->turns.list[i].unlearned = i < prompt_turns;
+    return render_row(maker, true, ids);
+}
+
 static px_status make_side(px_row_maker *maker, const json_t *record, const char *field, int prompt_turns,
                            px_ids *ids)
 {
@@ -196,9 +204,7 @@ static px_status make_side(px_row_maker *maker, const json_t *record, const char
         PX_TRY(push_system(maker, record, field));
     }
     PX_TRY(push_answer(maker, record, field));
-    for (int i = 0; i < maker->turns.count; i++) maker->turns.list[i].unlearned = i < prompt_turns;
-    /* Ids after the last target (a line end behind the end of turn) are never sampled. */
-    return render_row(maker, true, ids);
+    return render_scored(maker, prompt_turns, ids);
 }
 
 static px_status make_pair(px_row_maker *maker, const json_t *record)
@@ -221,7 +227,7 @@ static px_status make_pair(px_row_maker *maker, const json_t *record)
 }
 
 /* A prompt ends before the assistant's turn; answers at its end are what the model is to make itself. */
-static px_status make_prompt(px_row_maker *maker, const json_t *record)
+static px_status gather_prompt(px_row_maker *maker, const json_t *record)
 {
     int count = 0;
     if (maker->shape->prompt) {
@@ -234,9 +240,26 @@ static px_status make_prompt(px_row_maker *maker, const json_t *record)
     while (count > 0 && !strcmp(maker->turns.list[count - 1].role, "assistant")) count--;
     if (count == 0 || !says_something(&maker->turns.list[count - 1]))
         return px_row_empty(maker, "the prompt is empty; valid is a user's turn before the assistant's");
-    PX_TRY(render_prompt(maker, count, &maker->ids));
+    maker->turns.count = count;
+    return PX_OK;
+}
+
+static px_status make_prompt(px_row_maker *maker, const json_t *record)
+{
+    PX_TRY(gather_prompt(maker, record));
+    if (maker->verdict == PX_ROW_EQUAL) return PX_OK;
+    PX_TRY(render_prompt(maker, maker->turns.count, &maker->ids));
     maker->prompt_length = maker->ids.length;
     return PX_OK;
+}
+
+px_status px_turns_answer(px_row_maker *maker, const json_t *record, const char *answer)
+{
+    px_turns_clear(&maker->turns);
+    PX_TRY(px_turns_tools(&maker->turns, record, &maker->tools));
+    PX_TRY(gather_prompt(maker, record));
+    PX_TRY(push_text(maker, "assistant", answer));
+    return render_scored(maker, maker->turns.count - 1, &maker->ids);
 }
 
 px_status px_turns_make(px_row_maker *maker, const json_t *record)

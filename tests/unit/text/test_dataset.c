@@ -469,6 +469,80 @@ static void rows_that_are_scored(void **state)
     px_dataset_destroy(e);
 }
 
+/* ---- sampled answers --------------------------------------------------------------------------------------------- */
+
+/* A prompt's record and an answer, against the chosen side of the pair that says the same. */
+static void expect_answer(const char *prompt, const char *answer, px_data_options with)
+{
+    px_ids ids = {0};
+    px_row row;
+    char pair[600], record[600];
+    with.kind = PX_ROWS_PAIRS;
+    snprintf(pair, sizeof pair, "{%s,\"chosen\":\"%s\",\"rejected\":\"zz\"}\n", prompt, answer);
+    snprintf(record, sizeof record, "{%s,\"more\":1}", prompt);
+    px_dataset *d = load("a.jsonl", pair, &with);
+    px_dataset_row(d, 0, &row);
+    if (px_answer_encode(&with, record, "not this", answer, &ids) != PX_OK) fail_msg("%s", px_error_text());
+    assert_int_equal(ids.length, row.length);
+    assert_memory_equal(ids.data, row.ids, (size_t)row.length * sizeof *row.ids);
+    px_ids_free(&ids);
+    px_dataset_destroy(d);
+}
+
+static void sampled_answers_are_sides_of_pairs(void **state)
+{
+    (void)state;
+    static const char *const turns[] = {
+        "\"prompt\":[{\"role\":\"user\",\"content\":\"hi\"}]",
+        "\"prompt\":[{\"role\":\"system\",\"content\":\"S\"},{\"role\":\"user\",\"content\":\"1\"},"
+        "{\"role\":\"assistant\",\"content\":\"a\",\"weight\":0},{\"role\":\"user\",\"content\":\"2\"}]",
+        "\"conversations\":[{\"from\":\"human\",\"value\":\"hi\"}]",
+        "\"instruction\":\"I\",\"input\":\"x\"",
+        "\"question\":\"Why?\"",
+    };
+    static const char *const texts[] = {"\"prompt\":\"xa\"", "\"instruction\":\"I\"", "\"question\":\"Why?\""};
+    px_data_options with = options(PX_ROWS_PAIRS);
+    with.add_bos = true;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        expect_answer(texts[i], "bab", with);
+        expect_answer(texts[i], " bab", with);
+    }
+    with.renderer = chatml;
+    expect_answer(texts[0], "b", with);
+    for (size_t i = 0; i < sizeof turns / sizeof *turns; i++) {
+        with.system = i == 0 ? "default" : NULL;
+        expect_answer(turns[i], "yo", with);
+    }
+}
+
+static void expect_answer_ids(const char *record, const char *answer, const px_data_options *with, const char *wanted)
+{
+    px_ids ids = {0};
+    assert_int_equal(px_ids_add(&ids, 77), PX_OK); /* of another sample */
+    if (px_answer_encode(with, record, "hi", answer, &ids) != PX_OK) fail_msg("%s", px_error_text());
+    expect_ids(ids.data, 0, (int)ids.length, wanted);
+    px_ids_free(&ids);
+}
+
+static void sampled_answers_end_where_they_are_scored(void **state)
+{
+    (void)state;
+    static const char turn[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":\"no\"}]}";
+    px_data_options with = options(PX_ROWS_PAIRS);
+    with.renderer = chatml;
+    expect_answer_ids(turn, "yo", &with, ASK "yo[260]");
+    expect_answer_ids(turn, "", &with, ASK "[260]");
+    expect_answer_ids("{\"prompt\":\"hi\"}", "", &with, "hi[256]");
+    expect_answer_ids("{\"prompt_ids\":[1,2]}", "yo", &with, "hiyo[256]"); /* ids of another tokenizer: their text */
+    with.renderer = NULL;
+    expect_answer_ids(turn, "yo", &with, "hiyo[256]");
+    px_ids ids = {0};
+    with.vocab_size = EOS;
+    assert_int_equal(px_answer_encode(&with, turn, "hi", "yo", &ids), PX_DATA);
+    assert_non_null(strstr(px_error_text(), "vocabulary ends at 255"));
+    px_ids_free(&ids);
+}
+
 /* Fields of a message beside its role and content. */
 static void messages_with_more_than_text(void **state)
 {
@@ -939,6 +1013,7 @@ static void one_space_before_a_completion(void **state)
     assert_int_equal(row.length, whole.length);
     assert_memory_equal(row.ids, whole.data, (size_t)whole.length * sizeof *whole.data);
     px_dataset_destroy(d);
+    expect_answer("\"prompt\":\"Tim ran.\"", " He saw a dog.", with);
     px_ids_free(&whole);
     px_tokenizer_destroy(llama);
 }
@@ -979,6 +1054,8 @@ int main(void)
         cmocka_unit_test(conversations),
         cmocka_unit_test(pairs_of_conversations),
         cmocka_unit_test(answers_without_an_end_of_turn), cmocka_unit_test(rows_that_are_scored),
+        cmocka_unit_test(sampled_answers_are_sides_of_pairs),
+        cmocka_unit_test(sampled_answers_end_where_they_are_scored),
         cmocka_unit_test(prompts), cmocka_unit_test(kinds),
         cmocka_unit_test(messages_with_more_than_text), cmocka_unit_test(texts_answer_messages),
         cmocka_unit_test(summary_counts),
