@@ -47,7 +47,9 @@ bool px_tokenizer_is_special(const px_tokenizer *tokenizer, int32_t id);
 px_status px_tokenizer_stop(const px_tokenizer *tokenizer, const char *text, int32_t *id);
 bool px_tokenizer_adds_bos(const px_tokenizer *tokenizer); /* its post-processor puts BOS in front */
 const char *px_tokenizer_chat_template(const px_tokenizer *tokenizer); /* the Jinja text; NULL: none */
-uint64_t px_tokenizer_hash(const px_tokenizer *tokenizer); /* equal hashes: same ids for the same text */
+/* Equal hashes: the same ids for the same text, whatever program wrote the file, and in which format. Computed when asked
+ * for. Which tokens bos, eos and pad are is not in it, nor the chat template. */
+uint64_t px_tokenizer_hash(const px_tokenizer *tokenizer);
 const char *px_tokenizer_dir(const px_tokenizer *tokenizer); /* where its files lie, for copying beside a model; or its .gguf */
 
 /* Byte-level BPE from text: the most frequent pair first, ties as the tokenizers library breaks them. `special` tokens

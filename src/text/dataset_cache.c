@@ -49,8 +49,10 @@ static px_status hash_source(const char *path, uint64_t *key)
 static px_status make_key(const px_dataset *dataset, const px_source *sources, const px_data_options *o, uint64_t *key)
 {
     const char *renderer = o->renderer ? px_renderer_name(o->renderer) : "", *system = o->system ? o->system : "";
+    px_tokenizer *t = o->tokenizer; /* templates write bos and eos */
     int64_t numbers[] = {o->kind, o->max_tokens, o->vocab_size, o->eos_id, o->add_bos, o->scored, dataset->file_count,
-                         o->tokenizer ? (int64_t)px_tokenizer_hash(o->tokenizer) : 0, (int64_t)sizeof(px_entry)};
+                         t ? (int64_t)px_tokenizer_hash(t) : 0, t ? px_tokenizer_bos(t) : -1,
+                         t ? px_tokenizer_eos(t) : -1, (int64_t)sizeof(px_entry)};
     *key = px_hash(numbers, sizeof numbers, px_hash(magic, sizeof magic, 0));
     *key = px_hash(renderer, strlen(renderer) + 1, *key);
     *key = px_hash(system, strlen(system) + 1, *key);

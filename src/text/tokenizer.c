@@ -4,7 +4,6 @@
 #include "gguf.h"
 
 #include <jansson.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -96,23 +95,8 @@ static px_status load_settings(px_tokenizer *t)
     return status;
 }
 
-/* tokenizer_config.json may have changed what is put around a text. */
-static px_status hash_ends(px_tokenizer *t)
-{
-    if (t->before.length + t->after.length > 0) {
-        t->hash = px_hash(t->before.data, (size_t)t->before.length * sizeof(int32_t), t->hash);
-    }
-    return PX_OK;
-}
-
 static px_status parse_gguf(px_tokenizer *t, const char *name, const json_t *root, const json_t *settings)
 {
-    char *text = json_dumps(root, JSON_COMPACT);
-    if (text == NULL) {
-        return px_fail(PX_IO, "%s: no memory for its tokenizer", name);
-    }
-    t->hash = px_hash(text, strlen(text), 1);
-    free(text);
     t->path = px_strdup(name);
     t->dir = px_strdup(name);
     if (t->path == NULL || t->dir == NULL) {
@@ -155,7 +139,7 @@ static px_status load(px_tokenizer *t, const char *path)
         bool loaded;
         PX_TRY(load_gguf(t, name, &loaded));
         if (loaded) {
-            return hash_ends(t);
+            return PX_OK;
         }
     }
     px_path_parent(dir, sizeof dir, name);
@@ -170,7 +154,6 @@ static px_status load(px_tokenizer *t, const char *path)
     if (status == PX_OK) {
         status = px_json_parse(text.data != NULL ? text.data : "", text.length, name, 0, &root);
     }
-    t->hash = px_hash(text.data != NULL ? text.data : "", text.length, 1);
     px_buf_free(&text);
     if (status == PX_OK) {
         status = px_tokenizer_parse(t, root);
@@ -180,8 +163,7 @@ static px_status load(px_tokenizer *t, const char *path)
     }
     json_decref(root);
     PX_TRY(status);
-    PX_TRY(load_settings(t));
-    return hash_ends(t);
+    return load_settings(t);
 }
 
 px_status px_tokenizer_load(px_tokenizer **tokenizer, const char *path)
@@ -452,11 +434,6 @@ bool px_tokenizer_adds_bos(const px_tokenizer *t)
 const char *px_tokenizer_chat_template(const px_tokenizer *t)
 {
     return t->chat_template;
-}
-
-uint64_t px_tokenizer_hash(const px_tokenizer *t)
-{
-    return t->hash;
 }
 
 const char *px_tokenizer_dir(const px_tokenizer *t)

@@ -186,7 +186,6 @@ struct px_tokenizer {
     int size;
     int32_t bos, eos, pad;
     char *chat_template;
-    uint64_t hash;
     px_buf gap, spare;     /* scratch of encode */
     px_pieces pieces;
     px_parts parts, parts_spare; /* scratch of decode */

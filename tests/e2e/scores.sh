@@ -114,6 +114,22 @@ for kind in chat text; do
     centred "$kind/reward/reward" "$kind"
 done
 
+# ---- the policy's tokenizer, written again by another program: the critic may be the reward model, which reads ids ----
+step="the same tokenizer"
+cp -r chat/reward/reward again
+"$python" -c 'import json
+with open("reward-tokenizer/tokenizer.json") as f, open("again/tokenizer.json", "w") as g:
+    json.dump(json.load(f), g, indent=2, sort_keys=True)'
+cmp -s reward-tokenizer/tokenizer.json again/tokenizer.json && fail "nothing was written otherwise"
+scores() { "$phalanx" inspect "$1/ppo" samples --json | grep -o '"reward_model":[^,]*'; }
+for model in chat/reward/reward again; do
+    train 1 chat --stage ppo --run-dir "same-${model%%/*}" --set "ppo.rl_module.reward={path: $model}" \
+        --set 'ppo.rl_module.critic={same_as: reward}' --set ppo.rl_module.tokenizer=reward-tokenizer
+done
+scores same-chat > same-chat.scores
+scores same-again > same-again.scores
+[ -s same-chat.scores ] && cmp -s same-chat.scores same-again.scores || fail "other scores: $(paste same-*.scores)"
+
 # ---- a reward model with fewer positions than there are tokens ----
 step="too few positions"
 cp -r text/reward/reward short

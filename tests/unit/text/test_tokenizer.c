@@ -248,12 +248,180 @@ static void long_text(void **state)
     px_tokenizer_destroy(t);
 }
 
+/* ---- equal tokenizers */
+static char scratch[] = "/tmp/px_tokenizer_hash_XXXXXX";
+
+static uint64_t hash_of(const char *path)
+{
+    px_tokenizer *t;
+    want_ok(px_tokenizer_load(&t, path));
+    uint64_t hash = px_tokenizer_hash(t);
+    px_tokenizer_destroy(t);
+    return hash;
+}
+
+static uint64_t hash_of_text(const char *text)
+{
+    char path[PX_PATH_MAX];
+    snprintf(path, sizeof path, "%s/tokenizer.json", scratch);
+    want_ok(px_file_write(path, text, strlen(text)));
+    return hash_of(path);
+}
+
+static uint64_t hash_of_tree(const json_t *tree, size_t flags)
+{
+    char *text = json_dumps(tree, flags);
+    assert_non_null(text);
+    uint64_t hash = hash_of_text(text);
+    free(text);
+    return hash;
+}
+
+/* Merges as pairs, not as texts with a space, and a key that means nothing here. */
+static void spell_otherwise(json_t *tree)
+{
+    json_t *merges = json_object_get(json_object_get(tree, "model"), "merges");
+    for (size_t i = 0; i < json_array_size(merges); i++) {
+        const char *both = json_string_value(json_array_get(merges, i)), *space = both != NULL ? strchr(both, ' ') : NULL;
+        if (space != NULL) {
+            json_array_set_new(merges, i, json_pack("[s%, s]", both, (size_t)(space - both), space + 1));
+        }
+    }
+    json_object_set_new(tree, "truncation", json_pack("{s:i}", "max_length", 512));
+}
+
+static void another_program_wrote_it(void **state)
+{
+    (void)state;
+    json_t *cases, *tree;
+    const json_t *item;
+    size_t i;
+    want_ok(px_json_read(CASES, &cases));
+    json_array_foreach(json_object_get(cases, "small"), i, item) {
+        const char *text = json_string_value(json_object_get(item, "json"));
+        uint64_t hash = hash_of_text(text);
+        want_ok(px_json_parse(text, strlen(text), "case", 0, &tree));
+        assert_true(hash_of_tree(tree, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_ENSURE_ASCII) == hash);
+        spell_otherwise(tree);
+        assert_true(hash_of_tree(tree, JSON_COMPACT) == hash);
+        json_decref(tree);
+    }
+    json_decref(cases);
+}
+
+#define BPE(normalizer, splitter, lstrip, more, merge, id)                                                                 \
+    "{\"normalizer\":" normalizer ",\"pre_tokenizer\":" splitter ",\"added_tokens\":[{\"id\":5,\"content\":\"<s>\","            \
+    "\"special\":true,\"lstrip\":" lstrip "}],\"model\":{\"type\":\"BPE\"" more ",\"merges\":[\"a b\"" merge "],"              \
+    "\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"bc\":" id "}}}"
+#define DIGITS "{\"type\":\"Digits\"}"
+
+static void another_tokenizer_has_another_hash(void **state)
+{
+    (void)state;
+    static const char *const others[] = {
+        BPE("{\"type\":\"NFC\"}", DIGITS, "false", "", "", "4"),
+        BPE("null", "{\"type\":\"Punctuation\",\"behavior\":\"Contiguous\"}", "false", "", "", "4"),
+        BPE("null", "{\"type\":\"CharDelimiterSplit\",\"delimiter\":\"c\"}", "false", "", "", "4"),
+        BPE("null", DIGITS, "true", "", "", "4"),
+        BPE("null", DIGITS, "false", ",\"ignore_merges\":true", "", "4"),
+        BPE("null", DIGITS, "false", "", ",\"b c\"", "4"),
+        BPE("null", DIGITS, "false", "", "", "6"),
+    };
+    uint64_t one = hash_of_text(BPE("null", DIGITS, "false", "", "", "4"));
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        assert_true(hash_of_text(others[i]) != one);
+    }
+    char path[PX_PATH_MAX];
+    static const char settings[] = "{\"bos_token\":\"<s>\",\"add_bos_token\":true}";
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", scratch);
+    want_ok(px_file_write(path, settings, strlen(settings)));
+    assert_true(hash_of_text(BPE("null", DIGITS, "false", "", "", "4")) != one);
+    want_ok(px_tree_remove(path));
+}
+
+/* A GGUF file of a tokenizer alone; what lies in it is little-endian, as this machine is. */
+static void put_number(px_buf *out, uint64_t number, size_t bytes)
+{
+    want_ok(px_buf_add(out, &number, bytes));
+}
+
+static void put_text(px_buf *out, const char *text)
+{
+    put_number(out, strlen(text), 8);
+    want_ok(px_buf_text(out, text));
+}
+
+enum { GGUF_UINT32 = 4, GGUF_INT32, GGUF_FLOAT32, GGUF_TEXT = 8, GGUF_ARRAY };
+
+static void put_key(px_buf *out, const char *key, int type, int of, size_t count)
+{
+    put_text(out, key);
+    put_number(out, (uint64_t)type, 4);
+    if (type == GGUF_ARRAY) {
+        put_number(out, (uint64_t)of, 4);
+        put_number(out, count, 8);
+    }
+}
+
+static void a_gguf_file_and_what_is_written_of_it(void **state)
+{
+    (void)state;
+    static const char *const tokens[] = {"<unk>", "<s>", "</s>", "\xE2\x96\x81", "a", "b", "ab", "\xE2\x96\x81" "a"};
+    static const int types[] = {2, 3, 3, 1, 1, 1, 1, 1};
+    enum { COUNT = sizeof tokens / sizeof *tokens };
+    px_buf file = {0};
+    want_ok(px_buf_text(&file, "GGUF"));
+    put_number(&file, 3, 4);
+    put_number(&file, 0, 8);
+    put_number(&file, 6, 8);
+    put_key(&file, "tokenizer.ggml.model", GGUF_TEXT, 0, 0);
+    put_text(&file, "llama");
+    put_key(&file, "tokenizer.ggml.bos_token_id", GGUF_UINT32, 0, 0);
+    put_number(&file, 1, 4);
+    put_key(&file, "tokenizer.ggml.eos_token_id", GGUF_UINT32, 0, 0);
+    put_number(&file, 2, 4);
+    put_key(&file, "tokenizer.ggml.tokens", GGUF_ARRAY, GGUF_TEXT, COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        put_text(&file, tokens[i]);
+    }
+    put_key(&file, "tokenizer.ggml.token_type", GGUF_ARRAY, GGUF_INT32, COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        put_number(&file, (uint64_t)types[i], 4);
+    }
+    put_key(&file, "tokenizer.ggml.scores", GGUF_ARRAY, GGUF_FLOAT32, COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        want_ok(px_buf_add(&file, &(float){(float)-i}, sizeof(float)));
+    }
+    char path[PX_PATH_MAX], dir[PX_PATH_MAX];
+    snprintf(path, sizeof path, "%s/model.gguf", scratch);
+    snprintf(dir, sizeof dir, "%s/extracted", scratch);
+    want_ok(px_file_write(path, file.data, file.length));
+    want_ok(px_dir_create(dir));
+    want_ok(px_tokenizer_extract(path, dir));
+    assert_true(hash_of(path) == hash_of(dir));
+    px_buf_free(&file);
+}
+
+static int make_scratch(void **state)
+{
+    (void)state;
+    return mkdtemp(scratch) != NULL ? 0 : -1;
+}
+
+static int remove_scratch(void **state)
+{
+    (void)state;
+    return px_tree_remove(scratch) == PX_OK ? 0 : -1;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pairs_gpt2), cmocka_unit_test(pairs_llama_bpe), cmocka_unit_test(pairs_llama_spm),
         cmocka_unit_test(pairs_phi3), cmocka_unit_test(pairs_qwen2), cmocka_unit_test(hard_strings),
         cmocka_unit_test(small_tokenizers), cmocka_unit_test(answers), cmocka_unit_test(long_text),
+        cmocka_unit_test(another_program_wrote_it), cmocka_unit_test(another_tokenizer_has_another_hash),
+        cmocka_unit_test(a_gguf_file_and_what_is_written_of_it),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
 }
