@@ -189,17 +189,22 @@ static px_status commit(px_session *session, px_checkpoint_writer *writer, px_st
     return written == PX_OK ? px_checkpoint_mark_latest(session->dir, name) : discard(writer->path);
 }
 
-/* What one rank writes is what all would write: a silent difference must neither go on nor be kept. */
+/* What one rank writes is what all would write: a silent difference must neither go on nor be kept. Learners are compared, and
+ * scorers as far as they hold weights. */
 static px_status check_replicas(const px_session *session, int64_t iteration)
 {
+    px_status status = PX_OK;
+    px_team(true);
     for (int l = 0; l < session->trainer.learner_count; l++) {
-        if (!px_learner_in_step(&session->trainer.learners[l].learner)) {
-            return px_fail(PX_BUG, "the ranks hold different weights of %s after iteration %lld: a processor or memory that "
-                           "errs, or a fault of this program; the same command goes on from what was saved before",
-                           session->trainer.learners[l].name, (long long)iteration);
+        const px_learner *learner = &session->trainer.learners[l].learner;
+        if (learner->model.weights != NULL && !px_learner_in_step(learner)) {
+            status = px_fail(PX_BUG, "the ranks hold different weights of %s after iteration %lld: a processor or memory that "
+                             "errs, or a fault of this program; the same command goes on from what was saved before",
+                             session->trainer.learners[l].name, (long long)iteration);
         }
     }
-    return PX_OK;
+    px_team(false);
+    return px_agree(status);
 }
 
 px_status px_session_save(px_session *session, int64_t iteration, const char *name)
