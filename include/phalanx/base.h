@@ -3,6 +3,7 @@
 #ifndef PHALANX_BASE_H
 #define PHALANX_BASE_H
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -94,6 +95,9 @@ bool px_log_is_terminal(void);
 /* ---- time, stop ---------------------------------------------------------------------------------------------- */
 double px_now(void);      /* seconds, monotonic */
 double px_wall_time(void); /* seconds since 1970 */
+/* Conditions whose waits a step of the wall clock neither cuts short nor draws out. */
+void px_condition_init(pthread_cond_t *condition);
+void px_condition_wait(pthread_cond_t *condition, pthread_mutex_t *mutex, double seconds); /* for that long at most */
 
 /* Signals TERM, USR1 and INT raise the stop level: 1 asks for a checkpoint and exit 75, 2 (a second signal) ends the
  * process at once with what is already saved. Long loops poll px_stop_level; it is async-signal-safe. */
@@ -101,6 +105,19 @@ void px_stop_install(void);
 void px_stop_request(const char *reason); /* reason: a string that outlives the call */
 int px_stop_level(void);
 const char *px_stop_reason(void); /* "SIGTERM", "time limit", ...; NULL when nobody asked */
+
+/* ---- processes -----------------------------------------------------------------------------------------------
+ * How a file names the process that holds it, so that others can ask whether that one still lives. */
+typedef struct px_process {
+    char host[256];
+    char place[128]; /* boot and namespace that its pid belongs to; "": unknown */
+    long pid;
+    int64_t start; /* clock ticks after boot; -1: unknown */
+} px_process;
+px_process px_process_self(void);
+bool px_process_is_here(const px_process *process); /* its pid is one of those seen from here */
+/* Of a pid of this place. A zombie is dead, and so is one whose pid has another process now; start -1: any. */
+bool px_process_lives(long pid, int64_t start);
 
 /* ---- memory --------------------------------------------------------------------------------------------------
  * Zeroed, 64-byte aligned. A failure is recorded with `what` and the bytes wanted, and NULL comes back. The counters

@@ -88,7 +88,7 @@ typedef struct px_table_data {
 } px_table_data;
 /* Appends the rows to the tables of `path` (created if absent) by writing a new file and renaming it. Rows whose
  * `iteration` is above keep_iteration are dropped from the old content first (what a killed run left).
- * flag_column: "finish" gets @flag_values 0,1 and @flag_meanings "stop length". A lock that another run has taken over
+ * A column named "finish" gets @flag_values 0,1 and @flag_meanings "stop length". A lock that another run has taken over
  * keeps the new file from its name (NULL: none). */
 px_status px_samples_append(const char *path, const px_table_data *tables, int table_count, int64_t keep_iteration,
                             const px_lock *lock);
@@ -150,6 +150,7 @@ px_status px_checkpoint_prune(const char *dir, int64_t keep, bool (*spared)(void
  * elsewhere, whether the lock changes within 30 s of watching. A thread renews the heartbeat every few seconds. */
 px_status px_lock_take(px_lock **lock, const char *dir);
 void px_lock_release(px_lock *lock);
+px_status px_lock_move(px_lock *lock, const char *to); /* renames the directory that it holds and goes with it */
 /* Before anything is published: PX_IO when another run took the directory over (the heartbeat raises the stop too). */
 px_status px_lock_check(const px_lock *lock);
 bool px_lock_is_ours(const px_lock *lock); /* the same, without recording an error */

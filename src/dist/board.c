@@ -4,8 +4,6 @@
 #include "phalanx/dist.h"
 #include "world.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -81,25 +79,6 @@ void px_event_note(const char *text)
     if (board.mine != NULL) {
         snprintf(board.mine->is.event, sizeof board.mine->is.event, "%s", text);
     }
-}
-
-/* Gone, or a zombie that its launcher has not collected yet. */
-static bool is_gone(int pid)
-{
-    char path[64], line[256];
-    if (kill(pid, 0) != 0) {
-        return errno == ESRCH;
-    }
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    FILE *file = fopen(path, "re");
-    if (file == NULL) {
-        return false;
-    }
-    size_t length = fread(line, 1, sizeof line - 1, file);
-    fclose(file);
-    line[length] = '\0';
-    const char *after = strrchr(line, ')'); /* the name before it may hold anything */
-    return after != NULL && (strncmp(after, ") Z", 3) == 0 || strncmp(after, ") X", 3) == 0);
 }
 
 void px_report_describe(const px_report *report, double age, px_buf *text)
@@ -191,7 +170,7 @@ void px_neighbours_check(void)
         if (r == board.mine || atomic_load(&r->state) == ROW_LEFT) {
             continue;
         }
-        if (atomic_load(&r->state) == ROW_ALIVE && is_gone(r->is.pid) &&
+        if (atomic_load(&r->state) == ROW_ALIVE && !px_process_lives(r->is.pid, -1) &&
             atomic_compare_exchange_strong(&r->state, &alive, ROW_DEAD)) { /* one rank of the node tells it */
             px_buf text = {0};
             describe(r, &text);

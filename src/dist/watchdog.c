@@ -6,7 +6,6 @@
 
 #include <pthread.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
 static struct {
@@ -16,21 +15,16 @@ static struct {
     bool running, over;
     double seconds;
     const char *what;
-} watchdog = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+} watchdog = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 /* Counts naps and not the clock: who was stopped himself and goes on has not waited. */
 static bool wait_for_end(void)
 {
-    enum { NAP_NS = 100000000 };
-    long naps = (long)(watchdog.seconds * 1e9 / NAP_NS);
+    const double nap = 0.1;
+    long naps = (long)(watchdog.seconds / nap);
     pthread_mutex_lock(&watchdog.mutex);
     for (long n = 0; n <= naps && !watchdog.over; n++) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += NAP_NS;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        pthread_cond_timedwait(&watchdog.changed, &watchdog.mutex, &until);
+        px_condition_wait(&watchdog.changed, &watchdog.mutex, nap);
     }
     bool over = watchdog.over;
     pthread_mutex_unlock(&watchdog.mutex);
@@ -55,7 +49,14 @@ void px_watchdog_begin(const char *what, double seconds)
     watchdog.what = what;
     watchdog.seconds = seconds;
     watchdog.over = false;
-    watchdog.running = seconds > 0.0 && seconds < 1e8 && pthread_create(&watchdog.thread, NULL, watch, NULL) == 0;
+    if (seconds <= 0.0 || seconds >= 1e8) {
+        return;
+    }
+    px_condition_init(&watchdog.changed);
+    watchdog.running = pthread_create(&watchdog.thread, NULL, watch, NULL) == 0;
+    if (!watchdog.running) {
+        pthread_cond_destroy(&watchdog.changed);
+    }
 }
 
 void px_watchdog_end(void)
@@ -66,6 +67,7 @@ void px_watchdog_end(void)
         pthread_cond_signal(&watchdog.changed);
         pthread_mutex_unlock(&watchdog.mutex);
         pthread_join(watchdog.thread, NULL);
+        pthread_cond_destroy(&watchdog.changed);
         watchdog.running = false;
     }
 }

@@ -3,7 +3,8 @@
 #include "run.h"
 
 #include <pthread.h>
-#include <time.h>
+
+#define LOOK_S 0.2
 
 static struct {
     pthread_t thread;
@@ -12,19 +13,13 @@ static struct {
     bool running;
     char stop_files[2][PX_PATH_MAX];
     double deadline;
-} monitor = {.mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+} monitor = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static bool still_running(void)
 {
-    enum { LOOK_NS = 200000000, SECOND_NS = 1000000000 };
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    long ns = until.tv_nsec + LOOK_NS;
-    until.tv_sec += ns / SECOND_NS;
-    until.tv_nsec = ns % SECOND_NS;
     pthread_mutex_lock(&monitor.mutex);
     if (monitor.running) {
-        pthread_cond_timedwait(&monitor.wake, &monitor.mutex, &until);
+        px_condition_wait(&monitor.wake, &monitor.mutex, LOOK_S);
     }
     bool running = monitor.running;
     pthread_mutex_unlock(&monitor.mutex);
@@ -53,8 +48,10 @@ px_status px_monitor_start(const char *run_dir, const char *stage_dir, double de
     PX_TRY(px_path_join(monitor.stop_files[1], PX_PATH_MAX, stage_dir, "STOP"));
     monitor.deadline = deadline;
     monitor.running = true;
+    px_condition_init(&monitor.wake);
     if (pthread_create(&monitor.thread, NULL, watch, NULL) != 0) {
         monitor.running = false;
+        pthread_cond_destroy(&monitor.wake);
         return px_fail(PX_IO, "cannot start the thread that watches %s", monitor.stop_files[0]);
     }
     return PX_OK;
@@ -65,9 +62,12 @@ void px_monitor_stop(void)
     pthread_mutex_lock(&monitor.mutex);
     bool was = monitor.running;
     monitor.running = false;
-    pthread_cond_signal(&monitor.wake);
+    if (was) {
+        pthread_cond_signal(&monitor.wake);
+    }
     pthread_mutex_unlock(&monitor.mutex);
     if (was) {
         pthread_join(monitor.thread, NULL);
+        pthread_cond_destroy(&monitor.wake);
     }
 }

@@ -73,19 +73,34 @@ static double find_time_limit(const px_stage *stage)
     return end != NULL && left < 1.0 ? 1.0 : left;
 }
 
-static px_status set_aside(const char *dir)
+static px_status find_old_name(const char *dir, char *old, size_t size)
 {
-    char old[PX_PATH_MAX];
     for (int n = 1; n < 10000; n++) {
-        if ((size_t)snprintf(old, sizeof old, "%s.%d", dir, n) >= sizeof old) {
+        if ((size_t)snprintf(old, size, "%s.%d", dir, n) >= size) {
             return px_fail(PX_IO, "%s: the path is too long", dir);
         }
         if (!px_dir_exists(old) && !px_file_exists(old)) {
-            px_log(PX_INFO, "--fresh: the earlier run is now %s", old);
-            return rename(dir, old) == 0 ? PX_OK : px_fail(PX_IO, "%s: cannot be renamed to %s", dir, old);
+            return PX_OK;
         }
     }
     return px_fail(PX_IO, "%s: too many earlier runs beside it", dir);
+}
+
+/* Under its lock: what a living run writes to is left where it is. */
+static px_status set_aside(const char *dir)
+{
+    char old[PX_PATH_MAX];
+    px_lock *lock;
+    PX_TRY(px_lock_take(&lock, dir));
+    px_status status = find_old_name(dir, old, sizeof old);
+    if (status == PX_OK) {
+        status = px_lock_move(lock, old);
+    }
+    if (status == PX_OK) {
+        px_log(PX_INFO, "--fresh: the earlier run is now %s", old);
+    }
+    px_lock_release(lock);
+    return status;
 }
 
 static px_status open_directory(px_run *run)

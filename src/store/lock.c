@@ -25,10 +25,8 @@
 #define BEAT_FORMAT "{\"heartbeat\": %16.3f, " /* first, with a fixed width: renewed by one write at the start */
 
 typedef struct lock_holder {
-    char host[256], job_id[64], token[33];
-    char place[128]; /* boot and namespace that its pid belongs to; "": unknown */
-    long pid;
-    int64_t start; /* clock ticks after boot */
+    px_process process;
+    char job_id[64], token[33];
     double heartbeat;
     uint64_t content; /* hash of the file's bytes: another one is a sign of life */
     bool garbage;     /* the file does not say who it is */
@@ -46,38 +44,6 @@ struct px_lock {
 
 /* ---- who is it --------------------------------------------------------------------------------------------------- */
 
-/* Field 22 of /proc/PID/stat; the name in field 2 may hold spaces and brackets. -1: no such
- * process. */
-static int64_t process_start(long pid)
-{
-    char path[64], text[1024];
-    snprintf(path, sizeof path, "/proc/%ld/stat", pid);
-    FILE *file = fopen(path, "re");
-    if (!file) return -1;
-    size_t length = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
-    text[length] = '\0';
-    const char *at = strrchr(text, ')');
-    if (at && (at[2] == 'Z' || at[2] == 'X')) return -1; /* dead, only its parent has not asked yet */
-    for (int field = 2; at && field < 22; field++) {
-        at = strchr(at + 1, ' ');
-    }
-    return at ? strtoll(at + 1, NULL, 10) : -1;
-}
-
-/* What tells apart two machines, two starts of one and two containers that have the same host name. */
-static void describe_place(char *out, size_t size)
-{
-    char boot[64] = "", space[64] = "";
-    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
-    if (file) {
-        if (fscanf(file, "%63s", boot) != 1) boot[0] = '\0';
-        fclose(file);
-    }
-    ssize_t length = readlink("/proc/self/ns/pid", space, sizeof space - 1);
-    snprintf(out, size, length > 0 && boot[0] ? "%s %s" : "", boot, space);
-}
-
 static px_status describe_self(lock_holder *self)
 {
     unsigned char random[16];
@@ -86,12 +52,9 @@ static px_status describe_self(lock_holder *self)
         return px_fail(PX_IO, "no random numbers from the system: %s", strerror(errno));
     }
     for (size_t i = 0; i < sizeof random; i++) snprintf(self->token + 2 * i, 3, "%02x", random[i]);
-    gethostname(self->host, sizeof self->host - 1);
-    describe_place(self->place, sizeof self->place);
+    self->process = px_process_self();
     const char *job = getenv("SLURM_JOB_ID");
     snprintf(self->job_id, sizeof self->job_id, "%s", job ? job : "");
-    self->pid = (long)getpid();
-    self->start = process_start(self->pid);
     self->heartbeat = px_wall_time();
     return PX_OK;
 }
@@ -99,17 +62,12 @@ static px_status describe_self(lock_holder *self)
 /* Whether its process would be seen here. */
 static bool is_here(const lock_holder *holder)
 {
-    char host[256] = {0}, place[128];
-    gethostname(host, sizeof host - 1);
-    describe_place(place, sizeof place);
-    return !holder->garbage && strcmp(host, holder->host) == 0 && place[0] && strcmp(place, holder->place) == 0;
+    return !holder->garbage && px_process_is_here(&holder->process);
 }
 
 static bool process_lives(const lock_holder *holder)
 {
-    if (holder->pid <= 0 || (kill((pid_t)holder->pid, 0) != 0 && errno == ESRCH)) return false;
-    int64_t start = process_start(holder->pid);
-    return start >= 0 && (holder->start < 0 || start == holder->start);
+    return px_process_lives(holder->process.pid, holder->process.start);
 }
 
 static void take_text(json_t *json, const char *key, char *out, size_t size)
@@ -120,14 +78,15 @@ static void take_text(json_t *json, const char *key, char *out, size_t size)
 
 static void take_holder(json_t *json, lock_holder *holder)
 {
-    take_text(json, "host", holder->host, sizeof holder->host);
-    take_text(json, "place", holder->place, sizeof holder->place);
+    px_process *process = &holder->process;
+    take_text(json, "host", process->host, sizeof process->host);
+    take_text(json, "place", process->place, sizeof process->place);
     take_text(json, "job_id", holder->job_id, sizeof holder->job_id);
     take_text(json, "token", holder->token, sizeof holder->token);
-    holder->pid = (long)json_integer_value(json_object_get(json, "pid"));
-    holder->start = json_integer_value(json_object_get(json, "start"));
+    process->pid = (long)json_integer_value(json_object_get(json, "pid"));
+    process->start = json_integer_value(json_object_get(json, "start"));
     holder->heartbeat = json_number_value(json_object_get(json, "heartbeat"));
-    holder->garbage = !holder->host[0] || !holder->token[0];
+    holder->garbage = !process->host[0] || !holder->token[0];
 }
 
 /* *found false: no lock. What is no regular file is an error, what cannot be understood is garbage. */
@@ -165,7 +124,7 @@ static void name_holder(const lock_holder *holder, char *out, size_t size)
     if (holder->garbage) {
         snprintf(out, size, "an unknown process (the lock is empty or was damaged)");
     } else {
-        snprintf(out, size, "process %ld on host %.64s%s%.32s", holder->pid, holder->host, holder->job_id[0] ? ", job " : "",
+        snprintf(out, size, "process %ld on host %.64s%s%.32s", holder->process.pid, holder->process.host, holder->job_id[0] ? ", job " : "",
                  holder->job_id);
     }
 }
@@ -176,17 +135,19 @@ static double longest_silence(void)
     return text ? strtod(text, NULL) : SILENCE_S;
 }
 
-/* Watches until the lock changes, which only somebody alive does, or has been silent for too long. */
+/* Watches until the lock changes, which only somebody alive does, or has been silent for too long. Counts naps and not the
+ * clock: suspended together with the holder and woken first, this process has not watched. */
 static px_status watch(const char *path, const lock_holder *holder, bool *alive)
 {
-    const struct timespec nap = {0, 100000000};
-    double silence = longest_silence(), end = px_now() + silence;
+    enum { NAPS_A_SECOND = 10 };
+    const struct timespec nap = {0, 1000000000 / NAPS_A_SECOND};
+    double silence = longest_silence();
     char name[512];
     name_holder(holder, name, sizeof name);
     px_log(PX_INFO, "%s: was left by %s, which cannot be seen from here; taken over unless it changes within %g s", path,
            name, silence);
     *alive = false;
-    while (!*alive && px_now() < end) {
+    for (int naps = 0; !*alive && naps < silence * NAPS_A_SECOND; naps++) {
         lock_holder now;
         bool found;
         nanosleep(&nap, NULL);
@@ -269,9 +230,9 @@ static px_status write_holder(px_lock *lock, const char *path)
 {
     char text[1024];
     const lock_holder *self = &lock->self;
-    json_t *rest = json_pack("{s:s, s:s, s:I, s:I, s:s, s:s}", "host", self->host, "place", self->place, "pid",
-                             (json_int_t)self->pid, "start", (json_int_t)self->start, "job_id", self->job_id, "token",
-                             self->token);
+    json_t *rest = json_pack("{s:s, s:s, s:I, s:I, s:s, s:s}", "host", self->process.host, "place", self->process.place,
+                             "pid", (json_int_t)self->process.pid, "start", (json_int_t)self->process.start, "job_id",
+                             self->job_id, "token", self->token);
     char *dump = rest ? json_dumps(rest, 0) : NULL;
     json_decref(rest);
     if (!dump) return px_fail(PX_BUG, "%s: cannot be described as JSON", path);
@@ -285,15 +246,24 @@ static px_status write_holder(px_lock *lock, const char *path)
     return PX_OK;
 }
 
+/* One that is swept away with the run directory's other temporaries. The token makes it unique also among containers whose
+ * host names and pids are the same. */
+static px_status temporary_name(char out[PX_PATH_MAX], const char *path, const char *token, const char *suffix)
+{
+    char name[PX_PATH_MAX];
+    if (snprintf(name, sizeof name, "%s.%s%s", path, token, suffix) >= (int)sizeof name) {
+        return px_fail(PX_IO, "%s: the path is too long", path);
+    }
+    return px_temporary_path(out, PX_PATH_MAX, name);
+}
+
 /* Moves a dead holder's lock away. Somebody else may have done so and taken the lock since it was read: then what was
  * moved is put back. */
 static px_status remove_stale(const char *path, const char *token, const lock_holder *dead)
 {
     char aside[PX_PATH_MAX];
     lock_holder moved;
-    if (snprintf(aside, sizeof aside, "%s.%s.old", path, token) >= (int)sizeof aside) {
-        return px_fail(PX_IO, "%s: the path is too long", path);
-    }
+    PX_TRY(temporary_name(aside, path, token, ".old"));
     if (rename(path, aside) != 0) {
         return errno == ENOENT ? PX_OK : px_fail(PX_IO, "%s: cannot rename: %s", path, strerror(errno));
     }
@@ -310,7 +280,8 @@ static px_status link_lock(px_lock *lock, const char *temporary)
         char name[512];
         bool found, alive;
         if (link(temporary, lock->path) == 0) return PX_OK;
-        if (errno != EEXIST) return px_fail(PX_IO, "%s: cannot link: %s", lock->path, strerror(errno));
+        /* ENOENT: a run that has just begun here has swept our file away, or has set the directory aside. */
+        if (errno != EEXIST && errno != ENOENT) return px_fail(PX_IO, "%s: cannot link: %s", lock->path, strerror(errno));
         PX_TRY(read_holder(lock->path, &holder, &found));
         if (!found) continue;
         PX_TRY(judge(lock->path, &holder, &alive));
@@ -334,21 +305,26 @@ static bool still_ours(const px_lock *lock)
     return ours.st_dev == named.st_dev && ours.st_ino == named.st_ino;
 }
 
+/* Known to be another's. Where the file system does not answer, what it says later counts. */
+static bool is_lost(const px_lock *lock)
+{
+    errno = 0;
+    return !still_ours(lock) && (errno == 0 || errno == ENOENT || errno == ESTALE);
+}
+
 static void *beat(void *data)
 {
     px_lock *lock = data;
     pthread_mutex_lock(&lock->mutex);
     while (!lock->ending) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_sec += HEARTBEAT_S;
-        pthread_cond_timedwait(&lock->wake, &lock->mutex, &until);
+        px_condition_wait(&lock->wake, &lock->mutex, HEARTBEAT_S);
         if (lock->ending) break;
         char text[64];
         int length = snprintf(text, sizeof text, BEAT_FORMAT, px_wall_time());
-        /* A full disk must not end the run here; an old heartbeat tells. Others see it once it is on the disk. */
-        if (pwrite(lock->fd, text, (size_t)length, 0) != length || fdatasync(lock->fd) != 0) continue;
-        if (!still_ours(lock) && !lock->lost) {
+        /* Others see it once it is on the disk. A full one must not end the run here, an old heartbeat tells; of a lock that
+         * was taken over, NFS says no more than that the file is stale. */
+        if (pwrite(lock->fd, text, (size_t)length, 0) == length) (void)fdatasync(lock->fd);
+        if (!lock->lost && is_lost(lock)) {
             lock->lost = true;
             px_stop_request("the run directory was taken over by another run");
         }
@@ -361,7 +337,7 @@ static px_status start_thread(px_lock *lock)
 {
     sigset_t all, before;
     pthread_mutex_init(&lock->mutex, NULL);
-    pthread_cond_init(&lock->wake, NULL);
+    px_condition_init(&lock->wake);
     sigfillset(&all); /* signals are the main thread's */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&lock->thread, NULL, beat, lock);
@@ -380,10 +356,7 @@ px_status px_lock_take(px_lock **out, const char *dir)
     lock->fd = -1;
     px_status status = px_path_join(lock->path, sizeof lock->path, dir, "lock");
     if (status == PX_OK) status = describe_self(&lock->self);
-    if (status == PX_OK &&
-        snprintf(temporary, sizeof temporary, "%s.%s", lock->path, lock->self.token) >= (int)sizeof temporary) {
-        status = px_fail(PX_IO, "%s: the path is too long", dir);
-    }
+    if (status == PX_OK) status = temporary_name(temporary, lock->path, lock->self.token, "");
     if (status == PX_OK) {
         status = write_holder(lock, temporary);
         if (status == PX_OK) status = link_lock(lock, temporary);
@@ -400,6 +373,19 @@ px_status px_lock_take(px_lock **out, const char *dir)
     }
     *out = lock;
     return PX_OK;
+}
+
+px_status px_lock_move(px_lock *lock, const char *to)
+{
+    char from[PX_PATH_MAX], path[PX_PATH_MAX];
+    px_path_parent(from, sizeof from, lock->path);
+    PX_TRY(px_path_join(path, sizeof path, to, "lock"));
+    PX_TRY(px_lock_check(lock));
+    pthread_mutex_lock(&lock->mutex); /* the heartbeat looks for its file under the one name or the other */
+    bool moved = rename(from, to) == 0;
+    if (moved) snprintf(lock->path, sizeof lock->path, "%s", path);
+    pthread_mutex_unlock(&lock->mutex);
+    return moved ? PX_OK : px_fail(PX_IO, "%s: cannot be renamed to %s: %s", from, to, strerror(errno));
 }
 
 bool px_lock_is_ours(const px_lock *lock)

@@ -4,14 +4,14 @@
 #include "dataset.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-#define SILENCE 120.0 /* seconds without growth after which a builder on another host counts as dead */
+#define NAP_MS 50
+#define SILENCE_S 120 /* of naps without growth, after which a builder on another host counts as dead */
 
 static const char magic[8] = "PHXROWS3";
 static const char *const names[PX_DATA_COLUMNS] = {"entries", "ids", "masks", "records"};
@@ -154,10 +154,10 @@ static px_status write_head(px_dataset *dataset, const char *dir, uint64_t key)
 
 static px_status write_owner(const char *dir)
 {
-    char path[PX_PATH_MAX], host[64] = "", text[96];
-    gethostname(host, sizeof host - 1);
+    char path[PX_PATH_MAX], text[512];
+    const px_process self = px_process_self();
     PX_TRY(px_path_join(path, sizeof path, dir, "owner"));
-    int n = snprintf(text, sizeof text, "%s %ld\n", host, (long)getpid());
+    int n = snprintf(text, sizeof text, "%s %ld %lld %s\n", self.host, self.pid, (long long)self.start, self.place);
     return px_file_write(path, text, (size_t)n);
 }
 
@@ -189,35 +189,35 @@ static int64_t size_of(const char *dir)
     return size;
 }
 
-/* On this host and gone. */
-static bool owner_died(const char *dir)
+typedef enum builder { BUILDER_UNSEEN, BUILDER_DEAD, BUILDER_ALIVE } builder; /* unseen: of another host, or not known yet */
+
+static builder find_builder(const char *dir)
 {
-    char path[PX_PATH_MAX], host[64] = "", owner[64];
-    long pid;
-    gethostname(host, sizeof host - 1);
-    if (px_path_join(path, sizeof path, dir, "owner") != PX_OK) return false;
+    char path[PX_PATH_MAX];
+    px_process owner = {.pid = 0};
+    long long start = -1;
     px_buf text = {0};
-    bool known = px_file_read(path, sizeof owner + 32, &text) == PX_OK && text.data &&
-                 sscanf(text.data, "%63s %ld", owner, &pid) == 2;
+    bool known = px_path_join(path, sizeof path, dir, "owner") == PX_OK && px_file_read(path, 1024, &text) == PX_OK &&
+                 text.data && sscanf(text.data, "%255s %ld %lld %127[^\n]", owner.host, &owner.pid, &start, owner.place) == 4;
     px_buf_free(&text);
     px_error_clear();
-    return known && pid > 0 && !strcmp(owner, host) && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+    if (!known || !px_process_is_here(&owner)) return BUILDER_UNSEEN;
+    return px_process_lives(owner.pid, start) ? BUILDER_ALIVE : BUILDER_DEAD;
 }
 
-/* Until the builder is done or has given up; what a dead one left is taken away. */
+/* Until the builder is done or has given up; what a dead one left is taken away. Naps are counted and not the clock: whoever was
+ * suspended himself and goes on has not waited. */
 static px_status wait_for_builder(const char *building)
 {
-    const struct timespec pause = {0, 50 * 1000 * 1000};
+    const struct timespec pause = {0, NAP_MS * 1000 * 1000};
     int64_t size = -1;
-    double since = px_now();
-    while (px_dir_exists(building)) {
+    for (int naps = 0; px_dir_exists(building); naps++) {
         if (px_stop_level() > 0) return px_fail(PX_STOPPED, "%s: stopped while the data set is made", building);
         int64_t now = size_of(building);
-        if (now != size) {
-            size = now;
-            since = px_now();
-        }
-        if (owner_died(building) || px_now() - since > SILENCE) {
+        builder state = find_builder(building);
+        if (now != size || state == BUILDER_ALIVE) naps = 0;
+        size = now;
+        if (state == BUILDER_DEAD || naps > SILENCE_S * 1000 / NAP_MS) {
             char aside[PX_PATH_MAX];
             snprintf(aside, sizeof aside, "%.4000s.%ld", building, (long)getpid());
             if (rename(building, aside) == 0) PX_TRY(px_tree_remove(aside)); /* of several that wait, one succeeds */

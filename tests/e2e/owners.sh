@@ -33,14 +33,14 @@ begin() { # RANKS DIR [options]: as far as iteration 2, slowly, and on
     done
     fail "did not reach iteration 2: $(tail -n 3 "$dir.err")"
 }
-refused() { # DIR TEXT: nothing is changed, one message
-    local code before
-    before=$(cat "$1/lock")
-    timeout -k 5 60 "$phalanx" train ppo.yaml --run-dir "$1" > again.out 2> again.err < /dev/null
+refused() { # DIR TEXT [options]: nothing is changed, one message
+    local code before dir=$1 text=$2; shift 2
+    before=$(cat "$dir/lock")
+    timeout -k 5 60 "$phalanx" train ppo.yaml --run-dir "$dir" "$@" > again.out 2> again.err < /dev/null
     code=$?
     [ $code = 78 ] || fail "exit $code, want 78: $(tail -n 2 again.err)"
-    [ "$(grep -c '^phalanx: ' again.err)" = 1 ] && grep -q "$2" again.err || fail "not one message with '$2': $(cat again.err)"
-    [ "$(sed 's/^[^,]*//' "$1/lock")" = "$(sed 's/^[^,]*//' <<< "$before")" ] || fail "the lock is another: $(cat "$1/lock")"
+    [ "$(grep -c '^phalanx: ' again.err)" = 1 ] && grep -q "$text" again.err || fail "not one message with '$text': $(cat again.err)"
+    [ "$(sed 's/^[^,]*//' "$dir/lock")" = "$(sed 's/^[^,]*//' <<< "$before")" ] || fail "the lock is another: $(cat "$dir/lock")"
 }
 lock_of_elsewhere() { # DIR: as if another host had made it
     sed 's/"host": "[^"]*"/"host": "elsewhere"/' "$1/lock" > "$1/other"
@@ -77,13 +77,25 @@ train straight || fail "$(cat straight.err)"
 step="a second start on a living run"; trace
 begin 1 run
 refused run "a run is going on here, process $pid on host"
+step="--fresh on a living run"; trace
+refused run "a run is going on here, process $pid on host" --fresh
+[ ! -e run.1 ] || fail "it was set aside"
+kill -0 $pid || fail "it ended: $(tail -n 2 run.err)"
 step="its process is killed: the next start does not wait"; trace
 kill -9 "$pid"; wait "$pid" 2> /dev/null; pid=
-grep -q '"token"' run/lock || fail "no lock is left to take over"
+left_lock=$(cat run/lock)
+grep -q '"token"' <<< "$left_lock" || fail "no lock is left to take over"
 before=$(date +%s%3N)
 train run || fail "$(cat run.err)"
 [ $(($(date +%s%3N) - before)) -lt 10000 ] || fail "it waited"
 finished run
+step="--fresh on a run that is over, and on one that was killed"; trace
+cp -r straight fresh
+sed "s/\"pid\": [0-9]*/\"pid\": 999999999/" <<< "$left_lock" > fresh/lock
+train fresh --fresh || fail "$(cat fresh.err)"
+finished fresh
+finished fresh.1
+[ ! -e fresh.2 ] || fail "two were set aside"
 
 step="a lock of another host"; trace
 begin 1 other
@@ -91,6 +103,7 @@ kill -9 "$pid"; wait "$pid" 2> /dev/null; pid=
 lock_of_elsewhere other
 beat other & pid=$!
 refused other "process [0-9]* on host elsewhere"
+refused other "process [0-9]* on host elsewhere" --fresh
 kill $pid; wait $pid 2> /dev/null; pid=
 rm -f other/other
 silence=30

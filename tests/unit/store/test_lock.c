@@ -12,8 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static char dir[256], path[300];
@@ -299,9 +302,18 @@ static void test_fence(void **state)
     px_buf_free(&after);
 }
 
-static void test_heartbeat(void **state)
+static int wall_ahead; /* seconds */
+
+/* In the place of the C library's. */
+int clock_gettime(clockid_t id, struct timespec *time)
 {
-    (void)state;
+    int result = (int)syscall(SYS_clock_gettime, id, time);
+    time->tv_sec += id == CLOCK_REALTIME ? wall_ahead : 0;
+    return result;
+}
+
+static void beats(void)
+{
     px_lock *lock;
     json_t *json;
     assert_ok(px_lock_take(&lock, dir));
@@ -316,6 +328,58 @@ static void test_heartbeat(void **state)
     }
     assert_true(later > first + 1);
     px_lock_release(lock);
+}
+
+static void test_heartbeat(void **state)
+{
+    (void)state;
+    beats();
+}
+
+/* An hour that the system's own clock has still to reach, as after a step back. */
+static void test_heartbeat_after_step(void **state)
+{
+    (void)state;
+    wall_ahead = 3600;
+    beats();
+    wall_ahead = 0;
+}
+
+/* Where a heartbeat can no longer be written, the holder looks all the same whether the lock is its own. */
+static void test_fence_unwritable(void **state)
+{
+    (void)state;
+    pid_t child = fork();
+    if (child == 0) {
+        px_lock *lock;
+        signal(SIGXFSZ, SIG_IGN);
+        if (px_lock_take(&lock, dir) != PX_OK || unlink(path) != 0) _exit(2);
+        leave("another", 1, 1, 12345);
+        setrlimit(RLIMIT_FSIZE, &(struct rlimit){0, 0});
+        for (int i = 0; i < 60 && px_stop_level() == 0; i++) usleep(100000);
+        _exit(px_stop_level() > 0 ? 0 : 1);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
+/* The directory goes under another name, and the lock with it. */
+static void test_move(void **state)
+{
+    (void)state;
+    px_lock *lock;
+    char old[270], file[300];
+    snprintf(old, sizeof old, "%s.1", dir);
+    snprintf(file, sizeof file, "%s/lock", old);
+    assert_ok(px_lock_take(&lock, dir));
+    assert_ok(px_lock_move(lock, old));
+    assert_false(px_dir_exists(dir));
+    assert_true(px_file_exists(file));
+    assert_ok(px_lock_check(lock));
+    px_lock_release(lock);
+    assert_false(px_file_exists(file));
+    assert_ok(px_tree_remove(old));
 }
 
 static void test_status(void **state)
@@ -340,7 +404,9 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_dir, remove_dir)
     const struct CMUnitTest tests[] = {TEST(test_living), TEST(test_dead), TEST(test_pid_reuse), TEST(test_other_host), TEST(test_watch),
                                        TEST(test_container),
-                                       TEST(test_garbage), TEST(test_race), TEST(test_fence), TEST(test_heartbeat),
+                                       TEST(test_garbage), TEST(test_race), TEST(test_fence),
+                                       TEST(test_fence_unwritable), TEST(test_move), TEST(test_heartbeat),
+                                       TEST(test_heartbeat_after_step),
                                        TEST(test_status)};
     setenv("PHALANX_LOCK_SILENCE_S", "1", 1);
     return cmocka_run_group_tests(tests, NULL, NULL);

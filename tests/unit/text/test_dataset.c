@@ -10,7 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* A tokenizer of bytes: id = byte, 258 = "ab" (one merge, so that a seam between prompt and completion would show). */
@@ -839,6 +841,57 @@ static void rows_in_files_are_the_rows_in_memory(void **state)
     }
 }
 
+static void own(const char *building, pid_t pid)
+{
+    char path[420], text[512];
+    px_process self = px_process_self();
+    snprintf(path, sizeof path, "%s/owner", building);
+    snprintf(text, sizeof text, "%s %ld -1 %s\n", self.host, (long)pid, self.place);
+    assert_int_equal(px_file_write(path, text, strlen(text)), PX_OK);
+}
+
+static int seconds_a_look; /* by which the clock goes on whenever it is looked at */
+
+/* In the place of the C library's. */
+int clock_gettime(clockid_t id, struct timespec *time)
+{
+    static time_t ahead;
+    int result = (int)syscall(SYS_clock_gettime, id, time);
+    time->tv_sec += ahead += seconds_a_look;
+    return result;
+}
+
+/* It has all the time that it takes, and the time in which nobody ran is nobody's silence. */
+static void a_living_builder_is_waited_for(void **state)
+{
+    (void)state;
+    char cache[128], made[300], building[400], path[420];
+    snprintf(cache, sizeof cache, "%s/cache", dir);
+    px_data_options with = options(PX_ROWS_LM);
+    with.cache = cache;
+    px_dataset *d;
+    snprintf(path, sizeof path, "%s", put("w.jsonl", "{\"text\":\"a\"}\n{\"text\":\"b\"}\n"));
+    assert_int_equal(px_dataset_load(&d, path, &with), PX_OK);
+    px_dataset_destroy(d);
+    assert_int_equal(files_below(cache, made, sizeof made), 1);
+    snprintf(building, sizeof building, "%s.building", made);
+    assert_int_equal(rename(made, building), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        usleep(400000);
+        _exit(rename(building, made) == 0 ? 0 : 1);
+    }
+    own(building, child);
+    seconds_a_look = 100;
+    assert_int_equal(px_dataset_load(&d, path, &with), PX_OK);
+    seconds_a_look = 0;
+    px_dataset_destroy(d);
+    int status = -1;
+    waitpid(child, &status, 0);
+    assert_int_equal(status, 0); /* what it made was still there */
+    assert_int_equal(px_tree_remove(cache), PX_OK);
+}
+
 static void a_failed_or_dead_builder_leaves_nothing(void **state)
 {
     (void)state;
@@ -861,11 +914,7 @@ static void a_failed_or_dead_builder_leaves_nothing(void **state)
     pid_t child = fork();
     if (child == 0) _exit(0);
     waitpid(child, NULL, 0);
-    char host[64] = "", owner[128];
-    gethostname(host, sizeof host - 1);
-    snprintf(owner, sizeof owner, "%s %ld\n", host, (long)child);
-    snprintf(path, sizeof path, "%s/owner", building);
-    assert_int_equal(px_file_write(path, owner, strlen(owner)), PX_OK);
+    own(building, child);
     snprintf(path, sizeof path, "%s/f.jsonl", dir);
     assert_int_equal(px_dataset_load(&d, path, &with), PX_OK);
     assert_int_equal(px_dataset_count(d), 2);
@@ -1062,6 +1111,7 @@ int main(void)
         cmocka_unit_test(the_hash_sees_what_learning_sees),
         cmocka_unit_test(several_files),
         cmocka_unit_test(rows_in_files_are_the_rows_in_memory),
+        cmocka_unit_test(a_living_builder_is_waited_for),
         cmocka_unit_test(a_failed_or_dead_builder_leaves_nothing),
         cmocka_unit_test(bad_records),
         cmocka_unit_test(one_space_before_a_completion),
