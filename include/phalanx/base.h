@@ -119,6 +119,12 @@ bool px_process_is_here(const px_process *process); /* its pid is one of those s
 /* Of a pid of this place. A zombie is dead, and so is one whose pid has another process now; start -1: any. */
 bool px_process_lives(long pid, int64_t start);
 
+/* ---- processors ----------------------------------------------------------------------------------------------
+ * That a process may use, a bit each (pid 0: this one); where the system does not say, the first alone. */
+enum { PX_MOST_CPUS = 4096 };
+void px_cpus_read(int pid, uint64_t mask[PX_MOST_CPUS / 64]);
+int px_cpus_count(const uint64_t mask[PX_MOST_CPUS / 64]);
+
 /* ---- memory --------------------------------------------------------------------------------------------------
  * Zeroed, 64-byte aligned. A failure is recorded with `what` and the bytes wanted, and NULL comes back. The counters
  * let tests show that nothing is allocated after the first step and that everything is freed. */
@@ -211,6 +217,7 @@ px_status px_file_read(const char *path, size_t most, px_buf *buf);
 px_status px_temporary_path(char *out, size_t size, const char *path);
 /* Removes what killed processes left under such names in dir. Only while no other process writes there. */
 px_status px_temporaries_remove(const char *dir);
+px_status px_temporaries_remove_of(const char *path); /* of one file; only while no other process writes it */
 /* A new file, for writing. Nothing is written through a link or into a pipe of that name: it goes. */
 px_status px_file_create(const char *path, int *fd);
 /* Writes a temporary file, fsyncs, renames: a reader sees the old content or the new, never half. */

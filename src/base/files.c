@@ -143,7 +143,8 @@ px_status px_temporary_path(char *out, size_t size, const char *path)
     return n >= 0 && (size_t)n < size ? PX_OK : px_fail(PX_IO, "%s: the path is too long", path);
 }
 
-px_status px_temporaries_remove(const char *dir)
+/* Of files in dir whose names begin with `name`. */
+static px_status remove_temporaries(const char *dir, const char *name)
 {
     DIR *stream = opendir(dir);
     if (stream == NULL) {
@@ -154,7 +155,8 @@ px_status px_temporaries_remove(const char *dir)
         char path[PX_PATH_MAX];
         const char *mark = strstr(entry->d_name, temporary_mark);
         size_t length = strlen(entry->d_name), end = sizeof temporary_end - 1;
-        if (mark == NULL || length < end || strcmp(entry->d_name + length - end, temporary_end) != 0) {
+        if (mark == NULL || strncmp(entry->d_name, name, strlen(name)) != 0 || length < end ||
+            strcmp(entry->d_name + length - end, temporary_end) != 0) {
             continue;
         }
         status = px_path_join(path, sizeof path, dir, entry->d_name);
@@ -164,6 +166,20 @@ px_status px_temporaries_remove(const char *dir)
     }
     closedir(stream);
     return status;
+}
+
+px_status px_temporaries_remove(const char *dir)
+{
+    return remove_temporaries(dir, "");
+}
+
+px_status px_temporaries_remove_of(const char *path)
+{
+    char dir[PX_PATH_MAX], name[PX_PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    px_path_parent(dir, sizeof dir, path);
+    int n = snprintf(name, sizeof name, "%s%s", slash != NULL ? slash + 1 : path, temporary_mark);
+    return n >= 0 && (size_t)n < sizeof name ? remove_temporaries(dir, name) : px_fail(PX_IO, "%s: the path is too long", path);
 }
 
 px_status px_file_create(const char *path, int *fd)

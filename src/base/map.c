@@ -165,8 +165,8 @@ px_status px_file_maps_check(const void *from, size_t bytes)
 
 size_t px_whole_pages(size_t bytes)
 {
-    enum { PAGE = 4096 };
-    return (bytes + PAGE - 1) / PAGE * PAGE;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE); /* 64 KiB on some ARM machines */
+    return (bytes + page - 1) / page * page;
 }
 
 void *px_address_reserve(size_t bytes, const char *what)

@@ -1,14 +1,14 @@
 /* Models as commands take them: a directory or a GGUF file with weights, and the tokenizer and chat template that lie in it. */
 #include "cli.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
 int px_cores(void)
 {
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0 ? CPU_COUNT(&set) : 1;
+    uint64_t mask[PX_MOST_CPUS / 64];
+    px_cpus_read(0, mask);
+    return px_cpus_count(mask);
 }
 
 px_status px_precision_read(const char *command, const char *word, px_dtype *precision)

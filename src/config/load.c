@@ -162,7 +162,7 @@ static bool good_stage_name(const char *name)
 static bool taken_name(const char *name)
 {
     static const char *const taken[] = {"algorithm", "defaults", "stages", "policy", "critic", "recovery_a", "recovery_b",
-                                        "lock", "STOP", "latest"};
+                                        "lock", "STOP", "latest", "cache"};
     for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++) {
         if (strcmp(taken[i], name) == 0) return true;
     }

@@ -51,6 +51,9 @@ static px_status add_peer(px_post *post, int p, int rank)
     to->out = px_alloc_array((size_t)post->outbox, post->largest, "a message box");
     to->sent = px_alloc_array((size_t)post->outbox, sizeof *to->sent, "a message box");
     if (to->in == NULL || to->out == NULL || to->sent == NULL) {
+        px_free(to->in);
+        px_free(to->out);
+        px_free(to->sent);
         return px_error_code();
     }
     for (int i = 0; i < post->outbox; i++) {

@@ -45,6 +45,7 @@ static int create(announcement *what, size_t bytes)
         snprintf(what->name, sizeof what->name, "/phalanx-%d-%d", (int)getpid(), n);
         int fd = shm_open(what->name, O_RDWR | O_CREAT | O_EXCL, 0600);
         if (fd >= 0 && ftruncate(fd, (off_t)bytes) == 0) {
+            what->error = 0;
             return fd;
         }
         what->error = errno;
@@ -55,7 +56,6 @@ static int create(announcement *what, size_t bytes)
         if (what->error != EEXIST) {
             break;
         }
-        what->error = 0;
     }
     return -1;
 }
@@ -73,7 +73,10 @@ static px_status map(px_shared *shared, size_t bytes, int error)
     }
     void *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, shared->fd, 0);
     if (data == MAP_FAILED) {
-        return failed(bytes, errno);
+        error = errno;
+        close(shared->fd);
+        shared->fd = -1;
+        return failed(bytes, error);
     }
     shared->data = data;
     shared->bytes = bytes;
@@ -102,9 +105,10 @@ px_status px_shared_open(px_shared *shared, size_t bytes)
         shared->fd = shm_open(all[first].name, O_RDWR, 0600);
         error = shared->fd < 0 ? errno : 0;
     }
+    bool made = first == px_dist_rank() && shared->fd >= 0;
     px_status status = map(shared, bytes, error);
     px_barrier();
-    if (first == px_dist_rank() && shared->fd >= 0) {
+    if (made) {
         shm_unlink(mine.name);
     }
     px_free(all);

@@ -130,9 +130,8 @@ px_status px_safetensors_write(const char *path, const px_tensor_source *sources
     if (dtype != PX_F32 && dtype != PX_F16 && dtype != PX_BF16) {
         return px_fail(PX_USAGE, "%s: unsupported dtype of weights; valid is f32, f16 or bf16", path);
     }
-    if ((size_t)snprintf(temporary, sizeof temporary, "%s.tmp", path) >= sizeof temporary) {
-        return px_fail(PX_IO, "%s: the path is too long", path);
-    }
+    PX_TRY(px_temporary_path(temporary, sizeof temporary, path));
+    PX_TRY(px_temporaries_remove_of(path)); /* a killed process's is as large as the model */
     px_buf header = {0};
     output out = {.fd = -1, .path = temporary, .dtype = dtype};
     out.piece = px_alloc(PIECE * 4, "file buffer");

@@ -138,13 +138,15 @@ static px_status add_ends(px_buf *html, const px_curves *curves, const char *onl
 static px_status add_setting(px_buf *html, const px_curves *curves, const char *key, const char *words, bool *first)
 {
     json_t *value = json_object_get(curves->config[0], key);
+    bool varied = false;
     if (!value || json_is_null(value)) return PX_OK;
     for (int run = 1; run < curves->run_count; run++) {
         json_t *other = json_object_get(curves->config[run], key);
-        if (!other || !json_equal(other, value)) return px_buf_printf(html, "%s%s varied", *first ? "" : ", ", words);
+        varied |= !other || !json_equal(other, value);
     }
     PX_TRY(px_buf_printf(html, "%s%s ", *first ? "" : ", ", words));
     *first = false;
+    if (varied) return px_buf_text(html, "varied");
     if (json_is_string(value)) return add_text(html, json_string_value(value));
     char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
     px_status status = add_text(html, text ? text : "");

@@ -26,7 +26,6 @@ typedef struct px_stage_summary { /* for the end table */
     double *before, *after; /* evaluation at iteration 0 and last, NaN where absent */
 } px_stage_summary;
 
-enum { PX_MOST_CPUS = 4096 };
 typedef struct px_rank_facts { /* startup.c: what a rank finds where it runs */
     uint64_t cpus[PX_MOST_CPUS / 64]; /* its affinity mask */
     int offered;                      /* processors that its launcher could have given it */

@@ -3,7 +3,6 @@
 #include "node_list.h"
 #include "run.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,45 +16,21 @@ static bool may_use(const px_rank_facts *facts, int cpu)
     return (facts->cpus[cpu / 64] >> (cpu % 64)) & 1;
 }
 
-static int count_cpus(const uint64_t *mask)
-{
-    int count = 0;
-    for (int word = 0; word < PX_MOST_CPUS / 64; word++) {
-        count += __builtin_popcountll(mask[word]);
-    }
-    return count;
-}
-
-static void read_mask(int pid, uint64_t *mask)
-{
-    cpu_set_t *set = CPU_ALLOC(PX_MOST_CPUS);
-    size_t bytes = CPU_ALLOC_SIZE(PX_MOST_CPUS);
-    memset(mask, 0, PX_MOST_CPUS / 8);
-    if (set != NULL && sched_getaffinity(pid, bytes, set) == 0) {
-        for (int cpu = 0; cpu < PX_MOST_CPUS; cpu++) {
-            mask[cpu / 64] |= (uint64_t)(CPU_ISSET_S(cpu, bytes, set) != 0) << (cpu % 64);
-        }
-    } else {
-        mask[0] = 1;
-    }
-    CPU_FREE(set);
-}
-
 /* mpirun binds the ranks that it starts: what they could have had is what its own process on the node may use. */
 static int count_offered(const px_rank_facts *facts)
 {
     uint64_t mask[PX_MOST_CPUS / 64];
-    int own = count_cpus(facts->cpus);
+    int own = px_cpus_count(facts->cpus);
     if (getenv("OMPI_COMM_WORLD_SIZE") == NULL) {
         return own;
     }
-    read_mask((int)getppid(), mask);
-    return count_cpus(mask) > own ? count_cpus(mask) : own;
+    px_cpus_read((int)getppid(), mask);
+    return px_cpus_count(mask) > own ? px_cpus_count(mask) : own;
 }
 
 static void find_facts(px_rank_facts *mine)
 {
-    read_mask(0, mine->cpus);
+    px_cpus_read(0, mine->cpus);
     mine->offered = count_offered(mine);
     mine->level = px_compute_level();
     snprintf(mine->host, sizeof mine->host, "%s", px_dist_host());
@@ -159,7 +134,7 @@ static int count_node(const px_rank_facts *facts, int node)
             all[word] |= facts[r].cpus[word];
         }
     }
-    return count_cpus(all);
+    return px_cpus_count(all);
 }
 
 int px_startup_cores(const px_run *run)
@@ -231,7 +206,7 @@ static bool note_node(const px_session *session, int rank, bool automatic)
 {
     const px_rank_facts *facts = &session->run->facts[rank];
     node_use use = look(session, rank);
-    int threads = session->ranks[rank].cpus, own = count_cpus(facts->cpus);
+    int threads = session->ranks[rank].cpus, own = px_cpus_count(facts->cpus);
     if (threads > own && own < use.offered) {
         px_log(PX_NOTE, "rank %d on %s: %d threads share what it is bound to, %d processor%s: mpirun --bind-to none (or "
                "--map-by slot:PE=%d), srun --cpus-per-task=%d", rank, facts->host, threads, own, own > 1 ? "s" : "", threads,

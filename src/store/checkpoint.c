@@ -37,6 +37,12 @@ px_status px_checkpoint_begin(px_checkpoint_writer *writer, const char *dir, con
     return px_dir_create(writer->path);
 }
 
+static px_status remove_old(const char *old)
+{
+    PX_FAULT("store.remove", old);
+    return px_tree_remove(old);
+}
+
 px_status px_checkpoint_commit(px_checkpoint_writer *writer, int64_t iteration, int64_t fence, const px_lock *lock)
 {
     char old[PX_PATH_MAX], parent[PX_PATH_MAX];
@@ -53,8 +59,11 @@ px_status px_checkpoint_commit(px_checkpoint_writer *writer, int64_t iteration, 
     PX_TRY(move(writer->path, writer->final_path));
     PX_FAULT("store.dirsync", parent);
     PX_TRY(px_dir_sync(parent));
-    PX_FAULT("store.remove", old);
-    return px_tree_remove(old);
+    if (remove_old(old) != PX_OK) { /* the new one is published and whole */
+        px_log(PX_WARNING, "%s: a replaced checkpoint stays there", px_error_text());
+        px_error_clear();
+    }
+    return PX_OK;
 }
 
 px_status px_checkpoint_verify(const char *dir, int64_t *iteration)

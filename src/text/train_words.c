@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 #include <string.h>
+#include <strings.h>
 
 void px_words_free(px_words *words)
 {
@@ -177,9 +178,23 @@ static px_status add_file(reader *r, px_bytes *bytes)
     return r->rest.length > 0 ? add_line(r, r->rest.data, r->rest.length) : PX_OK;
 }
 
+static bool ends_with(const char *path, size_t length, const char *end)
+{
+    size_t n = strlen(end);
+    return length >= n && strncasecmp(path + length - n, end, n) == 0;
+}
+
+/* By the name, that of what is compressed in it. */
+static bool is_json_lines(const char *path)
+{
+    size_t length = strlen(path);
+    length -= ends_with(path, length, ".gz") ? 3 : ends_with(path, length, ".zst") ? 4 : 0;
+    return ends_with(path, length, ".jsonl");
+}
+
 px_status px_words_count(px_words *words, const char *path)
 {
-    reader r = {.words = words, .path = path, .json = strstr(path, ".jsonl") != NULL};
+    reader r = {.words = words, .path = path, .json = is_json_lines(path)};
     px_bytes *bytes;
     PX_TRY(px_bytes_open(&bytes, path));
     px_status status = px_pattern_regex(&r.pattern, px_gpt2_pattern);

@@ -83,6 +83,7 @@ static const struct bad cases[] = {
      {":2:69: rl_module.policy.stage: stage 'b' does not come before 'a'", ":3:69: rl_module.policy.stage: there is no stage 'aa', did you "
       "mean 'a'?"}},
     {"run: {seed: 1}\nstages:\n  training: {algorithm: sft}\n", NULL, {":1:1: 'run' beside 'stages:'", ":3:3: 'training' cannot be a stage's name"}},
+    {"stages:\n  cache: {algorithm: sft}\n", NULL, {":2:3: 'cache' cannot be a stage's name"}},
     {"defaults: {training: {gamma: 1}}\nstages:\n  a: {algorithm: sft, data: {train: t}, rl_module: {policy: {path: m}}}\n", NULL,
      {":1:30: training.gamma applies to no stage of this file"}},
     {SFT, "training.lr=fast", {"--set training.lr=fast: training.lr: 'fast' is not a number"}},

@@ -41,8 +41,9 @@ static void make_run(int run, bool finished)
     const px_attribute config[] = {{.name = "run.seed", .type = 'i', .i = run},
                                    {.name = "training.lr", .type = 'f', .f = run == 2 ? 2e-6 : 1e-6},
                                    {.name = "run.name", .type = 's', .s = runs[run]},
-                                   {.name = "note", .type = 's', .s = "a \"quoted\", b"}};
-    const px_run_header header = {.run_name = "r", .algorithm = "ppo", .config = config, .config_count = 4,
+                                   {.name = "note", .type = 's', .s = "a \"quoted\", b"},
+                                   {.name = "training.gamma", .type = 'f', .f = 0.5}};
+    const px_run_header header = {.run_name = "r", .algorithm = "ppo", .config = config, .config_count = 5,
                                   .config_hash = "1", .yaml = "x", .source = "y", .metrics = metrics, .metric_count = 3,
                                   .evaluation = &evaluation, .evaluation_count = 1};
     const px_segment segment = {.first_iteration = 1, .num_ranks = 1};
@@ -291,7 +292,7 @@ static void test_report(void **state)
     assert_has(html, "it's &lt;b&gt;");
     assert_null(strstr(html, "<b>"));
     assert_has(html, "<h2>Methods</h2>");
-    assert_has(html, "learning rate varied");
+    assert_has(html, "learning rate varied, discount 0.5");
     if (system("command -v gnuplot >/dev/null 2>&1") == 0) {
         assert_has(html, "<svg");
         assert_null(strstr(html, "<?xml"));
@@ -318,6 +319,28 @@ static void test_report(void **state)
     assert_int_equal(px_report(&other), PX_USAGE);
 }
 
+/* Parts in order, below a directory whose name means something to a shell. */
+static void test_timeline(void **state)
+{
+    (void)state;
+    char odd[300], path[400], *text = NULL;
+    size_t size = 0;
+    snprintf(odd, sizeof odd, "%s/[a]*", dir);
+    assert_ok(px_dir_create(odd));
+    FILE *out = open_memstream(&text, &size);
+    assert_int_equal(px_timeline_print(odd, out), PX_DATA);
+    for (int part = 1; part >= 0; part--) {
+        char events[32];
+        int length = snprintf(events, sizeof events, "[\n{\"part\":%d}\n]\n", part);
+        snprintf(path, sizeof path, "%s/timeline-%d.json", odd, part);
+        assert_ok(px_file_write(path, events, (size_t)length));
+    }
+    assert_ok(px_timeline_print(odd, out));
+    fclose(out);
+    assert_string_equal(text, "[\n{\"part\":0},\n{\"part\":1}\n]\n");
+    free(text);
+}
+
 static void test_wrong(void **state)
 {
     (void)state;
@@ -339,6 +362,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_metrics), cmocka_unit_test(test_other_views),
                                        cmocka_unit_test(test_health), cmocka_unit_test(test_watch),
-                                       cmocka_unit_test(test_report), cmocka_unit_test(test_wrong)};
+                                       cmocka_unit_test(test_report), cmocka_unit_test(test_timeline),
+                                       cmocka_unit_test(test_wrong)};
     return cmocka_run_group_tests(tests, make_all, remove_all);
 }

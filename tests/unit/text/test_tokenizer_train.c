@@ -79,6 +79,7 @@ static void records(void **state)
     want_ok(train("c.jsonl", "{\"text\": \"abc\"}\n\n{\"prompt\": \"abc\", \"completion\": \"abc\"}\n"
                   "{\"messages\": [{\"role\": \"user\", \"content\": \"abc\"}]}\n", 300, 2, NULL, 0));
     check_merges(want, 2);
+    want_ok(train("c.jsonl.txt", "no JSON: abc abc\n", 300, 2, NULL, 0)); /* the end of the name says what it is */
     assert_int_equal(train("d.jsonl", "{\"text\": \"abc\"}\n{\"other\": 1}\n", 300, 2, NULL, 0), PX_DATA);
     assert_non_null(strstr(px_error_text(), "d.jsonl:2"));
     assert_int_equal(train("e.txt", "fine\n\xff\n", 300, 2, NULL, 0), PX_DATA);
