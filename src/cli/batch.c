@@ -75,20 +75,6 @@ static px_status read_axis(axis *a, const char *option)
 
 /* ---- script ------------------------------------------------------------------------------------------------------ */
 
-/* One word for a shell. */
-static px_status quote(px_buf *out, const char *word)
-{
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-/=:,@%";
-    if (*word != '\0' && strspn(word, plain) == strlen(word)) {
-        return px_buf_text(out, word);
-    }
-    PX_TRY(px_buf_text(out, "'"));
-    for (; *word != '\0'; word++) {
-        PX_TRY(*word == '\'' ? px_buf_text(out, "'\\''") : px_buf_add(out, word, 1));
-    }
-    return px_buf_text(out, "'");
-}
-
 static px_status header_text(px_buf *out, const char *option, const char *value)
 {
     return value != NULL ? px_buf_printf(out, "#SBATCH --%s=%s\n", option, value) : PX_OK;
@@ -142,7 +128,7 @@ static px_status environment(const px_site *site, px_buf *out)
         PX_TRY(px_buf_text(out, "module load"));
         for (int i = 0; i < site->modules.count; i++) {
             PX_TRY(px_buf_text(out, " "));
-            PX_TRY(quote(out, site->modules.line[i]));
+            PX_TRY(px_shell_quote(out, site->modules.line[i]));
         }
         PX_TRY(px_buf_text(out, "\n"));
     }
@@ -170,7 +156,7 @@ static px_status cells(const px_planned *plan, const axis *axes, int count, int 
             status = status == PX_OK ? px_buf_printf(&dir, "-%s%s", axes[a].leaf, value) : status;
         }
         status = status == PX_OK ? px_buf_text(out, "); dir=") : status;
-        status = status == PX_OK ? quote(out, dir.data) : status;
+        status = status == PX_OK ? px_shell_quote(out, dir.data) : status;
         status = status == PX_OK ? px_buf_text(out, " ;;\n") : status;
         px_buf_free(&dir);
         PX_TRY(status);
@@ -185,17 +171,17 @@ static px_status train(const px_planned *plan, const char *program, bool array, 
     if (realpath(plan->words.word[0], config) == NULL) {
         return px_fail(PX_IO, "%s: its full path cannot be found", plan->words.word[0]);
     }
-    PX_TRY(quote(out, program));
+    PX_TRY(px_shell_quote(out, program));
     PX_TRY(px_buf_text(out, " train "));
-    PX_TRY(quote(out, config));
+    PX_TRY(px_shell_quote(out, config));
     PX_TRY(px_buf_text(out, " --run-dir \"$dir\""));
     if (plan->stage != NULL) {
         PX_TRY(px_buf_text(out, " --stage "));
-        PX_TRY(quote(out, plan->stage));
+        PX_TRY(px_shell_quote(out, plan->stage));
     }
     for (int i = 0; i < plan->sets.count; i++) {
         PX_TRY(px_buf_text(out, " --set "));
-        PX_TRY(quote(out, plan->sets.word[i]));
+        PX_TRY(px_shell_quote(out, plan->sets.word[i]));
     }
     return array ? px_buf_text(out, " \"${cell[@]}\"") : PX_OK;
 }
@@ -232,11 +218,11 @@ static px_status command(const px_planned *plan, bool array, px_on_stop on_stop,
     }
     if (!array) {
         PX_TRY(px_buf_text(out, "dir="));
-        PX_TRY(quote(out, px_run_directory(plan->run)));
+        PX_TRY(px_shell_quote(out, px_run_directory(plan->run)));
         PX_TRY(px_buf_text(out, "\n"));
     }
     PX_TRY(px_buf_text(out, "exec "));
-    PX_TRY(quote(out, program));
+    PX_TRY(px_shell_quote(out, program));
     PX_TRY(px_buf_printf(out, " supervise --run-dir \"$dir\" --on-stop %s -- \\\n", names[on_stop]));
     PX_TRY(launch(plan, program, array, out));
     return px_buf_text(out, "\n");

@@ -113,6 +113,9 @@ static px_status one_decode(px_bench *b, int batch)
 
 px_status px_bench_decode(px_bench *b)
 {
+    if (b->new_tokens < 2) { /* the first token comes of the prompt */
+        return px_fail(PX_USAGE, "bench decode: --new is %lld; valid is 2 or more", (long long)b->new_tokens);
+    }
     PX_TRY(one_decode(b, (int)b->batch));
     return b->batch > 1 ? one_decode(b, 1) : PX_OK;
 }

@@ -1,6 +1,7 @@
 #include "stream.h"
 
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -215,13 +216,27 @@ static px_status prepare(talk *t)
     return px_generator_create(&t->generator, &t->o.model.config, &plan);
 }
 
+/* A signal that asks for the end shall also end the wait for a line: getline comes back without one. */
+static void let_signals_wake(void)
+{
+    static const int asking[] = {SIGINT, SIGTERM, SIGUSR1};
+    for (int i = 0; i < PX_COUNT(asking); i++) {
+        struct sigaction action;
+        if (sigaction(asking[i], NULL, &action) == 0) {
+            action.sa_flags &= ~SA_RESTART;
+            sigaction(asking[i], &action, NULL);
+        }
+    }
+}
+
 static px_status converse(talk *t)
 {
     char *line = NULL;
     size_t capacity = 0;
     bool over = false, terminal = isatty(STDIN_FILENO) == 1;
     px_status status = PX_OK;
-    while (status == PX_OK && !over) {
+    let_signals_wake();
+    while (status == PX_OK && !over && px_stop_level() == 0) {
         if (terminal) {
             fputs("> ", stderr);
         }

@@ -7,6 +7,8 @@
 #include "phalanx/model.h"
 #include "phalanx/text.h"
 
+#include <spawn.h>
+
 /* ---- commands: argv[0] is the command's name --------------------------------------------------------------------- */
 px_status px_command_train(int argc, char **argv);
 px_status px_command_plan(int argc, char **argv);
@@ -55,7 +57,6 @@ typedef struct px_usage {
     const char *what;     /* a paragraph */
     const char *examples; /* lines, indented by two */
     const char *exits;    /* "0 done, 64 usage, ..." */
-    const char *unbuilt;  /* options that the contract has and this build has not, separated by spaces; NULL: none */
 } px_usage;
 
 /* Reads argv[1..): "--key value", "--key=value", flags, "--" before words that begin with dashes. words NULL: none are
@@ -64,7 +65,13 @@ typedef struct px_usage {
 px_status px_options_parse(const px_usage *usage, const px_option *options, int count, int argc, char **argv,
                            px_words *words, bool *helped);
 px_status px_option_required(const char *command, const char *name, const char *value); /* PX_USAGE when NULL */
+px_status px_shell_quote(px_buf *out, const char *word); /* one word of a command line as a shell reads it */
 #define PX_COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
+
+/* ---- other programs ---------------------------------------------------------------------------------------------- */
+/* posix_spawnp of a child that finds its signals as a shell would leave them: of those that this program ignores or has
+ * blocked it knows nothing. The error number, 0: it runs. */
+int px_spawn(pid_t *pid, const posix_spawn_file_actions_t *actions, char *const *argv);
 
 /* ---- data -------------------------------------------------------------------------------------------------------- */
 /* Collective over the ranks. Token ids of a file of more than memory_mib MiB lie in temporary files below $TMPDIR. */

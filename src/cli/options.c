@@ -97,18 +97,6 @@ static px_status set_value(const char *command, const px_option *option, const c
     return set_number(command, option, text);
 }
 
-static bool names_word(const char *list, const char *name, size_t length)
-{
-    for (const char *p = list != NULL ? list : ""; *p != '\0';) {
-        size_t n = strcspn(p, " ");
-        if (n == length && memcmp(p, name, n) == 0) {
-            return true;
-        }
-        p += n + strspn(p + n, " ");
-    }
-    return false;
-}
-
 static px_status unknown_option(const px_usage *usage, const px_option *options, int count, const char *name,
                                 size_t length)
 {
@@ -117,9 +105,6 @@ static px_status unknown_option(const px_usage *usage, const px_option *options,
     int n = 1;
     command_of(usage, command);
     snprintf(copy, sizeof copy, "%.*s", (int)(length < 63 ? length : 63), name);
-    if (names_word(usage->unbuilt, name, length)) {
-        return px_fail(PX_USAGE, "%s: --%s is not built yet", command, copy);
-    }
     for (int i = 0; i < count && n < PX_COUNT(names); i++) {
         names[n++] = options[i].name;
     }
@@ -201,6 +186,36 @@ px_status px_option_required(const char *command, const char *name, const char *
         return PX_OK;
     }
     return px_fail(PX_USAGE, "%s: --%s is missing; 'phalanx %s --help' shows examples", command, name, command);
+}
+
+/* ---- shell ------------------------------------------------------------------------------------------------------- */
+
+/* bash's $'...', for names of files that are no text. */
+static px_status quote_bytes(px_buf *out, const char *word)
+{
+    PX_TRY(px_buf_text(out, "$'"));
+    for (; *word != '\0'; word++) {
+        unsigned char c = (unsigned char)*word;
+        bool plain = c >= ' ' && c < 0x7f && c != '\'' && c != '\\';
+        PX_TRY(plain ? px_buf_add(out, word, 1) : px_buf_printf(out, "\\%03o", c));
+    }
+    return px_buf_text(out, "'");
+}
+
+px_status px_shell_quote(px_buf *out, const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-/=:,@%";
+    if (px_utf8_valid(word, strlen(word)) < strlen(word)) {
+        return quote_bytes(out, word);
+    }
+    if (*word != '\0' && strspn(word, plain) == strlen(word)) {
+        return px_buf_text(out, word);
+    }
+    PX_TRY(px_buf_text(out, "'"));
+    for (; *word != '\0'; word++) {
+        PX_TRY(*word == '\'' ? px_buf_text(out, "'\\''") : px_buf_add(out, word, 1));
+    }
+    return px_buf_text(out, "'");
 }
 
 /* ---- output ------------------------------------------------------------------------------------------------------ */

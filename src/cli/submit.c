@@ -52,7 +52,6 @@ static px_status read_all(int fd, px_buf *out)
 /* argv with the script in its standard input; what it prints. Its own messages go to stderr. */
 static px_status run_sbatch(char *const *argv, const px_buf *script, px_buf *answer)
 {
-    extern char **environ;
     int pipes[2], code;
     pid_t pid;
     FILE *file = tmpfile();
@@ -65,7 +64,7 @@ static px_status run_sbatch(char *const *argv, const px_buf *script, px_buf *ans
     posix_spawn_file_actions_adddup2(&actions, fileno(file), STDIN_FILENO);
     posix_spawn_file_actions_adddup2(&actions, pipes[1], STDOUT_FILENO);
     posix_spawn_file_actions_addclose(&actions, pipes[0]);
-    int failed = posix_spawnp(&pid, argv[0], &actions, NULL, argv, environ);
+    int failed = px_spawn(&pid, &actions, argv);
     posix_spawn_file_actions_destroy(&actions);
     fclose(file);
     close(pipes[1]);
@@ -124,8 +123,10 @@ static px_status submit_all(const px_planned *plan, const px_words *arrays, int6
             }
         }
     }
-    if (status == PX_OK && json) {
-        return px_print_json(json_pack("{s:o}", "job_ids", ids));
+    if (json && (status == PX_OK || json_array_size(ids) > 0)) { /* those of a chain that broke are in the queue all the same */
+        px_error broken = px_error_keep();
+        px_status printed = px_print_json(json_pack("{s:O}", "job_ids", ids));
+        status = broken.code != PX_OK ? px_error_restore(&broken) : printed;
     }
     json_decref(ids);
     return status;

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <jansson.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,7 +61,7 @@ static pid_t start(char **argv)
     sigemptyset(&none);
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
-    static const int ours[] = {SIGTERM, SIGINT, SIGUSR1};
+    static const int ours[] = {SIGTERM, SIGINT, SIGUSR1, SIGPIPE, SIGXFSZ};
     for (int i = 0; i < PX_COUNT(ours); i++) {
         signal(ours[i], SIG_DFL);
     }
@@ -212,14 +211,13 @@ static bool is_hopeless(int code)
 static bool tell_slurm(char *tool, char *verb, const char *done, char id[64])
 {
     enum { LONGEST = 300 };
-    extern char **environ;
     const char *job = getenv("SLURM_JOB_ID"), *array = getenv("SLURM_ARRAY_JOB_ID"), *task = getenv("SLURM_ARRAY_TASK_ID");
     bool cell = array != NULL && task != NULL;
     snprintf(id, 64, "%.24s%s%.24s", cell ? array : job != NULL ? job : "", cell ? "_" : "", cell ? task : "");
     char *argv[] = {tool, verb != NULL ? verb : id, verb != NULL ? id : NULL, NULL};
     pid_t pid;
     int code = -1;
-    if (job != NULL && posix_spawnp(&pid, tool, NULL, NULL, argv, environ) == 0) {
+    if (job != NULL && px_spawn(&pid, NULL, argv) == 0) {
         double started = px_now();
         while (waitpid(pid, &code, WNOHANG) == 0) {
             nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);

@@ -3,7 +3,6 @@
 #include "phalanx/dist.h"
 #include "phalanx/roles.h"
 
-#include <string.h>
 
 static const px_usage usage = {
     .synopsis = "train CONFIG [options]",
@@ -15,7 +14,8 @@ static const px_usage usage = {
     .examples = "  phalanx train configs/quickstart.yaml\n"
                 "  mpirun -n 4 phalanx train configs/ppo.yaml --set training.lr=1e-6 --set run.seed=3\n"
                 "  phalanx train configs/quickstart.yaml --stage ppo --set ppo.stop.iterations=50",
-    .exits = "0 done, 64 usage, 65 bad data, 74 input/output, 75 stopped and resumable, 78 configuration, 80 diverged",
+    .exits = "0 done, 64 usage, 65 bad data, 69 too few healthy runners, 70 bug, 74 input/output,\n"
+             "75 stopped and resumable, 78 configuration, 80 diverged",
 };
 
 /* The command line as the user may give it again. */
@@ -23,8 +23,8 @@ static px_status join_command(int argc, char **argv, px_buf *text)
 {
     PX_TRY(px_buf_text(text, "phalanx"));
     for (int i = 0; i < argc; i++) {
-        bool quote = strpbrk(argv[i], " \t\"'$&;|<>(){}[]*?\\") != NULL;
-        PX_TRY(px_buf_printf(text, quote ? " '%s'" : " %s", argv[i]));
+        PX_TRY(px_buf_text(text, " "));
+        PX_TRY(px_shell_quote(text, argv[i]));
     }
     return PX_OK;
 }

@@ -62,6 +62,7 @@ code 0 '"bound":"memory"' "$phalanx" bench attention train head adamw sample dec
 for part in "attention" "attention backward" "train" "head + loss" "adamw" "sample" "decode"; do
     grep -q "\"what\":\"$part\".*\"roof_gflops\":[0-9].*\"share\":[0-9]" "$work/out" || fail "$part stands under no roof"
 done
+code 64 "valid is 2 or more" "$phalanx" bench decode --new 1 --json
 code 64 "over the ranks of mpirun" "$phalanx" bench allreduce
 code 64 "'gem' is unknown" "$phalanx" bench gem
 
@@ -184,6 +185,13 @@ answers = [json.loads(line) for line in open(sys.argv[1])]
 assert [(a["role"], a["finish_reason"], a["tokens"]) for a in answers] == [("assistant", "length", 5)] * 2, answers
 assert answers[0]["content"] == open(sys.argv[2]).read().split("\n")[0], answers
 EOF
+mkfifo "$work/lines" # nobody writes a line: a signal ends the wait for one
+timeout -k 1 30 "$phalanx" chat --model "$model" --template chatml < "$work/lines" 2> "$work/err" & pid=$!
+exec 9> "$work/lines"
+sleep 1
+kill -TERM $pid; wait $pid; got=$?
+exec 9>&-
+[ $got = 0 ] || fail "chat does not end at its prompt: $got, $(cat "$work/err")"
 code 65 "no chat template" "$phalanx" chat --model "$model"
 
 [ "$failed" = 0 ] && echo "all passed"

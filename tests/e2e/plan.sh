@@ -155,6 +155,14 @@ stopped INT "$phalanx" plan run.yaml --set $wide
 mkdir -p bin; ln -sf "$(command -v cat)" "$(command -v grep)" bin/
 printf '#!/bin/sh\nexec /bin/sleep 100\n' > bin/sbatch; chmod +x bin/sbatch
 PATH=$work/bin:$PATH stopped TERM "$phalanx" submit run.yaml --stage sft
+cat > bin/sbatch <<'END'
+#!/bin/sh
+[ $((0x$(/bin/sed -n 's/^SigIgn:.//p' /proc/self/status) & 0x1001000)) = 0 ] || exit 2
+[ ! -e second ] || exit 1
+: > second
+echo 41
+END
+PATH=$work/bin:$PATH code 74 '{"job_ids":["41"]}' "$phalanx" submit run.yaml --stage sft --chain 2 --json
 rm bin/sbatch
 
 # ---- scripts ----
@@ -186,6 +194,16 @@ code 0 "in all" "$phalanx" plan run.yaml --sbatch run.sbatch
 bash -n run.sbatch && grep -q '^dir=runs/tiny' run.sbatch || fail "plan --sbatch: $(cat run.sbatch)"
 PATH=$work/bin code 74 "sbatch cannot be started" "$phalanx" submit run.yaml
 
+# ---- the command that continues ----
+dir=$'runs/it\'s $HOME \xff'
+code 75 "the time limit" "$phalanx" train run.yaml --stage sft --set 'run.name=a "b"' --set run.time_limit_s=0.001 --run-dir "$dir"
+/usr/bin/python3 -c 'import json, sys; s = json.load(open(sys.argv[1])); assert s["state"] == "stopped"; print(s["resume"])' \
+    "$dir/status.json" > resume || fail "status.json of a run whose directory is no text"
+phalanx() { printf '<%s>' "$@"; }
+[ "$(. ./resume)" = "<train><run.yaml><--stage><sft><--set><run.name=a \"b\"><--set><run.time_limit_s=0.001><--run-dir><$dir>" ] ||
+    fail "not the command that was given: $(cat resume)"
+unset -f phalanx
+
 # ---- supervise ----
 cat > command.sh <<'END'
 n=$(cat count 2> /dev/null || echo 0); echo $((n + 1)) > count
@@ -203,6 +221,8 @@ starts 0 3 2 0
 starts 1 3 9 0
 starts 75 1 0 75
 for hopeless in 64 65 78 80; do starts $hopeless 1 0 $hopeless; done
+ignored='[ $((0x$(sed -n "s/^SigIgn:.//p" /proc/self/status) & 0x1001000)) = 0 ]' # neither SIGPIPE nor SIGXFSZ
+"$phalanx" supervise --restarts 0 -- bash -c "$ignored" || fail "a supervised command ignores signals"
 "$phalanx" supervise --on-stop succeed -- bash -c 'exit 75' || fail "supervise --on-stop succeed"
 "$phalanx" supervise -- bash -c 'trap "exit 75" USR1; touch ready; while :; do sleep 0.05; done' 2> err & pid=$!
 for i in $(seq 200); do [ -e ready ] && break; sleep 0.05; done

@@ -397,6 +397,12 @@ static void test_status(void **state)
     assert_int_equal(json_integer_value(json_object_get(json, "exit_code")), 75);
     assert_string_equal(json_string_value(json_object_get(json, "resume")), "");
     json_decref(json);
+    const px_run_status odd = {.state = "failed", .exit_code = 74, .reason = "a\xff" "b: cannot open", .resume = "\xc3"};
+    assert_ok(px_status_write(dir, &odd)); /* names of files may be anything */
+    assert_ok(px_json_read(name, &json));
+    assert_string_equal(json_string_value(json_object_get(json, "reason")), "a?b: cannot open");
+    assert_string_equal(json_string_value(json_object_get(json, "resume")), "?");
+    json_decref(json);
 }
 
 int main(void)
