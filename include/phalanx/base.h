@@ -28,8 +28,6 @@ typedef enum px_status {
 #undef X
 } px_status;
 
-const char *px_status_text(px_status status);
-
 /* One error record per process: the code, where it was raised, and one message for the user. The code that fails
  * records, everybody above passes the status on, and exactly one rank prints. */
 #define px_fail(code, ...) px_fail_at(__FILE__, __LINE__, (code), __VA_ARGS__)
@@ -73,7 +71,7 @@ _Noreturn void px_bug(const char *file, int line, const char *text);
 void px_bug_hook_set(void (*hook)(int exit_code));
 
 /* Fault injection for tests: PHALANX_FAULT=site:n:rank makes the n-th pass (from 1; "n+": every pass from the n-th on)
- * of `site` fail on that rank (-1: on all). Costs one comparison of a pointer when the variable is not set. */
+ * of `site` fail on that rank (-1: on all). Costs two comparisons of bytes when the variable is not set. */
 bool px_fault(const char *site);
 
 /* ---- log ----------------------------------------------------------------------------------------------------
@@ -145,7 +143,7 @@ size_t px_memory_available(void);
  * bug, not an error. */
 typedef struct px_arena {
     char *base;
-    size_t size, used, peak; /* bytes */
+    size_t size, used; /* bytes */
 } px_arena;
 px_status px_arena_init(px_arena *arena, size_t bytes, const char *what);
 void px_arena_free(px_arena *arena);

@@ -18,7 +18,6 @@ px_status px_config_load(px_config **config, const px_config_source *source);
 void px_config_destroy(px_config *config);
 
 const char *px_config_path(const px_config *config);
-const char *px_config_dir(const px_config *config); /* of the YAML file: inputs are relative to it */
 bool px_config_has_stages(const px_config *config); /* false: one stage at the top level, name "" */
 int px_config_stage_count(const px_config *config);
 

@@ -72,7 +72,6 @@ typedef struct px_param {
                                  memory all of q, then k, then v */
     bool decay;               /* weight decay applies (2-D tensors but the score head) */
     bool trainable;
-    int split;                /* dimension that tensor parallelism would cut, -1: replicated */
     int layer;                /* -1: outside the blocks */
 } px_param;
 

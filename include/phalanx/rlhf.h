@@ -203,7 +203,6 @@ void px_rm_uncenter(px_trainer *trainer);
 typedef struct px_rollout {
     int samples, max_samples;
     int64_t tokens, max_tokens;          /* completion tokens */
-    int reward_count;
     /* written by prompts */
     int64_t *prompt;      /* [samples] row of the prompt data set */
     int64_t *prompt_id;   /* [samples] record number */
@@ -222,7 +221,7 @@ typedef struct px_rollout {
     float *old_logprob, *ref_logprob, *value; /* [tokens] */
     float *last_value;    /* [samples] value of the state after the last token */
     /* written by score */
-    double *raw;          /* [reward_count][samples] */
+    double *raw;          /* [rewards][samples] */
     double *score;        /* [samples] weighted, shaped */
     uint8_t *valid;       /* [samples] 0: score not finite, the sample leaves the batch */
     /* written by reward and advantage */

@@ -146,7 +146,7 @@ static px_status take_array(cursor *c, const char *key, json_t **value)
         json_t *item = NULL;
         PX_TRY(take_scalar(c, kind, key, &item));
         if (json_array_append_new(*value, item) != 0) {
-            return px_fail(PX_IO, "%s: no memory for key %s", c->path, key);
+            return px_fail(PX_CONFIG, "out of memory: %s: key %s", c->path, key);
         }
     }
     return PX_OK;
@@ -167,7 +167,7 @@ static px_status take_pair(cursor *c, json_t *meta)
         status = kind == ARRAY ? take_array(c, key, &value) : take_scalar(c, kind, key, &value);
     }
     if (status == PX_OK && json_object_set(meta, key, value) != 0) {
-        status = px_fail(PX_IO, "%s: no memory for key %s", c->path, key);
+        status = px_fail(PX_CONFIG, "out of memory: %s: key %s", c->path, key);
     }
     json_decref(value);
     json_decref(name);
@@ -225,7 +225,7 @@ static px_status take_tensor(px_gguf *gguf, cursor *c, uint64_t *offset)
     json_t *name = NULL;
     PX_TRY(take_string(c, "a tensor's name", &name));
     if (json_array_append_new(gguf->names, name) != 0) {
-        return px_fail(PX_IO, "%s: no memory for names", gguf->path);
+        return px_fail(PX_CONFIG, "out of memory: %s: names of tensors", gguf->path);
     }
     *tensor = (px_gguf_tensor){.name = json_string_value(name)};
     PX_TRY(take_shape(gguf, c, tensor));

@@ -176,9 +176,6 @@ void *px_arena_push(px_arena *arena, size_t bytes)
     PX_CHECK(step <= arena->size - arena->used);
     void *p = arena->base + arena->used;
     arena->used += step;
-    if (arena->used > arena->peak) {
-        arena->peak = arena->used;
-    }
     return p;
 }
 

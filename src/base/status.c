@@ -8,18 +8,6 @@ static px_error record;
 
 static void (*bug_hook)(int exit_code);
 
-const char *px_status_text(px_status status)
-{
-    switch (status) {
-#define X(name, code, text) \
-    case name:              \
-        return text;
-        PX_STATUS_MAP(X)
-#undef X
-    }
-    return "unknown status";
-}
-
 /* Keeps "src/room/file.c" of whatever path the compiler was given. */
 static const char *short_path(const char *file)
 {

@@ -12,7 +12,7 @@ static const px_usage usage = {
     .synopsis = "export RUN_OR_CHECKPOINT --out DIR [options]",
     .what = "Writes a Hugging Face directory (config.json, model.safetensors, tokenizer) from a run, one of its\n"
             "stages, or a checkpoint. Of a finished stage its result is taken, of another the newest checkpoint;\n"
-            "--iteration takes the checkpoint after that iteration. Checksums are verified first.",
+            "--iteration takes the checkpoint after that iteration. A checkpoint's checksums are verified first.",
     .examples = "  phalanx export runs/stories-ppo --out policy\n"
                 "  phalanx export runs/stories-ppo/ppo --iteration 20 --module critic --dtype bf16 --out critic-20",
     .exits = "0 done, 64 usage, 65 bad checkpoint or model, 74 input/output",

@@ -424,7 +424,7 @@ static void resolve_list(struct job *job, int at, const px_node *node, bool defa
     }
 }
 
-/* "> 50" as its parts; false: not a condition. */
+/* "> 50" as OPERATOR NUMBER with one space; no operator: >=. NULL: not a condition. */
 static const char *condition(px_pool *pool, const char *text)
 {
     const char *operators[] = {">=", "<=", ">", "<"}, *operator= ">=";

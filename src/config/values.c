@@ -11,11 +11,6 @@ const char *px_config_path(const px_config *config)
     return config->path;
 }
 
-const char *px_config_dir(const px_config *config)
-{
-    return config->dir;
-}
-
 bool px_config_has_stages(const px_config *config)
 {
     return config->staged;

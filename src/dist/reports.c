@@ -33,7 +33,7 @@ px_status px_reports_open(void)
     if (rank == 0 || rank == reports.deputy) {
         reports.heard = calloc((size_t)size, sizeof *reports.heard); /* of the process, not of a run */
         if (reports.heard == NULL) {
-            return px_fail(PX_IO, "no memory for what %d ranks report", size);
+            return px_fail(PX_CONFIG, "out of memory: what %d ranks report", size);
         }
     }
     reports.open = true;

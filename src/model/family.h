@@ -35,7 +35,6 @@ typedef struct px_row {
     const char *name;    /* in files; of a block's tensor, what follows the layer's number */
     size_t view;         /* where the offset goes in px_model or px_layer_view; JOINED: right after the row before */
     px_row_size out, in; /* in SIZE_NONE: a vector */
-    int split;           /* dimension that tensor parallelism would cut, -1: replicated */
     px_row_when when;
     px_row_order order;
 } px_row; /* lists end with a row without a name */

@@ -2,30 +2,30 @@
 #include "family.h"
 
 static const px_row before[] = {
-    {"transformer.wte.weight", OUTER(embed), SIZE_V, SIZE_C, 0, ALWAYS, AS_IS},
-    {"transformer.wpe.weight", OUTER(position), SIZE_P, SIZE_C, -1, ALWAYS, AS_IS},
+    {"transformer.wte.weight", OUTER(embed), SIZE_V, SIZE_C, ALWAYS, AS_IS},
+    {"transformer.wpe.weight", OUTER(position), SIZE_P, SIZE_C, ALWAYS, AS_IS},
     {0},
 };
 static const px_row block[] = {
-    {"ln_1.weight", BLOCK(norm1_w), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
-    {"ln_1.bias", BLOCK(norm1_b), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
-    {"attn.c_attn.weight", BLOCK(qkv_w), SIZE_QKV, SIZE_C, 0, ALWAYS, TRANSPOSED},
-    {"attn.c_attn.bias", BLOCK(qkv_b), SIZE_QKV, SIZE_NONE, 0, ALWAYS, AS_IS},
-    {"attn.c_proj.weight", BLOCK(out_w), SIZE_C, SIZE_Q, 1, ALWAYS, TRANSPOSED},
-    {"attn.c_proj.bias", BLOCK(out_b), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
-    {"ln_2.weight", BLOCK(norm2_w), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
-    {"ln_2.bias", BLOCK(norm2_b), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
-    {"mlp.c_fc.weight", BLOCK(up_w), SIZE_I, SIZE_C, 0, ALWAYS, TRANSPOSED},
-    {"mlp.c_fc.bias", BLOCK(up_b), SIZE_I, SIZE_NONE, 0, ALWAYS, AS_IS},
-    {"mlp.c_proj.weight", BLOCK(down_w), SIZE_C, SIZE_I, 1, ALWAYS, TRANSPOSED},
-    {"mlp.c_proj.bias", BLOCK(down_b), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
+    {"ln_1.weight", BLOCK(norm1_w), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
+    {"ln_1.bias", BLOCK(norm1_b), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
+    {"attn.c_attn.weight", BLOCK(qkv_w), SIZE_QKV, SIZE_C, ALWAYS, TRANSPOSED},
+    {"attn.c_attn.bias", BLOCK(qkv_b), SIZE_QKV, SIZE_NONE, ALWAYS, AS_IS},
+    {"attn.c_proj.weight", BLOCK(out_w), SIZE_C, SIZE_Q, ALWAYS, TRANSPOSED},
+    {"attn.c_proj.bias", BLOCK(out_b), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
+    {"ln_2.weight", BLOCK(norm2_w), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
+    {"ln_2.bias", BLOCK(norm2_b), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
+    {"mlp.c_fc.weight", BLOCK(up_w), SIZE_I, SIZE_C, ALWAYS, TRANSPOSED},
+    {"mlp.c_fc.bias", BLOCK(up_b), SIZE_I, SIZE_NONE, ALWAYS, AS_IS},
+    {"mlp.c_proj.weight", BLOCK(down_w), SIZE_C, SIZE_I, ALWAYS, TRANSPOSED},
+    {"mlp.c_proj.bias", BLOCK(down_b), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
     {0},
 };
 static const px_row after[] = {
-    {"transformer.ln_f.weight", OUTER(norm_w), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
-    {"transformer.ln_f.bias", OUTER(norm_b), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
-    {"lm_head.weight", OUTER(lm_head), SIZE_V, SIZE_C, 0, IF_UNTIED, AS_IS},
-    {"score.weight", OUTER(score), SIZE_ONE, SIZE_C, -1, IF_SCALAR, AS_IS},
+    {"transformer.ln_f.weight", OUTER(norm_w), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
+    {"transformer.ln_f.bias", OUTER(norm_b), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
+    {"lm_head.weight", OUTER(lm_head), SIZE_V, SIZE_C, IF_UNTIED, AS_IS},
+    {"score.weight", OUTER(score), SIZE_ONE, SIZE_C, IF_SCALAR, AS_IS},
     {0},
 };
 

@@ -3,29 +3,29 @@
 #include "family.h"
 
 static const px_row before[] = {
-    {"gpt_neox.embed_in.weight", OUTER(embed), SIZE_V, SIZE_C, 0, ALWAYS, AS_IS},
+    {"gpt_neox.embed_in.weight", OUTER(embed), SIZE_V, SIZE_C, ALWAYS, AS_IS},
     {0},
 };
 static const px_row block[] = {
-    {"input_layernorm.weight", BLOCK(norm1_w), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
-    {"input_layernorm.bias", BLOCK(norm1_b), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
-    {"attention.query_key_value.weight", BLOCK(qkv_w), SIZE_QKV, SIZE_C, 0, ALWAYS, BY_HEAD},
-    {"attention.query_key_value.bias", BLOCK(qkv_b), SIZE_QKV, SIZE_NONE, 0, IF_QKV_BIAS, BY_HEAD},
-    {"attention.dense.weight", BLOCK(out_w), SIZE_C, SIZE_Q, 1, ALWAYS, AS_IS},
-    {"attention.dense.bias", BLOCK(out_b), SIZE_C, SIZE_NONE, -1, IF_OUT_BIAS, AS_IS},
-    {"post_attention_layernorm.weight", BLOCK(norm2_w), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
-    {"post_attention_layernorm.bias", BLOCK(norm2_b), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
-    {"mlp.dense_h_to_4h.weight", BLOCK(up_w), SIZE_I, SIZE_C, 0, ALWAYS, AS_IS},
-    {"mlp.dense_h_to_4h.bias", BLOCK(up_b), SIZE_I, SIZE_NONE, 0, ALWAYS, AS_IS},
-    {"mlp.dense_4h_to_h.weight", BLOCK(down_w), SIZE_C, SIZE_I, 1, ALWAYS, AS_IS},
-    {"mlp.dense_4h_to_h.bias", BLOCK(down_b), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
+    {"input_layernorm.weight", BLOCK(norm1_w), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
+    {"input_layernorm.bias", BLOCK(norm1_b), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
+    {"attention.query_key_value.weight", BLOCK(qkv_w), SIZE_QKV, SIZE_C, ALWAYS, BY_HEAD},
+    {"attention.query_key_value.bias", BLOCK(qkv_b), SIZE_QKV, SIZE_NONE, IF_QKV_BIAS, BY_HEAD},
+    {"attention.dense.weight", BLOCK(out_w), SIZE_C, SIZE_Q, ALWAYS, AS_IS},
+    {"attention.dense.bias", BLOCK(out_b), SIZE_C, SIZE_NONE, IF_OUT_BIAS, AS_IS},
+    {"post_attention_layernorm.weight", BLOCK(norm2_w), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
+    {"post_attention_layernorm.bias", BLOCK(norm2_b), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
+    {"mlp.dense_h_to_4h.weight", BLOCK(up_w), SIZE_I, SIZE_C, ALWAYS, AS_IS},
+    {"mlp.dense_h_to_4h.bias", BLOCK(up_b), SIZE_I, SIZE_NONE, ALWAYS, AS_IS},
+    {"mlp.dense_4h_to_h.weight", BLOCK(down_w), SIZE_C, SIZE_I, ALWAYS, AS_IS},
+    {"mlp.dense_4h_to_h.bias", BLOCK(down_b), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
     {0},
 };
 static const px_row after[] = {
-    {"gpt_neox.final_layer_norm.weight", OUTER(norm_w), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
-    {"gpt_neox.final_layer_norm.bias", OUTER(norm_b), SIZE_C, SIZE_NONE, -1, ALWAYS, AS_IS},
-    {"embed_out.weight", OUTER(lm_head), SIZE_V, SIZE_C, 0, IF_UNTIED, AS_IS},
-    {"score.weight", OUTER(score), SIZE_ONE, SIZE_C, -1, IF_SCALAR, AS_IS},
+    {"gpt_neox.final_layer_norm.weight", OUTER(norm_w), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
+    {"gpt_neox.final_layer_norm.bias", OUTER(norm_b), SIZE_C, SIZE_NONE, ALWAYS, AS_IS},
+    {"embed_out.weight", OUTER(lm_head), SIZE_V, SIZE_C, IF_UNTIED, AS_IS},
+    {"score.weight", OUTER(score), SIZE_ONE, SIZE_C, IF_SCALAR, AS_IS},
     {0},
 };
 

@@ -74,7 +74,6 @@ static void add_rows(px_model *model, const px_row *rows, int layer)
         param->by_head = r->order == BY_HEAD ? config->head_dim : 0;
         param->decay = param->dims == 2 && r->when != IF_SCALAR;
         param->trainable = true;
-        param->split = r->split;
         param->layer = layer;
     }
 }

@@ -101,7 +101,7 @@ static void add_value(px_sheet *sheet, const px_frame *frame, int column, int64_
     }
 }
 
-static px_status fill_sheet(px_sheet *sheet, const frame_list *list, bool with_run, int64_t last_rows)
+static px_status fill_sheet(px_sheet *sheet, const frame_list *list, bool with_run)
 {
     int total = 0;
     const char **names = all_columns(list, &total);
@@ -115,7 +115,7 @@ static px_status fill_sheet(px_sheet *sheet, const frame_list *list, bool with_r
     for (int i = 0; i < list->count; i++) {
         const px_frame *frame = &list->frames[i];
         for (int c = 0; c < total; c++) at[c] = px_frame_column(frame, names[c]);
-        for (int64_t row = frame->rows > last_rows ? frame->rows - last_rows : 0; row < frame->rows; row++) {
+        for (int64_t row = 0; row < frame->rows; row++) {
             if (with_run) px_sheet_text(sheet, list->runs[i]);
             for (int c = 0; c < total; c++) add_value(sheet, frame, at[c], row);
         }
@@ -178,7 +178,7 @@ static px_status print_frames(const px_inspect_options *options, const frame_lis
     px_status status = PX_OK;
     if (options->form != PX_FORM_TABLE) {
         px_sheet sheet = {0};
-        status = fill_sheet(&sheet, list, true, INT64_MAX);
+        status = fill_sheet(&sheet, list, true);
         if (status == PX_OK) status = px_sheet_print(&sheet, options->form, options->out);
         px_sheet_free(&sheet);
         return status;
@@ -193,7 +193,7 @@ static px_status print_frames(const px_inspect_options *options, const frame_lis
             show_samples(&sheet, frame);
         } else {
             const frame_list one = {.frames = &list->frames[i], .runs = &list->runs[i], .count = 1};
-            status = fill_sheet(&sheet, &one, false, INT64_MAX);
+            status = fill_sheet(&sheet, &one, false);
         }
         if (status == PX_OK) status = px_sheet_print(&sheet, PX_FORM_TABLE, options->out);
         px_sheet_free(&sheet);

@@ -35,7 +35,7 @@ px_status px_regex_open(px_regex **pattern, const char *expression)
     p->match = pcre2_match_data_create_from_pattern(code, NULL);
     if (p->match == NULL) {
         px_regex_close(p);
-        return px_fail(PX_IO, "out of memory for the pattern '%s'", expression);
+        return px_fail(PX_CONFIG, "out of memory: pattern '%s'", expression);
     }
     *pattern = p;
     return PX_OK;

@@ -9,7 +9,7 @@ typedef struct field {
     size_t count, size;
 } field;
 
-enum { FIELDS = 25 };
+enum { FIELDS = 24 };
 
 static int list_fields(px_rollout *r, int max_samples, int64_t max_ids, int64_t max_tokens, int rewards, field *f)
 {
@@ -32,7 +32,7 @@ static int list_fields(px_rollout *r, int max_samples, int64_t max_ids, int64_t 
 px_status px_rollout_alloc(px_rollout *rollout, int max_samples, int max_prompt, int max_completion, int reward_count)
 {
     int64_t tokens = (int64_t)max_samples * max_completion, ids = tokens + (int64_t)max_samples * max_prompt;
-    *rollout = (px_rollout){.max_samples = max_samples, .max_tokens = tokens, .reward_count = reward_count};
+    *rollout = (px_rollout){.max_samples = max_samples, .max_tokens = tokens};
     field fields[FIELDS];
     int count = list_fields(rollout, max_samples, ids, tokens, reward_count, fields);
     for (int i = 0; i < count; i++) {

@@ -49,7 +49,7 @@ px_status px_h5_read_texts(const px_h5 *file, hid_t object, const char *name, ch
 void px_free_texts(char **texts, int count);
 /* All attributes of an object that JSON can hold, added to `object`. */
 px_status px_h5_read_attributes(const px_h5 *file, hid_t object, struct json_t *json);
-/* Those of a group, and the scalar texts and numbers in it. */
+/* Those of a group, and the data sets in it that are one text. */
 px_status px_h5_read_group(const px_h5 *file, hid_t id, const char *group, struct json_t *json);
 /* One attribute by name and type; a text is px_strdup'ed. */
 px_status px_h5_read_attribute(const px_h5 *file, hid_t object, px_attribute *attribute);

@@ -339,7 +339,7 @@ px_status px_gguf_tokenizer(const char *path, json_t **tokenizer, json_t **setti
     status = status == PX_OK ? read_model(&s, tokenizer, &adds_bos) : status;
     status = status == PX_OK ? read_settings(&s, adds_bos, *settings) : status;
     if (status == PX_OK && *tokenizer == NULL) {
-        status = px_fail(PX_IO, "%s: no memory for its tokenizer", path);
+        status = px_fail(PX_CONFIG, "out of memory: %s: its tokenizer", path);
     }
     px_gguf_close(&gguf);
     if (status != PX_OK) {

@@ -165,9 +165,6 @@ static void names_and_adjacency(void **state)
     assert_int_equal(param(&model, "lm_head.weight")->offset, model.lm_head);
     assert_true(model.position == SIZE_MAX && model.norm_b == SIZE_MAX && model.score == SIZE_MAX);
     assert_true(model.layers[0].norm1_b == SIZE_MAX);
-    assert_int_equal(param(&model, "model.layers.0.self_attn.k_proj.weight")->split, 0);
-    assert_int_equal(param(&model, "model.layers.0.mlp.down_proj.weight")->split, 1);
-    assert_int_equal(param(&model, "model.norm.weight")->split, -1);
     assert_int_equal(param(&model, "model.layers.1.input_layernorm.weight")->layer, 1);
     assert_false(param(&model, "model.layers.1.input_layernorm.weight")->decay);
     assert_true(param(&model, "model.layers.1.mlp.up_proj.weight")->decay);
