@@ -3,7 +3,6 @@
 #include "phalanx/dist.h"
 #include "phalanx/roles.h"
 
-
 static const px_usage usage = {
     .synopsis = "train CONFIG [options]",
     .what = "Runs the stages of an experiment in order, each in its own directory under the run's. A run that was stopped or\n"
