@@ -75,8 +75,12 @@ static double find_time_limit(const px_stage *stage)
 
 static px_status find_old_name(const char *dir, char *old, size_t size)
 {
+    int length = (int)strlen(dir);
+    while (length > 1 && dir[length - 1] == '/') { /* DIR/.1 would lie in it */
+        length--;
+    }
     for (int n = 1; n < 10000; n++) {
-        if ((size_t)snprintf(old, size, "%s.%d", dir, n) >= size) {
+        if ((size_t)snprintf(old, size, "%.*s.%d", length, dir, n) >= size) {
             return px_fail(PX_IO, "%s: the path is too long", dir);
         }
         if (!px_dir_exists(old) && !px_file_exists(old)) {

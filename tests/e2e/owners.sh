@@ -92,7 +92,7 @@ finished run
 step="--fresh on a run that is over, and on one that was killed"; trace
 cp -r straight fresh
 sed "s/\"pid\": [0-9]*/\"pid\": 999999999/" <<< "$left_lock" > fresh/lock
-train fresh --fresh || fail "$(cat fresh.err)"
+timeout -k 5 60 "$phalanx" train ppo.yaml --run-dir fresh/ --fresh > fresh.out 2> fresh.err < /dev/null || fail "$(cat fresh.err)"
 finished fresh
 finished fresh.1
 [ ! -e fresh.2 ] || fail "two were set aside"
