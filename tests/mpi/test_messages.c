@@ -134,6 +134,18 @@ static void a_silent_peer_fills_its_boxes_and_blocks_nobody(void **state)
     all_true(good);
 }
 
+/* More boxes than there are addresses: what was had of them goes back. */
+static void boxes_that_cannot_be_had_are_freed(void **state)
+{
+    (void)state;
+    px_post *post = NULL;
+    size_t before = px_alloc_live();
+    px_status status = px_post_open(&post, (int[]){0}, 1, (size_t)1 << 30, 1 << 24);
+    px_post_close(post);
+    all_true(status == PX_CONFIG && px_alloc_live() == before);
+    px_error_clear();
+}
+
 static void groups_span_the_ranks_they_name(void **state)
 {
     (void)state;
@@ -185,6 +197,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_come_whole_and_in_order),
         cmocka_unit_test(a_silent_peer_fills_its_boxes_and_blocks_nobody),
+        cmocka_unit_test(boxes_that_cannot_be_had_are_freed),
         cmocka_unit_test(groups_span_the_ranks_they_name),
         cmocka_unit_test(memory_is_shared_by_a_node),
     };
