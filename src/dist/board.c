@@ -7,7 +7,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef enum row_state { ROW_NONE, ROW_ALIVE, ROW_DEAD, ROW_LEFT } row_state;
 
@@ -17,6 +16,7 @@ typedef struct row {
     px_report is;
     char stop[48];
     double since; /* px_now() when the phase began: one clock for a node */
+    uint64_t place; /* of its pid: ranks in containers of their own do not see each other's processes */
 } row;
 
 static struct {
@@ -36,7 +36,9 @@ px_status px_board_open(void)
     board.count = count;
     board.mine = &board.rows[px_dist_local_rank()];
     board.mine->is.rank = px_world_rank();
-    board.mine->is.pid = (int)getpid();
+    const px_process self = px_process_self();
+    board.mine->place = px_hash(self.place, strlen(self.place), 0);
+    board.mine->is.pid = (int)self.pid;
     snprintf(board.mine->is.host, sizeof board.mine->is.host, "%s", px_dist_host());
     px_role_set("learner", px_world_size());
     px_phase_set("start", 0);
@@ -170,7 +172,7 @@ void px_neighbours_check(void)
         if (r == board.mine || atomic_load(&r->state) == ROW_LEFT) {
             continue;
         }
-        if (atomic_load(&r->state) == ROW_ALIVE && !px_process_lives(r->is.pid, -1) &&
+        if (atomic_load(&r->state) == ROW_ALIVE && r->place == board.mine->place && !px_process_lives(r->is.pid, -1) &&
             atomic_compare_exchange_strong(&r->state, &alive, ROW_DEAD)) { /* one rank of the node tells it */
             px_buf text = {0};
             describe(r, &text);

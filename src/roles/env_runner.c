@@ -234,7 +234,7 @@ static bool find_weights(runner *r, const px_envelope *key)
     double waited = 0.0;
     for (long poll = 0; (weights = px_weights_find(&r->session->weights, key->seq_no)) == NULL; poll++) {
         take_messages(r);
-        if (r->ended || waited > r->wire.timeout) {
+        if (r->ended || px_weights_over(&r->session->weights, key->seq_no) || waited > r->wire.timeout) {
             return false;
         }
         px_wait_nap(poll, &waited);

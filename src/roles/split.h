@@ -59,6 +59,7 @@ char *px_weights_begin(px_weights *weights, int64_t seq_no);
 uint64_t px_weights_seal(px_weights *weights, int64_t seq_no);
 /* NULL: that version is not there. */
 const void *px_weights_find(const px_weights *weights, int64_t seq_no);
+bool px_weights_over(const px_weights *weights, int64_t seq_no); /* it is not there, and a newer one is: it will not come */
 
 /* collect.c: the driver's side. */
 typedef struct px_collector px_collector;

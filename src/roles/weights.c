@@ -53,6 +53,16 @@ uint64_t px_weights_seal(px_weights *weights, int64_t seq_no)
     return hash;
 }
 
+bool px_weights_over(const px_weights *weights, int64_t seq_no)
+{
+    const header *h = weights->shared.data;
+    bool newer = false;
+    for (int i = 0; i < weights->buffers; i++) {
+        newer = newer || atomic_load(&h->seq_no[i]) > seq_no + 1;
+    }
+    return newer && px_weights_find(weights, seq_no) == NULL;
+}
+
 const void *px_weights_find(const px_weights *weights, int64_t seq_no)
 {
     const header *h = weights->shared.data;

@@ -102,6 +102,16 @@ step="a host that dies"; trace
 begin dead
 end_host h3
 ends dead 60
+step="ranks of one host in containers that do not see each other's processes"; trace
+cat > contained << 'S'
+#!/bin/sh
+[ "$OMPI_COMM_WORLD_RANK" = 0 ] && exec "$@"
+exec unshare --pid --fork --mount-proc "$@"
+S
+chmod +x contained
+timeout 60 env -u OMPI_MCA_plm -u OMPI_MCA_oob_tcp_if_include -u OMPI_MCA_btl_tcp_if_include -u OMPI_MCA_orte_default_hostfile \
+    mpirun --oversubscribe --mca btl_vader_single_copy_mechanism none -n 2 ./contained "$phalanx" train ppo.yaml --run-dir contained.run \
+    --set stop.iterations=4 > contained.out 2> contained.err < /dev/null || fail "exit $?: $(tail -n 3 contained.err)"
 
-[ $failed = 0 ] && echo "over three hosts: split and colocated have the bits of one; one cut off, one dead: went on"
+[ $failed = 0 ] && echo "over three hosts: split and colocated have the bits of one; one cut off, one dead: went on; and apart in pid namespaces"
 exit $failed

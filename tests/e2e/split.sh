@@ -176,6 +176,7 @@ wait "$pid" || fail "exit $?: $(tail -3 back.err)"
 pid=
 event back env_runner_left_out
 event back env_runner_back
+[ "$(grep -c env_runner_left_out back.err)" -le 5 ] || fail "it is left out again and again: $(grep -c env_runner_left_out back.err) times"
 "$phalanx" train ppo.yaml --run-dir long --set stop.iterations=600 "${often[@]}" > long.out 2> long.err ||
     fail "$(cat long.err)"
 cmp -s long/policy/model.safetensors back/policy/model.safetensors || fail "its weights differ"
