@@ -446,6 +446,27 @@ static px_status check_stop_metrics(const px_session *session)
     return PX_OK;
 }
 
+/* Nor would a best checkpoint by such a metric ever be one. */
+static px_status check_keep_best(const px_session *session)
+{
+    static const char front[] = "evaluation/";
+    const char *metric = px_stage_text(session->stage, "checkpointing.keep_best");
+    if (metric == NULL) {
+        return PX_OK;
+    }
+    bool evaluated = strncmp(metric, front, sizeof front - 1) == 0;
+    const px_column *columns = evaluated ? session->evaluation_columns : session->columns;
+    int count = evaluated ? session->evaluation_count : session->column_count;
+    for (int c = 0; c < count; c++) {
+        if (strcmp(columns[c].name, evaluated ? metric + sizeof front - 1 : metric) == 0) {
+            return PX_OK;
+        }
+    }
+    return px_stage_fail(session->stage, "checkpointing.keep_best", "checkpointing.keep_best: '%s' is no metric of %s; valid are the "
+                         "columns of /metrics, and evaluation/ with one of /evaluation (docs/metrics.md)", metric,
+                         session->algorithm->name);
+}
+
 /* Everything before the first iteration; of a stage that is over, what the table at the end shows. */
 static px_status prepare_stage(px_session *session)
 {
@@ -464,6 +485,7 @@ static px_status prepare_stage(px_session *session)
     px_bcast(from, sizeof from, 0);
     bool resume = from[0] != '\0';
     PX_TRY(check_stop_metrics(session));
+    PX_TRY(check_keep_best(session));
     session->saved = resume ? session->start : session->saved;
     PX_TRY(px_agree(settle_config(session, resume)));
     px_team(true); /* sizes are a learner's or a scorer's share */

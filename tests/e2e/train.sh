@@ -178,6 +178,8 @@ for n in 1 ${mpi:+2}; do # of this process's own number, too, and of one that no
     rm -rf metric/ppo
     refused 78 "'num_episodes_lifetim' is no metric of ppo; did you mean 'num_episodes_lifetime'" $(launcher $n) "$phalanx" train \
         recipe.yaml --run-dir metric --set 'ppo.stop.metrics={num_episodes_lifetim: ">= 1"}'
+    refused 78 "checkpointing.keep_best: 'evaluation/scor' is no metric of ppo" $(launcher $n) "$phalanx" train recipe.yaml \
+        --run-dir metric --set ppo.checkpointing.keep_best=evaluation/scor
 done
 
 # ---- killing ---------------------------------------------------------------------------------------------------------
