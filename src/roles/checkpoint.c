@@ -233,27 +233,12 @@ px_status px_session_save_samples(px_session *session)
     return status;
 }
 
-/* The metric that checkpointing.keep_best names, as last measured: "evaluation/x" is column x of /evaluation. */
-static double watched_value(const px_session *session, const char *metric)
-{
-    const char *front = "evaluation/";
-    bool evaluated = strncmp(metric, front, strlen(front)) == 0;
-    const char *name = evaluated ? metric + strlen(front) : metric;
-    const px_column *columns = evaluated ? session->evaluation_columns : session->columns;
-    int count = evaluated ? session->evaluation_count : session->column_count;
-    for (int c = 0; c < count; c++) {
-        if (strcmp(columns[c].name, name) == 0) {
-            return evaluated ? session->evaluation_row[c] : session->row[c];
-        }
-    }
-    return NAN;
-}
-
 /* Whether this iteration is better than all before; before it is saved, so that its checkpoint knows. */
 static void judge(px_session *session, int64_t iteration)
 {
     const char *metric = px_stage_text(session->stage, "checkpointing.keep_best");
-    double value = metric != NULL ? watched_value(session, metric) : NAN;
+    const double *measured = metric != NULL ? px_session_metric(session, metric) : NULL;
+    double value = measured != NULL ? *measured : NAN;
     bool low = strcmp(px_stage_text(session->stage, "checkpointing.keep_best_mode"), "min") == 0;
     if (isfinite(value) && !(isfinite(session->best) && (low ? value >= session->best : value <= session->best))) {
         session->best = value;

@@ -78,11 +78,10 @@ static const char *stop_metric(const px_session *session, const char **condition
     for (int i = 0; i < px_stage_map_count(stage, "stop.metrics"); i++) {
         const char *name;
         px_stage_map_entry(stage, "stop.metrics", i, &name, condition);
-        for (int c = 0; c < session->column_count; c++) {
-            if (strcmp(session->columns[c].name, name) == 0 && holds(session->row[c], *condition)) {
-                *value = session->row[c];
-                return name;
-            }
+        int at = px_column_find(session->columns, session->column_count, name);
+        if (at >= 0 && holds(session->row[at], *condition)) {
+            *value = session->row[at];
+            return name;
         }
     }
     return NULL;
@@ -431,12 +430,8 @@ static px_status check_stop_metrics(const px_session *session)
     }
     for (int i = 0; i < px_stage_map_count(session->stage, "stop.metrics"); i++) {
         const char *name, *condition;
-        bool known = false;
         px_stage_map_entry(session->stage, "stop.metrics", i, &name, &condition);
-        for (int c = 0; c < session->column_count; c++) {
-            known = known || strcmp(names[c], name) == 0;
-        }
-        if (!known) {
+        if (px_column_find(session->columns, session->column_count, name) < 0) {
             const char *near = px_nearest_name(name, names, session->column_count);
             return px_stage_fail(session->stage, "stop.metrics", "stop.metrics: '%s' is no metric of %s; %s%s%svalid are the columns "
                                  "of /metrics (docs/metrics.md)", name, session->algorithm->name, near != NULL ? "did you mean '" : "",
@@ -449,18 +444,9 @@ static px_status check_stop_metrics(const px_session *session)
 /* Nor would a best checkpoint by such a metric ever be one. */
 static px_status check_keep_best(const px_session *session)
 {
-    static const char front[] = "evaluation/";
     const char *metric = px_stage_text(session->stage, "checkpointing.keep_best");
-    if (metric == NULL) {
+    if (metric == NULL || px_session_metric(session, metric) != NULL) {
         return PX_OK;
-    }
-    bool evaluated = strncmp(metric, front, sizeof front - 1) == 0;
-    const px_column *columns = evaluated ? session->evaluation_columns : session->columns;
-    int count = evaluated ? session->evaluation_count : session->column_count;
-    for (int c = 0; c < count; c++) {
-        if (strcmp(columns[c].name, evaluated ? metric + sizeof front - 1 : metric) == 0) {
-            return PX_OK;
-        }
     }
     return px_stage_fail(session->stage, "checkpointing.keep_best", "checkpointing.keep_best: '%s' is no metric of %s; valid are the "
                          "columns of /metrics, and evaluation/ with one of /evaluation (docs/metrics.md)", metric,
@@ -477,9 +463,7 @@ static px_status prepare_stage(px_session *session)
     PX_TRY(px_agree(px_session_columns(session)));
     if (session->over) {
         px_status status = recall_all(session);
-        for (int c = 0; c < session->column_count; c++) {
-            session->stage_seconds += strcmp(session->columns[c].name, "time_total_s") == 0 ? session->row[c] : 0.0;
-        }
+        session->stage_seconds += *px_session_metric(session, "time_total_s");
         return status;
     }
     px_bcast(from, sizeof from, 0);

@@ -308,12 +308,8 @@ void px_plan_print(const px_session *session)
 
 static double shown(const px_session *session, const char *name)
 {
-    for (int c = 0; c < session->column_count; c++) {
-        if (strcmp(session->columns[c].name, name) == 0) {
-            return session->row[c];
-        }
-    }
-    return NAN;
+    int at = px_column_find(session->columns, session->column_count, name);
+    return at >= 0 ? session->row[at] : NAN;
 }
 
 /* Cores that the ranks kept busy in each phase. Collective. */

@@ -93,6 +93,27 @@ static px_status add_reward_columns(px_column *columns, int *count, const px_rew
     return PX_OK;
 }
 
+int px_column_find(const px_column *columns, int count, const char *name)
+{
+    for (int c = 0; c < count; c++) {
+        if (strcmp(columns[c].name, name) == 0) {
+            return c;
+        }
+    }
+    return -1;
+}
+
+const double *px_session_metric(const px_session *session, const char *metric)
+{
+    static const char front[] = "evaluation/";
+    if (strncmp(metric, front, sizeof front - 1) == 0) {
+        int at = px_column_find(session->evaluation_columns, session->evaluation_count, metric + sizeof front - 1);
+        return at >= 0 ? &session->evaluation_row[at] : NULL;
+    }
+    int at = px_column_find(session->columns, session->column_count, metric);
+    return at >= 0 ? &session->row[at] : NULL;
+}
+
 px_status px_session_columns(px_session *session)
 {
     const px_algorithm *algorithm = session->algorithm;

@@ -199,6 +199,9 @@ px_status px_session_save_due(px_session *session, int64_t iteration, bool last)
 
 /* record.c: the run file. Rank 0 writes, all agree. */
 px_status px_session_columns(px_session *session); /* the algorithm's, ours, and two for each reward source */
+int px_column_find(const px_column *columns, int count, const char *name); /* -1: none */
+/* The last value of a metric: of a column of /metrics, or "evaluation/" and one of /evaluation. NULL: there is no such column. */
+const double *px_session_metric(const px_session *session, const char *metric);
 px_status px_session_open_file(px_session *session, bool resume);
 px_status px_session_record(px_session *session, int64_t iteration);
 px_status px_session_record_evaluation(px_session *session, int64_t iteration);

@@ -9,12 +9,8 @@
 
 static double value_of(const px_column *columns, const double *values, int count, const char *name)
 {
-    for (int i = 0; i < count; i++) {
-        if (strcmp(columns[i].name, name) == 0) {
-            return values[i];
-        }
-    }
-    return NAN;
+    int at = px_column_find(columns, count, name);
+    return at >= 0 ? values[at] : NAN;
 }
 
 static void set_number(json_t *object, const char *name, double value)
