@@ -98,8 +98,15 @@ static px_status load_files(px_session *session, const char *key, const px_sourc
         describe(name, sources[i].path, px_dataset_file_summary(*data, i));
         PX_TRY(keep_entry(session, what, &sources[i], px_dataset_file_summary(*data, i)));
     }
-    session->data_hash = px_hash(&(uint64_t){px_dataset_hash(*data)}, sizeof(uint64_t), session->data_hash);
     return PX_OK;
+}
+
+/* What a resumed run must find again. */
+static void add_hash(px_session *session, const px_dataset *data)
+{
+    if (data != NULL) {
+        session->data_hash = px_hash(&(uint64_t){px_dataset_hash(data)}, sizeof(uint64_t), session->data_hash);
+    }
 }
 
 static px_status load_one(px_session *session, const char *key, px_data_options *options, px_dataset **data, const char *what)
@@ -153,6 +160,9 @@ static px_status load_training(px_session *session, px_data_options *options, bo
         options->scored = true;
         PX_TRY(load_one(session, "data.demonstrations", options, &session->demonstrations, "demonstrations"));
     }
+    add_hash(session, session->train);
+    add_hash(session, session->validation);
+    add_hash(session, session->demonstrations);
     return PX_OK;
 }
 
@@ -205,6 +215,7 @@ px_status px_session_data(px_session *session, const px_model_config *model)
         if (px_stage_is_set(stage, "evaluation.prompts")) {
             PX_TRY(load_one(session, "evaluation.prompts", &options, &session->validation, "held-out"));
         }
+        add_hash(session, session->train); /* evaluation may change */
         return PX_OK;
     }
     bool reward = strcmp(algorithm, "reward") == 0;

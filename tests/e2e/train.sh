@@ -269,6 +269,24 @@ cp -r straight raised
 good 1 raised --set ppo.stop.iterations=8
 same longer raised
 
+step="evaluation may change"; trace
+for change in evaluation.prompts=text.jsonl evaluation.evaluation_interval=1; do
+    cp -r straight changed
+    [ $change != evaluation.prompts=text.jsonl ] || tail -n 7 prompts.jsonl > held.jsonl
+    good 1 changed --set ppo.${change/text/held} --set ppo.stop.iterations=8
+    for module in policy critic; do
+        cmp longer/ppo/$module/model.safetensors changed/ppo/$module/model.safetensors || fail "$change: $module differs"
+    done
+    "$phalanx" inspect changed/ppo evaluation --csv 2> /dev/null | awk -F, '
+        NR == 1 { for (i = 1; i <= NF; i++) if ($i == "iteration") c = i }
+        NR > 1 && $c == 8 { measured = 1 } END { exit !measured }' || fail "$change: nothing is measured at the end"
+    rm -rf changed
+done
+sed 's/3/4/' prompts.jsonl > others.jsonl
+cp -r straight changed
+refused 78 "environment.prompts" "$phalanx" train recipe.yaml --run-dir changed --set ppo.environment.prompts=others.jsonl \
+    --set ppo.stop.iterations=8
+
 step="--from branches"; trace
 good 1 branch --stage ppo --from straight/ppo/checkpoint_000004
 cmp -s branch/ppo/policy/model.safetensors straight/ppo/policy/model.safetensors || fail "the policy differs"
