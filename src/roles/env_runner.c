@@ -22,7 +22,7 @@ typedef struct runner {
     px_sampler sampler;
     px_model policy;      /* weights borrowed from the node's memory */
     errand pending[PX_MAX_IN_FLIGHT];
-    const errand *stream; /* a request of the stream that runs; NULL: none */
+    px_envelope stream;   /* what the requests of the stream that runs ask for; of its own: their places are used again */
     uint64_t hash;        /* of policy.weights, as this rank has read them */
     int64_t seq_no;       /* of policy; -1: none */
     int32_t *owner;       /* [sampler samples] request of a completion */
@@ -165,8 +165,9 @@ static bool same_stream(const px_envelope *a, const px_envelope *b)
 }
 
 /* Requests of the stream whose samples fit join it. */
-static void join(runner *r, const px_envelope *key)
+static void join(runner *r)
 {
+    const px_envelope *key = &r->stream;
     const px_dataset *data = key->evaluation ? r->session->validation : r->session->train;
     for (int i = 0; i < PX_MAX_IN_FLIGHT; i++) {
         errand *p = &r->pending[i];
@@ -210,8 +211,7 @@ static int on_step(void *arg)
         px_envelope head = head_of(r, PX_ALIVE);
         tell(r, &head, NULL, 0);
     }
-    px_envelope key = r->stream->head;
-    join(r, &key);
+    join(r);
     return r->sampler.count;
 }
 
@@ -260,10 +260,9 @@ static px_status run_stream(runner *r, errand *first)
     px_sampling sampling = px_ppo_sampling(&session->ppo, session->trainer.seed, session->trainer.stage, key.iteration,
                                            key.evaluation != 0, session->parts.evaluation_temperature);
     px_sampler_clear(&r->sampler);
-    r->stream = first;
-    join(r, &key);
+    r->stream = key;
+    join(r);
     px_status status = px_sampler_run(&r->sampler, &r->policy, &sampling, on_step, on_done, r);
-    r->stream = NULL;
     if (status != PX_OK) {
         return r->ended ? PX_OK : status;
     }

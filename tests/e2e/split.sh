@@ -29,7 +29,7 @@ runners() { # RUNNERS RANKS DIR [options]
     local runners=$1 ranks=$2 dir=$3; shift 3
     train "$ranks" "$dir" --set env_runners.num_env_runners="$runners" "$@"
 }
-good() { "$@" || fail "exit $? of $*: $(cat "$work"/*.err | grep '^phalanx: ' | tail -3)"; }
+good() { "$@" || fail "exit $? of $*: $(cat "$(ls -t "$work"/*.err | head -1)" | grep '^phalanx: ' | tail -5)"; }
 same() { # DIR DIR: weights, moments, samples and evaluations are equal bit for bit
     local part
     for part in policy critic; do
@@ -311,6 +311,20 @@ for dir in ahead killed stopped; do # what was in flight at the kill or stop is 
                   print rows " rows, " tokens " tokens of " all ", " samples " samples, staleness " most; exit 1 } }' ||
         fail "$dir counts wrong"
 done
+
+step="requests of an evaluation and of an iteration ahead keep to themselves"; trace
+still=(--set training.lr=1e-12 --set training.num_epochs=1 --set training.minibatch_size=128 --set env_runners.samples_per_prompt=16
+    --set env_runners.max_slots=1 --set evaluation.evaluation_interval=1 --set evaluation.num_prompts=20 --set stop.iterations=80)
+answers() { # DIR: what was sampled and answered, of weights that hardly change
+    "$phalanx" inspect "$1" metrics --csv 2> /dev/null | awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
+        { print $2, $at["objective/scores"], $at["response_length/mean"] }'
+    "$phalanx" inspect "$1" evaluation --csv 2> /dev/null | cut -d, -f2-
+}
+"$phalanx" train ppo.yaml --run-dir calm "${still[@]}" > calm.out 2> calm.err || fail "$(cat calm.err)"
+good runners 1 2 apart --set env_runners.max_staleness=1 "${still[@]}"
+diff <(answers calm) <(answers apart) > apart.diff || fail "they differ: $(head -4 apart.diff)"
+[ "$(answers apart | wc -l)" = 163 ] || fail "rows are missing: $(answers apart | wc -l)"
+! grep -q batch_refused apart.err stopped.err ahead.err || fail "a batch was refused: $(grep -h batch_refused ./*.err | head -1)"
 
 step="what does not fit is refused"; trace
 refused 78 'env_runners.num_env_runners: 2 of 2 ranks' 2 --set env_runners.num_env_runners=2
