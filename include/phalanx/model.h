@@ -143,6 +143,8 @@ typedef struct px_map_bytes {
 } px_map_bytes;
 /* What px_model_map of the directory will take; `model` is the plan of its configuration. */
 px_status px_model_map_plan(const px_model *model, const char *dir, px_map_bytes *bytes);
+/* What the directory's weights are, however they are cut into files: equal for the same tensors in the same type. Reads them all. */
+px_status px_model_hash(const char *dir, uint64_t *hash);
 /* PX_DATA when a file of a mapped model was written to since. */
 px_status px_model_map_check(const px_model *model);
 /* Writes config.json, model.safetensors, generation_config.json; tokenizer files are copied from tokenizer_dir (NULL:

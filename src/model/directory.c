@@ -362,6 +362,19 @@ px_status px_model_map_plan(const px_model *model, const char *dir, px_map_bytes
     return status;
 }
 
+px_status px_model_hash(const char *dir, uint64_t *hash)
+{
+    px_tensors tensors;
+    PX_TRY(px_tensors_open(&tensors, dir));
+    *hash = 0;
+    for (int i = 0; i < tensors.count; i++) { /* a sum: in any order */
+        const px_tensor *tensor = &tensors.list[i];
+        *hash += px_hash(tensor->data, tensor->bytes, px_hash(tensor->name, strlen(tensor->name), 0));
+    }
+    px_tensors_close(&tensors);
+    return PX_OK;
+}
+
 px_status px_model_map_check(const px_model *model)
 {
     return model->range ? px_file_maps_check(model->range, model->range_bytes) : PX_OK;

@@ -270,11 +270,6 @@ static px_status choose_critic(px_session *session, const char *from)
     return PX_OK;
 }
 
-static const char *reference_module(const px_stage *stage)
-{
-    return px_stage_is_set(stage, "rl_module.reference") ? "reference" : "policy";
-}
-
 static px_status prepare_models(px_session *session, const char *from)
 {
     px_ppo_parts *parts = &session->parts;
@@ -282,8 +277,8 @@ static px_status prepare_models(px_session *session, const char *from)
     PX_TRY(plan_learner(session, "policy", "policy", PX_HEAD_LM, from, &parts->policy));
     PX_TRY(choose_critic(session, from));
     PX_TRY(plan_learner(session, session->critic_module, "critic", PX_HEAD_SCALAR, from, &parts->critic));
-    PX_TRY(px_module_plan(session, reference_module(stage), PX_HEAD_LM, &parts->reference));
-    PX_TRY(px_module_map_plan(session, reference_module(stage), &parts->reference, &session->reference_weights));
+    PX_TRY(px_module_plan(session, px_reference_module(session), PX_HEAD_LM, &parts->reference));
+    PX_TRY(px_module_map_plan(session, px_reference_module(session), &parts->reference, &session->reference_weights));
     if (parts->reference.config.vocab_size != parts->policy.config.vocab_size) {
         return px_stage_fail(stage, "rl_module.reference", "rl_module.reference: its vocabulary (%d) is not the policy's (%d)",
                              parts->reference.config.vocab_size, parts->policy.config.vocab_size);
@@ -330,7 +325,7 @@ static px_status build_ppo(px_session *session, const char *from)
     PX_TRY(load_learner(session, session->critic_module, "critic", PX_HEAD_SCALAR, from, &parts->critic, &unused));
     if (parts->scores) {
         px_model_free(&parts->reference);
-        PX_TRY(px_module_map(session, reference_module(session->stage), PX_HEAD_LM, 0, &parts->reference, &unused));
+        PX_TRY(px_module_map(session, px_reference_module(session), PX_HEAD_LM, 0, &parts->reference, &unused));
     }
     if (parts->scores && parts->reward_model != NULL) {
         PX_TRY(load_reward_model(session, &parts->reward_model->model));

@@ -64,6 +64,17 @@ static int list_counters(px_session *session, px_attribute *attributes)
     return n;
 }
 
+/* What a version before this one did not write; a checkpoint of it is taken as it is. */
+static const char *const frozen_names[PX_FROZEN] = {"reference_hash", "reward_hash"};
+
+static int list_frozen(const px_session *session, px_attribute *attributes)
+{
+    for (int which = 0; which < PX_FROZEN; which++) {
+        attributes[which] = (px_attribute){.name = frozen_names[which], .type = 'i', .i = (int64_t)session->frozen_hash[which]};
+    }
+    return PX_FROZEN;
+}
+
 static const char *tokenizer_dir(const px_session *session)
 {
     return session->tokenizer_dir[0] != '\0' ? session->tokenizer_dir : NULL;
@@ -212,6 +223,7 @@ px_status px_session_save(px_session *session, int64_t iteration, const char *na
     px_checkpoint_writer writer = {0};
     px_attribute attributes[MAX_ATTRIBUTES];
     int n = list_counters(session, attributes);
+    n += list_frozen(session, attributes + n);
     px_phase_set("checkpoint", iteration);
     PX_TRY(check_replicas(session, iteration));
     PX_TRY(session->writers == 0 ? find_writers(session) : PX_OK);
@@ -341,6 +353,30 @@ static void recall_isa(px_session *session, const char *from)
     px_free((void *)(uintptr_t)isa.s);
 }
 
+/* The reference and the reward model that the samples so far were measured with. A branch may have others. */
+static px_status check_frozen(const px_session *session, const char *from)
+{
+    px_attribute attributes[PX_FROZEN];
+    list_frozen(session, attributes);
+    const char *branch = session->run->options.from;
+    if (px_dist_rank() != 0 || (branch != NULL && strcmp(from, branch) == 0)) {
+        return PX_OK;
+    }
+    if (px_checkpoint_load_state(from, NULL, 0, attributes, PX_FROZEN) != PX_OK) {
+        px_error_clear();
+        return PX_OK;
+    }
+    for (int which = 0; which < PX_FROZEN; which++) {
+        if ((uint64_t)attributes[which].i != session->frozen_hash[which]) {
+            char dir[PX_PATH_MAX];
+            PX_TRY(px_module_dir(session, which == 0 ? px_reference_module(session) : "reward", dir, sizeof dir));
+            return px_fail(PX_DATA, "%s: the weights of the %s are not those that this run was started with (%s); valid are the same "
+                           "weights, or --fresh for a new run", from, which == 0 ? "reference" : "reward model", dir);
+        }
+    }
+    return PX_OK;
+}
+
 px_status px_session_restore(px_session *session, const char *from, int64_t iteration)
 {
     px_trainer *trainer = &session->trainer;
@@ -372,6 +408,7 @@ px_status px_session_restore(px_session *session, const char *from, int64_t iter
         return px_fail(PX_DATA, "%s: the data is not what this run was started with (another hash of its token ids); valid is "
                        "the same data, or --fresh for a new run", from);
     }
+    PX_TRY(check_frozen(session, from));
     session->saved = iteration;
     recall_isa(session, from);
     return px_dist_rank() == 0 ? recall_best(session) : PX_OK;

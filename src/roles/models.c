@@ -215,6 +215,50 @@ px_status px_module_map_plan(const px_session *session, const char *module, cons
     return dir[0] != '\0' ? px_model_map_plan(model, dir, bytes) : PX_OK;
 }
 
+const char *px_reference_module(const px_session *session)
+{
+    return px_stage_is_set(session->stage, "rl_module.reference") ? "reference" : "policy";
+}
+
+px_status px_session_frozen(px_session *session)
+{
+    bool reward = session->parts.reward_model != NULL;
+    const char *const modules[PX_FROZEN] = {px_reference_module(session), reward ? "reward" : NULL};
+    for (int which = 0; which < PX_FROZEN && session->algorithm == &px_algorithm_ppo; which++) {
+        char dir[PX_PATH_MAX] = "";
+        PX_TRY(modules[which] != NULL ? px_module_dir(session, modules[which], dir, sizeof dir) : PX_OK);
+        PX_TRY(dir[0] != '\0' ? px_model_hash(dir, &session->frozen_hash[which]) : PX_OK);
+    }
+    return PX_OK;
+}
+
+static bool starts_from(const px_stage *stage, const char *earlier)
+{
+    static const char *const modules[] = {"policy", "reference", "critic", "reward"};
+    for (int i = 0; i < 4; i++) {
+        char key[160];
+        if (is_source(stage, modules[i], "stage") && strcmp(px_stage_text(stage, field(key, modules[i], "stage")), earlier) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *px_stage_begun_from(const px_session *session)
+{
+    const px_config *config = session->run->config;
+    for (int i = 0; i < px_config_stage_count(config); i++) {
+        char dir[PX_PATH_MAX], file[PX_PATH_MAX];
+        const px_stage *later = px_config_stage(config, i);
+        if (later != session->stage && starts_from(later, px_stage_name(session->stage)) &&
+            px_stage_dir(session->run, later, dir, sizeof dir) == PX_OK &&
+            px_path_join(file, sizeof file, dir, "run.h5") == PX_OK && px_file_exists(file)) {
+            return px_stage_name(later);
+        }
+    }
+    return NULL;
+}
+
 px_status px_session_tokenizer(px_session *session)
 {
     static const char *const modules[] = {"policy", "reward"};

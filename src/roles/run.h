@@ -74,6 +74,8 @@ typedef struct px_sample_rows { /* of a sample file's tables, whose last are tho
     int64_t iteration, prompts, tokens, updates, order;
 } px_sample_rows;
 
+enum { PX_FROZEN = 2 }; /* models of a stage that nobody changes: reference, reward model */
+
 /* Everything of one stage while it runs. */
 typedef struct px_session {
     px_run *run;
@@ -103,6 +105,7 @@ typedef struct px_session {
     px_ppo_parts parts;
     px_model model;             /* of lm and rm */
     const char *critic_module;  /* whose weights the critic starts from */
+    uint64_t frozen_hash[PX_FROZEN]; /* of the reference's and the reward model's weights, 0: none or new ones; rank 0 */
     px_map_bytes reference_weights, reward_weights; /* frozen */
     px_shared frozen;           /* what of them does not lie in files as it is used; while they are loaded, where ranks share it */
     px_plan plan, scorer_plan, runner_plan; /* of a rank that learns; in split stages, of one that scores, one that samples */
@@ -167,6 +170,12 @@ px_status px_module_plan(const px_session *session, const char *module, px_head 
 px_status px_module_dir(const px_session *session, const char *module, char *out, size_t size);
 px_status px_stage_dir(const px_run *run, const px_stage *stage, char *out, size_t size);
 px_status px_session_tokenizer(px_session *session);
+const char *px_reference_module(const px_session *session);
+/* What the stage's frozen models are, into frozen_hash: a run that goes on must go on with the same. Of one rank, which reads
+ * them all. Between px_session_prepare and px_session_build. */
+px_status px_session_frozen(px_session *session);
+/* A later stage that has begun from the result of this one; NULL: none. */
+const char *px_stage_begun_from(const px_session *session);
 
 /* data.c */
 px_status px_session_data(px_session *session, const px_model_config *model);
@@ -196,6 +205,14 @@ px_status px_session_save_samples(px_session *session);
 px_status px_session_restore(px_session *session, const char *from, int64_t iteration);
 px_status px_session_results(px_session *session);
 px_status px_session_save_due(px_session *session, int64_t iteration, bool last);
+
+/* resume.c: what an earlier start has left. *from is the checkpoint to continue from ("" for none); of rank 0. */
+px_status px_session_find(px_session *session, char *from, size_t size);
+/* config.yaml of an earlier start must agree in what may not change; then it becomes this start's. Of rank 0. */
+px_status px_session_settle(px_session *session, bool resume);
+/* The last rows of the run file, as rank 0 has read them, for all. Collective. */
+px_status px_session_recall(px_session *session);
+void px_session_record_skipped(px_session *session); /* an event for each checkpoint that was passed over */
 
 /* record.c: the run file. Rank 0 writes, all agree. */
 px_status px_session_columns(px_session *session); /* the algorithm's, ours, and two for each reward source */

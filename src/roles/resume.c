@@ -1,0 +1,189 @@
+/* Where a stage stands: what an earlier start of it has left, and whether this one may go on from there. */
+#include "run.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The iteration after which the run file says that the stage was done; -1: it does not. */
+static int64_t finished_after(const px_session *session)
+{
+    char path[PX_PATH_MAX];
+    px_frame segments;
+    if (px_path_join(path, sizeof path, session->dir, "run.h5") != PX_OK || !px_file_exists(path)) {
+        return -1;
+    }
+    if (px_frame_read(path, "/segments", &segments) != PX_OK) { /* told where the file is opened to be written */
+        px_error_clear();
+        return -1;
+    }
+    int reason = px_frame_column(&segments, "reason"), last = px_frame_column(&segments, "last_iteration");
+    int64_t row = segments.rows - 1, iteration = -1;
+    if (row >= 0 && reason >= 0 && last >= 0 && strcmp(px_frame_text(&segments, reason, row), "done") == 0) {
+        iteration = (int64_t)px_frame_number(&segments, last, row);
+    }
+    px_frame_free(&segments);
+    return iteration;
+}
+
+/* Has another stop than at the last start? */
+static px_status find_other_stop(const px_session *session, bool *other)
+{
+    char config[PX_PATH_MAX];
+    px_buf changed = {0};
+    PX_TRY(px_path_join(config, sizeof config, session->dir, "config.yaml"));
+    px_status status = px_file_exists(config) ? px_stage_compare(session->stage, config, &changed) : PX_OK;
+    *other = changed.length > 0 && (strncmp(changed.data, "stop.", 5) == 0 || strstr(changed.data, "\nstop.") != NULL);
+    px_buf_free(&changed);
+    return status;
+}
+
+/* What a later stage began from stays as it was: going on would exchange its reference, and what it is a result of. */
+static px_status check_result(const px_session *session)
+{
+    bool other = false;
+    const char *later = finished_after(session) >= 0 ? px_stage_begun_from(session) : NULL;
+    PX_TRY(later != NULL ? find_other_stop(session, &other) : PX_OK);
+    return !other ? PX_OK : px_fail(PX_CONFIG, "%s: stop: stage %s is done and stage %s has begun from its result; valid is the stop "
+                                    "that it had (config.yaml there), or a new run (another run.dir, or --fresh)", session->dir,
+                                    px_stage_name(session->stage), later);
+}
+
+/* A finished stage whose checkpoints were removed is not trained again unasked: its results stand, and it can only not go on. */
+static px_status find_end(px_session *session)
+{
+    char results[PX_PATH_MAX];
+    bool more;
+    int64_t iteration = finished_after(session);
+    if (iteration < 0) {
+        return PX_OK;
+    }
+    const char *module = session->algorithm == &px_algorithm_reward ? "reward" : "policy";
+    PX_TRY(px_path_join(results, sizeof results, session->dir, module));
+    PX_TRY(find_other_stop(session, &more));
+    if (more || !px_dir_exists(results)) {
+        return px_fail(PX_DATA, "%s: finished after iteration %lld and has %s; valid is one put back from a copy, or --fresh for a "
+                       "new run (the old one is kept beside it)", session->dir, (long long)iteration,
+                       more ? "no checkpoint any more to go on from to another stop" : "neither results nor a checkpoint any more");
+    }
+    session->over = true;
+    session->start = iteration;
+    px_log(PX_NOTE, "%s: finished after iteration %lld; it has no checkpoint any more and cannot go on, its results are left as "
+           "they are", session->dir, (long long)iteration);
+    return PX_OK;
+}
+
+px_status px_session_find(px_session *session, char *from, size_t size)
+{
+    px_buf skipped = {0};
+    bool found = false;
+    int damaged = 0;
+    session->start = 0;
+    from[0] = '\0';
+    if (px_dist_rank() != 0) { /* one rank reads and hashes for all */
+        return PX_OK;
+    }
+    px_status status = px_dir_exists(session->dir) ? px_checkpoint_latest(session->dir, from, size, &session->start, &found,
+                                                                          &damaged, &skipped) : PX_OK;
+    if (status == PX_OK && skipped.length > 0) {
+        px_log(PX_WARNING, "checkpoints that cannot be used: %s", skipped.data);
+    }
+    session->skipped = skipped;
+    if (!found) {
+        from[0] = '\0';
+        session->start = 0;
+    }
+    const char *branch = session->run->options.from;
+    if (status == PX_OK && !found && branch != NULL) { /* a new run that goes on where that checkpoint stood */
+        PX_TRY(px_checkpoint_verify(branch, &session->start));
+        snprintf(from, size, "%s", branch);
+    } else if (status == PX_OK && !found && damaged > 0) { /* what was learnt is not thrown away unasked */
+        return px_fail(PX_DATA, "%s: none of its %d checkpoints can be used (the first: %.*s); valid is a directory with one that "
+                       "can, from a copy, or --fresh for a new run (the old one is kept beside it)", session->dir, damaged,
+                       (int)strcspn(skipped.data, "\n"), skipped.data);
+    } else if (status == PX_OK && !found) {
+        return find_end(session);
+    }
+    PX_TRY(status == PX_OK && found ? check_result(session) : PX_OK);
+    return status;
+}
+
+void px_session_record_skipped(px_session *session)
+{
+    char *rest = session->skipped.data, *line;
+    while (rest != NULL && (line = strsep(&rest, "\n")) != NULL) {
+        if (line[0] != '\0' && px_dist_rank() == 0) {
+            px_trainer_event(&session->trainer, session->start, "checkpoint_skipped", "%s", line);
+        }
+    }
+}
+
+px_status px_session_settle(px_session *session, bool resume)
+{
+    if (px_dist_rank() != 0) {
+        return PX_OK;
+    }
+    char path[PX_PATH_MAX];
+    px_buf text = {0};
+    PX_TRY(px_dir_create(session->dir));
+    PX_TRY(px_temporaries_remove(session->dir));
+    PX_TRY(px_path_join(path, sizeof path, session->dir, "config.yaml"));
+    if (resume && px_file_exists(path)) {
+        px_status status = px_stage_compare(session->stage, path, &text);
+        if (status == PX_OK && text.length > 0) {
+            px_log(PX_INFO, "changed since the last start:\n%s", text.data);
+        }
+        px_buf_clear(&text);
+        if (status != PX_OK) {
+            px_buf_free(&text);
+            return status;
+        }
+    }
+    px_status status = px_stage_dump(session->stage, &text);
+    if (status == PX_OK) {
+        status = px_file_write(path, text.data, text.length);
+    }
+    px_buf_free(&text);
+    return status;
+}
+
+/* A finished stage's table comes from its run file, so that a later start shows it too. */
+static px_status recall(px_session *session)
+{
+    char path[PX_PATH_MAX];
+    PX_TRY(px_path_join(path, sizeof path, session->dir, "run.h5"));
+    for (int which = 0; which < 2; which++) {
+        px_frame frame;
+        px_column *columns = which == 0 ? session->columns : session->evaluation_columns;
+        int count = which == 0 ? session->column_count : session->evaluation_count;
+        PX_TRY(px_frame_read(path, which == 0 ? "/metrics" : "/evaluation", &frame));
+        if (which == 1 && frame.rows > 0) {
+            session->evaluated = (int64_t)px_frame_number(&frame, 0, frame.rows - 1);
+        }
+        for (int c = 0; c < count && frame.rows > 0; c++) {
+            int at = px_frame_column(&frame, columns[c].name);
+            if (at < 0) {
+                continue;
+            }
+            double last = px_frame_number(&frame, at, frame.rows - 1);
+            if (which == 0) {
+                session->row[c] = last;
+            } else {
+                session->evaluation_row[c] = last;
+                session->first_evaluation[c] = px_frame_number(&frame, at, 0);
+            }
+        }
+        px_frame_free(&frame);
+    }
+    return PX_OK;
+}
+
+/* What rank 0 has read, for all: one file system may show its files to other nodes later. */
+px_status px_session_recall(px_session *session)
+{
+    PX_TRY(px_agree(px_dist_rank() == 0 ? recall(session) : PX_OK));
+    px_bcast(&session->evaluated, sizeof session->evaluated, 0);
+    px_bcast(session->row, (size_t)session->column_count * sizeof *session->row, 0);
+    px_bcast(session->evaluation_row, (size_t)session->evaluation_count * sizeof *session->evaluation_row, 0);
+    px_bcast(session->first_evaluation, (size_t)session->evaluation_count * sizeof *session->first_evaluation, 0);
+    return PX_OK;
+}
