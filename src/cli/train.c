@@ -7,7 +7,8 @@ static const px_usage usage = {
     .synopsis = "train CONFIG [options]",
     .what = "Runs the stages of an experiment in order, each in its own directory under the run's. A run that was stopped or\n"
             "killed continues from its newest checkpoint when the same command is given again; a finished stage is not run\n"
-            "again unless its stop.* was raised. Under mpirun or srun all ranks take part; alone it is one rank.\n"
+            "again unless its stop.* was raised, before a later stage began from its result. Data and frozen models must\n"
+            "be those that it was started with. Under mpirun or srun all ranks take part; alone it is one rank.\n"
             "Ctrl-C, SIGTERM, SIGUSR1, a file STOP in the run directory or the time limit end it with a checkpoint and\n"
             "exit code 75.",
     .examples = "  phalanx train configs/quickstart.yaml\n"
