@@ -1,4 +1,5 @@
 #include "cli.h"
+#include "phalanx/dist.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -156,8 +157,10 @@ px_status px_options_parse(const px_usage *usage, const px_option *options, int 
             break;
         }
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            print_usage(usage, options, count);
             *helped = true;
+            if (px_launch_rank() == 0) {
+                print_usage(usage, options, count);
+            }
             return px_output_done();
         }
     }

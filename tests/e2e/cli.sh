@@ -91,6 +91,21 @@ cmp -s "$work/line" "$work/back" || fail "round trip: $(cat "$work/back")"
 printf '1 2 9999\n' | "$phalanx" tokens --tokenizer "$work/tok" --decode > /dev/null 2>&1; same $? 65 "an id that is none"
 code 0 "rows               1" "$phalanx" tokens --tokenizer "$work/tok" --data "$work/text.txt" --stats
 
+# ---- under a launcher: what is one process's work is done once, and the others end at once ----
+# Of what a launcher leaves in the environment, each way says that this is its second process; a batch script is the first.
+for second in "OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=1" "PMI_SIZE=2 PMI_RANK=1" "SLURM_NTASKS=2 SLURM_STEP_ID=0 SLURM_PROCID=1"; do
+    for command in "tokens --tokenizer $work/none" "export $work/none --out $work/x" "config --schema" "--help" "genrate" "train --help"; do
+        same "$(env $second "$phalanx" $command < /dev/null 2>&1; echo $?)" 0 "the second process: $second: $command"
+    done
+done
+same "$(SLURM_NTASKS=2 SLURM_PROCID=0 "$phalanx" tokens --tokenizer "$work/tok" < "$work/line")" "$(cat "$work/ids")" "tokens in a batch script"
+if mpirun=$(command -v mpirun); then
+    same "$("$mpirun" -n 2 "$phalanx" tokens --tokenizer "$work/tok" < "$work/line")" "$(cat "$work/ids")" "tokens under mpirun"
+    code 65 "no such directory" timeout 60 "$mpirun" -n 2 "$phalanx" export "$work/none" --out "$work/x"
+    code 64 "--data is missing" timeout 60 "$mpirun" -n 2 "$phalanx" evaluate --model x
+    same "$("$mpirun" -n 2 "$phalanx" evaluate --help | grep -c '^options:')" 1 "help under mpirun"
+fi
+
 # ---- evaluate --rewards ----
 printf 'good\t2\nbad\t-3\n' > "$work/words.txt"
 printf '{"prompt":"p","completion":"a good day","answer":"a good day"}\n{"prompt":"p","completion":"bad","answer":"no"}\n' \
@@ -98,6 +113,8 @@ printf '{"prompt":"p","completion":"a good day","answer":"a good day"}\n{"prompt
 code 0 '"records":2' "$phalanx" evaluate --rewards "lexicon:$work/words.txt,exact:answer,regex:a{1,2}" --json \
     --data "$work/completions.jsonl" --per-record "$work/scores"
 same "$(head -1 "$work/scores" | cut -c1-35)" '{"rewards":{"lexicon":0.45883146774' "lexicon of the first record" # 2/sqrt(19)
+[ -z "$mpirun" ] || same "$("$mpirun" -n 2 "$phalanx" evaluate --rewards exact:answer --data "$work/completions.jsonl" --json | wc -l)" 1 \
+    "evaluate --rewards under mpirun"
 grep -q '"exact":0.0,"regex":1.0}}$' "$work/scores" || fail "scores of the second record"
 code 65 "no field 'answer2'" "$phalanx" evaluate --rewards exact:answer2 --data "$work/completions.jsonl"
 code 64 "valid are lexicon" "$phalanx" evaluate --rewards magic:1 --data "$work/completions.jsonl"
