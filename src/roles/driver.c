@@ -115,8 +115,9 @@ static px_status write_status(const px_session *session, const char *state, int6
     if (px_dist_rank() != 0 || !px_lock_is_ours(session->run->lock)) {
         return PX_OK;
     }
+    const char *stage = px_stage_name(session->stage);
     px_run_status status = {.state = state,
-                            .stage = px_stage_name(session->stage),
+                            .stage = stage[0] != '\0' ? stage : session->algorithm->name,
                             .iteration = iteration,
                             .exit_code = code,
                             .reason = reason,
@@ -342,6 +343,34 @@ static void record_skipped(px_session *session)
     }
 }
 
+/* Of px_stage_compare's lines: does one of them say that the stage has another number of iterations? */
+static bool moves_end(const char *changed)
+{
+    static const char *const keys[] = {"stop.iterations:", "stop.steps:", "stop.epochs:"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const char *at = strstr(changed, keys[i]);
+        if (at != NULL && (at == changed || at[-1] == '\n')) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Of a schedule that leads to the stage's end, another end makes another one: the rate may jump. */
+static void note_schedule(const px_session *session)
+{
+    const px_learner *learner = &session->trainer.learners[0].learner;
+    const px_schedule *schedule = &learner->config.schedule;
+    const double *before = px_session_metric(session, "lr");
+    if (!session->end_moved || schedule->kind == PX_CONSTANT || before == NULL || session->start >= session->total) {
+        return;
+    }
+    px_log(PX_NOTE, "training.lr_schedule %s now ends after %s %lld: the learning rate was %.3g in the last step and is %.3g in the "
+           "next", px_stage_text(session->stage, "training.lr_schedule"),
+           session->algorithm == &px_algorithm_ppo ? "iteration" : "step", (long long)session->total, *before,
+           learner->config.lr * px_schedule_at(schedule, learner->steps));
+}
+
 /* config.yaml of an earlier start must agree in what may not change; then it becomes this start's. */
 static px_status settle_config(px_session *session, bool resume)
 {
@@ -357,6 +386,7 @@ static px_status settle_config(px_session *session, bool resume)
         px_status status = px_stage_compare(session->stage, path, &text);
         if (status == PX_OK && text.length > 0) {
             px_log(PX_INFO, "changed since the last start:\n%s", text.data);
+            session->end_moved = moves_end(text.data);
         }
         px_buf_clear(&text);
         if (status != PX_OK) {
@@ -501,6 +531,7 @@ static px_status prepare_stage(px_session *session)
     record_skipped(session);
     if (resume) {
         PX_TRY(recall_all(session));
+        note_schedule(session);
     }
     return PX_OK;
 }

@@ -89,6 +89,7 @@ typedef struct px_session {
     px_dtype learner_precision, sampler_precision; /* in use: PX_F32 where bf16 is wanted and cannot be had */
     const char *no_bf16;        /* why; NULL: it is in use as wanted */
     int64_t total;              /* iterations or steps */
+    bool end_moved;             /* rank 0: stop.* has another total than at the last start */
     /* inputs */
     char tokenizer_dir[PX_PATH_MAX]; /* "": none */
     px_tokenizer *tokenizer;
