@@ -2,6 +2,8 @@
 #include "cli.h"
 #include "phalanx/dist.h"
 
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,6 +86,16 @@ static bool is_not_needed(int argc, char **argv)
     return px_launch_rank() > 0;
 }
 
+/* A reader that has seen enough (head) is no error: the program ends as others do. */
+static void end_if_unread(void)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO};
+    if (ferror(stdout) && poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0) {
+        signal(SIGPIPE, SIG_DFL);
+        raise(SIGPIPE);
+    }
+}
+
 static px_status run(int argc, char **argv)
 {
     if (is_not_needed(argc, argv)) {
@@ -104,7 +116,11 @@ static px_status run(int argc, char **argv)
     }
     const command *found;
     PX_TRY(find_command(strcmp(name, "--version") == 0 ? "version" : name, &found));
-    return found->run(argc - 1, argv + 1);
+    px_status status = found->run(argc - 1, argv + 1);
+    if (status == PX_IO && !found->everywhere) {
+        end_if_unread();
+    }
+    return status;
 }
 
 /* GNU OpenMP's idle threads spin for milliseconds by default. Where ranks or jobs share cores that starves the threads that

@@ -191,6 +191,19 @@ px_status px_option_required(const char *command, const char *name, const char *
     return px_fail(PX_USAGE, "%s: --%s is missing; 'phalanx %s --help' shows examples", command, name, command);
 }
 
+px_status px_one_config(const char *command, const px_words *words)
+{
+    if (words->count == 1) {
+        return PX_OK;
+    }
+    if (words->count == 0) {
+        return px_fail(PX_USAGE, "%s: no configuration file was given; valid is one configuration file, such as phalanx %s "
+                       "configs/quickstart.yaml", command, command);
+    }
+    return px_fail(PX_USAGE, "%s: %d arguments were given, '%s' and '%s'%s; valid is one configuration file", command,
+                   words->count, words->word[0], words->word[1], words->count > 2 ? " among them" : "");
+}
+
 /* ---- shell ------------------------------------------------------------------------------------------------------- */
 
 /* bash's $'...', for names of files that are no text. */
