@@ -11,6 +11,7 @@ px_status px_dist_start(int *argc, char ***argv);
 /* Ends the job with the status all ranks agree on; prints the error once, from the rank that has it. Returns the code. */
 int px_dist_finish(px_status status);
 bool px_dist_launched(void); /* local: MPI runs */
+int px_launch_rank(void);    /* local, before MPI runs: what the launcher says; 0 without one */
 /* Local, without a launcher: sizes are reckoned as if there were so many ranks, nodes[size] the number of each one's node
  * (borrowed), and so many in the group. Nothing collective may be called until px_dist_assume(NULL, 1, 1). */
 void px_dist_assume(int *nodes, int size, int group_size);

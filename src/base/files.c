@@ -194,10 +194,12 @@ px_status px_file_write(const char *path, const void *bytes, size_t length)
     char temporary[PX_PATH_MAX];
     PX_TRY(px_temporary_path(temporary, sizeof temporary, path));
     int fd;
-    PX_TRY(px_file_create(temporary, &fd));
-    px_status status = write_all(fd, temporary, bytes, length);
+    if (px_file_create(temporary, &fd) != PX_OK) {
+        return io_error(path, "create");
+    }
+    px_status status = write_all(fd, path, bytes, length);
     if (close(fd) != 0 && status == PX_OK) {
-        status = io_error(temporary, "close");
+        status = io_error(path, "close");
     }
     if (status == PX_OK && rename(temporary, path) != 0) {
         status = io_error(path, "rename into place");

@@ -1,6 +1,6 @@
 /* Files as memory. A page of a map that its file has no bytes for any more (it was cut, or taken away on a network file
- * system) raises SIGBUS where it is touched: there the process says which file it was and ends with the code of an
- * input/output error, instead of dying without a word. */
+ * system) raises SIGBUS where it is touched: there the process says which file it was and ends, with the code of bad
+ * data where it was cut and of an input/output error else, instead of dying without a word. */
 #include "phalanx/base.h"
 
 #include <errno.h>
@@ -34,6 +34,17 @@ static const map *map_at(const void *address)
     return m;
 }
 
+/* Another file under the name is no change: the map keeps the old one. */
+static bool is_changed(const map *m)
+{
+    struct stat info;
+    if (stat(m->path, &info) != 0 || info.st_dev != m->device || info.st_ino != m->inode) {
+        return false;
+    }
+    return (size_t)info.st_size != m->bytes || info.st_mtim.tv_sec != m->changed.tv_sec ||
+           info.st_mtim.tv_nsec != m->changed.tv_nsec;
+}
+
 static void say(const char *text)
 {
     ssize_t written = write(STDERR_FILENO, text, strlen(text));
@@ -52,7 +63,7 @@ static void on_bus_error(int signal_number, siginfo_t *info, void *context)
     say("phalanx: ");
     say(m->path);
     say(": the file was cut or taken away while it was in use; valid is one that stays as it is until the end\n");
-    _exit(PX_IO);
+    _exit(is_changed(m) ? PX_DATA : PX_IO);
 }
 
 /* At every map, as MPI libraries put handlers of their own in when they start. */
@@ -139,17 +150,6 @@ px_status px_file_map_move(const void **data, size_t bytes, void *to)
     }
     *data = m->data = to;
     return PX_OK;
-}
-
-/* Another file under the name is no change: the map keeps the old one. */
-static bool is_changed(const map *m)
-{
-    struct stat info;
-    if (stat(m->path, &info) != 0 || info.st_dev != m->device || info.st_ino != m->inode) {
-        return false;
-    }
-    return (size_t)info.st_size != m->bytes || info.st_mtim.tv_sec != m->changed.tv_sec ||
-           info.st_mtim.tv_nsec != m->changed.tv_nsec;
 }
 
 px_status px_file_maps_check(const void *from, size_t bytes)

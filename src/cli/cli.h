@@ -65,6 +65,7 @@ typedef struct px_usage {
 px_status px_options_parse(const px_usage *usage, const px_option *options, int count, int argc, char **argv,
                            px_words *words, bool *helped);
 px_status px_option_required(const char *command, const char *name, const char *value); /* PX_USAGE when NULL */
+px_status px_one_config(const char *command, const px_words *words); /* PX_USAGE unless there is one word */
 px_status px_shell_quote(px_buf *out, const char *word); /* one word of a command line as a shell reads it */
 #define PX_COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 

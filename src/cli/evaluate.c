@@ -120,7 +120,7 @@ px_status px_command_evaluate(int argc, char **argv)
         return PX_OK;
     }
     if (e.rewards.count > 0) {
-        return px_evaluate_rewards(&e);
+        return px_launch_rank() == 0 ? px_evaluate_rewards(&e) : PX_OK; /* one process's work */
     }
     PX_TRY(px_dist_start(&argc, &argv));
     double level = px_compute_level();

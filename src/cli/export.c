@@ -35,7 +35,7 @@ static bool has_dir(const char *dir, const char *name)
     return snprintf(path, sizeof path, "%s/%s", dir, name) < PX_PATH_MAX && px_dir_exists(path);
 }
 
-/* The stage that status.json names last: of a run with stages, the one that is worth exporting. */
+/* The directory of the stage that status.json names last: of a run with stages, the one that is worth exporting. */
 static px_status last_stage(const char *run, char *out, size_t size)
 {
     char path[PX_PATH_MAX];
@@ -85,7 +85,7 @@ static px_status find_stage(const char *dir, const settings *s, char *out, size_
     }
     if (!has_file(dir, "run.h5") && has_file(dir, "status.json")) {
         PX_TRY(last_stage(dir, out, size));
-        if (px_dir_exists(out)) {
+        if (has_file(out, "config.yaml")) {
             bool wanted = s->module != NULL && s->iteration == NULL && !has_dir(out, s->module);
             return wanted ? stage_with(dir, s->module, out, size) : PX_OK;
         }

@@ -2,6 +2,8 @@
 #include "cli.h"
 #include "phalanx/dist.h"
 
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,25 +12,26 @@
 typedef struct command {
     const char *name, *summary;
     px_status (*run)(int argc, char **argv);
+    bool everywhere; /* each process that a launcher started runs it; else the first one alone */
 } command;
 
 static const command commands[] = {
-    {"train", "run the stages of an experiment, or continue it", px_command_train},
-    {"plan", "schedule, memory, disk use and time of an experiment before it runs", px_command_plan},
-    {"submit", "plan, write the batch script and hand it to Slurm", px_command_submit},
-    {"supervise", "run a command again until it is done, inside an allocation", px_command_supervise},
-    {"config", "the resolved configuration, its differences to the defaults, its schema", px_command_config},
-    {"generate", "completions of prompts", px_command_generate},
-    {"chat", "talk with a model in the terminal", px_command_chat},
-    {"evaluate", "loss of a language model, accuracy of a reward model, rule rewards", px_command_evaluate},
-    {"tokens", "text to token ids and back", px_command_tokens},
-    {"tokenizer", "train a byte-level BPE tokenizer", px_command_tokenizer},
-    {"export", "a Hugging Face directory from a run or checkpoint", px_command_export},
-    {"inspect", "look into runs, living or killed", px_command_inspect},
-    {"watch", "live view of a run", px_command_watch},
-    {"report", "one HTML page with plots of runs", px_command_report},
-    {"bench", "what this machine can do and what the kernels reach", px_command_bench},
-    {"version", "version, build and machine", px_command_version},
+    {"train", "run the stages of an experiment, or continue it", px_command_train, true},
+    {"plan", "schedule, memory, disk use and time of an experiment before it runs", px_command_plan, false},
+    {"submit", "plan, write the batch script and hand it to Slurm", px_command_submit, false},
+    {"supervise", "run a command again until it is done, inside an allocation", px_command_supervise, true},
+    {"config", "the resolved configuration, its differences to the defaults, its schema", px_command_config, false},
+    {"generate", "completions of prompts", px_command_generate, false},
+    {"chat", "talk with a model in the terminal", px_command_chat, false},
+    {"evaluate", "loss of a language model, accuracy of a reward model, rule rewards", px_command_evaluate, true},
+    {"tokens", "text to token ids and back", px_command_tokens, false},
+    {"tokenizer", "train a byte-level BPE tokenizer", px_command_tokenizer, false},
+    {"export", "a Hugging Face directory from a run or checkpoint", px_command_export, false},
+    {"inspect", "look into runs, living or killed", px_command_inspect, false},
+    {"watch", "live view of a run", px_command_watch, false},
+    {"report", "one HTML page with plots of runs", px_command_report, false},
+    {"bench", "what this machine can do and what the kernels reach", px_command_bench, true},
+    {"version", "version, build and machine", px_command_version, false},
 };
 
 static void print_overview(FILE *out)
@@ -72,8 +75,38 @@ static px_status help(const char *name)
     return found->run(2, words);
 }
 
+/* What `argv` asks for is the work of one process, and a launcher started this one as another. The second says so: who wanted each
+ * to do something else learns why nothing came of it. */
+static bool is_not_needed(int argc, char **argv)
+{
+    const command *asked = NULL;
+    for (int i = 0; argc > 1 && i < PX_COUNT(commands); i++) {
+        asked = strcmp(argv[1], commands[i].name) == 0 ? &commands[i] : asked;
+    }
+    if (px_launch_rank() == 0 || (asked != NULL && asked->everywhere)) {
+        return false;
+    }
+    if (asked != NULL && px_launch_rank() == 1) {
+        px_log(PX_NOTE, "%s is the work of one process: the first of those that the launcher has started does it", asked->name);
+    }
+    return true;
+}
+
+/* A reader that has seen enough (head) is no error: the program ends as others do. */
+static void end_if_unread(void)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO};
+    if (ferror(stdout) && poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0) {
+        signal(SIGPIPE, SIG_DFL);
+        raise(SIGPIPE);
+    }
+}
+
 static px_status run(int argc, char **argv)
 {
+    if (is_not_needed(argc, argv)) {
+        return PX_OK;
+    }
     if (argc < 2) {
         print_overview(stderr);
         return px_fail(PX_USAGE, "no command");
@@ -89,7 +122,11 @@ static px_status run(int argc, char **argv)
     }
     const command *found;
     PX_TRY(find_command(strcmp(name, "--version") == 0 ? "version" : name, &found));
-    return found->run(argc - 1, argv + 1);
+    px_status status = found->run(argc - 1, argv + 1);
+    if (status == PX_IO && !found->everywhere) {
+        end_if_unread();
+    }
+    return status;
 }
 
 /* GNU OpenMP's idle threads spin for milliseconds by default. Where ranks or jobs share cores that starves the threads that

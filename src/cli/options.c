@@ -1,4 +1,5 @@
 #include "cli.h"
+#include "phalanx/dist.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -156,8 +157,10 @@ px_status px_options_parse(const px_usage *usage, const px_option *options, int 
             break;
         }
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            print_usage(usage, options, count);
             *helped = true;
+            if (px_launch_rank() == 0) {
+                print_usage(usage, options, count);
+            }
             return px_output_done();
         }
     }
@@ -186,6 +189,19 @@ px_status px_option_required(const char *command, const char *name, const char *
         return PX_OK;
     }
     return px_fail(PX_USAGE, "%s: --%s is missing; 'phalanx %s --help' shows examples", command, name, command);
+}
+
+px_status px_one_config(const char *command, const px_words *words)
+{
+    if (words->count == 1) {
+        return PX_OK;
+    }
+    if (words->count == 0) {
+        return px_fail(PX_USAGE, "%s: no configuration file was given; valid is one configuration file, such as phalanx %s "
+                       "configs/quickstart.yaml", command, command);
+    }
+    return px_fail(PX_USAGE, "%s: %d arguments were given, '%s' and '%s'%s; valid is one configuration file", command,
+                   words->count, words->word[0], words->word[1], words->count > 2 ? " among them" : "");
 }
 
 /* ---- shell ------------------------------------------------------------------------------------------------------- */

@@ -78,10 +78,7 @@ static px_status make_layout(px_planned *plan, const char *command)
 
 px_status px_planned_make(px_planned *plan, const char *command)
 {
-    if (plan->words.count != 1) {
-        return px_fail(PX_USAGE, "%s takes one configuration file; 'phalanx %s CONFIG' gives %d", command, command,
-                       plan->words.count);
-    }
+    PX_TRY(px_one_config(command, &plan->words));
     px_run_options options = {.config_path = plan->words.word[0], .sets = plan->sets.word, .set_count = plan->sets.count,
                               .run_dir = plan->run_dir, .stage = plan->stage, .commit = px_program_commit()};
     PX_TRY(px_site_load(&plan->site, plan->site_path));

@@ -48,8 +48,8 @@ px_status px_command_train(int argc, char **argv)
     if (status == PX_OK && helped) {
         return PX_OK;
     }
-    if (status == PX_OK && words.count != 1) {
-        status = px_fail(PX_USAGE, "train takes one configuration file; '%s' gives %d", "phalanx train CONFIG", words.count);
+    if (status == PX_OK) {
+        status = px_one_config("train", &words);
     }
     if (status == PX_OK) {
         status = join_command(argc, argv, &command);

@@ -39,6 +39,19 @@ static bool launcher_seen(void)
     return false;
 }
 
+/* The same launchers, and srun without PMI. In a batch script, which is no task of a step, Slurm's is 0. */
+int px_launch_rank(void)
+{
+    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *text = getenv(names[i]);
+        if (text != NULL) {
+            return atoi(text);
+        }
+    }
+    return 0;
+}
+
 static volatile sig_atomic_t abort_code;
 
 static void end_process(int number)
@@ -146,13 +159,19 @@ void px_dist_assume(int *nodes, int size, int group_size)
     }
 }
 
+/* A command may end before it starts MPI: in all its processes for the same reason, where a launcher was seen. */
+static bool speaks_for_all(void)
+{
+    return world.launched || !launcher_seen() ? world.rank == 0 : px_launch_rank() == 0;
+}
+
 int px_dist_finish(px_status status)
 {
     if (world.launched && world.group_size < world.size && !world.lost && !world.fewer) {
         px_group_all();
     }
     status = px_agree(status);
-    if (status != PX_OK && world.rank == 0 && px_error_text()[0] != '\0') {
+    if (status != PX_OK && speaks_for_all() && px_error_text()[0] != '\0') {
         px_progress(NULL);
         fprintf(stderr, "phalanx: %s\n", px_error_text());
     }

@@ -154,6 +154,20 @@ static px_status add_setting(px_buf *html, const px_curves *curves, const char *
     return status;
 }
 
+/* Each once, in the order of the runs. */
+static px_status add_algorithms(px_buf *html, const px_curves *curves)
+{
+    for (int run = 0; run < curves->run_count; run++) {
+        const char *name = root_text(curves, run, "algorithm");
+        int before = 0;
+        while (before < run && strcmp(root_text(curves, before, "algorithm"), name) != 0) before++;
+        if (before < run) continue;
+        PX_TRY(px_buf_text(html, run > 0 ? ", " : ""));
+        PX_TRY(add_text(html, name));
+    }
+    return PX_OK;
+}
+
 static px_status add_methods(px_buf *html, const px_curves *curves)
 {
     static const char *const settings[][2] = {{"training.prompts_per_iteration", "prompts an iteration"},
@@ -179,12 +193,11 @@ static px_status add_methods(px_buf *html, const px_curves *curves)
                                          "evaluation/loss",
                                          "evaluation/accuracy",
                                          "core_hours"};
-    const char *algorithm = root_text(curves, 0, "algorithm");
     bool first = true;
     PX_TRY(px_buf_text(html, "<h2>Methods</h2>\n<p>"));
     PX_TRY(
         px_buf_printf(html, "We trained %d run%s with Phalanx (", curves->run_count, curves->run_count > 1 ? "s" : ""));
-    PX_TRY(add_text(html, algorithm));
+    PX_TRY(add_algorithms(html, curves));
     PX_TRY(px_buf_text(html, "): "));
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         PX_TRY(add_setting(html, curves, settings[i][0], settings[i][1], &first));
@@ -257,8 +270,8 @@ static px_status write_all(const px_curves *curves, const px_report_options *opt
     const char *slash = strrchr(path, '/');
     PX_TRY(px_curves_csv(curves, csv));
     PX_TRY(add_page(html, curves, options, slash ? slash + 1 : path));
-    PX_TRY(px_file_write(path, csv->data, csv->length));
     PX_TRY(px_file_write(options->out, html->data, html->length));
+    PX_TRY(px_file_write(path, csv->data, csv->length));
     return options->json ? print_written(curves, options, path) : PX_OK;
 }
 

@@ -49,10 +49,6 @@ static px_status find_below(const char *path, px_run **runs, int *count)
     }
     closedir(stream);
     if (status != PX_OK) return status;
-    if (*count == first) {
-        return px_fail(PX_DATA, "%s: holds no run.h5; valid is a run's directory, one of its stages, or its run.h5",
-                       path);
-    }
     qsort(*runs + first, (size_t)(*count - first), sizeof **runs, compare_runs);
     return PX_OK;
 }
@@ -69,12 +65,30 @@ static px_status find_runs(const char *path, px_run **runs, int *count)
     return px_file_exists(file) ? add_run(runs, count, path, path, file) : find_below(path, runs, count);
 }
 
+/* Of several directories (runs/...), those without a run are left out with a note. */
+static px_status find_all(const char *const *paths, int path_count, px_run **runs, int *count, px_buf *without)
+{
+    for (int i = 0; i < path_count; i++) {
+        int before = *count;
+        PX_TRY(find_runs(paths[i], runs, count));
+        if (*count == before) PX_TRY(px_buf_printf(without, "%s%s", without->length ? ", " : "", paths[i]));
+    }
+    if (*count == 0) {
+        return px_fail(PX_DATA, "%s: holds no run.h5; valid is a run's directory, one of its stages, or its run.h5",
+                       without->data);
+    }
+    if (without->length) px_log(PX_NOTE, "left out, as there is no run.h5: %s", without->data);
+    return PX_OK;
+}
+
 px_status px_runs_find(const char *const *paths, int path_count, px_run **runs, int *count)
 {
+    px_buf without = {0};
     *runs = NULL;
     *count = 0;
-    px_status status = path_count > 0 ? PX_OK : px_fail(PX_USAGE, "no run was named; give its directory");
-    for (int i = 0; status == PX_OK && i < path_count; i++) status = find_runs(paths[i], runs, count);
+    px_status status = path_count > 0 ? find_all(paths, path_count, runs, count, &without)
+                                      : px_fail(PX_USAGE, "no run was named; give its directory");
+    px_buf_free(&without);
     if (status != PX_OK) {
         px_free(*runs);
         *runs = NULL;

@@ -17,6 +17,7 @@ static const char *const usual[] = {
 
 typedef struct watch_state {
     char file[PX_PATH_MAX];    /* whose header was printed last */
+    char without[PX_PATH_MAX]; /* the newest run file, where that was told to have no metric that was asked for */
     char names[MAX_SHOWN][128];
     int columns[MAX_SHOWN], count;
     int64_t printed;           /* rows */
@@ -32,29 +33,64 @@ static void add_name(watch_state *state, const px_frame *frame, const char *name
     state->columns[state->count++] = column;
 }
 
-static px_status choose_asked(watch_state *state, const px_frame *frame, const char *metrics)
+/* The next name of "a,b". */
+static bool next_name(const char **at, char name[128])
 {
-    for (const char *at = metrics; *at;) {
-        char name[128];
-        size_t length = strcspn(at, ",");
-        snprintf(name, sizeof name, "%.*s", (int)(length < 127 ? length : 127), at);
-        at += length + (at[length] == ',');
-        if (!name[0]) continue;
-        if (px_frame_column(frame, name) < 0) {
-            return px_fail(PX_USAGE, "%s: has no metric '%s'; `inspect ... metrics` lists them", state->file, name);
-        }
-        add_name(state, frame, name);
-    }
-    return PX_OK;
+    *at += strspn(*at, ",");
+    size_t length = strcspn(*at, ",");
+    snprintf(name, 128, "%.*s", (int)(length < 127 ? length : 127), *at);
+    *at += length;
+    return length > 0;
 }
 
-static px_status choose(watch_state *state, const px_frame *frame, const char *metrics)
+/* The stages of a run have metrics of their own: a name is wrong where none of them has it. */
+static px_status check_asked(const px_watch_options *options, const px_run *runs, int count)
 {
+    char name[128];
+    px_buf valid = {0};
+    px_status status = PX_OK;
+    json_t *known = json_object();
+    for (int r = 0; r < count && status == PX_OK; r++) {
+        px_frame frame;
+        status = px_frame_read(runs[r].file, "/metrics", &frame);
+        for (int c = 1; c < frame.column_count && status == PX_OK; c++) {
+            const char *column = frame.columns[c].name;
+            if (json_object_get(known, column)) continue;
+            json_object_set_new(known, column, json_true());
+            status = px_buf_printf(&valid, "%s%s", valid.length ? ", " : "", column);
+        }
+        px_frame_free(&frame);
+    }
+    for (const char *at = options->metrics; status == PX_OK && next_name(&at, name);) {
+        if (json_object_get(known, name)) continue;
+        status = px_fail(PX_USAGE, "%s: has no metric '%s'%s; valid are %s", options->path, name,
+                         count > 1 ? " in any stage" : "", valid.data ? valid.data : "none yet");
+    }
+    px_buf_free(&valid);
+    json_decref(known);
+    return status;
+}
+
+static bool has_asked(const px_frame *frame, const char *metrics)
+{
+    char name[128];
+    while (next_name(&metrics, name)) {
+        if (px_frame_column(frame, name) >= 0) return true;
+    }
+    return false;
+}
+
+static void choose(watch_state *state, const px_frame *frame, const px_run *run, const char *metrics)
+{
+    char name[128];
     state->count = 0;
-    if (metrics) return choose_asked(state, frame, metrics);
+    while (metrics && next_name(&metrics, name)) {
+        if (px_frame_column(frame, name) < 0) px_log(PX_NOTE, "%s has no metric %s", run->name, name);
+        add_name(state, frame, name);
+    }
+    if (metrics) return;
     for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) add_name(state, frame, usual[i]);
     for (int c = 3; c < frame->column_count && state->count < 3; c++) add_name(state, frame, frame->columns[c].name);
-    return PX_OK;
 }
 
 /* ---- lines ------------------------------------------------------------------------------------------------------- */
@@ -97,34 +133,59 @@ static px_status print_object(const watch_state *state, const px_watch_options *
     return fine && fputc('\n', options->out) != EOF ? PX_OK : px_fail(PX_IO, "cannot print: %s", strerror(errno));
 }
 
-/* One look at the newest run below the path. */
+/* The run to show: the newest, or where that has no metric that was asked for, the newest that has one. */
+static px_status find_shown(const px_watch_options *options, watch_state *state, const px_run *runs, int count, int *shown,
+                            px_frame *frame)
+{
+    *shown = count - 1;
+    PX_TRY(px_frame_read(runs[*shown].file, "/metrics", frame));
+    while (options->metrics && *shown > 0 && !has_asked(frame, options->metrics)) {
+        px_frame_free(frame);
+        PX_TRY(px_frame_read(runs[--*shown].file, "/metrics", frame));
+    }
+    const px_run *newest = &runs[count - 1];
+    if (*shown < count - 1 && strcmp(state->without, newest->file) != 0) {
+        memcpy(state->without, newest->file, sizeof state->without);
+        px_log(PX_NOTE, "%s has no metric %s; %s has", newest->name, options->metrics, runs[*shown].name);
+    }
+    return PX_OK;
+}
+
+/* What is new in a run since the last look. */
+static px_status print_new(const px_watch_options *options, watch_state *state, const px_run *run, const px_frame *frame)
+{
+    px_status status = PX_OK;
+    if (strcmp(state->file, run->file) != 0) {
+        memcpy(state->file, run->file, sizeof state->file);
+        choose(state, frame, run, options->metrics);
+        state->printed = frame->rows > ONCE_ROWS ? frame->rows - ONCE_ROWS : 0;
+        if (!options->json) print_header(state, run->name, options->out);
+    } else if (frame->rows < state->printed) {
+        state->printed = frame->rows; /* resumed a little earlier */
+    }
+    for (; status == PX_OK && state->printed < frame->rows; state->printed++) {
+        if (options->json) {
+            status = print_object(state, options, run, frame, state->printed);
+        } else {
+            print_row(state, frame, state->printed, options->out);
+        }
+    }
+    return status == PX_OK && fflush(options->out) != 0 ? px_fail(PX_IO, "cannot print: %s", strerror(errno)) : status;
+}
+
+/* One look at the runs below the path. */
 static px_status look(const px_watch_options *options, watch_state *state, px_run *newest)
 {
     px_run *runs = NULL;
-    px_frame frame;
-    int count = 0;
+    px_frame frame = {0};
+    int count = 0, shown = 0;
     PX_TRY(px_runs_find(&options->path, 1, &runs, &count));
     *newest = runs[count - 1];
-    px_free(runs);
-    PX_TRY(px_frame_read(newest->file, "/metrics", &frame));
-    px_status status = PX_OK;
-    if (strcmp(state->file, newest->file) != 0) {
-        memcpy(state->file, newest->file, sizeof state->file);
-        status = choose(state, &frame, options->metrics);
-        state->printed = frame.rows > ONCE_ROWS ? frame.rows - ONCE_ROWS : 0;
-        if (status == PX_OK && !options->json) print_header(state, newest->name, options->out);
-    } else if (status == PX_OK && frame.rows < state->printed) {
-        state->printed = frame.rows; /* resumed a little earlier */
-    }
-    for (; status == PX_OK && state->printed < frame.rows; state->printed++) {
-        if (options->json) {
-            status = print_object(state, options, newest, &frame, state->printed);
-        } else {
-            print_row(state, &frame, state->printed, options->out);
-        }
-    }
+    px_status status = options->metrics && !state->file[0] ? check_asked(options, runs, count) : PX_OK;
+    if (status == PX_OK) status = find_shown(options, state, runs, count, &shown, &frame);
+    if (status == PX_OK) status = print_new(options, state, &runs[shown], &frame);
     px_frame_free(&frame);
-    if (status == PX_OK && fflush(options->out) != 0) status = px_fail(PX_IO, "cannot print: %s", strerror(errno));
+    px_free(runs);
     return status;
 }
 

@@ -21,6 +21,12 @@ const char *px_processor_name(void)
     return name[0] != '\0' ? name : "unknown";
 }
 
+#if defined(__GNUC__) && !defined(__clang__)
+#define COMPILER "gcc " __VERSION__
+#else
+#define COMPILER __VERSION__ /* has the name in it */
+#endif
+
 int px_build_describe(px_attribute *attributes, int capacity, const char *commit)
 {
     static struct utsname system;
@@ -28,7 +34,7 @@ int px_build_describe(px_attribute *attributes, int capacity, const char *commit
     const px_attribute all[] = {
         {.name = "version", .type = 's', .s = "0.1.0"},
         {.name = "commit", .type = 's', .s = commit},
-        {.name = "compiler", .type = 's', .s = __VERSION__},
+        {.name = "compiler", .type = 's', .s = COMPILER},
         {.name = "mpi", .type = 's', .s = px_dist_version()},
         {.name = "ulfm", .type = 's', .s = px_dist_ulfm()},
         {.name = "blas", .type = 's', .s = px_compute_blas()},

@@ -115,8 +115,9 @@ static px_status write_status(const px_session *session, const char *state, int6
     if (px_dist_rank() != 0 || !px_lock_is_ours(session->run->lock)) {
         return PX_OK;
     }
+    const char *stage = px_stage_name(session->stage);
     px_run_status status = {.state = state,
-                            .stage = px_stage_name(session->stage),
+                            .stage = stage[0] != '\0' ? stage : session->algorithm->name,
                             .iteration = iteration,
                             .exit_code = code,
                             .reason = reason,
@@ -335,6 +336,7 @@ static px_status prepare_stage(px_session *session)
     px_session_record_skipped(session);
     if (resume) {
         PX_TRY(px_session_recall(session));
+        px_session_note_schedule(session);
     }
     return PX_OK;
 }

@@ -117,6 +117,19 @@ void px_session_record_skipped(px_session *session)
     }
 }
 
+/* Of px_stage_compare's lines: does one of them say that the stage has another number of iterations? */
+static bool moves_end(const char *changed)
+{
+    static const char *const keys[] = {"stop.iterations:", "stop.steps:", "stop.epochs:"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const char *at = strstr(changed, keys[i]);
+        if (at != NULL && (at == changed || at[-1] == '\n')) {
+            return true;
+        }
+    }
+    return false;
+}
+
 px_status px_session_settle(px_session *session, bool resume)
 {
     if (px_dist_rank() != 0) {
@@ -130,6 +143,7 @@ px_status px_session_settle(px_session *session, bool resume)
     if (resume && px_file_exists(path)) {
         px_status status = px_stage_compare(session->stage, path, &text);
         if (status == PX_OK && text.length > 0) {
+            session->end_moved = moves_end(text.data);
             px_log(PX_INFO, "changed since the last start:\n%s", text.data);
         }
         px_buf_clear(&text);
@@ -186,4 +200,19 @@ px_status px_session_recall(px_session *session)
     px_bcast(session->evaluation_row, (size_t)session->evaluation_count * sizeof *session->evaluation_row, 0);
     px_bcast(session->first_evaluation, (size_t)session->evaluation_count * sizeof *session->first_evaluation, 0);
     return PX_OK;
+}
+
+/* Of a schedule that leads to the stage's end, another end makes another one: the rate may jump. */
+void px_session_note_schedule(const px_session *session)
+{
+    const px_learner *learner = &session->trainer.learners[0].learner;
+    const px_schedule *schedule = &learner->config.schedule;
+    const double *before = px_session_metric(session, "lr");
+    if (!session->end_moved || schedule->kind == PX_CONSTANT || before == NULL || session->start >= session->total) {
+        return;
+    }
+    px_log(PX_NOTE, "training.lr_schedule %s now ends after %s %lld: the learning rate was %.3g in the last step and is %.3g in the "
+           "next", px_stage_text(session->stage, "training.lr_schedule"),
+           session->algorithm == &px_algorithm_ppo ? "iteration" : "step", (long long)session->total, *before,
+           learner->config.lr * px_schedule_at(schedule, learner->steps));
 }

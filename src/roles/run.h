@@ -91,6 +91,7 @@ typedef struct px_session {
     px_dtype learner_precision, sampler_precision; /* in use: PX_F32 where bf16 is wanted and cannot be had */
     const char *no_bf16;        /* why; NULL: it is in use as wanted */
     int64_t total;              /* iterations or steps */
+    bool end_moved;             /* rank 0: stop.* has another total than at the last start */
     /* inputs */
     char tokenizer_dir[PX_PATH_MAX]; /* "": none */
     px_tokenizer *tokenizer;
@@ -213,6 +214,7 @@ px_status px_session_settle(px_session *session, bool resume);
 /* The last rows of the run file, as rank 0 has read them, for all. Collective. */
 px_status px_session_recall(px_session *session);
 void px_session_record_skipped(px_session *session); /* an event for each checkpoint that was passed over */
+void px_session_note_schedule(const px_session *session); /* another end of it, where that moves the learning rate */
 
 /* record.c: the run file. Rank 0 writes, all agree. */
 px_status px_session_columns(px_session *session); /* the algorithm's, ours, and two for each reward source */

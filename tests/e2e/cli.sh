@@ -15,7 +15,7 @@ code() {
     "$@" > "$work/out" 2> "$work/err" < /dev/null; local got=$?
     [ "$got" = "$want" ] || fail "exit $got, want $want: $*: $(cat "$work/err")"
     grep -qF -- "$text" "$work/out" "$work/err" || fail "no '$text' in the answer of: $*: $(cat "$work/err")"
-    [ "$got" = 0 ] || [ "$(grep -c '^phalanx: ' "$work/err")" = 1 ] || fail "not one message: $*: $(cat "$work/err")"
+    [ "$got" = 0 ] || [ "$(grep '^phalanx: ' "$work/err" | grep -cv NOTE:)" = 1 ] || fail "not one message: $*: $(cat "$work/err")"
 }
 same() { [ "$1" = "$2" ] || fail "$3: got '$1', want '$2'"; }
 
@@ -31,7 +31,10 @@ for command in train plan submit supervise config generate chat evaluate tokens 
 done
 code 64 "no command" "$phalanx"
 code 64 "did you mean 'generate'" "$phalanx" genrate
-code 64 "one configuration file" "$phalanx" submit
+for command in train plan submit; do
+    code 64 "$command: no configuration file was given" "$phalanx" $command
+    code 64 "$command: 3 arguments were given, 'a.yaml' and 'b.yaml' among them" "$phalanx" $command a.yaml b.yaml c.yaml
+done
 code 64 "which command?" "$phalanx" supervise --restarts 3
 [ "$("$phalanx" supervise --json --run-dir "$work/none" -- sh -c 'exit 65' 2> "$work/err")" = '{"starts":1,"exit_code":65,"run_dir":"'"$work/none"'"}' ] ||
     fail "supervise --json"
@@ -53,6 +56,7 @@ code 64 "valid are policy" "$phalanx" export "$work" --out "$work/x" --module ac
 code 64 "did you mean metrics" "$phalanx" inspect "$work" metrcs
 code 0 "batch_invariant" "$phalanx" version
 code 0 '"compiler":' "$phalanx" version --json
+grep -qiE '"compiler":"[^"]*(gcc|clang) [^"]*[0-9]' "$work/out" || fail "no name of the compiler: $(cat "$work/out")"
 code 0 "0.1" "$phalanx" --version
 code 0 "onednn " "$phalanx" version
 
@@ -65,6 +69,10 @@ done
 code 64 "valid is 2 or more" "$phalanx" bench decode --new 1 --json
 code 64 "over the ranks of mpirun" "$phalanx" bench allreduce
 code 64 "'gem' is unknown" "$phalanx" bench gem
+
+# ---- a reader that has seen enough ----
+{ sleep 0.3; "$phalanx" config --schema 2> "$work/err"; echo $? > "$work/code"; } | true
+same "$(cat "$work/code" "$work/err")" 141 "a closed pipe"
 
 # ---- config ----
 code 0 '"$schema"' "$phalanx" config --schema
@@ -91,6 +99,23 @@ cmp -s "$work/line" "$work/back" || fail "round trip: $(cat "$work/back")"
 printf '1 2 9999\n' | "$phalanx" tokens --tokenizer "$work/tok" --decode > /dev/null 2>&1; same $? 65 "an id that is none"
 code 0 "rows               1" "$phalanx" tokens --tokenizer "$work/tok" --data "$work/text.txt" --stats
 
+# ---- under a launcher: what is one process's work is done once, and the others end at once ----
+# Of what a launcher leaves in the environment, each way says that this is its second process; a batch script is the first.
+for second in "OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=1" "PMI_SIZE=2 PMI_RANK=1" "SLURM_NTASKS=2 SLURM_STEP_ID=0 SLURM_PROCID=1"; do
+    for command in "tokens --tokenizer $work/none" "export $work/none --out $work/x" "config --schema" "--help" "genrate" "train --help"; do
+        same "$(env $second "$phalanx" $command < /dev/null 2>&1 | grep -v 'NOTE: .* is the work of one process'; echo ${PIPESTATUS[0]})" 0 \
+            "the second process: $second: $command"
+    done
+    same "$(env $second "$phalanx" tokens --tokenizer none 2>&1 | grep -c 'NOTE: tokens is the work of one process')" 1 "$second: a note"
+done
+same "$(SLURM_NTASKS=2 SLURM_PROCID=0 "$phalanx" tokens --tokenizer "$work/tok" < "$work/line")" "$(cat "$work/ids")" "tokens in a batch script"
+if mpirun=$(command -v mpirun); then
+    same "$("$mpirun" -n 2 "$phalanx" tokens --tokenizer "$work/tok" < "$work/line")" "$(cat "$work/ids")" "tokens under mpirun"
+    code 65 "no such directory" timeout 60 "$mpirun" -n 2 "$phalanx" export "$work/none" --out "$work/x"
+    code 64 "--data is missing" timeout 60 "$mpirun" -n 2 "$phalanx" evaluate --model x
+    same "$("$mpirun" -n 2 "$phalanx" evaluate --help | grep -c '^options:')" 1 "help under mpirun"
+fi
+
 # ---- evaluate --rewards ----
 printf 'good\t2\nbad\t-3\n' > "$work/words.txt"
 printf '{"prompt":"p","completion":"a good day","answer":"a good day"}\n{"prompt":"p","completion":"bad","answer":"no"}\n' \
@@ -98,6 +123,8 @@ printf '{"prompt":"p","completion":"a good day","answer":"a good day"}\n{"prompt
 code 0 '"records":2' "$phalanx" evaluate --rewards "lexicon:$work/words.txt,exact:answer,regex:a{1,2}" --json \
     --data "$work/completions.jsonl" --per-record "$work/scores"
 same "$(head -1 "$work/scores" | cut -c1-35)" '{"rewards":{"lexicon":0.45883146774' "lexicon of the first record" # 2/sqrt(19)
+[ -z "$mpirun" ] || same "$("$mpirun" -n 2 "$phalanx" evaluate --rewards exact:answer --data "$work/completions.jsonl" --json | wc -l)" 1 \
+    "evaluate --rewards under mpirun"
 grep -q '"exact":0.0,"regex":1.0}}$' "$work/scores" || fail "scores of the second record"
 code 65 "no field 'answer2'" "$phalanx" evaluate --rewards exact:answer2 --data "$work/completions.jsonl"
 code 64 "valid are lexicon" "$phalanx" evaluate --rewards magic:1 --data "$work/completions.jsonl"
@@ -155,17 +182,24 @@ run: {seed: 1, threads_per_rank: 1}
 algorithm: ppo
 rl_module: {policy: {path: "$model"}, critic: {same_as: policy}}
 environment: {prompts: stories.jsonl, max_completion_tokens: 6, rewards: [{kind: length, target: 4}]}
-training: {prompts_per_iteration: 2, minibatch_size: 2, num_epochs: 1}
+training: {prompts_per_iteration: 2, minibatch_size: 2, num_epochs: 1, lr: 1.0e-4}
 evaluation: {evaluation_interval: 1, prompts: stories.jsonl, num_prompts: 2}
 checkpointing: {interval: 1}
 stop: {iterations: 2}
 YAML
 printf '{"prompt":"Once"}\n{"prompt":"One day"}\n' > "$work/stories.jsonl"
 code 0 "ppo 2/2" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/run"
+grep -q '"stage": "ppo"' "$work/run/status.json" || fail "status.json names no stage: $(cat "$work/run/status.json")"
 grep -q '"before"' "$work/run/examples.json" && grep -q '"after"' "$work/run/examples.json" || fail "no examples: $(cat "$work/run/examples.json")"
 code 0 "ppo 2/2" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/branch" --from "$work/run/checkpoint_000001"
 echo '[{' > "$work/run/examples.json"
 code 0 "no examples of completions before and after: " "$phalanx" train "$work/ppo.yaml" --run-dir "$work/run" --set stop.iterations=3
+# Linear over 2 steps: half in the last of them. Over 3: a third left for the third.
+grep -q '^phalanx: NOTE: training.lr_schedule linear now ends after iteration 3: the learning rate was 5e-05 in the last step and is 3.33e-05 in the next$' \
+    "$work/err" || fail "another end, another schedule: $(grep NOTE "$work/err")"
+code 0 "ppo 2/2" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/constant" --set training.lr_schedule=constant
+code 0 "ppo 3/3" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/constant" --set training.lr_schedule=constant --set stop.iterations=3
+! grep -q 'lr_schedule .* now' "$work/err" || fail "a constant rate has no end"
 
 # ---- export of a model's directory, chat ----
 code 0 "" "$phalanx" export "$model" --out "$work/half" --dtype bf16

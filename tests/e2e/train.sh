@@ -145,7 +145,7 @@ if [ -n "$h5diff" ]; then
         rm -f parts/status.json # of the start before
         "$phalanx" train evaluation.yaml --run-dir parts > parts.out 2> parts.err < /dev/null &
         pid=$!
-        reach parts $((2 * round - 1)) ""
+        reach parts $((2 * round - 1)) pretrain
         kill -TERM "$pid"
         ends 75
     done

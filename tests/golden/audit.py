@@ -55,6 +55,8 @@ class Report:
         if got.shape != want.shape or not np.array_equal(np.isnan(got), np.isnan(want)):
             return self.note(name, np.inf, tolerance, f"{got.shape} and {want.shape}, or NaN in one of them")
         finite = want[~np.isnan(want)]
+        if not finite.size:
+            return self.note(name, 0.0, tolerance)
         size = scale if scale is not None else max(np.abs(finite).max(initial=0.0), floor)
         difference = np.abs(got - want)
         difference[np.isnan(difference)] = 0.0
@@ -93,12 +95,31 @@ def audit_models(report, c, it, policy, critic, stage_dir, start):
     return last.numpy()
 
 
+class Stops:
+    """What ends a completion: ids, and texts that are looked for in what is decoded so far."""
+
+    def __init__(self, c, eos, tokenizer):
+        self.ids = set(eos if isinstance(eos, list) else [eos]) | {tokenizer.eos}
+        self.library, self.texts = tokenizer.library, []
+        for text in c.texts("environment.stop_strings"):
+            if text in self.library.all_special_tokens:
+                self.ids.add(self.library.convert_tokens_to_ids(text))
+            else:
+                self.texts.append(text)
+
+    def seen(self, ids):
+        text = ""
+        if self.texts:
+            text = self.library.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return not self.ids.isdisjoint(ids) or any(stop in text for stop in self.texts)
+
+
 def audit_samples(report, c, it, stops):
     """What each sample says of itself."""
     wrong = 0
     for i in range(it.count):
-        ids, stopped = it.completions[i], it.samples["finish"][i] == 0
-        wrong += stopped != (ids[-1] in stops) or any(x in stops for x in ids[:-1])
+        ids, stopped = it.completions[i].tolist(), it.samples["finish"][i] == 0
+        wrong += stopped != stops.seen(ids) or stops.seen(ids[:-1])
         wrong += not stopped and len(ids) != c("environment.max_completion_tokens")
         mate = i - it.samples["sample_index"][i]
         wrong += it.samples["group"][mate] != it.samples["group"][i] or list(it.prompts[mate]) != list(it.prompts[i])
@@ -106,9 +127,8 @@ def audit_samples(report, c, it, stops):
     report.note("stops, groups, positions", wrong, 0, "count of samples that contradict themselves")
 
 
-def audit_text(report, c, it, directory):
+def audit_text(report, c, it, tokenizer):
     """Prompts as the library cuts them from the file, and the decoded texts, which the file may cut."""
-    tokenizer = rows.Tokenizer(directory, None)
     if tokenizer.library is None:
         return
     with open(c("environment.prompts"), encoding="utf-8") as f:
@@ -139,7 +159,11 @@ def audit_rewards(report, c, it, kl_coeff):
 def audit_advantages(report, c, it, last):
     advantage, returns = recompute.advantages(c, it, last)
     report.compare("returns", it.tokens["returns"], returns, STORED)
-    report.compare("advantage", it.tokens["advantage"], advantage, STORED)
+    # Whitening divides by the spread, which may be as small as the rounding of what it comes from.
+    raw, floor = (returns - it.tokens["value"])[~np.isnan(returns)], 0.0
+    if c("training.whiten_advantages") and raw.size:
+        floor = np.abs(raw).max() / np.sqrt(raw.var() + 1e-8)
+    report.compare("advantage", it.tokens["advantage"], advantage, STORED, floor=max(floor, 1e-12))
 
 
 def audit_order(report, c, it):
@@ -157,7 +181,8 @@ def audit_order(report, c, it):
 
 def audit_learner(report, learner, before, after):
     """Weights and moments against the next checkpoint, each difference as a part of its tensor's change."""
-    largest = max(p.grad.abs().max() for p in learner.named.values())
+    gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in learner.named.items()}
+    largest = max(g.abs().max() for g in gradients.values())
     old, new = (load_file(os.path.join(d, learner.name, "model.safetensors")) for d in (before, after))
     with h5py.File(os.path.join(before, "state.h5"), "r") as was, \
             h5py.File(os.path.join(after, "state.h5"), "r") as now:
@@ -172,7 +197,7 @@ def audit_learner(report, learner, before, after):
                         state["exp_avg_sq"].numpy())]
             # A bias that all keys share moves all scores of a row alike: the run's gradient is the rounding of 0
             # there, of which Adam makes steps all the same.
-            none = (p.grad.abs() <= 1e-12 * largest).numpy()
+            none = (gradients[tensor].abs() <= 1e-12 * largest).numpy()
             away = np.abs(p.detach().numpy() - new[tensor].numpy())[none]
             report.note(f"{learner.name}: weights without gradient", away.max(initial=0.0),
                         learner.base_lr * (learner.steps - first_step), tensor)
@@ -208,29 +233,34 @@ def audit_metrics(report, c, it, sums, path, number, kl_coeff):
     shaped = kl_coeff * recompute.penalty(c("training.kl.estimator"), d).sum() / n if in_reward else 0.0
     want = {"objective/kl": d.sum() / n, "objective/kl_per_token": d.mean(),
             "objective/kl_k3": recompute.penalty("k3", d).sum() / n,
-            "objective/entropy": -it.tokens["old_logprob"].sum() / n,
-            "objective/non_score_reward": -shaped, "objective/scores": score.mean(),
-            "objective/scores_std": score.std(), "objective/rlhf_reward": score.mean() - shaped,
-            "val/var_explained": 1 - np.var(returns - value) / (np.var(returns) + 1e-5),
-            "returns/mean": returns.mean(), "returns/var": returns.var(), "val/value_mean": value.mean(),
-            "val/advantage_std": advantage.std(), "val/num_eos_tokens": (it.samples["finish"] == 0).sum(),
+            "objective/entropy": -it.tokens["old_logprob"].sum() / n, "objective/non_score_reward": -shaped,
+            "val/num_eos_tokens": (it.samples["finish"] == 0).sum(),
             "kl_coef": kl_coeff, "response_length/mean": lengths.mean(), "response_length/min": lengths.min(),
             "response_length/max": lengths.max(), "response_length/clip_ratio": (it.samples["finish"] == 1).mean(),
             "prompt_length/mean": it.samples["prompt_length"].mean(), "frac_invalid": 1 - it.valid.mean(),
             "num_env_steps_sampled": lengths.sum()}
+    if it.valid.any():
+        want |= {"objective/scores": score.mean(), "objective/scores_std": score.std(),
+                 "objective/rlhf_reward": score.mean() - shaped,
+                 "val/var_explained": 1 - np.var(returns - value) / (np.var(returns) + 1e-5),
+                 "returns/mean": returns.mean(), "returns/var": returns.var(), "val/value_mean": value.mean(),
+                 "val/advantage_std": advantage.std()}
     for reward in c.rewards():
         column = it.samples[f"reward_{reward['name']}"].astype(np.float64)
-        want[f"rewards/{reward['name']}/mean"] = np.nanmean(column)
-        want[f"rewards/{reward['name']}/std"] = np.nanstd(column)
-    for name, x in want.items():
-        report.compare(f"metrics: {name}", got[name], x, STORED)
+        column = column[~np.isnan(column)]
+        if column.size:
+            want[f"rewards/{reward['name']}/mean"], want[f"rewards/{reward['name']}/std"] = column.mean(), column.std()
+    for name, x in want.items():  # a spread is a difference of squares: it vanishes to the rounding of the level
+        level = want.get(name.replace("/std", "/mean").replace("_std", ""), 0.0)
+        report.compare(f"metrics: {name}", got[name], x, STORED, floor=max(0.1 * abs(level), 1e-12))
     for name, values in sums.items():
         last = name in ("lr", "critic_lr")
-        report.compare(f"metrics: {name}", got[name], values[-1] if last else np.mean(values), STEP,
-                       floor=1e-12 if last else 0.1)
-    mean = np.array(sums["val/ratio"])
-    report.compare("metrics: val/ratio_var", got["val/ratio_var"], mean.var(), STEP, max(mean.var(), 1e-4))
-    report.note("metrics: rollout/logprob_diff_max", got["rollout/logprob_diff_max"], LOGPROB)
+        value = np.nan if not values else values[-1] if last else np.mean(values)
+        report.compare(f"metrics: {name}", got[name], value, STEP, floor=1e-12 if last else 0.1)
+    if it.order:
+        mean = np.array(sums["val/ratio"])
+        report.compare("metrics: val/ratio_var", got["val/ratio_var"], mean.var(), STEP, max(mean.var(), 1e-4))
+        report.note("metrics: rollout/logprob_diff_max", got["rollout/logprob_diff_max"], LOGPROB)
 
 
 def next_coefficient(c, it, kl_coeff):
@@ -246,14 +276,14 @@ def audit_ppo(report, c, stage_dir, number, start, before, after):
     it = Iteration(os.path.join(stage_dir, f"samples-{(number - 1) // per_file * per_file + 1:06d}.h5"), number)
     policy = recompute.load_policy(os.path.join(before, "policy"))
     critic = recompute.load_scorer(os.path.join(before, "critic"))
-    eos = policy.config.eos_token_id
+    tokenizer = rows.Tokenizer(c("rl_module.tokenizer") or os.path.join(before, "policy"), None)
     with h5py.File(os.path.join(before, "state.h5"), "r") as f:
         kl_coeff = float(f.attrs["kl_coeff"])
     with h5py.File(os.path.join(after, "state.h5"), "r") as f:
         next_kl_coeff = float(f.attrs["kl_coeff"])
 
-    audit_samples(report, c, it, eos if isinstance(eos, list) else [eos])
-    audit_text(report, c, it, c("rl_module.tokenizer") or os.path.join(before, "policy"))
+    audit_samples(report, c, it, Stops(c, policy.config.eos_token_id, tokenizer))
+    audit_text(report, c, it, tokenizer)
     last = audit_models(report, c, it, policy, critic, stage_dir, start)
     audit_rewards(report, c, it, kl_coeff)
     audit_advantages(report, c, it, last)

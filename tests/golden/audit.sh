@@ -147,10 +147,48 @@ stages:
   ppo:
     algorithm: ppo
     rl_module: {policy: {stage: sft}, reference: {same_as: policy}, reward: {stage: reward}, critic: {same_as: reward}}
-    environment: {prompts: demos.jsonl, max_prompt_tokens: 14, max_completion_tokens: 12, rewards: [{kind: model}]}
+    environment: {prompts: demos.jsonl, max_prompt_tokens: 14, max_completion_tokens: 12, rewards: [{kind: model}],
+                  stop_strings: ["e", "<|endoftext|>"]}
     training: {prompts_per_iteration: 6, num_epochs: 2, minibatch_size: 4, lr: 1.0e-3, critic_lr: 1.0e-3}
     stop: {iterations: 2}
 YAML
+# What leaves nothing to divide by, or nothing at all; on one rank, as there is one sample.
+cat >edge.yaml <<'YAML'
+defaults:
+  run: {name: edge, seed: 5, dir: edge}
+  rl_module:
+    policy: {new: {architecture: llama, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, vocab_size: 48,
+                   max_position_embeddings: 32, initializer_range: 0.2}}
+    reference: {same_as: policy}
+    critic: {same_as: policy}
+  environment: {prompts: prompts.jsonl, max_prompt_tokens: 8, max_completion_tokens: 6,
+                rewards: [{kind: length, target: 3}], missing_eos: {mode: none}}
+  training: {prompts_per_iteration: 3, num_epochs: 2, minibatch_size: 2, lr: 1.0e-3, critic_lr: 1.0e-3}
+  checkpointing: {interval: 1, initial: true, keep: null}
+  stop: {iterations: 2}
+stages:
+  same:                             # all scores, values and advantages are equal
+    algorithm: ppo
+    environment: {max_completion_tokens: 1, rewards: [{kind: length, target: 7}]}
+    env_runners: {samples_per_prompt: 7}
+    training: {prompts_per_iteration: 1, minibatch_size: 3, kl: {coeff: 0.0}}
+  single:                           # one sample of one token: no spread of advantages
+    algorithm: ppo
+    environment: {max_completion_tokens: 1}
+    training: {prompts_per_iteration: 1, minibatch_size: 1}
+  none:                             # all samples leave the batch
+    algorithm: ppo
+    environment: {missing_eos: {mode: mask}}
+  failed:                           # all scores are NaN
+    algorithm: ppo
+    environment: {rewards: [{kind: exec, command: [sh, no-score.sh]}]}
+YAML
+cat >no-score.sh <<'SH'
+while read -r line; do
+    line=${line#*\"id\":}
+    echo "{\"id\": ${line%%,*}, \"score\": null}"
+done
+SH
 sed 's/"completion".*/"x": 0}/; s/"prompt"/"text"/; s/, "x": 0//' demos.jsonl >demos-texts.jsonl
 
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 \
@@ -164,4 +202,6 @@ train audit.yaml
 for kind in gpt2 llama; do
     TEXT_KIND=$kind train text.yaml
 done
-"$python" "$here/audit.py" runs/{reward,gpt2,llama,masked,new} text-{gpt2,llama}-run/{pretrain,sft,reward,ppo}
+launch=
+train edge.yaml
+"$python" "$here/audit.py" runs/{reward,gpt2,llama,masked,new} edge/{same,single,none,failed} text-{gpt2,llama}-run/{pretrain,sft,reward,ppo}

@@ -33,6 +33,14 @@ class Config:
             n += 1
         return out
 
+    def texts(self, name):
+        """A list of texts."""
+        n, out = 0, []
+        while f"{name}.{n}" in self.values:
+            out.append(self.values[f"{name}.{n}"])
+            n += 1
+        return out
+
     def rewards(self):
         return self.entries("environment.rewards", "name")
 
@@ -181,6 +189,8 @@ def advantages(c, it, last):
             advantage[t], returns[t] = after, after + value
     if c("training.whiten_advantages"):
         used = advantage[~np.isnan(advantage)]
+        if not used.size:
+            return advantage, returns
         advantage = (advantage - used.mean()) / np.sqrt(used.var() + 1e-8)
     return advantage, returns
 

@@ -278,7 +278,7 @@ static void test_cut(void **state)
     assert_true(read(ends[0], text, sizeof text - 1) > 0);
     close(ends[0]);
     assert_true(WIFEXITED(how));
-    assert_int_equal(WEXITSTATUS(how), PX_IO);
+    assert_int_equal(WEXITSTATUS(how), PX_DATA);
     assert_non_null(strstr(text, "model.safetensors: the file was cut"));
 }
 

@@ -43,7 +43,7 @@ static void make_run(int run, bool finished)
                                    {.name = "run.name", .type = 's', .s = runs[run]},
                                    {.name = "note", .type = 's', .s = "a \"quoted\", b"},
                                    {.name = "training.gamma", .type = 'f', .f = 0.5}};
-    const px_run_header header = {.run_name = "r", .algorithm = "ppo", .config = config, .config_count = 5,
+    const px_run_header header = {.run_name = "r", .algorithm = run == 2 ? "pretrain" : "ppo", .config = config, .config_count = 5,
                                   .config_hash = "1", .yaml = "x", .source = "y", .metrics = metrics, .metric_count = 3,
                                   .evaluation = &evaluation, .evaluation_count = 1};
     const px_segment segment = {.first_iteration = 1, .num_ranks = 1};
@@ -254,10 +254,51 @@ static void test_watch(void **state)
     options.out = fopen("/dev/null", "w");
     options.metrics = "nothing";
     assert_int_equal(px_watch(&options), PX_USAGE);
+    assert_has(px_error_text(), "valid are timestamp, segment, objective/scores, rollout/logprob_diff_max, never");
     options.metrics = NULL;
     options.once = true;
     assert_ok(px_watch(&options));
     fclose(options.out);
+}
+
+/* What px_watch prints of a run of several stages, and on stderr. */
+static void watch_stages(const char *metrics, char **text, char *notes, size_t size)
+{
+    size_t length;
+    const px_watch_options options = {.path = dir, .metrics = metrics, .once = true, .out = open_memstream(text, &length)};
+    FILE *kept = tmpfile();
+    int stderr_before = dup(STDERR_FILENO);
+    dup2(fileno(kept), STDERR_FILENO);
+    px_status status = px_watch(&options);
+    dup2(stderr_before, STDERR_FILENO);
+    close(stderr_before);
+    fclose(options.out);
+    rewind(kept);
+    notes[fread(notes, 1, size - 1, kept)] = '\0';
+    fclose(kept);
+    assert_ok(status);
+}
+
+static void test_watch_stages(void **state)
+{
+    (void)state;
+    char *text, notes[2000], expected[700];
+    watch_stages("rollout/logprob_diff_max", &text, notes, sizeof notes); /* the newest stage, run2, has it not */
+    assert_has(text, runs[1]);
+    assert_has(text, "6e-07");
+    snprintf(expected, sizeof expected, "phalanx: NOTE: %s has no metric rollout/logprob_diff_max; %s has\n", runs[2], runs[1]);
+    assert_string_equal(notes, expected);
+    free(text);
+    watch_stages("objective/scores,rollout/logprob_diff_max", &text, notes, sizeof notes); /* it has one of them */
+    assert_has(text, runs[2]);
+    snprintf(expected, sizeof expected, "phalanx: NOTE: %s has no metric rollout/logprob_diff_max\n", runs[2]);
+    assert_string_equal(notes, expected);
+    free(text);
+    const px_watch_options wrong = {.path = dir, .metrics = "nothing", .once = true, .out = stdout};
+    assert_int_equal(px_watch(&wrong), PX_USAGE);
+    assert_has(px_error_text(), "'nothing' in any stage; valid are ");
+    assert_has(px_error_text(), "it's <b>");
+    assert_has(px_error_text(), "rollout/logprob_diff_max");
 }
 
 static char *read_text(const char *path)
@@ -317,6 +358,29 @@ static void test_report(void **state)
     px_report_options other = options;
     other.group_by = "no.such";
     assert_int_equal(px_report(&other), PX_USAGE);
+    other.out = "/nowhere/page.html";
+    other.group_by = NULL;
+    assert_int_equal(px_report(&other), PX_IO);
+    assert_string_equal(px_error_text(), "/nowhere/page.html: cannot create: No such file or directory");
+}
+
+/* runs/...: what holds no run is left out, unless nothing is left. */
+static void test_report_several(void **state)
+{
+    (void)state;
+    char out[300];
+    snprintf(out, sizeof out, "%s/several.html", dir);
+    const char *const paths[] = {"/proc/self/task", runs[1], runs[2]}, *const empty[] = {"/proc/self/task", "/proc/self/fd"};
+    px_report_options options = {.paths = paths, .path_count = 3, .out = out, .methods = true};
+    assert_ok(px_report(&options));
+    char *html = read_text(out);
+    assert_has(html, "Report of 2 runs");
+    assert_has(html, "We trained 2 runs with Phalanx (ppo, pretrain): ");
+    px_free(html);
+    options.paths = empty;
+    options.path_count = 2;
+    assert_int_equal(px_report(&options), PX_DATA);
+    assert_has(px_error_text(), "/proc/self/task, /proc/self/fd: holds no run.h5");
 }
 
 /* Parts in order, below a directory whose name means something to a shell. */
@@ -362,7 +426,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_metrics), cmocka_unit_test(test_other_views),
                                        cmocka_unit_test(test_health), cmocka_unit_test(test_watch),
-                                       cmocka_unit_test(test_report), cmocka_unit_test(test_timeline),
+                                       cmocka_unit_test(test_watch_stages), cmocka_unit_test(test_report),
+                                       cmocka_unit_test(test_report_several), cmocka_unit_test(test_timeline),
                                        cmocka_unit_test(test_wrong)};
     return cmocka_run_group_tests(tests, make_all, remove_all);
 }
