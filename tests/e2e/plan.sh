@@ -74,6 +74,22 @@ for run in "runs/tiny/sft 7" "bound/sft 1"; do
     [ "$(field 'round(x[-1]["core_hours"] / x[-1]["time_total_s"] * 3600)')" = "${run#* }" ] || fail "cores of $run: $(cat out)"
 done
 
+# what the program writes itself is planned as its original: here prompts of 512 tokens are the default, more than the models take
+sed 's/max_prompt_tokens: 8, //' run.yaml > default.yaml
+code 0 '"stages"' "$phalanx" plan default.yaml --stage ppo --set run.name=tiny --json
+cp out planned
+for form in yaml json; do
+    code 0 max_prompt_tokens "$phalanx" config default.yaml --set run.name=tiny $([ $form = yaml ] || echo --json)
+    cp out written.$form
+    code 0 '"stages"' "$phalanx" plan written.$form --stage ppo --json
+    for part in "['schedule']" "['disk_bytes']" "['completion_tokens']" "['roles'][0]['memory']['rollout']"; do
+        [ "$(field "x['stages'][0]$part")" = "$(field "json.load(open('planned'))['stages'][0]$part")" ] ||
+            fail "$part of written.$form: $(cat out planned)"
+    done
+done
+code 78 "max_prompt_tokens + max_completion_tokens is 527" "$phalanx" plan written.yaml --set ppo.environment.max_prompt_tokens=511
+code 0 "" "$phalanx" plan runs/tiny/sft/config.yaml --run-dir again
+
 # ---- roles: by rank, node and stage; a heterogeneous job ----
 roles='[r["roles"]["ppo"] for r in x["ranks"]]'
 split="--set env_runners.num_env_runners=2 --set placement.num_scorers=1 --set placement.num_evaluators=1 --set sft.training.batch_size=8"
