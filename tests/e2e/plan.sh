@@ -205,6 +205,19 @@ code 0 "--on-stop succeed" "$phalanx" submit run.yaml --dry-run --chain 3
 code 64 "valid is FIRST:LAST" "$phalanx" submit run.yaml --dry-run --array run.seed=3:1
 code 64 "valid are letters" "$phalanx" submit run.yaml --dry-run --array 'run.name=a;b'
 code 64 "valid is KEY=" "$phalanx" submit run.yaml --dry-run --array run.seed
+code 64 "'1' twice" "$phalanx" submit run.yaml --dry-run --array run.seed=1,2,1
+code 78 "--set run.sed=1: unknown key 'run.sed'; did you mean 'run.seed'?" "$phalanx" submit run.yaml --dry-run --array run.sed=1:2
+code 78 "--set ppo.training.lr=-3e-6: training.lr: '-3e-6' is out of range" "$phalanx" submit run.yaml --dry-run \
+    --array sft.training.lr=1e-6,3e-6 --array ppo.training.lr=3e-6,-3e-6
+code 78 "environment.rewards has no entry 'tone'" "$phalanx" submit run.yaml --dry-run --array environment.rewards.tone.weight=1,2
+code 78 "minibatch_size: 8 is above the 4 samples" "$phalanx" submit run.yaml --dry-run --array ppo.training.prompts_per_iteration=8,4
+code 0 "stop.metrics.a b=1" "$phalanx" submit run.yaml --dry-run --array 'ppo.stop.metrics.a b=1,2'
+bash -n out || fail "bash does not take the script: $(cat out)"
+mkdir "odd # \"dir\\'"; cd "odd # \"dir\\'" || exit 1 # quotes as sbatch reads them
+code 0 "#SBATCH --chdir=\"$work/odd # \\\"dir\\\\'\"" "$phalanx" submit ../run.yaml --dry-run
+cd "$work"; mkdir $'line\nbreak'; cd $'line\nbreak' || exit 1
+code 78 "a line break" "$phalanx" submit ../run.yaml --dry-run
+cd "$work" || exit 1
 code 64 "valid is MINUTES" "$phalanx" submit run.yaml --dry-run --time tomorrow
 code 0 "in all" "$phalanx" plan run.yaml --sbatch run.sbatch
 bash -n run.sbatch && grep -q '^dir=runs/tiny' run.sbatch || fail "plan --sbatch: $(cat run.sbatch)"
