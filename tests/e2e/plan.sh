@@ -89,6 +89,8 @@ for form in yaml json; do
 done
 code 78 "max_prompt_tokens + max_completion_tokens is 527" "$phalanx" plan written.yaml --set ppo.environment.max_prompt_tokens=511
 code 0 "" "$phalanx" plan runs/tiny/sft/config.yaml --run-dir again
+code 78 "rl_module.policy.stage: stage 'sft' is not in this file" "$phalanx" plan runs/tiny/ppo/config.yaml --run-dir again
+code 0 "" "$phalanx" plan runs/tiny/ppo/config.yaml --run-dir again --set rl_module.policy.path=../sft/policy
 
 # ---- roles: by rank, node and stage; a heterogeneous job ----
 roles='[r["roles"]["ppo"] for r in x["ranks"]]'
