@@ -49,7 +49,8 @@ int px_stage_list_count(const px_stage *stage, const char *key);
 int px_stage_map_count(const px_stage *stage, const char *key);
 void px_stage_map_entry(const px_stage *stage, const char *key, int index, const char **name, const char **value);
 
-/* Where a key was written: "FILE:LINE:COL", or "default", or "--set". For messages of later checks. */
+/* Where a key was written: "FILE:LINE:COL" or "--set". "default": nowhere, or with the value that it has by default: the two
+ * mean the same, so that a dump loads wherever its original does. For messages of later checks. */
 const char *px_stage_origin(const px_stage *stage, const char *key);
 /* px_fail with PX_CONFIG and the origin of `key` in front. */
 px_status px_stage_fail(const px_stage *stage, const char *key, const char *format, ...)
@@ -59,6 +60,7 @@ px_status px_stage_fail_within(const px_stage *stage, const char *key);
 
 /* ---- whole documents -------------------------------------------------------------------------------------------------- */
 px_status px_config_dump(const px_config *config, bool only_differences, px_buf *yaml); /* loads to the same config */
+px_status px_config_json(const px_config *config, px_buf *json);                       /* so does this */
 /* One stage as a file of its own: the run's config.yaml. Its key `resolved_stage` keeps the stage's name, and says that
  * stages it refers to lie elsewhere. */
 px_status px_stage_dump(const px_stage *stage, px_buf *yaml);

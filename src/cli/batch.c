@@ -26,7 +26,13 @@ static px_status add_value(axis *a, const char *option, const char *text, size_t
     if (a->count == PX_MAX_CELLS) {
         return px_fail(PX_USAGE, "submit: --array %s has more than %d values", option, PX_MAX_CELLS);
     }
-    snprintf(a->values[a->count++], sizeof *a->values, "%.*s", (int)length, text);
+    snprintf(a->values[a->count], sizeof *a->values, "%.*s", (int)length, text);
+    for (int i = 0; i < a->count; i++) {
+        if (strcmp(a->values[i], a->values[a->count]) == 0) {
+            return px_fail(PX_USAGE, "submit: --array %s has '%s' twice: two jobs would share a run directory", option, a->values[i]);
+        }
+    }
+    a->count++;
     return PX_OK;
 }
 
@@ -73,11 +79,53 @@ static px_status read_axis(axis *a, const char *option)
     return PX_OK;
 }
 
+/* The options of one cell of the product: an index into each axis. */
+static px_status cell_sets(const axis *axes, int count, int cell, px_buf sets[MAX_AXES])
+{
+    for (int a = 0; a < count; a++) {
+        px_buf_clear(&sets[a]);
+        PX_TRY(px_buf_printf(&sets[a], "%s=%s", axes[a].key, axes[a].values[cell % axes[a].count]));
+        cell /= axes[a].count;
+    }
+    return PX_OK;
+}
+
+/* What a job of the array would refuse when it starts is refused here. */
+static px_status check_cell(const px_planned *plan, const px_buf *sets, int count)
+{
+    const char *all[PX_MAX_WORDS + MAX_AXES];
+    px_config_source source = {plan->words.word[0], all, plan->sets.count + count};
+    px_config *config;
+    memcpy(all, plan->sets.word, (size_t)plan->sets.count * sizeof *all);
+    for (int a = 0; a < count; a++) {
+        all[plan->sets.count + a] = sets[a].data;
+    }
+    px_status status = px_config_load(&config, &source);
+    if (status != PX_OK) {
+        return px_fail_within("submit: --array");
+    }
+    px_config_destroy(config);
+    return PX_OK;
+}
+
 /* ---- script ------------------------------------------------------------------------------------------------------ */
 
+/* sbatch has quotes of its own: within double ones a backslash stands before a double quote or a backslash. */
 static px_status header_text(px_buf *out, const char *option, const char *value)
 {
-    return value != NULL ? px_buf_printf(out, "#SBATCH --%s=%s\n", option, value) : PX_OK;
+    if (value == NULL) {
+        return PX_OK;
+    }
+    if (strchr(value, '\n') != NULL) {
+        return px_fail(PX_CONFIG, "--%s of sbatch would be '%s': a line break ends the option; valid is a name without", option,
+                       value);
+    }
+    const char *quote = strpbrk(value, " \t\v\f\r\"'\\#") != NULL ? "\"" : "";
+    PX_TRY(px_buf_printf(out, "#SBATCH --%s=%s", option, quote));
+    for (; *value != '\0'; value++) {
+        PX_TRY(px_buf_printf(out, "%s%c", *value == '"' || *value == '\\' ? "\\" : "", *value));
+    }
+    return px_buf_printf(out, "%s\n", quote);
 }
 
 /* What each component of a job has of its own. */
@@ -138,30 +186,37 @@ static px_status environment(const px_site *site, px_buf *out)
     return PX_OK;
 }
 
-/* Every cell of the product of the axes: its keys, and a run directory of its own. */
+/* One cell: its keys, and a run directory of its own. */
+static px_status add_cell(const px_planned *plan, const axis *axes, int count, int cell, const px_buf *sets, px_buf *dir, px_buf *out)
+{
+    PX_TRY(px_buf_text(dir, px_run_directory(plan->run)));
+    PX_TRY(px_buf_printf(out, "%d) cell=(", cell));
+    for (int a = 0; a < count; a++) {
+        PX_TRY(px_buf_text(out, "--set "));
+        PX_TRY(px_shell_quote(out, sets[a].data));
+        PX_TRY(px_buf_text(out, " "));
+        PX_TRY(px_buf_printf(dir, "-%s%s", axes[a].leaf, sets[a].data + strlen(axes[a].key) + 1));
+    }
+    PX_TRY(px_buf_text(out, "); dir="));
+    PX_TRY(px_shell_quote(out, dir->data));
+    return px_buf_text(out, " ;;\n");
+}
+
 static px_status cells(const px_planned *plan, const axis *axes, int count, int total, px_buf *out)
 {
-    PX_TRY(px_buf_text(out, "case $SLURM_ARRAY_TASK_ID in\n"));
-    for (int cell = 0; cell < total; cell++) {
-        px_buf dir = {0};
-        px_status status = px_buf_text(&dir, px_run_directory(plan->run));
-        int rest = cell;
-        if (status == PX_OK) {
-            status = px_buf_printf(out, "%d) cell=(", cell);
-        }
-        for (int a = 0; status == PX_OK && a < count; a++) {
-            const char *value = axes[a].values[rest % axes[a].count];
-            rest /= axes[a].count;
-            status = px_buf_printf(out, "--set %s=%s ", axes[a].key, value);
-            status = status == PX_OK ? px_buf_printf(&dir, "-%s%s", axes[a].leaf, value) : status;
-        }
-        status = status == PX_OK ? px_buf_text(out, "); dir=") : status;
-        status = status == PX_OK ? px_shell_quote(out, dir.data) : status;
-        status = status == PX_OK ? px_buf_text(out, " ;;\n") : status;
-        px_buf_free(&dir);
-        PX_TRY(status);
+    px_buf sets[MAX_AXES] = {{0}}, dir = {0};
+    px_status status = px_buf_text(out, "case $SLURM_ARRAY_TASK_ID in\n");
+    for (int cell = 0; status == PX_OK && cell < total; cell++) {
+        px_buf_clear(&dir);
+        status = cell_sets(axes, count, cell, sets);
+        status = status == PX_OK ? check_cell(plan, sets, count) : status;
+        status = status == PX_OK ? add_cell(plan, axes, count, cell, sets, &dir, out) : status;
     }
-    return px_buf_text(out, "esac\n");
+    for (int a = 0; a < MAX_AXES; a++) {
+        px_buf_free(&sets[a]);
+    }
+    px_buf_free(&dir);
+    return status == PX_OK ? px_buf_text(out, "esac\n") : status;
 }
 
 /* The program and what it does, the same on every rank. */

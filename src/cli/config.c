@@ -2,101 +2,27 @@
 #include "phalanx/config.h"
 #include "phalanx/roles.h"
 
-#include <ctype.h>
-#include <jansson.h>
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 static const px_usage usage = {
     .synopsis = "config CONFIG [--set a.b=v]... [--diff] | --schema | --markdown | --metrics | --keys [GROUP]",
     .what = "Prints the configuration as a run would see it: defaults, the file with its includes, then --set.\n"
-            "Every problem is named with file, line and column, all at once. The output loads to the same\n"
-            "configuration.",
+            "Every problem is named with file, line and column, all at once. The output, JSON as well, loads\n"
+            "to the same configuration.",
     .examples = "  phalanx config configs/quickstart.yaml --set training.lr=1e-6 --diff\n"
                 "  phalanx config --schema > phalanx.schema.json\n"
                 "  phalanx config --keys training",
     .exits = "0 done, 64 usage, 74 the file cannot be read, 78 configuration",
 };
 
-static px_status resolved(const char *path, const px_words *sets, bool diff, px_buf *out)
+static px_status resolved(const char *path, const px_words *sets, bool diff, bool json, px_buf *out)
 {
     px_config_source source = {path, sets->word, sets->count};
     px_config *config;
     PX_TRY(px_config_load(&config, &source));
-    px_status status = px_config_dump(config, diff, out);
+    px_status status = json ? px_config_json(config, out) : px_config_dump(config, diff, out);
     px_config_destroy(config);
     return status;
-}
-
-/* The value's place: objects for names, arrays for numbers, made on the way. */
-static px_status put(json_t *at, const char *key, json_t *value)
-{
-    char name[160];
-    size_t length = strcspn(key, ".");
-    bool last = key[length] == '\0', list = !last && isdigit((unsigned char)key[length + 1]);
-    snprintf(name, sizeof name, "%.*s", (int)length, key);
-    json_t *next = json_is_array(at) ? json_array_get(at, (size_t)atoi(name)) : json_object_get(at, name);
-    if (next == NULL || last) {
-        next = last ? value : list ? json_array() : json_object();
-        int failed = json_is_array(at) ? json_array_append_new(at, next) : json_object_set_new(at, name, next);
-        if (failed) {
-            return px_fail(PX_CONFIG, "out of memory for the configuration as JSON");
-        }
-    }
-    return last ? PX_OK : put(next, key + length + 1, value);
-}
-
-static json_t *leaf_value(const px_leaf *leaf)
-{
-    switch (leaf->type) {
-    case PX_TYPE_INT: return json_integer((json_int_t)leaf->i);
-    case PX_TYPE_FLOAT: return isfinite(leaf->f) ? json_real(leaf->f) : json_null();
-    case PX_TYPE_BOOL: return json_boolean(leaf->b);
-    default: return leaf->text != NULL ? json_string(leaf->text) : json_null();
-    }
-}
-
-static px_status stage_json(const px_stage *stage, json_t *object)
-{
-    for (int i = 0; i < px_stage_leaf_count(stage); i++) {
-        px_leaf leaf;
-        px_stage_leaf(stage, i, &leaf);
-        PX_TRY(put(object, leaf.key, leaf_value(&leaf)));
-    }
-    return PX_OK;
-}
-
-/* As the YAML: one stage's groups, or {"stages": {NAME: groups}}. */
-static px_status resolved_json(const char *path, const px_words *sets)
-{
-    px_config_source source = {path, sets->word, sets->count};
-    px_config *config;
-    PX_TRY(px_config_load(&config, &source));
-    json_t *root = json_object();
-    px_status status = PX_OK;
-    for (int i = 0; i < px_config_stage_count(config) && status == PX_OK; i++) {
-        const px_stage *stage = px_config_stage(config, i);
-        json_t *object = root;
-        if (px_config_has_stages(config)) {
-            json_t *stages = json_object_get(root, "stages");
-            if (stages == NULL) {
-                stages = json_object();
-                json_object_set_new(root, "stages", stages);
-            }
-            object = json_object();
-            json_object_set_new(stages, px_stage_name(stage), object);
-        }
-        status = stage_json(stage, object);
-    }
-    px_config_destroy(config);
-    if (status != PX_OK) {
-        json_decref(root);
-        return status;
-    }
-    PX_TRY(px_print_json(root));
-    return px_output_done();
 }
 
 px_status px_command_config(int argc, char **argv)
@@ -133,10 +59,8 @@ px_status px_command_config(int argc, char **argv)
         status = px_fail(PX_USAGE, "config: which file? e.g. phalanx config configs/quickstart.yaml");
     } else if (json && diff) {
         status = px_fail(PX_USAGE, "config: --diff prints YAML; valid is one of --diff and --json");
-    } else if (json) {
-        status = resolved_json(word, &sets);
     } else {
-        status = resolved(word, &sets, diff, &out);
+        status = resolved(word, &sets, diff, json, &out);
     }
     if (status == PX_OK && out.length > 0) {
         fwrite(out.data, 1, out.length, stdout);

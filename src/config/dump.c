@@ -1,4 +1,4 @@
-/* Resolved values as YAML that loads to the same values, in block style, in the order of the table. */
+/* Resolved values as YAML in block style, or as JSON, in the order of the table; both load to the same values. */
 #include "stage.h"
 
 #include <ctype.h>
@@ -29,7 +29,7 @@ static bool is_plain_text(const char *text)
     return true;
 }
 
-/* Characters that YAML does not take bare: the escape, and how many bytes it stands for. NULL: bare. */
+/* Characters that YAML or JSON does not take bare: an escape that both know, and how many bytes it stands for. NULL: bare. */
 static const char *escape(const char *at, char hold[8], int *bytes)
 {
     unsigned char c = (unsigned char)*at, next = (unsigned char)(c ? at[1] : 0);
@@ -37,12 +37,12 @@ static const char *escape(const char *at, char hold[8], int *bytes)
     if (c == '\n') return "\\n";
     if (c == '\t') return "\\t";
     if (c == '"' || c == '\\' || c < 0x20 || c == 0x7F) {
-        snprintf(hold, 8, c == '"' || c == '\\' ? "\\%c" : "\\x%02X", c);
+        snprintf(hold, 8, c == '"' || c == '\\' ? "\\%c" : "\\u%04X", c);
         return hold;
     }
     *bytes = 2;
     if (c == 0xC2 && next < 0xA0) { /* U+0080 to U+009F */
-        snprintf(hold, 8, "\\x%02X", next);
+        snprintf(hold, 8, "\\u%04X", next);
         return hold;
     }
     *bytes = 3;
@@ -55,9 +55,8 @@ static const char *escape(const char *at, char hold[8], int *bytes)
     return c == '$' && next == '{' ? "$$" : NULL; /* else it would be expanded again */
 }
 
-static px_status add_text(px_buf *out, const char *text)
+static px_status add_quoted(px_buf *out, const char *text)
 {
-    if (is_plain_text(text)) return px_buf_text(out, text);
     PX_TRY(px_buf_text(out, "\""));
     for (int bytes; *text; text += bytes) {
         char hold[8];
@@ -68,11 +67,15 @@ static px_status add_text(px_buf *out, const char *text)
     return px_buf_text(out, "\"");
 }
 
+static px_status add_text(px_buf *out, const char *text)
+{
+    return is_plain_text(text) ? px_buf_text(out, text) : add_quoted(out, text);
+}
+
 static px_status add_scalar(px_buf *out, const px_value *value)
 {
     char text[64];
-    if (value->form == PX_IS_TEXT) return add_text(out, value->text);
-    if (value->form == PX_IS_WORD) return add_text(out, value->text);
+    if (value->form == PX_IS_TEXT || value->form == PX_IS_WORD) return add_text(out, value->text);
     return px_buf_text(out, px_value_text(value, text, sizeof text));
 }
 
@@ -249,4 +252,72 @@ px_status px_stage_dump(const px_stage *stage, px_buf *yaml)
     PX_TRY(add_text(yaml, stage->name));
     PX_TRY(px_buf_text(yaml, "\n"));
     return add_stage(stage, 0, false, yaml);
+}
+
+/* ---- JSON ------------------------------------------------------------------------------------------------------------- */
+
+static px_status json_entries(px_buf *out, const px_value *values, int count, size_t prefix, bool list);
+
+/* One value or group with all that lies in it: values[0 .. count-1], whose keys begin with `length` equal bytes. */
+static px_status json_value(px_buf *out, const px_value *values, int count, size_t length)
+{
+    char text[64];
+    bool group = values->key[length] == '.', list = !group && values->form == PX_IS_LIST;
+    bool module = values->row->kind == PX_KEY_MODULE && values->text;
+    if (group || list || module || values->form == PX_IS_MAP) {
+        PX_TRY(px_buf_text(out, list ? "[" : "{"));
+        PX_TRY(json_entries(out, values + !group, count - !group, length + 1, list));
+        return px_buf_text(out, list ? "]" : "}");
+    }
+    if (values->form == PX_IS_TEXT || values->form == PX_IS_WORD) return add_quoted(out, values->text);
+    return px_buf_text(out, px_value_text(values, text, sizeof text));
+}
+
+/* What a map or a list holds; the keys begin with `prefix` equal bytes. */
+static px_status json_entries(px_buf *out, const px_value *values, int count, size_t prefix, bool list)
+{
+    const char *between = "";
+    for (int at = 0, end; at < count; at = end) {
+        const char *name = values[at].key + prefix;
+        bool metric = values[at].row->kind == PX_KEY_METRICS && values[at].form == PX_IS_TEXT; /* its name may hold dots */
+        size_t length = metric ? strlen(name) : strcspn(name, ".");
+        bool applies = values[at].applies;
+        for (end = at + 1; end < count; end++) {
+            const char *other = values[end].key + prefix;
+            if (metric || strncmp(other, name, length) != 0 || other[length] != '.') break;
+            applies = applies || values[end].applies;
+        }
+        if (!applies) continue;
+        PX_TRY(px_buf_text(out, between));
+        between = ", ";
+        if (!list) {
+            char word[PX_PATH_MAX];
+            snprintf(word, sizeof word, "%.*s", (int)length, name);
+            PX_TRY(add_quoted(out, word));
+            PX_TRY(px_buf_text(out, ": "));
+        }
+        PX_TRY(json_value(out, &values[at], end - at, prefix + length));
+    }
+    return PX_OK;
+}
+
+px_status px_config_json(const px_config *config, px_buf *json)
+{
+    PX_TRY(px_buf_text(json, config->staged ? "{\"stages\": {" : "{"));
+    if (config->resolved) {
+        PX_TRY(px_buf_text(json, "\"resolved_stage\": "));
+        PX_TRY(add_quoted(json, config->stages[0].name));
+        PX_TRY(px_buf_text(json, ", "));
+    }
+    for (int i = 0; i < config->stage_count; i++) {
+        const px_stage *stage = &config->stages[i];
+        if (config->staged) {
+            PX_TRY(px_buf_text(json, i ? ", " : ""));
+            PX_TRY(add_quoted(json, stage->name));
+            PX_TRY(px_buf_text(json, ": {"));
+        }
+        PX_TRY(json_entries(json, stage->values, stage->count, 0, false));
+        PX_TRY(px_buf_text(json, config->staged ? "}" : ""));
+    }
+    return px_buf_text(json, config->staged ? "}}\n" : "}\n");
 }

@@ -1,6 +1,7 @@
 /* From files and --set to resolved stages: defaults of the table, then `defaults:`, then the stage, then --set. */
 #include "stage.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -51,11 +52,22 @@ static void name_source(px_node *node, const char *shown)
     }
 }
 
-/* The list that `key` has by default, to change one entry of it. */
-static px_node *default_list(struct loader *l, const px_stage *stage, const char *key, const px_node *value)
+/* What an index into `key` means where no list is written: the list by default, or the one source without brackets. */
+static px_node *implied_list(struct loader *l, const px_stage *stage, const char *key, const char *segment, px_node *node,
+                             const px_node *value)
 {
     char hold[64];
     const px_key *row = px_key_find(key);
+    if (row && row->kind == PX_KEY_SOURCES && !px_node_is_null(node) && isdigit((unsigned char)*segment)) {
+        px_node *list = px_node_new(&l->config->pool, PX_LIST, node), *map = node;
+        if (node->kind == PX_SCALAR) {
+            map = px_node_new(&l->config->pool, PX_MAP, node);
+            px_node_add(&l->config->pool, map, "file", node);
+        }
+        px_node_add(&l->config->pool, list, NULL, map);
+        return list;
+    }
+    if (!px_node_is_null(node)) return NULL;
     const char *text = row ? px_key_default(row, stage->algorithm, hold) : NULL;
     if (!text || text[0] != '[') return NULL;
     px_node *list = px_yaml_text(&l->yaml, text, strlen(text), "default", l->config->dir);
@@ -77,7 +89,8 @@ static px_node *set_at(struct loader *l, const px_stage *stage, px_node *node, c
         snprintf(segment, sizeof segment, "%s", path);
         rest = NULL;
     }
-    if (px_node_is_null(node)) node = default_list(l, stage, done, value);
+    px_node *implied = node && node->kind == PX_LIST ? NULL : implied_list(l, stage, done, segment, node, value);
+    if (implied) node = implied;
     if (node && node->kind == PX_LIST) {
         px_node *copy = px_node_copy(pool, node);
         px_entry *entry = list_entry(copy, segment);

@@ -1,20 +1,12 @@
 /* From the tree of a stage to typed values: every row of the table gets what was written, or its default. */
-#include "stage.h"
+#include "resolve.h"
 
-#include <ctype.h>
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct job {
-    px_stage *stage;
-    px_problems *problems;
-    px_pool *pool;
-};
-
-static void resolve_row(struct job *job, const px_key *row, const char *prefix, const px_node *node, const char *which,
+static void resolve_row(px_job *job, const px_key *row, const char *prefix, const px_node *node, const char *which,
                         bool defaulted);
 
 /* ---- names -------------------------------------------------------------------------------------------------------------- */
@@ -50,7 +42,7 @@ static const char *joined(px_pool *pool, const char *const *names, int count)
     return list;
 }
 
-static void unknown_key(struct job *job, const px_key *rows, int count, const char *prefix, const char *inside,
+static void unknown_key(px_job *job, const px_key *rows, int count, const char *prefix, const char *inside,
                         const px_entry *entry)
 {
     const char *names[160];
@@ -76,7 +68,7 @@ static void unknown_key(struct job *job, const px_key *rows, int count, const ch
 }
 
 /* Every name in `map` must be in the table. inside: groups between the table's start and this map. */
-static void check_names(struct job *job, const px_key *rows, int count, const char *prefix, const char *inside,
+static void check_names(px_job *job, const px_key *rows, int count, const char *prefix, const char *inside,
                         const px_node *map)
 {
     for (int i = 0; i < map->count; i++) {
@@ -101,177 +93,9 @@ static void check_names(struct job *job, const px_key *rows, int count, const ch
     }
 }
 
-/* ---- scalars -------------------------------------------------------------------------------------------------------------- */
-
-static bool looks_like_number(const char *text, bool *whole)
-{
-    const char *at = text + (*text == '-' || *text == '+');
-    size_t before = strspn(at, "0123456789"), after = 0;
-    at += before;
-    *whole = true;
-    if (*at == '.') {
-        *whole = false;
-        after = strspn(++at, "0123456789");
-        at += after;
-    }
-    if (before + after == 0) return false;
-    if (*at == 'e' || *at == 'E') {
-        *whole = false;
-        at++;
-        at += *at == '-' || *at == '+';
-        size_t digits = strspn(at, "0123456789");
-        if (!digits) return false;
-        at += digits;
-    }
-    return *at == 0;
-}
-
-/* What is valid, in words: "auto, or a whole number of at least 1". */
-static const char *valid_text(px_pool *pool, const px_key *row)
-{
-    const char *list = "";
-    char word[64];
-    int n = 0;
-    for (const char *at = row->valid; px_word_next(&at, word, sizeof word);) {
-        if (word[0] == '[' || word[0] == '(') continue;
-        list = px_pool_format(pool, "%s%s%s", list, n++ ? ", " : "", word);
-    }
-    double low, high;
-    bool low_open, high_open;
-    px_valid_interval(row->valid, &low, &high, &low_open, &high_open);
-    const char *link = n ? ", or " : "";
-    char low_text[40], high_text[40];
-    bool number = row->kind == PX_KEY_INT || row->kind == PX_KEY_FLOAT || row->kind == PX_KEY_NUMBERS;
-    if (number) {
-        const char *what = row->kind == PX_KEY_INT ? "a whole number" : "a number";
-        snprintf(low_text, sizeof low_text, "%.16g", low);
-        snprintf(high_text, sizeof high_text, "%.16g", high);
-        return px_pool_format(pool, "%s%s%s %s%s%s %s", list, link, what, low_open ? "above " : "from ", low_text,
-                              high_open ? " to below" : " to", high_text);
-    }
-    switch (row->kind) {
-    case PX_KEY_BOOL: return "true or false";
-    case PX_KEY_TEXT: return px_pool_format(pool, "%s%stext", list, link);
-    case PX_KEY_PATH: return px_pool_format(pool, "%s%sa path", list, link);
-    default: return list;
-    }
-}
-
-static void bad_value(struct job *job, const px_value *value, const px_node *node, const char *wrong)
-{
-    if (node->kind != PX_SCALAR) {
-        px_problem_node(job->problems, node, "%s: a %s where one value is wanted; valid is %s", value->key,
-                        node->kind == PX_LIST ? "list" : "map", valid_text(job->pool, value->row));
-    } else {
-        px_problem_node(job->problems, node, "%s: '%.80s' %s; valid is %s", value->key, node->text, wrong,
-                        valid_text(job->pool, value->row));
-    }
-}
-
-static void parse_number(struct job *job, px_value *value, const px_node *node)
-{
-    bool whole = false;
-    if (!node->plain || !looks_like_number(node->text, &whole)) {
-        bad_value(job, value, node, "is not a number");
-        return;
-    }
-    double number = strtod(node->text, NULL), low, high;
-    bool low_open, high_open, is_int = value->row->kind == PX_KEY_INT;
-    px_valid_interval(value->row->valid, &low, &high, &low_open, &high_open);
-    if (!isfinite(number)) {
-        bad_value(job, value, node, "is too large");
-    } else if (is_int && number != floor(number)) {
-        bad_value(job, value, node, "is not a whole number");
-    } else if (number < low || number > high || (low_open && number <= low) || (high_open && number >= high)) {
-        bad_value(job, value, node, "is out of range");
-    } else {
-        value->form = PX_IS_NUMBER;
-        value->f = number;
-        value->i = !is_int ? 0 : whole ? strtoll(node->text, NULL, 10) : (int64_t)number;
-    }
-}
-
-/* A path in the file that names it is relative to that file. */
-static const char *absolute(struct job *job, const px_node *node)
-{
-    char path[PX_PATH_MAX];
-    const char *dir = node->dir ? node->dir : job->stage->config->dir;
-    if (px_path_join(path, sizeof path, dir, node->text) != PX_OK) {
-        px_error_clear();
-        px_problem_node(job->problems, node, "the path is longer than %d bytes; valid is a shorter one", PX_PATH_MAX);
-        return "";
-    }
-    /* "a/./b" and "a/x/../b" become "a/b": the same place must give the same text */
-    char *out = px_pool_take(job->pool, strlen(path) + 2);
-    size_t length = 0;
-    for (const char *at = path; *at;) {
-        at += strspn(at, "/");
-        size_t part = strcspn(at, "/");
-        if (part == 2 && at[0] == '.' && at[1] == '.') {
-            while (length && out[--length] != '/') continue;
-        } else if (part && !(part == 1 && at[0] == '.')) {
-            out[length++] = '/';
-            memcpy(out + length, at, part);
-            length += part;
-        }
-        at += part;
-    }
-    out[length ? length : 1] = 0;
-    out[0] = '/';
-    return out;
-}
-
-static void parse_scalar(struct job *job, px_value *value, const px_node *node)
-{
-    const px_key *row = value->row;
-    if (px_node_is_null(node)) {
-        bool fine = !row->value || px_valid_word(row->valid, "null");
-        if (row->flags & PX_NEEDED || !fine) bad_value(job, value, node, "is no value");
-        return;
-    }
-    if (node->kind != PX_SCALAR) {
-        bad_value(job, value, node, "");
-        return;
-    }
-    bool word = (node->plain || row->kind == PX_KEY_WORD) && px_valid_word(row->valid, node->text);
-    if (word && row->kind != PX_KEY_TEXT && row->kind != PX_KEY_PATH) {
-        value->form = PX_IS_WORD;
-        value->text = node->text;
-        return;
-    }
-    switch (row->kind) {
-    case PX_KEY_INT:
-    case PX_KEY_FLOAT:
-    case PX_KEY_NUMBERS: parse_number(job, value, node); break;
-    case PX_KEY_BOOL: {
-        bool yes = !strcmp(node->text, "true") || !strcmp(node->text, "True") || !strcmp(node->text, "TRUE");
-        bool no = !strcmp(node->text, "false") || !strcmp(node->text, "False") || !strcmp(node->text, "FALSE");
-        if (!node->plain || !(yes || no)) bad_value(job, value, node, "is not a truth value");
-        else value->form = PX_IS_BOOL, value->i = yes;
-        break;
-    }
-    case PX_KEY_PATH:
-        if (!*node->text) bad_value(job, value, node, "is empty");
-        else value->form = PX_IS_TEXT, value->text = absolute(job, node);
-        break;
-    case PX_KEY_WORD: {
-        const char *names[32];
-        char word_text[64];
-        int n = 0;
-        for (const char *at = row->valid; n < 32 && px_word_next(&at, word_text, sizeof word_text);) {
-            names[n++] = px_pool_text(job->pool, word_text);
-        }
-        const char *near = px_nearest_name(node->text, names, n);
-        bad_value(job, value, node, near ? px_pool_format(job->pool, "is not known, did you mean '%s'?", near) : "is not known");
-        break;
-    }
-    default: value->form = PX_IS_TEXT, value->text = node->text; break;
-    }
-}
-
 /* ---- rows ------------------------------------------------------------------------------------------------------------------- */
 
-static px_value *new_value(struct job *job, const px_key *row, const char *key, const px_node *node, bool given)
+static px_value *new_value(px_job *job, const px_key *row, const char *key, const px_node *node, bool written)
 {
     px_stage *stage = job->stage;
     if (stage->count == stage->capacity) {
@@ -282,33 +106,34 @@ static px_value *new_value(struct job *job, const px_key *row, const char *key, 
     }
     px_value *value = &stage->values[stage->count++];
     const char *origin = "default";
-    if (given && node->line) {
+    if (written && node->line) {
         origin = px_pool_format(job->pool, "%s:%d:%d", node->file, node->line, node->column);
-    } else if (given) {
+    } else if (written) {
         origin = "--set";
     }
-    *value = (px_value){.key = key, .row = row, .given = given, .applies = true,
-                        .may_change = row->flags & PX_MAY_CHANGE, .node = given ? node : NULL, .origin = origin};
+    *value = (px_value){.key = key, .row = row, .applies = true, .may_change = row->flags & PX_MAY_CHANGE,
+                        .node = written ? node : NULL, .origin = origin};
     return value;
 }
 
-/* Fields of a map or list entry at `key`. which: the kind or source that decides which fields there are. */
-static void resolve_fields(struct job *job, const px_key *rows, int count, const char *key, const px_node *map,
+/* Fields of a map or list entry at `key`, which messages call `shown`. which: the kind or source that decides which fields
+ * there are. */
+static void resolve_fields(px_job *job, const px_key *rows, int count, const char *key, const char *shown, const px_node *map,
                            const char *which, bool defaulted)
 {
-    if (map && map->kind == PX_MAP) check_names(job, rows, count, key, "", map);
+    if (map && map->kind == PX_MAP) check_names(job, rows, count, shown, "", map);
     for (int i = 0; i < count; i++) {
         const px_node *node = map ? px_node_at(map, rows[i].name) : NULL;
         bool wanted = rows[i].flags & PX_NEEDED && (!rows[i].only || px_valid_word(rows[i].only, which));
         if (wanted && !node && map) {
-            px_problem_node(job->problems, map, "%s.%s is missing; valid is %s", key, rows[i].name,
-                            rows[i].kind == PX_KEY_TEXTS ? "text or a list of texts" : valid_text(job->pool, &rows[i]));
+            px_problem_node(job->problems, map, "%s.%s is missing; valid is %s", shown, rows[i].name,
+                            px_valid_text(job->pool, &rows[i]));
         }
         resolve_row(job, &rows[i], key, node, which, defaulted);
     }
 }
 
-static void resolve_module(struct job *job, int at, const px_node *node, bool defaulted)
+static void resolve_module(px_job *job, int at, const px_node *node, bool defaulted)
 {
     px_value *value = &job->stage->values[at];
     const char *key = value->key, *source = NULL;
@@ -316,10 +141,8 @@ static void resolve_module(struct job *job, int at, const px_node *node, bool de
     int given = 0;
     if (px_node_is_null(node)) {
         map = NULL;
-        if (node && value->row->flags & PX_NEEDED) bad_value(job, value, node, "is no value");
     } else if (node->kind != PX_MAP) {
-        px_problem_node(job->problems, node, "%s must be a map; valid is one of {path: DIR}, {stage: NAME}, {same_as: MODULE}, "
-                        "{new: {...}}", key);
+        px_problem_node(job->problems, node, "%s must be a map; valid is %s", key, px_valid_text(job->pool, value->row));
         map = NULL;
     } else {
         const char *const *names = px_exclusives[0].names;
@@ -336,10 +159,10 @@ static void resolve_module(struct job *job, int at, const px_node *node, bool de
     value->text = source;
     int count;
     const px_key *rows = px_key_fields(PX_KEY_MODULE, &count);
-    resolve_fields(job, rows, count, key, map, source ? source : "", defaulted);
+    resolve_fields(job, rows, count, key, key, map, source ? source : "", defaulted);
 }
 
-static void resolve_rewards(struct job *job, int at, const px_node *node, bool defaulted)
+static void resolve_rewards(px_job *job, int at, const px_node *node, bool defaulted)
 {
     const char *key = job->stage->values[at].key;
     int count;
@@ -363,12 +186,12 @@ static void resolve_rewards(struct job *job, int at, const px_node *node, bool d
         if (!which) {
             px_problem_node(job->problems, map, "%s has no kind; valid is one of model, lexicon, length, regex, exact, exec", place);
         } else {
-            resolve_fields(job, rows, count, place, map, which, defaulted);
+            resolve_fields(job, rows, count, place, place, map, which, defaulted);
         }
     }
 }
 
-static void resolve_sources(struct job *job, int at, const px_node *node)
+static void resolve_sources(px_job *job, int at, const px_node *node)
 {
     const char *key = job->stage->values[at].key;
     int count;
@@ -387,13 +210,13 @@ static void resolve_sources(struct job *job, int at, const px_node *node)
             px_node_add(job->pool, map, "file", (px_node *)one);
             one = map;
         }
-        if (one->kind == PX_MAP) resolve_fields(job, rows, count, place, one, "", false);
-        else px_problem_node(job->problems, one, "%s must be a file or {file: ..., weight: ...}", place);
+        if (one->kind == PX_MAP) resolve_fields(job, rows, count, place, list ? place : key, one, "", false);
+        else px_problem_node(job->problems, one, "%s: a list where a file is wanted; valid is a file or a map {file, weight}", place);
     }
 }
 
 /* Plain lists: each entry becomes a value of its own, "training.optimizer.betas.0". */
-static void resolve_list(struct job *job, int at, const px_node *node, bool defaulted, int wanted)
+static void resolve_list(px_job *job, int at, const px_node *node, bool defaulted, int wanted)
 {
     const px_key *row = job->stage->values[at].row;
     const char *key = job->stage->values[at].key;
@@ -401,7 +224,7 @@ static void resolve_list(struct job *job, int at, const px_node *node, bool defa
     if (px_node_is_null(node)) return;
     bool one_text = row->kind == PX_KEY_TEXTS && node->kind == PX_SCALAR;
     if (node->kind == PX_MAP || (node->kind == PX_SCALAR && !one_text)) {
-        px_problem_node(job->problems, node, "%s must be a list; valid is [...]", key);
+        px_bad_value(job, &job->stage->values[at], node, "is no list");
         return;
     }
     int entries = one_text ? 1 : node->count;
@@ -414,7 +237,7 @@ static void resolve_list(struct job *job, int at, const px_node *node, bool defa
         const px_node *one = one_text ? node : node->entries[i].node;
         px_value *value = new_value(job, row, px_pool_format(job->pool, "%s.%d", key, i), one, !defaulted);
         if (row->kind == PX_KEY_NUMBERS) {
-            parse_scalar(job, value, one);
+            px_parse_scalar(job, value, one);
         } else if (one->kind != PX_SCALAR || px_node_is_null(one) || !*one->text) {
             px_problem_node(job->problems, one, "%s must be text that is not empty", value->key);
         } else {
@@ -440,11 +263,11 @@ static const char *condition(px_pool *pool, const char *text)
     text += strspn(text, " ");
     char *number = px_pool_text(pool, text);
     number[strcspn(number, " ")] = 0;
-    if (!looks_like_number(number, &whole) || !isfinite(strtod(number, NULL))) return NULL;
+    if (!px_looks_like_number(number, &whole) || !isfinite(strtod(number, NULL))) return NULL;
     return px_pool_format(pool, "%s %s", operator, number);
 }
 
-static void resolve_metrics(struct job *job, int at, const px_node *node)
+static void resolve_metrics(px_job *job, int at, const px_node *node)
 {
     const px_key *row = job->stage->values[at].row;
     const char *key = job->stage->values[at].key;
@@ -468,7 +291,7 @@ static void resolve_metrics(struct job *job, int at, const px_node *node)
 }
 
 /* A default with brackets goes through the YAML reader, a plain word becomes a scalar. */
-static const px_node *default_node(struct job *job, const px_key *row)
+static const px_node *default_node(px_job *job, const px_key *row)
 {
     char hold[64];
     const char *text = px_key_default(row, job->stage->algorithm, hold);
@@ -492,7 +315,7 @@ static const char *algorithm_list(px_pool *pool, unsigned bits)
 
 /* The node if this algorithm uses the row. Keys of other algorithms are fine in what all stages share, as long as some
  * stage uses them. */
-static const px_node *applicable(struct job *job, const px_key *row, const char *key, const px_node *node)
+static const px_node *applicable(px_job *job, const px_key *row, const char *key, const px_node *node)
 {
     const px_stage *stage = job->stage;
     if (!node || row->algorithms & stage->bit) return node;
@@ -533,7 +356,7 @@ static bool same_node(const px_node *a, const px_node *b)
     if (a->kind == PX_SCALAR) {
         bool whole;
         if (strcmp(a->text, b->text) == 0) return true;
-        return a->plain && b->plain && looks_like_number(a->text, &whole) && looks_like_number(b->text, &whole) &&
+        return a->plain && b->plain && px_looks_like_number(a->text, &whole) && px_looks_like_number(b->text, &whole) &&
                strtod(a->text, NULL) == strtod(b->text, NULL);
     }
     for (int i = 0; i < a->count; i++) {
@@ -543,7 +366,27 @@ static bool same_node(const px_node *a, const px_node *b)
     return true;
 }
 
-static void resolve_row(struct job *job, const px_key *row, const char *prefix, const px_node *node, const char *which,
+/* null is the value of keys without a default, and an empty list or map. */
+static bool may_be_null(const px_key *row)
+{
+    bool empty = row->value && (strcmp(row->value, "[]") == 0 || strcmp(row->value, "{}") == 0);
+    return !(row->flags & PX_NEEDED) && (!row->value || empty || px_valid_word(row->valid, "null"));
+}
+
+/* The map that a key which is not there would lie in, or the one around that. */
+static const px_node *nearest_map(const px_node *tree, const char *key)
+{
+    char place[128];
+    snprintf(place, sizeof place, "%s", key);
+    for (char *dot; (dot = strrchr(place, '.')) != NULL;) {
+        *dot = 0;
+        const px_node *map = px_node_at(tree, place);
+        if (map && map->kind == PX_MAP) return map;
+    }
+    return tree;
+}
+
+static void resolve_row(px_job *job, const px_key *row, const char *prefix, const px_node *node, const char *which,
                         bool defaulted)
 {
     const char *key = *prefix ? px_pool_format(job->pool, "%s.%s", prefix, row->name) : row->name;
@@ -555,25 +398,26 @@ static void resolve_row(struct job *job, const px_key *row, const char *prefix, 
     if (!fits) node = NULL;
     const px_node *preset = fits ? default_node(job, row) : NULL;
     if (preset && *prefix == 0 && outdone(job->stage, row)) preset = NULL;
-    bool given = node && !defaulted;
+    bool written = node && !defaulted;
     const px_node *used = node ? node : preset;
     int at = job->stage->count;
-    px_value *value = new_value(job, row, key, used ? used : node, given);
+    px_value *value = new_value(job, row, key, used, written);
     value->applies = fits && (*prefix || row->algorithms & job->stage->bit);
-    value->preset = !given || same_node(node, preset);
+    value->preset = !written || same_node(node, preset);
     if (*prefix == 0 && !node && row->flags & PX_NEEDED && value->applies) {
-        px_problem_node(job->problems, job->stage->tree, "%s is missing; algorithm %s needs it (%s)", key, job->stage->algorithm,
-                        row->kind == PX_KEY_MODULE ? "{path: DIR}, {stage: NAME} or {new: {...}}" : valid_text(job->pool, row));
+        px_problem_node(job->problems, nearest_map(job->stage->tree, key), "%s is missing; algorithm %s needs it (%s)", key,
+                        job->stage->algorithm, px_valid_text(job->pool, row));
     }
+    if (written && px_node_is_null(node) && !may_be_null(row)) px_bad_value(job, value, node, "is no value");
     switch (row->kind) {
-    case PX_KEY_MODULE: resolve_module(job, at, used, !given); break;
-    case PX_KEY_REWARDS: resolve_rewards(job, at, used, !given); break;
+    case PX_KEY_MODULE: resolve_module(job, at, used, !written); break;
+    case PX_KEY_REWARDS: resolve_rewards(job, at, used, !written); break;
     case PX_KEY_SOURCES: resolve_sources(job, at, used); break;
     case PX_KEY_METRICS: resolve_metrics(job, at, node); break;
-    case PX_KEY_TEXTS: resolve_list(job, at, used, !given, -1); break;
-    case PX_KEY_NUMBERS: resolve_list(job, at, used, !given, 2); break;
+    case PX_KEY_TEXTS: resolve_list(job, at, used, !written, -1); break;
+    case PX_KEY_NUMBERS: resolve_list(job, at, used, !written, 2); break;
     default:
-        if (used) parse_scalar(job, value, used);
+        if (used) px_parse_scalar(job, value, used);
         break;
     }
     px_value *values = job->stage->values;
@@ -613,7 +457,7 @@ void px_stage_resolve_algorithm(px_stage *stage, px_problems *problems)
 
 void px_stage_resolve(px_stage *stage, px_problems *problems)
 {
-    struct job job = {stage, problems, &stage->config->pool};
+    px_job job = {stage, problems, &stage->config->pool};
     check_names(&job, px_keys, px_key_count, "", "", stage->tree);
     if (!stage->bit) return;
     for (int i = 0; i < px_key_count; i++) {

@@ -12,14 +12,13 @@ typedef struct px_value {
     const char *key;     /* "environment.rewards.0.kind" */
     const px_key *row;
     px_form form;
-    bool given;          /* by the user */
-    bool preset;         /* equals the default of the table */
+    bool preset;         /* the default of the table, written or not: the two are checked alike */
     bool applies;        /* to this algorithm, kind of reward or source of a module */
     bool may_change;     /* on resume; fields of a list entry as the list */
     int64_t i;           /* numbers of INT; bools; lists and maps: how many entries */
     double f;            /* numbers */
     const char *text;    /* words and texts; paths are absolute; modules: path, stage, same_as or new */
-    const px_node *node; /* where it was written; NULL: default */
+    const px_node *node; /* where it was written; NULL: nowhere */
     const char *origin;
 } px_value;
 

@@ -56,7 +56,7 @@ static const char *text(const struct check *c, const char *key)
 static bool given(const struct check *c, const char *key)
 {
     const px_value *value = get(c, key);
-    return value && value->given && value->form != PX_IS_NULL;
+    return value && !value->preset && value->form != PX_IS_NULL;
 }
 
 /* ---- run ---------------------------------------------------------------------------------------------------------------------- */
@@ -213,7 +213,7 @@ static void check_new(const struct check *c, const char *module)
     if (!number(c, module_key(key, module, "new.max_position_embeddings"), &positions)) return;
     if (number(c, "environment.max_prompt_tokens", &wanted) && number(c, "environment.max_completion_tokens", &completion)) {
         wanted += completion;
-    } else if (!number(c, "data.max_tokens", &wanted) || !px_stage_value(c->stage, "data.max_tokens")->given) {
+    } else if (!number(c, "data.max_tokens", &wanted) || px_stage_value(c->stage, "data.max_tokens")->preset) {
         return;
     }
     if (wanted > positions) wrong(c, key, "%g positions are fewer than a sequence of %g tokens may need; valid is at least that",
@@ -223,7 +223,7 @@ static void check_new(const struct check *c, const char *module)
 static void check_modules(const struct check *c)
 {
     static const char *const modules[] = {"policy", "reference", "reward", "critic"};
-    if (c->stage->bit == PX_ON_REWARD && !has_module(c, "reward") && !px_node_at(c->stage->tree, "rl_module.reward")) {
+    if (c->stage->bit == PX_ON_REWARD && px_node_is_null(px_node_at(c->stage->tree, "rl_module.reward"))) {
         wrong(c, "rl_module.reward", "is missing; algorithm reward trains it ({path: DIR} or {stage: NAME} of a language model)");
     }
     for (int i = 0; i < 4; i++) {

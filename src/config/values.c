@@ -77,7 +77,7 @@ bool px_value_is_leaf(const px_value *value)
 bool px_stage_is_set(const px_stage *stage, const char *key)
 {
     const px_value *value = px_stage_value(stage, key);
-    if (value->form == PX_IS_LIST || value->form == PX_IS_MAP) return value->given || value->i > 0;
+    if (value->form == PX_IS_LIST || value->form == PX_IS_MAP) return !value->preset || value->i > 0;
     return value->form != PX_IS_NULL;
 }
 
@@ -167,7 +167,8 @@ void px_stage_map_entry(const px_stage *stage, const char *key, int index, const
 
 const char *px_stage_origin(const px_stage *stage, const char *key)
 {
-    return px_stage_value(stage, key)->origin;
+    const px_value *value = px_stage_value(stage, key);
+    return value->preset ? "default" : value->origin;
 }
 
 static const char *place_of(const px_stage *stage, const char *key)

@@ -48,7 +48,11 @@ static const px_stage *earlier_stage(const px_session *session, const source *fr
     char key[160], dir[PX_PATH_MAX];
     const char *name = px_stage_text(from->stage, field(key, from->module, "stage"));
     const px_stage *earlier = px_config_stage_named(session->run->config, name);
-    PX_CHECK(earlier != NULL);
+    if (earlier == NULL) { /* a run's config.yaml is of one stage alone */
+        *status = px_stage_fail(from->stage, key, "%s: stage '%s' is not in this file; valid is {path: DIR}, such as its result in the "
+                                "run's directory, or the file of the whole experiment", key, name);
+        return NULL;
+    }
     const char *module = strcmp(px_stage_algorithm(earlier), "reward") == 0 ? "reward" : "policy";
     *status = px_stage_dir(session->run, earlier, dir, sizeof dir);
     *status = *status == PX_OK ? px_path_join(result, size, dir, module) : *status;

@@ -79,6 +79,12 @@ code 0 '"$schema"' "$phalanx" config --schema
 for file in "$root"/configs/*.yaml; do
     code 0 "" "$phalanx" config "$file"
     cp "$work/out" "$work/resolved.yaml"
+    code 0 "" "$phalanx" config "$file" --json
+    cp "$work/out" "$work/resolved.json"
+    for printed in "$work"/resolved.*; do
+        code 0 "" "$phalanx" config "$printed"
+        cmp -s "$work/out" "$work/resolved.yaml" || fail "$printed of $file is another configuration: $(diff "$work/out" "$work/resolved.yaml")"
+    done
 done
 printf 'algorithm: ppo\ntrainning: {lr: 1}\n' > "$work/wrong.yaml"
 code 78 "$work/wrong.yaml:2" "$phalanx" config "$work/wrong.yaml"

@@ -74,6 +74,24 @@ for run in "runs/tiny/sft 7" "bound/sft 1"; do
     [ "$(field 'round(x[-1]["core_hours"] / x[-1]["time_total_s"] * 3600)')" = "${run#* }" ] || fail "cores of $run: $(cat out)"
 done
 
+# what the program writes itself is planned as its original: here prompts of 512 tokens are the default, more than the models take
+sed 's/max_prompt_tokens: 8, //' run.yaml > default.yaml
+code 0 '"stages"' "$phalanx" plan default.yaml --stage ppo --set run.name=tiny --json
+cp out planned
+for form in yaml json; do
+    code 0 max_prompt_tokens "$phalanx" config default.yaml --set run.name=tiny $([ $form = yaml ] || echo --json)
+    cp out written.$form
+    code 0 '"stages"' "$phalanx" plan written.$form --stage ppo --json
+    for part in "['schedule']" "['disk_bytes']" "['completion_tokens']" "['roles'][0]['memory']['rollout']"; do
+        [ "$(field "x['stages'][0]$part")" = "$(field "json.load(open('planned'))['stages'][0]$part")" ] ||
+            fail "$part of written.$form: $(cat out planned)"
+    done
+done
+code 78 "max_prompt_tokens + max_completion_tokens is 527" "$phalanx" plan written.yaml --set ppo.environment.max_prompt_tokens=511
+code 0 "" "$phalanx" plan runs/tiny/sft/config.yaml --run-dir again
+code 78 "rl_module.policy.stage: stage 'sft' is not in this file" "$phalanx" plan runs/tiny/ppo/config.yaml --run-dir again
+code 0 "" "$phalanx" plan runs/tiny/ppo/config.yaml --run-dir again --set rl_module.policy.path=../sft/policy
+
 # ---- roles: by rank, node and stage; a heterogeneous job ----
 roles='[r["roles"]["ppo"] for r in x["ranks"]]'
 split="--set env_runners.num_env_runners=2 --set placement.num_scorers=1 --set placement.num_evaluators=1 --set sft.training.batch_size=8"
@@ -189,6 +207,19 @@ code 0 "--on-stop succeed" "$phalanx" submit run.yaml --dry-run --chain 3
 code 64 "valid is FIRST:LAST" "$phalanx" submit run.yaml --dry-run --array run.seed=3:1
 code 64 "valid are letters" "$phalanx" submit run.yaml --dry-run --array 'run.name=a;b'
 code 64 "valid is KEY=" "$phalanx" submit run.yaml --dry-run --array run.seed
+code 64 "'1' twice" "$phalanx" submit run.yaml --dry-run --array run.seed=1,2,1
+code 78 "--set run.sed=1: unknown key 'run.sed'; did you mean 'run.seed'?" "$phalanx" submit run.yaml --dry-run --array run.sed=1:2
+code 78 "--set ppo.training.lr=-3e-6: training.lr: '-3e-6' is out of range" "$phalanx" submit run.yaml --dry-run \
+    --array sft.training.lr=1e-6,3e-6 --array ppo.training.lr=3e-6,-3e-6
+code 78 "environment.rewards has no entry 'tone'" "$phalanx" submit run.yaml --dry-run --array environment.rewards.tone.weight=1,2
+code 78 "minibatch_size: 8 is above the 4 samples" "$phalanx" submit run.yaml --dry-run --array ppo.training.prompts_per_iteration=8,4
+code 0 "stop.metrics.a b=1" "$phalanx" submit run.yaml --dry-run --array 'ppo.stop.metrics.a b=1,2'
+bash -n out || fail "bash does not take the script: $(cat out)"
+mkdir "odd # \"dir\\'"; cd "odd # \"dir\\'" || exit 1 # quotes as sbatch reads them
+code 0 "#SBATCH --chdir=\"$work/odd # \\\"dir\\\\'\"" "$phalanx" submit ../run.yaml --dry-run
+cd "$work"; mkdir $'line\nbreak'; cd $'line\nbreak' || exit 1
+code 78 "a line break" "$phalanx" submit ../run.yaml --dry-run
+cd "$work" || exit 1
 code 64 "valid is MINUTES" "$phalanx" submit run.yaml --dry-run --time tomorrow
 code 0 "in all" "$phalanx" plan run.yaml --sbatch run.sbatch
 bash -n run.sbatch && grep -q '^dir=runs/tiny' run.sbatch || fail "plan --sbatch: $(cat run.sbatch)"

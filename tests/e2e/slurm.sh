@@ -97,6 +97,8 @@ stuck=$(submit --run-dir stuck --set fault_tolerance.wait_timeout_s=4)
 array=$(submit --run-dir swept --nodes 1 --array run.seed=1:2 --set stop.iterations=4)
 reach killed 5; kill -9 "$(rank_pid killed 1)"
 reach stuck 5; kill -STOP "$(rank_pid stuck 1)"
+odd="an odd # 'directory'"; mkdir "$odd"
+from_odd=$(cd "$odd" && config=../run.yaml submit --run-dir odd --nodes 1 --set stop.iterations=4)
 sweep=$(KEY=run.seed VALUES="1 2" template sweep gridded --array=0-1 --cpus-per-task=1 -- --set stop.iterations=4)
 ended "$killed" COMPLETED killed; same killed killed
 ended "$stuck" COMPLETED stuck; same stuck stuck
@@ -109,6 +111,10 @@ says "$stuck" 'no answer from the other ranks after a wait of 4 s' stuck
 for cell in "${array}_0" "${array}_1" "${sweep}_0" "${sweep}_1"; do ended "$cell" COMPLETED array; done
 [ "$(weights swept-seed1)" != "$(weights swept-seed2)" ] || fail "two seeds, one result"
 for n in 1 2; do [ "$(weights swept-seed$n)" = "$(weights gridded-seed$n)" ] || fail "submit and the template differ for seed $n"; done
+
+# ---- from a directory whose name sbatch would take for several words and a comment ----
+ended "$from_odd" COMPLETED "an odd directory"
+[ -s "$odd/paced-$from_odd.out" ] && [ -d "$odd/odd/policy" ] || fail "an odd directory: nothing there: $(ls "$odd")"
 
 # ---- a signal: saved, back into the queue, resumed; one node with srun, several with mpirun ----
 one=$(template one-node single --)

@@ -7,8 +7,6 @@
 
 #include "config_files.h"
 
-#include <glob.h>
-
 static px_config *loaded(const char *text, const char *const *sets, int count)
 {
     px_config *config = NULL;
@@ -153,18 +151,47 @@ static void test_aliases(void **state)
     px_config_destroy(config);
 }
 
-static void test_example_files(void **state)
+/* Quotes make text of everything but the words of the table: JSON has no other way to write these. */
+static void test_quotes(void **state)
 {
     (void)state;
-    glob_t found;
-    assert_int_equal(glob(PX_SOURCE_DIR "/configs/*.yaml", 0, NULL, &found), 0);
-    assert_true(found.gl_pathc >= 5);
-    for (size_t i = 0; i < found.gl_pathc; i++) {
-        px_config *config = NULL;
-        if (load_with(&config, found.gl_pathv[i], NULL, 0) != PX_OK) fail_msg("%s", px_error_text());
-        px_config_destroy(config);
-    }
-    globfree(&found);
+    const char *text = "{\"algorithm\": \"ppo\", \"run\": {\"time_limit_s\": \"auto\", \"name\": \"12\"},\n"
+                       " \"rl_module\": {\"policy\": {\"path\": \"auto\"}, \"reward\": null, \"tokenizer\": \"null\"},\n"
+                       " \"environment\": {\"prompts\": \"p\", \"chat\": {\"template\": \"none\", \"system\": \"null\"},\n"
+                       "  \"rewards\": [{\"kind\": \"length\", \"target\": 3}]}}\n";
+    px_config *config = loaded(text, NULL, 0);
+    const px_stage *stage = px_config_stage(config, 0);
+    char path[PX_PATH_MAX], wanted[PX_PATH_MAX];
+    double number;
+    assert_false(px_stage_number(stage, "run.time_limit_s", &number));
+    assert_string_equal(px_stage_text(stage, "run.time_limit_s"), "auto");
+    assert_string_equal(px_stage_text(stage, "run.name"), "12");
+    assert_string_equal(px_stage_text(stage, "environment.chat.template"), "none");
+    assert_string_equal(px_stage_text(stage, "environment.chat.system"), "null");
+    assert_false(px_stage_is_set(stage, "rl_module.reward"));
+    assert_int_equal(px_stage_path(stage, "rl_module.tokenizer", path, sizeof path), PX_OK);
+    snprintf(wanted, sizeof wanted, "%s/null", files_dir);
+    assert_string_equal(path, wanted);
+    px_config_destroy(config);
+}
+
+/* One data set may be given without a list, and is its entry 0 all the same. */
+static void test_set_of_one_source(void **state)
+{
+    (void)state;
+    const char *sets[] = {"data.train.0=u.jsonl", "data.train.0.weight=2"};
+    char path[PX_PATH_MAX], wanted[PX_PATH_MAX];
+    px_config *config = loaded(SFT, sets, 1);
+    snprintf(wanted, sizeof wanted, "%s/u.jsonl", files_dir);
+    assert_int_equal(px_stage_path(px_config_stage(config, 0), "data.train", path, sizeof path), PX_OK);
+    assert_string_equal(path, wanted);
+    px_config_destroy(config);
+    config = loaded(SFT, sets + 1, 1);
+    snprintf(wanted, sizeof wanted, "%s/t.jsonl", files_dir);
+    assert_int_equal(px_stage_path(px_config_stage(config, 0), "data.train", path, sizeof path), PX_OK);
+    assert_string_equal(path, wanted);
+    assert_true(px_stage_float(px_config_stage(config, 0), "data.train.0.weight") == 2);
+    px_config_destroy(config);
 }
 
 int main(void)
@@ -172,7 +199,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults), cmocka_unit_test(test_defaults_by_algorithm), cmocka_unit_test(test_layers),
         cmocka_unit_test(test_set), cmocka_unit_test(test_include_and_variables), cmocka_unit_test(test_aliases),
-        cmocka_unit_test(test_example_files),
+        cmocka_unit_test(test_quotes), cmocka_unit_test(test_set_of_one_source),
     };
     return cmocka_run_group_tests(tests, files_begin, files_end);
 }
