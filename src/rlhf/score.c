@@ -60,7 +60,7 @@ static px_status score_model(px_ppo *ppo, px_reward_model *model, const px_rollo
     return PX_OK;
 }
 
-/* Decoded prompt and completion of samples [from, to); the texts live in one buffer, addressed once it is complete. */
+/* The texts of prompts and completions of samples [from, to) in one buffer, which is addressed once it is complete. */
 static px_status decode(px_ppo *ppo, const px_rollout *rollout, const px_prompt_set *set, int from, int to)
 {
     size_t *places = ppo->places;
@@ -73,7 +73,8 @@ static px_status decode(px_ppo *ppo, const px_rollout *rollout, const px_prompt_
         for (int half = 0; status == PX_OK && half < 2; half++) {
             places[2 * (i - from) + half] = text->length;
             if (ppo->parts.tokenizer != NULL) {
-                status = px_tokenizer_decode(ppo->parts.tokenizer, half ? ids + p : ids, half ? n : p, true, text);
+                status = px_tokenizer_decode_after(ppo->parts.tokenizer, ids, half ? p : 0, half ? ids + p : ids, half ? n : p,
+                                                   true, text);
             }
             if (status == PX_OK) {
                 status = px_buf_add(text, "", 1);

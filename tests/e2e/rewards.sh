@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Rules and programs that score completions: what they are shown, what becomes of a run when they fail, and what is refused
+# before one starts. $1: the program.
+set -u
+phalanx=$(realpath "$1")
+. "$(dirname "$0")/../support/scratch.bash"
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+export OMP_NUM_THREADS=1
+failed=0 step=start
+fail() { echo "FAILED: $step: $*" >&2; failed=1; }
+
+# ---- a tokenizer as Llama 2's: a space before every text, taken away again where a text begins ----
+mkdir tokenizer
+cat > tokenizer/tokenizer.json <<'J'
+{"version": "1.0", "added_tokens": [
+    {"id": 0, "content": "<s>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false},
+    {"id": 1, "content": "</s>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}],
+ "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+    {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+ "pre_tokenizer": null,
+ "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+    {"Sequence": {"id": "A", "type_id": 0}}], "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}},
+ "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+    {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+ "model": {"type": "BPE", "vocab": {"<s>": 0, "</s>": 1, "▁": 2, "a": 3, "b": 4, "▁a": 5, "▁b": 6}, "merges": ["▁ a", "▁ b"]}}
+J
+echo '{"bos_token": "<s>", "eos_token": "</s>"}' > tokenizer/tokenizer_config.json
+for text in a b "a b" "b a" "a a" ab ba "b b"; do echo "{\"prompt\": \"$text\", \"answer\": \"a\"}"; done > prompts.jsonl
+cat > score <<'P'
+#!/usr/bin/env bash
+echo "$$" >> starts
+while IFS= read -r line; do
+    echo "$line" >> requests
+    id=${line#*\"id\":}; id=${id%%,*}
+    echo "{\"id\": $id, \"score\": 0.5}"
+done
+P
+chmod +x score
+cat > ppo.yaml <<'Y'
+run: {name: rewards, dir: run, seed: 5, threads_per_rank: 1}
+algorithm: ppo
+rl_module:
+  tokenizer: tokenizer
+  policy: {new: {architecture: llama, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 32}}
+  critic: {same_as: policy}
+environment: {prompts: prompts.jsonl, max_prompt_tokens: 8, max_completion_tokens: 6, missing_eos: {mode: none},
+              rewards: [{name: judge, kind: exec, command: [./score], timeout_s: 2}]}
+training: {prompts_per_iteration: 8, minibatch_size: 8, num_epochs: 1}
+checkpointing: {recovery_interval: 0, interval: 0}
+stop: {iterations: 2}
+Y
+train() { # CODE [options]: exit code, in `run`; an answer within 30 seconds
+    local want=$1; shift
+    rm -rf run starts requests
+    timeout -k 5 30 "$phalanx" train ppo.yaml "$@" > out 2> err < /dev/null; local got=$?
+    [ "$got" = "$want" ] || fail "exit $got, want $want: $(tail -n 3 err)"
+}
+says() { grep -qF -- "$1" err || fail "no '$1': $(tail -n 3 err)"; }
+events() { "$phalanx" inspect run events --csv; }
+
+step="what a program is shown"
+train 0
+"$phalanx" inspect run samples --csv > samples.csv || fail "inspect: exit $?"
+[ "$(wc -l < requests)" = 16 ] || fail "$(wc -l < requests) requests"
+spaces=$(grep -cE '"completion":" [ab]' requests)
+[ "$spaces" -ge 2 ] || fail "$spaces completions begin with a space: $(cut -c1-80 requests)"
+# Each request against the samples, whose text has the special tokens too.
+awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next }
+    { p = $at["prompt"]; c = $at["completion"]; gsub(/<\/?s>/, "", p); gsub(/<\/?s>/, "", c); sub(/^ /, "", p); print p "|" c }' \
+    samples.csv | sort > shown.samples
+sed -E 's/.*"prompt":"([^"]*)","completion":"([^"]*)".*/\1|\2/' requests | sort > shown.requests
+cmp -s shown.samples shown.requests || fail "samples and requests differ: $(diff shown.samples shown.requests | head -n 6)"
+
+[ $failed = 0 ] && echo "rewards: all passed"
+exit $failed
