@@ -227,6 +227,22 @@ static px_status write_records(const px_evaluation *e, const spec_list *list, co
     return fine ? PX_OK : px_fail(PX_IO, "%s: cannot write", e->per_record);
 }
 
+/* A source that scores nothing at all is no result. */
+static px_status check_scored(const spec_list *list, const double *raw, int64_t count, const px_buf *events)
+{
+    for (int k = 0; k < list->count; k++) {
+        int64_t i = 0;
+        while (i < count && isnan(raw[k * count + i])) {
+            i++;
+        }
+        if (i == count && count > 0) {
+            return px_fail(PX_DATA, "reward '%s' gave none of %lld records a score: %.*s", list->spec[k].name,
+                           (long long)count, (int)strcspn(events->data, "\n"), events->data);
+        }
+    }
+    return PX_OK;
+}
+
 static px_status score(const px_evaluation *e, px_rewards *rewards, const spec_list *list, const texts *t)
 {
     size_t count = (size_t)t->count;
@@ -242,7 +258,10 @@ static px_status score(const px_evaluation *e, px_rewards *rewards, const spec_l
         status = px_rewards_score(rewards, samples, (int)count, raw, &events);
     }
     if (status == PX_OK && events.length > 0) {
-        px_log(PX_WARNING, "some samples have no score, first: %.*s", (int)strcspn(events.data, "\n"), events.data);
+        status = check_scored(list, raw, t->count, &events);
+    }
+    if (status == PX_OK && events.length > 0) {
+        px_log(PX_WARNING, "not all went well, first: %.*s", (int)strcspn(events.data, "\n"), events.data);
     }
     if (status == PX_OK && e->per_record != NULL) {
         status = write_records(e, list, raw, t->count);

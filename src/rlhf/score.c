@@ -178,13 +178,28 @@ static px_status spread_scores(const px_ppo *ppo, px_rollout *rollout, const px_
     return PX_OK;
 }
 
+/* The first lines are events of their own: what befell the programs stands before the samples. */
+static void report_failed(px_trainer *trainer, int64_t iteration, const px_buf *failed)
+{
+    enum { LINES = 4 };
+    int count = 0;
+    for (size_t at = 0; at < failed->length; count++) {
+        int length = (int)strcspn(failed->data + at, "\n");
+        if (count < LINES) {
+            px_trainer_event(trainer, iteration, "reward_failed", "%.*s", length, failed->data + at);
+        }
+        at += (size_t)length + 1;
+    }
+    if (count > LINES) {
+        px_trainer_event(trainer, iteration, "reward_failed", "and %d more", count - LINES);
+    }
+}
+
 static void report(px_trainer *trainer, int64_t iteration, const px_rollout *rollout, const px_buf *failed, int large,
                    int cut)
 {
     const px_ppo *ppo = trainer->self;
-    if (failed->length > 0) {
-        px_trainer_event(trainer, iteration, "reward_failed", "%s", failed->data);
-    }
+    report_failed(trainer, iteration, failed);
     if (large > 0) {
         px_trainer_event(trainer, iteration, "reward_failed", "the weighted scores of %d samples are beyond %g in size",
                          large, PX_SCORE_MOST);

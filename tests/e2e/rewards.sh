@@ -50,6 +50,7 @@ training: {prompts_per_iteration: 8, minibatch_size: 8, num_epochs: 1}
 checkpointing: {recovery_interval: 0, interval: 0}
 stop: {iterations: 2}
 Y
+echo '{"prompt": "a", "completion": " b"}' > completions.jsonl
 train() { # CODE [options]: exit code, in `run`; an answer within 30 seconds
     local want=$1; shift
     rm -rf run starts requests
@@ -71,6 +72,49 @@ awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next }
     samples.csv | sort > shown.samples
 sed -E 's/.*"prompt":"([^"]*)","completion":"([^"]*)".*/\1|\2/' requests | sort > shown.requests
 cmp -s shown.samples shown.requests || fail "samples and requests differ: $(diff shown.samples shown.requests | head -n 6)"
+
+program() { { echo '#!/usr/bin/env bash'; echo 'echo $$ >> starts'; printf '%s\n' "$@"; } > score; }
+answer='while IFS= read -r line; do id=${line#*\"id\":}; echo "{\"id\": ${id%%,*}, \"score\": 0.5}"; done'
+failures() { "$phalanx" inspect run samples --csv | awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "reward_judge") c = i; next }
+    $c != 0.5 { n++ } END { print n + 0 }'; }
+
+step="a warning before the answers"
+program 'echo "UserWarning: pipelines, one after another"' "$answer"
+train 0
+[ "$(failures)" = 0 ] || fail "$(failures) samples have no score"
+[ "$(events | grep -c 'reward_failed.*UserWarning: pipelines, one after another')" = 1 ] || fail "not one event: $(events)"
+
+step="a program that hangs once"
+program 'if mkdir hung 2> /dev/null; then echo "waiting for a lock" >&2; read -r line; sleep 60; fi' "$answer"
+train 0
+[ "$(failures)" = 8 ] || fail "$(failures) samples have no score"
+[ "$(wc -l < starts)" = 2 ] || fail "$(wc -l < starts) starts"
+events | grep -q "reward_failed.*no reply within 2 s (each must be flushed): the program './score' was killed and was started again.*waiting for a lock" ||
+    fail "no event: $(events)"
+says "waiting for a lock"
+! pgrep -f "$work/score" > /dev/null || fail "it lives on: $(pgrep -af "$work/score")"
+
+step="a program that dies once, in the middle of a batch"
+program 'if mkdir died 2> /dev/null; then read -r line; printf "{\"id\":0,\"score\":0.5}\n"; exit 3; fi' "$answer"
+train 0
+[ "$(failures)" = 7 ] || fail "$(failures) samples have no score"
+events | grep -q "ended with exit status 3 after 1 of 8 replies and was started again" || fail "no event: $(events)"
+
+step="a program that is always silent"
+program 'sleep 60'
+train 80 --set environment.rewards.judge.timeout_s=0.3 --set fault_tolerance.max_skipped_steps=2 --set stop.iterations=9
+says "no sample had a usable score 2 times in a row"
+
+step="a program that never starts well"
+program 'echo "ModuleNotFoundError: torch" >&2; exit 1'
+train 65
+says 'ended with exit status 1 after 0 of 8 replies; the last line it printed: ""; the end of its standard error: "ModuleNotFoundError: torch'
+"$phalanx" evaluate --rewards "exec:./score" --data completions.jsonl > out 2> err; [ $? = 65 ] || fail "evaluate: $(cat out err)"
+
+step="evaluate: a program without any usable score"
+program 'while IFS= read -r line; do id=${line#*\"id\":}; echo "{\"id\": ${id%%,*}, \"score\": null}"; done'
+"$phalanx" evaluate --rewards "exec:./score" --data completions.jsonl > out 2> err; [ $? = 65 ] || fail "evaluate: $(cat out err)"
+says "reward 'exec' gave none of 1 records a score: reward 'exec': sample 0: the score is no finite number"
 
 [ $failed = 0 ] && echo "rewards: all passed"
 exit $failed
