@@ -43,6 +43,10 @@ typedef struct px_rewards px_rewards;
 px_status px_rewards_open(px_rewards **rewards, const px_reward_spec *specs, int count);
 /* Ends the programs: closes their input, waits up to a second, then kills. NULL is fine. */
 void px_rewards_close(px_rewards *rewards);
+/* Whether all sources can score completions of a prompt with this record; PX_DATA names the first that cannot. */
+px_status px_rewards_check(const px_rewards *rewards, const char *record);
+/* Whether a source reads the text of completions, which is not there without a tokenizer. */
+bool px_reward_reads_text(const px_reward_spec *spec);
 /* raw[spec * count + sample], nats of nothing: plain scores. Rows of models are left as they are. exec: all requests are
  * written and all replies read (any order) within timeout_s, without deadlock whatever the program's buffering; polls
  * the stop level. A sample without a reply by then has NaN and a line in `events` (may be NULL), as one has that

@@ -116,5 +116,43 @@ program 'while IFS= read -r line; do id=${line#*\"id\":}; echo "{\"id\": ${id%%,
 "$phalanx" evaluate --rewards "exec:./score" --data completions.jsonl > out 2> err; [ $? = 65 ] || fail "evaluate: $(cat out err)"
 says "reward 'exec' gave none of 1 records a score: reward 'exec': sample 0: the score is no finite number"
 
+# ---- what is refused before anything is sampled ----
+refused() { # CODE TEXT [options]
+    local want=$1 text=$2; shift 2
+    train "$want" "$@"
+    says "$text"
+    [ "$(grep '^phalanx: ' err | grep -cv '^phalanx: NOTE')" = 1 ] || fail "not one message: $(cat err)"
+    [ ! -e starts ] || [ ! -e requests ] || fail "it was asked for scores"
+    [ ! -e run/run.h5 ] || fail "the run began"
+}
+exact='environment.rewards=[{kind: exact, field: answer}]'
+program "$answer"
+
+step="a prompt without the field"
+{ head -n 5 prompts.jsonl; echo; echo '{"prompt": "a", "answers": "b"}'; } > some.jsonl
+refused 65 "$work/some.jsonl:7: reward 'exact': the record has no field 'answer'" --set "$exact" --set environment.prompts=some.jsonl
+{ cat prompts.jsonl; echo '{"prompt": "a", "answer": null}'; } > null.jsonl
+refused 65 "$work/null.jsonl:9: reward 'exact': field 'answer' of the record is no answer" --set "$exact" \
+    --set evaluation.evaluation_interval=1 --set evaluation.prompts=null.jsonl
+train 0 --set "$exact" --set evaluation.evaluation_interval=1 --set evaluation.prompts=null.jsonl \
+    --set 'evaluation.rewards=[{kind: length, target: 4}]'
+refused 65 "$work/null.jsonl:9: reward 'judge'" --set evaluation.evaluation_interval=1 --set evaluation.prompts=null.jsonl \
+    --set 'evaluation.rewards=[{name: judge, kind: exact, field: answer}]'
+"$phalanx" evaluate --rewards exact:answer --data completions.jsonl > out 2> err; [ $? = 65 ] || fail "evaluate: $(cat out err)"
+says "completions.jsonl:1: reward 'exact': the record has no field 'answer'"
+
+step="a reward that reads text where there is none"
+for i in 2 3 4 5 6 7 8 9; do echo "{\"prompt_ids\": [1, $i], \"answer\": 1}"; done > ids.jsonl
+printf 'a\t1\n' > words.txt
+none=(--set rl_module.tokenizer=null --set rl_module.policy.new.vocab_size=16 --set environment.prompts=ids.jsonl)
+for reward in "kind: lexicon, file: words.txt" "kind: regex, pattern: a" "kind: exact, field: answer" "kind: exec, command: [./score]"; do
+    refused 78 "reads text, and there is no tokenizer" "${none[@]}" --set "environment.rewards=[{kind: length, target: 3}, {$reward}]"
+    says "valid is one in rl_module.tokenizer"
+    says "environment.rewards.1"
+done
+refused 78 "evaluation.rewards.0" "${none[@]}" --set 'environment.rewards=[{kind: length, target: 3}]' \
+    --set evaluation.evaluation_interval=1 --set evaluation.prompts=ids.jsonl --set 'evaluation.rewards=[{kind: regex, pattern: a}]'
+train 0 "${none[@]}" --set 'environment.rewards=[{kind: length, target: 3}]'
+
 [ $failed = 0 ] && echo "rewards: all passed"
 exit $failed
