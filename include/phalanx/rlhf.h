@@ -314,6 +314,7 @@ typedef struct px_sampler {
     int stop_string_count, room;      /* room: max_new_tokens */
     px_request *requests;             /* [plan.samples], `count` of them in use */
     px_completion *completions;       /* [plan.samples], `used` of them: requests in order, samples in order */
+    int32_t *request_of;              /* [plan.samples] of a completion */
     int32_t *ids;                     /* [plan.samples][room] */
     float *logprobs;                  /* the same */
     int count, used;

@@ -35,6 +35,11 @@ bool px_tokenizer_prepends_space(const px_tokenizer *tokenizer);
 /* Bytes of the ids, appended. Ids without a string become <unk:ID>. Invalid UTF-8 (a cut character) becomes U+FFFD, as
  * the tokenizers library does. */
 px_status px_tokenizer_decode(px_tokenizer *tokenizer, const int32_t *ids, int64_t count, bool skip_special, px_buf *text);
+/* What the ids say behind those before them, appended: the text of all without the text of the ones before, for a decoder
+ * may treat the beginning of a text in its own way (Llama 2's takes a space away). Where a character is cut between the
+ * two, it belongs to the later ids as far as they complete or change it. */
+px_status px_tokenizer_decode_after(px_tokenizer *tokenizer, const int32_t *before, int64_t before_count,
+                                    const int32_t *ids, int64_t count, bool skip_special, px_buf *text);
 int px_tokenizer_size(const px_tokenizer *tokenizer);                      /* ids are below this */
 const char *px_tokenizer_token(const px_tokenizer *tokenizer, int32_t id); /* as in the file; NULL: none */
 int32_t px_tokenizer_id(const px_tokenizer *tokenizer, const char *token); /* -1: none */

@@ -135,19 +135,19 @@ static px_status print_answer(const talk *t, const px_stream *stream, const px_c
 static px_status speak(talk *t)
 {
     px_stops stops = {.tokenizer = t->o.tokenizer, .words = &t->s->stop};
-    px_stream stream = {.tokenizer = t->o.tokenizer, .stops = &stops, .silent = t->s->json};
     px_sampling sampling;
     PX_TRY(px_sampling_make(&sampling, &t->s->sampling, &t->o, &t->s->stop, true));
     sampling.max_new_tokens = t->room;
     sampling.iteration = t->answers++;
     px_request request = {.prompt = t->ids.data, .prompt_length = (int)t->ids.length, .samples = 1};
+    px_stream stream = {.tokenizer = t->o.tokenizer, .stops = &stops, .requests = &request, .silent = t->s->json};
     px_completion answer = {.ids = t->answer, .logprobs = t->logprobs};
     double start = px_now();
     px_status status = px_generator_run(t->generator, &t->o.model, &sampling, &request, 1, &answer, px_stream_token,
                                         &stream);
     double seconds = px_now() - start;
     if (status == PX_OK) {
-        status = px_stream_end(&stream, &answer);
+        status = px_stream_end(&stream, 0, &answer);
     }
     if (status == PX_OK) {
         status = print_answer(t, &stream, &answer);

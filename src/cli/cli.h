@@ -113,8 +113,8 @@ typedef struct px_stops {
     const px_words *words;
     px_buf text; /* scratch */
 } px_stops;
-/* Byte offset in the decoded text where the first stop string begins; SIZE_MAX: nowhere. */
-size_t px_stops_find(px_stops *stops, const int32_t *ids, int length);
+/* Byte offset in a completion's text where the first stop string begins; SIZE_MAX: nowhere. */
+size_t px_stops_find(px_stops *stops, const px_request *request, const px_completion *completion);
 
 /* ---- output ------------------------------------------------------------------------------------------------------ */
 struct json_t;

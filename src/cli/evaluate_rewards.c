@@ -116,6 +116,7 @@ static px_status number_names(spec_list *list, char (*names)[32])
 
 typedef struct texts {
     const px_evaluation *e;
+    px_rewards *rewards;
     px_tokenizer *tokenizer; /* NULL: completions are not counted in tokens */
     px_buf bytes;            /* prompt, completion and record of each sample, NUL-terminated */
     size_t *place;           /* [count][3] */
@@ -159,6 +160,9 @@ static px_status take_record(void *arg, int64_t record, int64_t line, const char
     if (completion == NULL) {
         status = px_fail(PX_DATA, "%s:%lld: no completion; valid is a text in the field completion or text", t->e->data,
                          (long long)line);
+    }
+    if (status == PX_OK && px_rewards_check(t->rewards, json) != PX_OK) {
+        status = px_fail_within("%s:%lld", t->e->data, (long long)line);
     }
     prompt = prompt != NULL ? prompt : "";
     status = status == PX_OK ? keep(t, 0, prompt, strlen(prompt)) : status;
@@ -227,7 +231,23 @@ static px_status write_records(const px_evaluation *e, const spec_list *list, co
     return fine ? PX_OK : px_fail(PX_IO, "%s: cannot write", e->per_record);
 }
 
-static px_status score(const px_evaluation *e, px_rewards *rewards, const spec_list *list, const texts *t)
+/* A source that scores nothing at all is no result. */
+static px_status check_scored(const spec_list *list, const double *raw, int64_t count, const px_buf *events)
+{
+    for (int k = 0; k < list->count; k++) {
+        int64_t i = 0;
+        while (i < count && isnan(raw[k * count + i])) {
+            i++;
+        }
+        if (i == count && count > 0) {
+            return px_fail(PX_DATA, "reward '%s' gave none of %lld records a score: %.*s", list->spec[k].name,
+                           (long long)count, (int)strcspn(events->data, "\n"), events->data);
+        }
+    }
+    return PX_OK;
+}
+
+static px_status score(const px_evaluation *e, const spec_list *list, const texts *t)
 {
     size_t count = (size_t)t->count;
     px_reward_sample *samples = px_alloc_array(count + 1, sizeof *samples, "samples");
@@ -239,10 +259,13 @@ static px_status score(const px_evaluation *e, px_rewards *rewards, const spec_l
                                         t->tokens[i], t->bytes.data + t->place[3 * i + 2], (int)i};
     }
     if (status == PX_OK) {
-        status = px_rewards_score(rewards, samples, (int)count, raw, &events);
+        status = px_rewards_score(t->rewards, samples, (int)count, raw, &events);
     }
     if (status == PX_OK && events.length > 0) {
-        px_log(PX_WARNING, "some samples have no score, first: %.*s", (int)strcspn(events.data, "\n"), events.data);
+        status = check_scored(list, raw, t->count, &events);
+    }
+    if (status == PX_OK && events.length > 0) {
+        px_log(PX_WARNING, "not all went well, first: %.*s", (int)strcspn(events.data, "\n"), events.data);
     }
     if (status == PX_OK && e->per_record != NULL) {
         status = write_records(e, list, raw, t->count);
@@ -282,16 +305,15 @@ px_status px_evaluate_rewards(const px_evaluation *e)
     static spec_list list;
     static char *copies[PX_MAX_WORDS], names[MAX_SPECS][32];
     texts t = {.e = e};
-    px_rewards *rewards = NULL;
     px_status status = read_specs(e, &list, copies);
     status = status == PX_OK ? number_names(&list, names) : status;
-    status = status == PX_OK ? px_rewards_open(&rewards, list.spec, list.count) : status;
+    status = status == PX_OK ? px_rewards_open(&t.rewards, list.spec, list.count) : status;
     if (status == PX_OK && e->tokenizer != NULL) {
         status = px_tokenizer_load(&t.tokenizer, e->tokenizer);
     }
     status = status == PX_OK ? px_records_each(e->data, take_record, &t) : status;
-    status = status == PX_OK ? score(e, rewards, &list, &t) : status;
-    px_rewards_close(rewards);
+    status = status == PX_OK ? score(e, &list, &t) : status;
+    px_rewards_close(t.rewards);
     free_texts(&t);
     for (int i = 0; i < e->rewards.count; i++) {
         px_free(copies[i]);

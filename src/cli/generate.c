@@ -218,12 +218,15 @@ typedef struct work {
     double seconds;
 } work;
 
-static px_status print_sample(work *w, const px_completion *c, int64_t prompt, int64_t sample)
+/* at: among the completions of the chunk, whose first prompt is `first`. */
+static px_status print_sample(work *w, int at, int64_t first)
 {
+    const px_completion *c = &w->completions[at];
+    int64_t prompt = first + at / w->s->samples, sample = at % w->s->samples;
     bool many = w->p->count * w->s->samples > 1;
     bool text = w->o->tokenizer != NULL;
     if (text) {
-        PX_TRY(px_stream_end(&w->stream, c));
+        PX_TRY(px_stream_end(&w->stream, at, c));
     }
     if (w->s->json) {
         json_t *ids = json_array(), *logprobs = json_array();
@@ -271,7 +274,7 @@ static px_status run_chunk(work *w, int64_t first, int64_t count)
     w->seconds += px_now() - start;
     for (int64_t i = 0; i < count * samples; i++) {
         w->tokens += w->completions[i].length;
-        PX_TRY(print_sample(w, &w->completions[i], first + i / samples, i % samples));
+        PX_TRY(print_sample(w, (int)i, first));
     }
     return px_output_done();
 }
@@ -294,6 +297,7 @@ static px_status prepare(work *w)
                               .max_length = w->p->longest + w->sampling.max_new_tokens,
                               .max_prefill = (int)(prompt_tokens > w->p->longest ? prompt_tokens : w->p->longest),
                               .threads = w->o->threads, .precision = w->o->precision};
+    w->stream.requests = w->requests;
     return px_generator_create(&w->generator, &w->o->model.config, &plan);
 }
 

@@ -101,12 +101,13 @@ px_status px_sampling_make(px_sampling *sampling, const px_sampling_options *opt
     return add_stops(sampling, opened, stop, rendered);
 }
 
-size_t px_stops_find(px_stops *stops, const int32_t *ids, int length)
+size_t px_stops_find(px_stops *stops, const px_request *request, const px_completion *completion)
 {
     size_t first = SIZE_MAX;
     px_buf_clear(&stops->text);
     if (stops->tokenizer == NULL || stops->words->count == 0 ||
-        px_tokenizer_decode(stops->tokenizer, ids, length, true, &stops->text) != PX_OK || stops->text.data == NULL) {
+        px_tokenizer_decode_after(stops->tokenizer, request->prompt, request->prompt_length, completion->ids,
+                                  completion->length, true, &stops->text) != PX_OK || stops->text.data == NULL) {
         return first;
     }
     for (int i = 0; i < stops->words->count; i++) {

@@ -22,23 +22,29 @@ static void print_until(px_stream *stream, size_t end)
     }
 }
 
-static px_status decode(px_stream *stream, const px_completion *so_far)
+static const px_request *request_of(const px_stream *stream, int completion)
+{
+    return &stream->requests[completion / stream->requests[0].samples];
+}
+
+static px_status decode(px_stream *stream, const px_request *request, const px_completion *so_far)
 {
     px_buf_clear(&stream->text);
-    return px_tokenizer_decode(stream->tokenizer, so_far->ids, so_far->length, true, &stream->text);
+    return px_tokenizer_decode_after(stream->tokenizer, request->prompt, request->prompt_length, so_far->ids,
+                                     so_far->length, true, &stream->text);
 }
 
 bool px_stream_token(void *arg, int completion, const px_completion *so_far)
 {
     px_stream *stream = arg;
-    (void)completion;
+    const px_request *request = request_of(stream, completion);
     if (stream->tokenizer == NULL) {
         return false;
     }
-    if (px_stops_find(stream->stops, so_far->ids, so_far->length) != SIZE_MAX) {
+    if (px_stops_find(stream->stops, request, so_far) != SIZE_MAX) {
         return true;
     }
-    if (stream->silent || decode(stream, so_far) != PX_OK) {
+    if (stream->silent || decode(stream, request, so_far) != PX_OK) {
         return false;
     }
     size_t end = stream->text.length, held = longest_stop(stream->stops->words);
@@ -53,10 +59,11 @@ bool px_stream_token(void *arg, int completion, const px_completion *so_far)
     return false;
 }
 
-px_status px_stream_end(px_stream *stream, const px_completion *completion)
+px_status px_stream_end(px_stream *stream, int completion, const px_completion *whole)
 {
-    PX_TRY(decode(stream, completion));
-    size_t cut = px_stops_find(stream->stops, completion->ids, completion->length);
+    const px_request *request = request_of(stream, completion);
+    PX_TRY(decode(stream, request, whole));
+    size_t cut = px_stops_find(stream->stops, request, whole);
     if (cut < stream->text.length) {
         stream->text.length = cut;
         stream->text.data[cut] = '\0';

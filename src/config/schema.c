@@ -98,7 +98,9 @@ const px_key px_reward_keys[] = {
     {"command", PX_KEY_TEXTS, NULL, NULL, NULL, "", PPO, PX_NEEDED, "exec",
      "Program and its arguments as a list, found through PATH or relative to the working directory; a text alone is a "
      "program without arguments."},
-    {"timeout_s", FLOAT, "60.0", NULL, "(0,1e6]", "s", PPO, 0, "exec", "Longest wait for a reply; then the score is NaN."},
+    {"timeout_s", FLOAT, "60.0", NULL, "(0,1e6]", "s", PPO, 0, "exec",
+     "Longest wait for the replies to a batch; then those that are missing are NaN, and a program that gave none is started "
+     "again."},
 };
 const int px_reward_key_count = sizeof px_reward_keys / sizeof px_reward_keys[0];
 

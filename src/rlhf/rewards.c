@@ -134,6 +134,22 @@ static px_status score_one(source *s, const px_reward_sample *sample, double *sc
     return PX_OK;
 }
 
+px_status px_rewards_check(const px_rewards *rewards, const char *record)
+{
+    for (int i = 0; i < rewards->count; i++) {
+        const px_reward_spec *spec = &rewards->sources[i].spec;
+        if (spec->kind == PX_REWARD_EXACT && px_exact_check(spec, record) != PX_OK) {
+            return px_fail_within("reward '%s'", spec->name);
+        }
+    }
+    return PX_OK;
+}
+
+bool px_reward_reads_text(const px_reward_spec *spec)
+{
+    return spec->kind != PX_REWARD_MODEL && spec->kind != PX_REWARD_LENGTH;
+}
+
 px_status px_reward_usable(const px_reward_spec *spec, int number, double *score, px_buf *events)
 {
     if (fabs(*score) <= PX_SCORE_MOST) {

@@ -180,27 +180,48 @@ static bool is_answer(json_t *value)
 }
 
 /* The field is an answer, or a list of answers of which one is enough. */
+static px_status find_want(const px_reward_spec *spec, json_t *record, json_t **want)
+{
+    *want = json_object_get(record, spec->field);
+    if (*want == NULL) {
+        return px_fail(PX_DATA, "the record has no field '%s', which the answer is compared with", spec->field);
+    }
+    size_t answers = 0, i;
+    json_t *item;
+    json_array_foreach(*want, i, item) {
+        answers += is_answer(item);
+    }
+    return is_answer(*want) || answers > 0 ? PX_OK
+                                           : px_fail(PX_DATA, "field '%s' of the record is no answer; valid is text, a number, "
+                                                     "true, false or a list with one of them", spec->field);
+}
+
+static px_status parse_record(const char *record, json_t **parsed)
+{
+    const char *text = record != NULL ? record : "{}";
+    return px_json_parse(text, strlen(text), "a prompt's record", 0, parsed);
+}
+
+px_status px_exact_check(const px_reward_spec *spec, const char *record)
+{
+    json_t *parsed, *want;
+    PX_TRY(parse_record(record, &parsed));
+    px_status status = find_want(spec, parsed, &want);
+    json_decref(parsed);
+    return status;
+}
+
 static px_status compare(const px_reward_spec *spec, json_t *record, span answer, double *score)
 {
-    json_t *want = json_object_get(record, spec->field);
-    if (want == NULL) {
-        return px_fail(PX_DATA, "a prompt's record has no field '%s'", spec->field);
-    }
-    if (is_answer(want)) {
-        *score = same_as_json(answer, want) ? 1.0 : 0.0;
-        return PX_OK;
-    }
-    *score = 0.0;
+    json_t *want, *item;
     size_t i;
-    json_t *item;
+    PX_TRY(find_want(spec, record, &want));
+    bool same = is_answer(want) && same_as_json(answer, want);
     json_array_foreach(want, i, item) {
-        if (is_answer(item) && same_as_json(answer, item)) {
-            *score = 1.0;
-        }
+        same = same || (is_answer(item) && same_as_json(answer, item));
     }
-    return json_is_array(want) ? PX_OK
-                               : px_fail(PX_DATA, "field '%s' of a prompt's record is not text, a number or a list",
-                                         spec->field);
+    *score = same ? 1.0 : 0.0;
+    return PX_OK;
 }
 
 px_status px_exact_score(const px_reward_spec *spec, px_regex *pattern, const px_reward_sample *sample, double *score)
@@ -215,8 +236,7 @@ px_status px_exact_score(const px_reward_spec *spec, px_regex *pattern, const px
         answer = after_mark(answer);
     }
     json_t *record;
-    const char *text = sample->record != NULL ? sample->record : "{}";
-    PX_TRY(px_json_parse(text, strlen(text), "a prompt's record", 0, &record));
+    PX_TRY(parse_record(sample->record, &record));
     px_status status = compare(spec, record, answer, score);
     json_decref(record);
     if (status == PX_OK && !found) {

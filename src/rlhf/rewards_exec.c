@@ -1,10 +1,10 @@
 /* A reward computed by a program: requests go to its standard input, replies come from its standard output, both
- * without blocking, so that neither side can wait for the other whatever the program buffers. Its standard error
- * is ours. */
+ * without blocking, so that neither side can wait for the other whatever the program buffers. A program that is silent or
+ * dies costs the scores of a batch and is started again; one that does nothing else is an error. */
+#include "rewards_program.h"
 #include "rewards_sources.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
 #include <poll.h>
@@ -13,109 +13,32 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { LINE_LIMIT = 1 << 20, READ_BYTES = 1 << 16, POLL_MS = 100 };
+enum { LINE_LIMIT = 1 << 20, READ_BYTES = 1 << 16, POLL_MS = 100, DEATHS_MOST = 3, DRAIN_READS = 64 };
 
 struct px_exec {
-    const px_reward_spec *spec;
-    px_reward_spec copy;
-    pid_t pid;        /* leader of its own process group; 0: ended and waited for */
-    int wait_status;  /* once pid is 0 */
-    int to, from;     /* our ends of the pipes */
+    px_reward_spec spec;
+    px_program program;
     px_buf requests;  /* what is still to be written starts at `sent` */
     size_t sent;
     px_buf replies;   /* the beginning of a line that is not complete yet */
+    bool skipping;    /* the rest of a line that was too long */
     char last[160];   /* beginning of the last line it printed */
+    int deaths;       /* since the last reply */
     int64_t next_id;  /* ids run on over batches, so that a late reply is known as one */
 };
 
-/* ---- start and end ----------------------------------------------------------------------------------------------- */
-
-static bool runnable(const char *path)
-{
-    return px_file_exists(path) && access(path, X_OK) == 0;
-}
-
-/* A name with a slash is relative to the directory; another is looked for in PATH, then in the directory. */
-static px_status find_program(const char *name, const char *dir, char *out, size_t size)
-{
-    if (strchr(name, '/') == NULL) {
-        const char *path = getenv("PATH");
-        for (const char *p = path != NULL ? path : ""; *p != '\0';) {
-            size_t length = strcspn(p, ":");
-            if (length > 0 && (size_t)snprintf(out, size, "%.*s/%s", (int)length, p, name) < size && runnable(out)) {
-                return PX_OK;
-            }
-            p += length + (p[length] == ':');
-        }
-    }
-    PX_TRY(px_path_join(out, size, dir, name));
-    if (runnable(out)) {
-        return PX_OK;
-    }
-    return px_fail(PX_CONFIG, "command '%s': no such program %s%s; valid is a name in PATH or a path from there",
-                   name, strchr(name, '/') == NULL ? "in PATH or in " : "under ", dir);
-}
-
-static px_status make_pipe(int ends[2])
-{
-    return pipe2(ends, O_CLOEXEC) == 0 ? PX_OK : px_fail(PX_IO, "cannot make a pipe: %s", strerror(errno));
-}
-
-/* In the child: nothing but async-signal-safe calls. An error number on `report` says why exec failed. */
-static _Noreturn void become(const char *program, const char *dir, const char *const *command, int in, int out,
-                             int report)
-{
-    setpgid(0, 0);
-    signal(SIGUSR1, SIG_IGN); /* Slurm sends it to every process of a step, and it is meant for us alone */
-    signal(SIGPIPE, SIG_DFL);
-    signal(SIGXFSZ, SIG_DFL);
-    if (dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0 && chdir(dir) == 0) {
-        execv(program, (char *const *)(uintptr_t)command);
-    }
-    int error = errno;
-    ssize_t ignored = write(report, &error, sizeof error);
-    (void)ignored;
-    _exit(127);
-}
-
-static px_status launch(px_exec *exec, const char *program, const char *dir)
-{
-    int request[2] = {-1, -1}, reply[2] = {-1, -1}, report[2] = {-1, -1};
-    px_status status = make_pipe(request);
-    status = status == PX_OK ? make_pipe(reply) : status;
-    status = status == PX_OK ? make_pipe(report) : status;
-    if (status == PX_OK) {
-        fflush(NULL);
-        exec->pid = fork();
-        if (exec->pid == 0) {
-            become(program, dir, exec->spec->command, request[0], reply[1], report[1]);
-        }
-        if (exec->pid < 0) {
-            exec->pid = 0;
-            status = px_fail(PX_IO, "cannot start %s: %s", program, strerror(errno));
-        }
-    }
-    close(request[0]);
-    close(reply[1]);
-    close(report[1]);
-    exec->to = request[1];
-    exec->from = reply[0];
-    if (status == PX_OK) {
-        setpgid(exec->pid, exec->pid);
-        int error;
-        ssize_t n;
-        while ((n = read(report[0], &error, sizeof error)) < 0 && errno == EINTR) {
-        }
-        if (n == (ssize_t)sizeof error) {
-            status = px_fail(PX_CONFIG, "cannot run %s: %s", program, strerror(error));
-        }
-    }
-    close(report[0]);
-    return status;
-}
+typedef struct batch {
+    int64_t first; /* id of sample 0 */
+    int count, answered;
+    double *scores;
+    bool *replied; /* per sample */
+    bool heard;    /* a reply came, a late one of an earlier batch perhaps */
+    bool closed;   /* the program has closed its input or output */
+    int strays;    /* lines that are no reply */
+    char stray[240]; /* what is wrong with the first */
+} batch;
 
 px_status px_exec_open(px_exec **out, const px_reward_spec *spec)
 {
@@ -125,79 +48,35 @@ px_status px_exec_open(px_exec **out, const px_reward_spec *spec)
     if (!(spec->timeout_s > 0.0)) {
         return px_fail(PX_CONFIG, "timeout_s is %g; valid is a number of seconds above 0", spec->timeout_s);
     }
-    const char *dir = spec->dir != NULL && spec->dir[0] != '\0' ? spec->dir : ".";
-    char program[PX_PATH_MAX], absolute[PX_PATH_MAX];
-    if (!px_dir_exists(dir)) {
-        return px_fail(PX_CONFIG, "%s: no such directory to run '%s' in", dir, spec->command[0]);
-    }
-    PX_TRY(find_program(spec->command[0], dir, program, sizeof program));
-    if (realpath(program, absolute) == NULL) { /* the child changes its directory before it looks */
-        return px_fail(PX_CONFIG, "%s: %s", program, strerror(errno));
-    }
     px_exec *exec = px_alloc(sizeof *exec, "exec reward");
     if (exec == NULL) {
         return px_error_code();
     }
-    exec->copy = *spec;
-    exec->spec = &exec->copy;
-    exec->to = exec->from = -1;
+    exec->spec = *spec;
+    exec->deaths = DEATHS_MOST - 1; /* a program that has never replied gets no other start */
     struct sigaction old;
     if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL) {
         signal(SIGPIPE, SIG_IGN); /* a program that died is an error of write(), not our end */
     }
-    px_status status = launch(exec, absolute, dir);
+    px_status status = px_program_find(&exec->program, spec->command,
+                                       spec->dir != NULL && spec->dir[0] != '\0' ? spec->dir : ".");
+    status = status == PX_OK ? px_program_start(&exec->program) : status;
     if (status != PX_OK) {
         px_exec_close(exec);
         return status;
     }
-    fcntl(exec->to, F_SETFL, O_NONBLOCK);
-    fcntl(exec->from, F_SETFL, O_NONBLOCK);
     *out = exec;
     return PX_OK;
 }
 
-/* Waits up to `seconds` for the program's end. */
-static bool ended(px_exec *exec, double seconds)
-{
-    double until = px_now() + seconds;
-    while (exec->pid > 0) {
-        pid_t got = waitpid(exec->pid, &exec->wait_status, WNOHANG);
-        if (got == exec->pid || (got < 0 && errno != EINTR)) {
-            exec->pid = 0;
-        } else if (px_now() >= until) {
-            return false;
-        } else {
-            nanosleep(&(struct timespec){0, 5000000}, NULL);
-        }
-    }
-    return true;
-}
-
-static void close_end(int *end)
-{
-    if (*end >= 0) {
-        close(*end);
-        *end = -1;
-    }
-}
-
 void px_exec_close(px_exec *exec)
 {
-    if (exec == NULL) {
-        return;
+    if (exec != NULL) {
+        px_program_end(&exec->program, 1.0);
+        px_buf_free(&exec->requests);
+        px_buf_free(&exec->replies);
+        px_free(exec);
     }
-    pid_t group = exec->pid;
-    close_end(&exec->to);
-    close_end(&exec->from);
-    if (!ended(exec, 1.0)) {
-        kill(-group, SIGKILL);
-        kill(group, SIGKILL);
-        while (waitpid(group, NULL, 0) < 0 && errno == EINTR) {
-        }
-    }
-    px_buf_free(&exec->requests);
-    px_buf_free(&exec->replies);
-    px_free(exec);
 }
 
 /* ---- requests ---------------------------------------------------------------------------------------------------- */
@@ -250,13 +129,6 @@ static void drop_requests(px_exec *exec)
 
 /* ---- replies ----------------------------------------------------------------------------------------------------- */
 
-typedef struct batch {
-    int64_t first; /* id of sample 0 */
-    int count, answered;
-    double *scores;
-    bool *replied; /* per sample */
-} batch;
-
 /* Python and others write NaN and Infinity, which JSON has not: they become "", which is no number either. */
 static void replace_nonfinite(char *line)
 {
@@ -274,166 +146,217 @@ static void replace_nonfinite(char *line)
     }
 }
 
-static px_status garbage(const px_exec *exec, const char *what)
+static void stray(px_exec *exec, batch *b, const char *what)
 {
-    return px_fail(PX_DATA, "the program '%s' printed %s: \"%s\"; valid is a line {\"id\": N, \"score\": X} a request",
-                   exec->spec->command[0], what, exec->last);
+    if (b->strays++ == 0) {
+        snprintf(b->stray, sizeof b->stray, "%s: \"%s\"", what, exec->last);
+    }
 }
 
-static px_status take_json(px_exec *exec, batch *b, json_t *reply)
+static void take_reply(px_exec *exec, batch *b, json_t *reply)
 {
     json_t *id = json_object_get(reply, "id"), *score = json_object_get(reply, "score");
-    if (!json_is_integer(id) || score == NULL) {
-        return garbage(exec, "a line without an integer id and a score");
+    int64_t number = json_integer_value(id), at = number - b->first;
+    if (!json_is_object(reply)) {
+        stray(exec, b, "something that is no JSON object");
+    } else if (!json_is_integer(id) || score == NULL) {
+        stray(exec, b, "a line without an integer id and a score");
+    } else if (number < 0 || at >= b->count) {
+        stray(exec, b, "an id that nobody asked for");
+    } else if (at >= 0 && b->replied[at]) {
+        stray(exec, b, "a second reply to one request");
+    } else {
+        b->heard = true;
+        exec->deaths = 0;
+        if (at >= 0) { /* else late: its batch is over */
+            b->replied[at] = true;
+            b->scores[at] = json_is_number(score) ? json_number_value(score) : NAN;
+            b->answered++;
+        }
     }
-    int64_t number = json_integer_value(id);
-    if (number >= 0 && number < b->first) {
-        return PX_OK; /* a late reply to a batch that is over */
-    }
-    if (number < 0 || number - b->first >= b->count) {
-        return garbage(exec, "an id that nobody asked for");
-    }
-    int64_t at = number - b->first;
-    if (b->replied[at]) {
-        return garbage(exec, "a second reply to one request");
-    }
-    b->replied[at] = true;
-    b->scores[at] = json_is_number(score) ? json_number_value(score) : NAN;
-    b->answered++;
-    return PX_OK;
 }
 
-static px_status take_line(px_exec *exec, batch *b, char *line, size_t length)
+static void take_line(px_exec *exec, batch *b, char *line, size_t length)
 {
     line[length] = '\0';
     if (line[strspn(line, " \t\r")] == '\0') {
-        return PX_OK;
+        return;
     }
-    snprintf(exec->last, sizeof exec->last, "%.*s", (int)px_utf8_valid(line, length < 150 ? length : 150), line);
+    px_program_quote(exec->last, sizeof exec->last, line, length);
     json_t *reply = json_loadb(line, length, 0, NULL);
     if (reply == NULL) {
         replace_nonfinite(line);
         reply = json_loadb(line, length, 0, NULL);
     }
-    if (!json_is_object(reply)) {
-        json_decref(reply);
-        return garbage(exec, "something that is not a JSON object");
-    }
-    px_status status = take_json(exec, b, reply);
+    take_reply(exec, b, reply);
     json_decref(reply);
-    return status;
 }
 
 /* Handles the complete lines among the bytes read so far; the rest waits for more. */
-static px_status take_lines(px_exec *exec, batch *b)
+static void take_lines(px_exec *exec, batch *b)
 {
     px_buf *r = &exec->replies;
     size_t begin = 0;
-    for (char *stop; (stop = memchr(r->data + begin, '\n', r->length - begin)) != NULL;) {
-        PX_TRY(take_line(exec, b, r->data + begin, (size_t)(stop - (r->data + begin))));
+    for (char *stop; (stop = memchr(r->data + begin, '\n', r->length - begin)) != NULL; exec->skipping = false) {
+        if (!exec->skipping) {
+            take_line(exec, b, r->data + begin, (size_t)(stop - (r->data + begin)));
+        }
         begin = (size_t)(stop - r->data) + 1;
     }
     memmove(r->data, r->data + begin, r->length - begin);
     r->length -= begin;
-    if (r->length > LINE_LIMIT) {
-        snprintf(exec->last, sizeof exec->last, "%.60s", r->data);
-        return garbage(exec, "a line of more than a mebibyte");
+    if (r->length > LINE_LIMIT && !exec->skipping) {
+        px_program_quote(exec->last, sizeof exec->last, r->data, r->length);
+        stray(exec, b, "a line of more than a mebibyte");
+        exec->skipping = true;
     }
-    return PX_OK;
+    r->length = exec->skipping ? 0 : r->length;
 }
 
 /* ---- one batch --------------------------------------------------------------------------------------------------- */
 
-static px_status died(px_exec *exec, const batch *b)
-{
-    char how[64] = "closed its input or output";
-    if (ended(exec, 1.0)) {
-        int status = exec->wait_status;
-        if (WIFSIGNALED(status)) {
-            snprintf(how, sizeof how, "was ended by signal %d", WTERMSIG(status));
-        } else {
-            snprintf(how, sizeof how, "ended with exit status %d", WEXITSTATUS(status));
-        }
-    }
-    if (exec->replies.length > 0) {
-        snprintf(exec->last, sizeof exec->last, "%.*s", (int)px_utf8_valid(exec->replies.data, exec->replies.length),
-                 exec->replies.data);
-    }
-    return px_fail(PX_DATA, "the program '%s' %s after %d of %d replies; the last line it printed: \"%s\"",
-                   exec->spec->command[0], how, b->answered, b->count, exec->last);
-}
-
-static px_status send_some(px_exec *exec, const batch *b)
+static px_status send_some(px_exec *exec, batch *b)
 {
     const px_buf *r = &exec->requests;
-    ssize_t n = write(exec->to, r->data + exec->sent, r->length - exec->sent);
+    ssize_t n = write(exec->program.to, r->data + exec->sent, r->length - exec->sent);
     if (n >= 0) {
         exec->sent += (size_t)n;
-        return PX_OK;
+    } else if (errno == EPIPE) {
+        b->closed = true;
+    } else if (errno != EAGAIN && errno != EINTR) {
+        return px_fail(PX_IO, "cannot write to '%s': %s", exec->spec.command[0], strerror(errno));
     }
-    if (errno == EAGAIN || errno == EINTR) {
-        return PX_OK;
-    }
-    return errno == EPIPE ? died(exec, b)
-                          : px_fail(PX_IO, "cannot write to '%s': %s", exec->spec->command[0], strerror(errno));
+    return PX_OK;
 }
 
 static px_status receive_some(px_exec *exec, batch *b)
 {
     px_buf *r = &exec->replies;
     PX_TRY(px_buf_reserve(r, r->length + READ_BYTES + 1));
-    ssize_t n = read(exec->from, r->data + r->length, READ_BYTES);
+    ssize_t n = read(exec->program.from, r->data + r->length, READ_BYTES);
     if (n > 0) {
         r->length += (size_t)n;
-        return take_lines(exec, b);
+        take_lines(exec, b);
+    } else if (n == 0) {
+        b->closed = true;
+    } else if (errno != EAGAIN && errno != EINTR) {
+        return px_fail(PX_IO, "cannot read from '%s': %s", exec->spec.command[0], strerror(errno));
     }
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-        return PX_OK;
-    }
-    return n == 0 ? died(exec, b)
-                  : px_fail(PX_IO, "cannot read from '%s': %s", exec->spec->command[0], strerror(errno));
+    return PX_OK;
 }
 
+static px_status check_stop(const px_exec *exec)
+{
+    return px_stop_level() == 0 ? PX_OK
+                                : px_fail(PX_STOPPED, "stopped (%s) while '%s' was asked for scores",
+                                          px_stop_reason() != NULL ? px_stop_reason() : "signal", exec->spec.command[0]);
+}
+
+/* Until all is answered, the program has closed an end, or the time is over. What it printed is read before it is asked
+ * more, so that the end of one that died since the last batch is seen while nothing is sent yet. */
 static px_status talk(px_exec *exec, batch *b)
 {
-    double until = px_now() + exec->spec->timeout_s;
-    while (b->answered < b->count) {
-        double left = until - px_now();
-        if (left <= 0.0) {
-            break;
-        }
-        if (px_stop_level() > 0) {
-            return px_fail(PX_STOPPED, "stopped (%s) while '%s' was asked for scores",
-                           px_stop_reason() != NULL ? px_stop_reason() : "signal", exec->spec->command[0]);
-        }
+    px_program *p = &exec->program;
+    double left, until = px_now() + exec->spec.timeout_s;
+    while (b->answered < b->count && !b->closed && (left = until - px_now()) > 0.0) {
+        PX_TRY(check_stop(exec));
         bool more = exec->sent < exec->requests.length;
-        struct pollfd ends[2] = {{exec->from, POLLIN, 0}, {more ? exec->to : -1, POLLOUT, 0}};
-        int ready = poll(ends, 2, left * 1000.0 < POLL_MS ? (int)(left * 1000.0) + 1 : POLL_MS);
+        struct pollfd ends[3] = {{p->from, POLLIN, 0}, {more ? p->to : -1, POLLOUT, 0}, {p->says, POLLIN, 0}};
+        int ready = poll(ends, 3, left * 1000.0 < POLL_MS ? (int)(left * 1000.0) + 1 : POLL_MS);
         if (ready < 0 && errno != EINTR) {
             return px_fail(PX_IO, "poll: %s", strerror(errno));
+        }
+        if (ready > 0 && ends[2].revents != 0) {
+            px_program_listen(p);
         }
         if (ready > 0 && ends[0].revents != 0) {
             PX_TRY(receive_some(exec, b));
         }
-        if (ready > 0 && ends[1].revents != 0) {
-            /* Replies that were printed before a death are read, and named, first. */
-            if ((ends[1].revents & POLLERR) == 0 || ends[0].revents == 0) {
-                PX_TRY(send_some(exec, b));
-            }
+        if (ready > 0 && ends[1].revents != 0 && !b->closed) {
+            PX_TRY(send_some(exec, b));
         }
     }
     return PX_OK;
 }
 
-/* Samples without a usable score, one line each. */
+/* ---- when it fails ----------------------------------------------------------------------------------------------- */
+
+/* Ends what is left of the program and starts it again. what: "the program 'x' ..." for the events, which may be NULL. */
+static px_status start_again(px_exec *exec, const char *what, px_buf *events)
+{
+    px_program_end(&exec->program, 0.0);
+    if (events != NULL) {
+        char said[120];
+        const px_program *p = &exec->program;
+        size_t some = p->said_length < 100 ? p->said_length : 100;
+        px_program_quote(said, sizeof said, p->said + p->said_length - some, some);
+        PX_TRY(px_buf_printf(events, "reward '%s': %s and was started again; its last line: \"%.80s\", last error: \"%s\"\n",
+                             exec->spec.name, what, exec->last, said));
+    }
+    exec->requests.length = exec->sent = exec->replies.length = 0;
+    exec->skipping = false;
+    exec->last[0] = '\0';
+    return px_program_start(&exec->program);
+}
+
+static void describe_end(px_program *program, char *how, size_t size)
+{
+    snprintf(how, size, "closed its input or output");
+    if (px_program_ended(program, 1.0)) {
+        int status = program->wait_status;
+        if (WIFSIGNALED(status)) {
+            snprintf(how, size, "was ended by signal %d", WTERMSIG(status));
+        } else {
+            snprintf(how, size, "ended with exit status %d", WEXITSTATUS(status));
+        }
+    }
+}
+
+static px_status died(px_exec *exec, batch *b, px_buf *events)
+{
+    char how[64], what[320], said[2 * sizeof exec->program.said];
+    describe_end(&exec->program, how, sizeof how);
+    for (int i = 0; i < DRAIN_READS; i++) { /* what it printed before it closed its input */
+        PX_TRY(receive_some(exec, b));
+    }
+    if (exec->replies.length > 0) {
+        px_program_quote(exec->last, sizeof exec->last, exec->replies.data, exec->replies.length);
+    }
+    snprintf(what, sizeof what, "the program '%.200s' %s after %d of %d replies", exec->spec.command[0], how, b->answered,
+             b->count);
+    if (++exec->deaths < DEATHS_MOST) {
+        return start_again(exec, what, events);
+    }
+    px_program_listen(&exec->program);
+    px_program_quote(said, sizeof said, exec->program.said, exec->program.said_length);
+    return px_fail(PX_DATA, "%s; the last line it printed: \"%s\"; the end of its standard error: \"%s\"", what, exec->last,
+                   said);
+}
+
+static px_status silent(px_exec *exec, px_buf *events)
+{
+    char what[320];
+    snprintf(what, sizeof what, "no reply within %g s (each must be flushed): the program '%.200s' was killed",
+             exec->spec.timeout_s, exec->spec.command[0]);
+    return start_again(exec, what, events);
+}
+
+/* What the program printed that it should not have, then the samples without a usable score, one line each. */
 static px_status add_events(const px_exec *exec, const batch *b, const px_reward_sample *samples, px_buf *events)
 {
+    if (events != NULL && b->strays > 0) {
+        char more[32] = "";
+        if (b->strays > 1) {
+            snprintf(more, sizeof more, ", and %d more", b->strays - 1);
+        }
+        PX_TRY(px_buf_printf(events, "reward '%s': the program printed %s%s\n", exec->spec.name, b->stray, more));
+    }
     for (int i = 0; i < b->count; i++) {
         if (b->replied[i]) {
-            PX_TRY(px_reward_usable(exec->spec, samples[i].number, &b->scores[i], events));
+            PX_TRY(px_reward_usable(&exec->spec, samples[i].number, &b->scores[i], events));
         } else if (events != NULL) {
-            PX_TRY(px_buf_printf(events, "reward '%s': sample %d: no reply within %g s\n", exec->spec->name,
-                                 samples[i].number, exec->spec->timeout_s));
+            PX_TRY(px_buf_printf(events, "reward '%s': sample %d: no reply within %g s\n", exec->spec.name,
+                                 samples[i].number, exec->spec.timeout_s));
         }
     }
     return PX_OK;
@@ -441,17 +364,21 @@ static px_status add_events(const px_exec *exec, const batch *b, const px_reward
 
 static px_status score_batch(px_exec *exec, batch *b, const px_reward_sample *samples, px_buf *events)
 {
-    for (int i = 0; i < b->count; i++) {
-        b->scores[i] = NAN;
-        PX_TRY(add_request(&exec->requests, b->first + i, &samples[i]));
-    }
-    PX_TRY(talk(exec, b));
-    if (b->answered == 0) {
-        return px_fail(PX_DATA,
-                       "the program '%s' answered none of %d requests within %g s; it must flush its output after each "
-                       "line and not wait for the end of its input; the last line it printed: \"%s\"",
-                       exec->spec->command[0], b->count, exec->spec->timeout_s, exec->last);
-    }
+    bool unasked;
+    do {
+        for (int i = 0; i < b->count; i++) {
+            b->scores[i] = NAN;
+            PX_TRY(add_request(&exec->requests, b->first + i, &samples[i]));
+        }
+        b->closed = false;
+        PX_TRY(talk(exec, b));
+        unasked = b->closed && exec->sent == 0;
+        if (b->closed) {
+            PX_TRY(died(exec, b, events));
+        } else if (b->answered < b->count && !b->heard) {
+            PX_TRY(silent(exec, events));
+        }
+    } while (unasked);
     return add_events(exec, b, samples, events);
 }
 

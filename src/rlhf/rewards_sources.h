@@ -20,6 +20,8 @@ px_status px_regex_find(px_regex *pattern, const char *text, bool last, bool *fo
 /* 1 where the answer in the completion equals the field of the record; `pattern` may be NULL. */
 px_status px_exact_score(const px_reward_spec *spec, px_regex *pattern, const px_reward_sample *sample, double *score);
 
+px_status px_exact_check(const px_reward_spec *spec, const char *record); /* PX_DATA: it has nothing to compare with */
+
 /* A program that is asked through its standard input and answers on its standard output. */
 typedef struct px_exec px_exec;
 px_status px_exec_open(px_exec **exec, const px_reward_spec *spec);

@@ -8,7 +8,7 @@ typedef struct buffer {
     size_t count, size;
 } buffer;
 
-enum { BUFFERS = 4 };
+enum { BUFFERS = 5 };
 
 static void list_buffers(px_sampler *s, const px_sampler_plan *plan, int room, buffer out[BUFFERS])
 {
@@ -16,6 +16,7 @@ static void list_buffers(px_sampler *s, const px_sampler_plan *plan, int room, b
     const buffer all[BUFFERS] = {
         {(void **)&s->requests, samples, sizeof(px_request)},
         {(void **)&s->completions, samples, sizeof(px_completion)},
+        {(void **)&s->request_of, samples, sizeof(int32_t)},
         {(void **)&s->ids, samples * (size_t)room, sizeof(int32_t)},
         {(void **)&s->logprobs, samples * (size_t)room, sizeof(float)},
     };
@@ -71,6 +72,7 @@ void px_sampler_free(px_sampler *s)
     px_generator_destroy(s->generator);
     px_free(s->requests);
     px_free(s->completions);
+    px_free(s->request_of);
     px_free(s->ids);
     px_free(s->logprobs);
     px_buf_free(&s->text);
@@ -86,19 +88,22 @@ int px_sampler_add(px_sampler *s, const px_row *prompt, uint32_t slot, int sampl
 {
     int first = s->used;
     PX_CHECK(s->count < s->plan.samples && first + samples <= s->plan.samples);
-    s->requests[s->count++] = (px_request){prompt->ids, prompt->length, slot, 0, samples};
+    s->requests[s->count] = (px_request){prompt->ids, prompt->length, slot, 0, samples};
     for (; s->used < first + samples; s->used++) {
         size_t at = (size_t)s->used * (size_t)s->room;
+        s->request_of[s->used] = s->count;
         s->completions[s->used] = (px_completion){.ids = s->ids + at, .logprobs = s->logprobs + at};
     }
+    s->count++;
     return first;
 }
 
-/* Stop strings are looked for in the decoded completion. */
-static bool hits_stop_string(px_sampler *s, const px_completion *so_far)
+/* Stop strings are looked for in the text of the completion. */
+static bool hits_stop_string(px_sampler *s, const px_request *request, const px_completion *so_far)
 {
     px_buf_clear(&s->text);
-    if (px_tokenizer_decode(s->tokenizer, so_far->ids, so_far->length, true, &s->text) != PX_OK) {
+    if (px_tokenizer_decode_after(s->tokenizer, request->prompt, request->prompt_length, so_far->ids, so_far->length, true,
+                                  &s->text) != PX_OK) {
         return false;
     }
     for (int i = 0; i < s->stop_string_count; i++) {
@@ -118,9 +123,8 @@ typedef struct run_hooks {
 
 static bool on_token(void *arg, int completion, const px_completion *so_far)
 {
-    run_hooks *hooks = arg;
-    (void)completion;
-    return hits_stop_string(hooks->sampler, so_far);
+    px_sampler *s = ((run_hooks *)arg)->sampler;
+    return hits_stop_string(s, &s->requests[s->request_of[completion]], so_far);
 }
 
 static int on_step(void *arg)

@@ -60,7 +60,7 @@ static px_status score_model(px_ppo *ppo, px_reward_model *model, const px_rollo
     return PX_OK;
 }
 
-/* Decoded prompt and completion of samples [from, to); the texts live in one buffer, addressed once it is complete. */
+/* The texts of prompts and completions of samples [from, to) in one buffer, which is addressed once it is complete. */
 static px_status decode(px_ppo *ppo, const px_rollout *rollout, const px_prompt_set *set, int from, int to)
 {
     size_t *places = ppo->places;
@@ -73,7 +73,8 @@ static px_status decode(px_ppo *ppo, const px_rollout *rollout, const px_prompt_
         for (int half = 0; status == PX_OK && half < 2; half++) {
             places[2 * (i - from) + half] = text->length;
             if (ppo->parts.tokenizer != NULL) {
-                status = px_tokenizer_decode(ppo->parts.tokenizer, half ? ids + p : ids, half ? n : p, true, text);
+                status = px_tokenizer_decode_after(ppo->parts.tokenizer, ids, half ? p : 0, half ? ids + p : ids, half ? n : p,
+                                                   true, text);
             }
             if (status == PX_OK) {
                 status = px_buf_add(text, "", 1);
@@ -177,13 +178,28 @@ static px_status spread_scores(const px_ppo *ppo, px_rollout *rollout, const px_
     return PX_OK;
 }
 
+/* The first lines are events of their own: what befell the programs stands before the samples. */
+static void report_failed(px_trainer *trainer, int64_t iteration, const px_buf *failed)
+{
+    enum { LINES = 4 };
+    int count = 0;
+    for (size_t at = 0; at < failed->length; count++) {
+        int length = (int)strcspn(failed->data + at, "\n");
+        if (count < LINES) {
+            px_trainer_event(trainer, iteration, "reward_failed", "%.*s", length, failed->data + at);
+        }
+        at += (size_t)length + 1;
+    }
+    if (count > LINES) {
+        px_trainer_event(trainer, iteration, "reward_failed", "and %d more", count - LINES);
+    }
+}
+
 static void report(px_trainer *trainer, int64_t iteration, const px_rollout *rollout, const px_buf *failed, int large,
                    int cut)
 {
     const px_ppo *ppo = trainer->self;
-    if (failed->length > 0) {
-        px_trainer_event(trainer, iteration, "reward_failed", "%s", failed->data);
-    }
+    report_failed(trainer, iteration, failed);
     if (large > 0) {
         px_trainer_event(trainer, iteration, "reward_failed", "the weighted scores of %d samples are beyond %g in size",
                          large, PX_SCORE_MOST);

@@ -201,6 +201,66 @@ px_status px_text_options(px_data_options *options, px_tokenizer *tokenizer, con
     return PX_OK;
 }
 
+/* Rewards of kind exec are told the text too. */
+static px_status check_texts(const px_session *session, const char *list, const px_rewards *rewards)
+{
+    for (int k = 0; session->tokenizer == NULL && k < px_rewards_count(rewards); k++) {
+        const px_reward_spec *spec = px_rewards_spec(rewards, k);
+        char key[160];
+        snprintf(key, sizeof key, "%s.%d.kind", list, k);
+        if (px_reward_reads_text(spec)) {
+            return px_stage_fail(session->stage, key, "%s: reward '%s' reads text, and there is no tokenizer to make text of "
+                                 "token ids; valid is one in rl_module.tokenizer", key, spec->name);
+        }
+    }
+    return PX_OK;
+}
+
+typedef struct place {
+    int64_t record, line;
+} place;
+
+static px_status find_line(void *arg, int64_t record, int64_t line, const char *json, size_t length)
+{
+    place *wanted = arg;
+    (void)json;
+    (void)length;
+    wanted->line = line;
+    return record == wanted->record ? PX_STOPPED : PX_OK;
+}
+
+/* A row that a reward cannot use is known before the first of them is sampled for. */
+static px_status check_records(const px_session *session, const char *key, const px_dataset *prompts, const px_rewards *rewards)
+{
+    for (int64_t i = 0; i < px_dataset_count(prompts); i++) {
+        px_row row;
+        px_dataset_row(prompts, i, &row);
+        if (px_rewards_check(rewards, row.json) == PX_OK) {
+            continue;
+        }
+        char path[PX_PATH_MAX], what[512];
+        place at = {.record = row.record};
+        snprintf(what, sizeof what, "%s", px_error_text());
+        PX_TRY(px_stage_path(session->stage, key, path, sizeof path));
+        px_records_each(path, find_line, &at);
+        return px_fail(PX_DATA, "%s:%lld: %s", path, (long long)at.line, what);
+    }
+    return PX_OK;
+}
+
+static px_status check_rewards(const px_session *session)
+{
+    const px_stage_rewards *rewards = session->rewards;
+    const char *list = rewards->evaluation != rewards->train ? "evaluation.rewards" : "environment.rewards";
+    PX_TRY(check_texts(session, "environment.rewards", rewards->train));
+    PX_TRY(check_records(session, "environment.prompts", session->train, rewards->train));
+    if (session->validation == NULL) {
+        return PX_OK;
+    }
+    PX_TRY(check_texts(session, list, rewards->evaluation));
+    return check_records(session, "evaluation.prompts", session->validation, rewards->evaluation);
+}
+
 px_status px_session_data(px_session *session, const px_model_config *model)
 {
     const px_stage *stage = session->stage;
@@ -216,7 +276,7 @@ px_status px_session_data(px_session *session, const px_model_config *model)
             PX_TRY(load_one(session, "evaluation.prompts", &options, &session->validation, "held-out"));
         }
         add_hash(session, session->train); /* evaluation may change */
-        return PX_OK;
+        return check_rewards(session);
     }
     bool reward = strcmp(algorithm, "reward") == 0;
     options.kind = reward ? PX_ROWS_PAIRS : PX_ROWS_LM;

@@ -54,7 +54,8 @@ static px_status decode_texts(const px_session *session, const px_rollout *r, bo
         const int32_t *ids = r->ids + r->start[i];
         int p = r->prompt_length[i], n = r->length[i];
         if (session->tokenizer != NULL) {
-            PX_TRY(px_tokenizer_decode(session->tokenizer, completion ? ids + p : ids, completion ? n : p, false, text));
+            PX_TRY(px_tokenizer_decode_after(session->tokenizer, ids, completion ? p : 0, completion ? ids + p : ids,
+                                             completion ? n : p, false, text));
         }
         PX_TRY(px_buf_add(text, "", 1));
         size_t length = text->length - places[i];
@@ -378,9 +379,10 @@ static px_status write_examples(px_session *session, bool before)
     for (int i = 0; status == PX_OK && i < r->samples && i < EXAMPLES; i++) {
         px_buf prompt = {0}, completion = {0};
         const int32_t *ids = r->ids + r->start[i];
-        status = px_tokenizer_decode(session->tokenizer, ids, r->prompt_length[i], true, &prompt);
+        int p = r->prompt_length[i];
+        status = px_tokenizer_decode(session->tokenizer, ids, p, true, &prompt);
         if (status == PX_OK) {
-            status = px_tokenizer_decode(session->tokenizer, ids + r->prompt_length[i], r->length[i], true, &completion);
+            status = px_tokenizer_decode_after(session->tokenizer, ids, p, ids + p, r->length[i], true, &completion);
         }
         if (status == PX_OK && before) {
             json_array_append_new(list, json_pack("{s:s, s:s}", "prompt", prompt.data != NULL ? prompt.data : "", "before",

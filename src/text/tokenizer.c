@@ -346,12 +346,9 @@ static px_status add_token_text(px_tokenizer *t, int32_t id, px_buf *out)
     return px_buf_add(out, token, added != NULL ? added->match_length : length);
 }
 
-px_status px_tokenizer_decode(px_tokenizer *t, const int32_t *ids, int64_t count, bool skip_special, px_buf *text)
+static px_status add_parts(px_tokenizer *t, const int32_t *ids, int64_t count, bool skip_special)
 {
     px_parts *parts = &t->parts;
-    parts->count = 0;
-    parts->text.length = 0;
-    PX_TRY(px_buf_reserve(&parts->text, 1));
     for (int64_t i = 0; i < count; i++) {
         if (skip_special && px_tokenizer_is_special(t, ids[i])) {
             continue;
@@ -360,8 +357,77 @@ px_status px_tokenizer_decode(px_tokenizer *t, const int32_t *ids, int64_t count
         PX_TRY(add_token_text(t, ids[i], &parts->text));
         PX_TRY(px_parts_end(parts));
     }
-    PX_TRY(px_decode_parts(t->decodes, t->decode_count, parts, &t->parts_spare));
-    return parts->text.length > 0 ? px_buf_add(text, parts->text.data, parts->text.length) : px_buf_add(text, "", 0);
+    return PX_OK;
+}
+
+/* The text of two runs of ids, one behind the other, into t->parts.text. */
+static px_status decode_runs(px_tokenizer *t, const int32_t *before, int64_t before_count, const int32_t *ids, int64_t count,
+                             bool skip_special)
+{
+    t->parts.count = 0;
+    t->parts.text.length = 0;
+    PX_TRY(px_buf_reserve(&t->parts.text, 1));
+    PX_TRY(add_parts(t, before, before_count, skip_special));
+    PX_TRY(add_parts(t, ids, count, skip_special));
+    return px_decode_parts(t->decodes, t->decode_count, &t->parts, &t->parts_spare);
+}
+
+px_status px_tokenizer_decode(px_tokenizer *t, const int32_t *ids, int64_t count, bool skip_special, px_buf *text)
+{
+    PX_TRY(decode_runs(t, NULL, 0, ids, count, skip_special));
+    return px_buf_add(text, t->parts.text.length > 0 ? t->parts.text.data : "", t->parts.text.length);
+}
+
+enum { TAIL = 8 }; /* ids whose text nothing can take away: more than a character has bytes, and a Strip strips */
+
+/* Is the text of an id the same whatever stands some ids before it? Not where a step looks for something in the text of all
+ * ids together, other than its beginning. */
+static bool decodes_nearby(const px_tokenizer *t)
+{
+    bool together = false;
+    for (int i = 0; i < t->decode_count; i++) {
+        const px_decode *step = &t->decodes[i];
+        bool strip = step->kind == PX_DECODE_STRIP && step->start < TAIL && step->stop == 0;
+        if ((together && !strip && step->kind != PX_DECODE_FUSE) ||
+            (step->kind == PX_DECODE_REPLACE && step->content[0] == '\0')) {
+            return false;
+        }
+        together = together || step->kind == PX_DECODE_FUSE || step->kind == PX_DECODE_BYTE_LEVEL;
+    }
+    return true;
+}
+
+/* Where the last ids begin that decide how later ones are read: enough of them that are neither skipped nor bytes, whose run
+ * is a character or none as a whole. */
+static int64_t tail_start(px_tokenizer *t, const int32_t *ids, int64_t count, bool skip_special)
+{
+    int64_t start = decodes_nearby(t) ? count : 0;
+    for (int solid = 0; start > 0 && solid < TAIL; start--) {
+        const char *token = px_tokenizer_token(t, ids[start - 1]);
+        bool skipped = skip_special && px_tokenizer_is_special(t, ids[start - 1]);
+        solid += !skipped && token != NULL && token[0] != '\0' && strncmp(token, "<0x", 3) != 0;
+    }
+    return start;
+}
+
+px_status px_tokenizer_decode_after(px_tokenizer *t, const int32_t *before, int64_t before_count, const int32_t *ids,
+                                    int64_t count, bool skip_special, px_buf *text)
+{
+    int64_t start = tail_start(t, before, before_count, skip_special);
+    px_buf *first = &t->spare;
+    const px_buf *all = &t->parts.text;
+    px_buf_clear(first);
+    PX_TRY(decode_runs(t, NULL, 0, before + start, before_count - start, skip_special));
+    PX_TRY(px_buf_add(first, all->length > 0 ? all->data : "", all->length));
+    PX_TRY(decode_runs(t, before + start, before_count - start, ids, count, skip_special));
+    size_t same = 0;
+    while (same < first->length && same < all->length && first->data[same] == all->data[same]) {
+        same++;
+    }
+    while (same > 0 && same < all->length && ((unsigned char)all->data[same] & 0xC0) == 0x80) {
+        same--;
+    }
+    return px_buf_add(text, all->length > same ? all->data + same : "", all->length - same);
 }
 
 /* ---- answers */

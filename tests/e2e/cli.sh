@@ -154,6 +154,10 @@ grep -q '"text":", there was a little girl named Lily."' "$work/line" && grep -q
     fail "--stop: $(cat "$work/line")"
 "$phalanx" generate --model "$model" --prompt '<s>Once upon a time' --temperature 0 --max-new-tokens 6 --json > "$work/own"
 "$phalanx" generate "${greedy[@]}" --max-new-tokens 6 --json | cmp -s - "$work/own" || fail "a prompt with a BOS of its own has two"
+first=(--model "$model" --prompt 'Once upon a' --temperature 0 --max-new-tokens 4) # its completion begins with a space
+same "$("$phalanx" generate "${first[@]}")" ' time, there was' "the first space"
+"$phalanx" generate "${first[@]}" --json | grep -qF '"text":" time, there was","logprobs"' || fail "the first space of --json"
+same "$("$phalanx" generate "${first[@]}" --max-new-tokens 20 --stop ' time')" "" "a stop string that begins with the first space"
 code 64 "at most 507 fit" "$phalanx" generate "${greedy[@]}" --max-new-tokens 508
 printf '{"prompt_ids":[1,403,407]}\n{"prompt_ids":[1]}\n{"prompt_ids":[1,403,407]}\n' > "$work/prompts.jsonl"
 "$phalanx" generate --model "$model" --data "$work/prompts.jsonl" --samples 3 --seed 5 --max-new-tokens 12 --json > "$work/nine" ||

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -274,6 +275,7 @@ static void exec_marks_missing_scores(void **state)
     px_buf_free(&events);
 }
 
+/* A program whose every start ends without a reply is no reward; what it said last is told, on both its outputs. */
 static void exec_names_failures(void **state)
 {
     (void)state;
@@ -282,16 +284,9 @@ static void exec_names_failures(void **state)
     } cases[] = {
         {"exit 3", "exit status 3"},
         {"echo last words; exit 0", "last words"},
-        {"read a; echo '{\"id\":0,\"score\":1}'; echo tired; exit 4", "tired"},
-        {"read a; echo '{\"id\":0,\"score\":1}'; kill -9 $$", "signal 9"},
+        {"kill -9 $$", "signal 9"},
         {"printf unfinished; exit 5", "unfinished"},
-        {"echo '[1]'; cat > /dev/null", "JSON object"},
-        {"echo '{\"id\":9,\"score\":1}'; cat > /dev/null", "nobody asked"},
-        {"echo '{\"id\":-1,\"score\":1}'; cat > /dev/null", "nobody asked"},
-        {"echo '{\"id\":\"0\",\"score\":1}'; cat > /dev/null", "integer id"},
-        {"echo '{\"id\":0,\"score\":1}'; echo '{\"id\":0,\"score\":1}'; cat > /dev/null", "second reply"},
-        {"sleep 60", "answered none"},
-        {"exec 0<&-; sleep 60", ""},
+        {"read a; echo 'no module named judge' >&2; exit 1", "no module named judge"},
     };
     double raw[4];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -302,6 +297,157 @@ static void exec_names_failures(void **state)
         }
         assert_true(px_now() - start < 4.0);
     }
+}
+
+/* Lines that are no reply are told, and cost no score. */
+static void exec_passes_over_stray_lines(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *script, *want;
+    } cases[] = {
+        {"echo 'Loading the model ...'", "no JSON object: \"Loading the model ...\""},
+        {"echo '[1]'; echo more", "no JSON object: \"[1]\", and 1 more"},
+        {"echo '{\"id\":9,\"score\":1}'", "nobody asked"},
+        {"echo '{\"id\":-1,\"score\":1}'", "nobody asked"},
+        {"echo '{\"id\":\"0\",\"score\":1}'", "integer id"},
+        {"echo '{\"id\":0,\"score\":0}'; echo '{\"id\":0,\"score\":7}'", "second reply"},
+        {"head -c 2500000 /dev/zero | tr '\\0' x; echo", "more than a mebibyte: \"xxx"},
+        {"printf '\\033[1m\\377'; echo", "no JSON object: \""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char script[512];
+        double raw[4];
+        px_buf events = {0};
+        snprintf(script, sizeof script, "%s; for i in 0 1 2 3; do echo \"{\\\"id\\\":$i,\\\"score\\\":$i}\"; done; cat > /dev/null",
+                 cases[i].script);
+        assert_int_equal(ask_shell(script, 4, raw, &events), PX_OK);
+        for (int k = 0; k < 4; k++) {
+            near(raw[k], k);
+        }
+        if (strstr(events.data, cases[i].want) == NULL || strchr(events.data, '\n') != events.data + events.length - 1 ||
+            px_utf8_valid(events.data, events.length) != events.length) {
+            fail_msg("case %zu: %s", i, events.data);
+        }
+        px_buf_free(&events);
+    }
+}
+
+enum { BATCH = 3 };
+
+static void open_shell(px_rewards **rewards, const char *script)
+{
+    static const char *command[] = {"sh", "-c", NULL, NULL};
+    command[2] = script;
+    px_reward_spec spec = {.name = "tone", .kind = PX_REWARD_EXEC, .command = command, .timeout_s = 1.0, .dir = directory};
+    assert_int_equal(px_rewards_open(rewards, &spec, 1), PX_OK);
+}
+
+static px_status ask_batch(px_rewards *rewards, double *raw, px_buf *events)
+{
+    px_reward_sample samples[BATCH] = {{"p", "c", 1, "{}", 0}, {"p", "c", 1, "{}", 1}, {"p", "c", 1, "{}", 2}};
+    px_buf_clear(events);
+    return px_rewards_score(rewards, samples, BATCH, raw, events);
+}
+
+/* Answers each request with its id. */
+#define ANSWER "while read -r l; do x=${l#*:}; x=${x%%,*}; echo \"{\\\"id\\\":$x,\\\"score\\\":$x}\"; done"
+
+static void exec_starts_again_after_silence(void **state)
+{
+    (void)state;
+    px_rewards *r;
+    px_buf events = {0};
+    double raw[BATCH], start = px_now();
+    open_shell(&r, "if mkdir silent 2> /dev/null; then trap '' TERM HUP INT; echo stuck >&2; read a; sleep 100 & wait; fi; " ANSWER);
+    assert_int_equal(ask_batch(r, raw, &events), PX_OK);
+    assert_true(px_now() - start > 0.9 && px_now() - start < 3.0);
+    assert_true(isnan(raw[0]) && isnan(raw[1]) && isnan(raw[2]));
+    assert_non_null(strstr(events.data, "no reply within 1 s (each must be flushed): the program 'sh' was killed and was started again"));
+    assert_non_null(strstr(events.data, "stuck"));
+    assert_non_null(strstr(events.data, "sample 2: no reply"));
+    for (int k = 1; k < 3; k++) {
+        assert_int_equal(ask_batch(r, raw, &events), PX_OK);
+        assert_int_equal(events.length, 0);
+        near(raw[0], BATCH * k);
+        near(raw[2], BATCH * k + 2);
+    }
+    px_rewards_close(r);
+    px_buf_free(&events);
+}
+
+static void exec_starts_again_after_a_death(void **state)
+{
+    (void)state;
+    px_rewards *r;
+    px_buf events = {0};
+    double raw[BATCH];
+    open_shell(&r, "if mkdir tired 2> /dev/null; then read a; echo '{\"id\":0,\"score\":1}'; echo too tired; exit 4; fi; " ANSWER);
+    assert_int_equal(ask_batch(r, raw, &events), PX_OK);
+    assert_true(raw[0] == 1.0 && isnan(raw[1]) && isnan(raw[2]));
+    assert_non_null(strstr(events.data, "ended with exit status 4 after 1 of 3 replies and was started again"));
+    assert_non_null(strstr(events.data, "too tired"));
+    assert_int_equal(ask_batch(r, raw, &events), PX_OK);
+    near(raw[0], 3);
+    near(raw[2], 5);
+    px_rewards_close(r);
+    px_buf_free(&events);
+}
+
+/* One process a batch: it is gone when the next batch comes, which loses nothing. */
+static void exec_may_end_between_batches(void **state)
+{
+    (void)state;
+    px_rewards *r;
+    px_buf events = {0};
+    double raw[BATCH];
+    open_shell(&r, "for i in 1 2 3; do read -r l; x=${l#*:}; x=${x%%,*}; echo \"{\\\"id\\\":$x,\\\"score\\\":$x}\"; done");
+    for (int k = 0; k < 4; k++) {
+        assert_int_equal(ask_batch(r, raw, &events), PX_OK);
+        near(raw[0], BATCH * k);
+        near(raw[2], BATCH * k + 2);
+        usleep(200000);
+    }
+    px_rewards_close(r);
+    px_buf_free(&events);
+}
+
+static void exec_gives_up_after_starts_without_a_reply(void **state)
+{
+    (void)state;
+    px_rewards *r;
+    px_buf events = {0};
+    double raw[BATCH], start = px_now();
+    px_status status = PX_OK;
+    int batches = 0;
+    open_shell(&r, "mkdir first 2> /dev/null || { echo 'out of memory' >&2; exit 9; }; read a; echo '{\"id\":0,\"score\":1}'; exit 0");
+    for (; status == PX_OK && batches < 10; batches++) {
+        status = ask_batch(r, raw, &events);
+    }
+    assert_int_equal(status, PX_DATA);
+    assert_in_range(batches, 2, 4);
+    assert_non_null(strstr(px_error_text(), "exit status 9"));
+    assert_non_null(strstr(px_error_text(), "out of memory"));
+    assert_true(px_now() - start < 5.0);
+    px_rewards_close(r);
+    px_buf_free(&events);
+}
+
+/* Its standard error is passed on, and a program that talks much there is not held up by us, nor we by it. */
+static void exec_may_talk_on_its_standard_error(void **state)
+{
+    (void)state;
+    int kept = dup(STDERR_FILENO), out = open("/dev/null", O_WRONLY);
+    double raw[BATCH];
+    dup2(out, STDERR_FILENO);
+    px_status status = ask_shell("read a; head -c 3000000 /dev/zero | tr '\\0' x >&2; echo '{\"id\":0,\"score\":1}';"
+                                 "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo '{\"id\":1,\"score\":1}'; cat > /dev/null;"
+                                 "head -c 3000000 /dev/zero | tr '\\0' x >&2", 2, raw, NULL);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    close(out);
+    assert_int_equal(status, PX_OK);
+    assert_true(raw[0] == 1.0 && raw[1] == 1.0);
 }
 
 static void exec_refuses_programs_that_are_not_there(void **state)
@@ -407,6 +553,12 @@ int main(void)
         cmocka_unit_test(exec_gets_whole_requests),
         cmocka_unit_test(exec_marks_missing_scores),
         cmocka_unit_test(exec_names_failures),
+        cmocka_unit_test(exec_passes_over_stray_lines),
+        cmocka_unit_test(exec_starts_again_after_silence),
+        cmocka_unit_test(exec_starts_again_after_a_death),
+        cmocka_unit_test(exec_may_end_between_batches),
+        cmocka_unit_test(exec_gives_up_after_starts_without_a_reply),
+        cmocka_unit_test(exec_may_talk_on_its_standard_error),
         cmocka_unit_test(exec_refuses_programs_that_are_not_there),
         cmocka_unit_test(exec_moves_ten_thousand_requests),
         cmocka_unit_test(exec_knows_late_replies),
