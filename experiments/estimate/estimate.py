@@ -34,10 +34,6 @@ def write_data():
         with open(name + ".jsonl", "w") as f:
             for _ in range(200):
                 f.write(json.dumps({"prompt_ids": ids(8, 40), **{k: ids(20, 60) for k in keys}}) + "\n")
-    os.mkdir("words")
-    with open("words/tokenizer.json", "w") as f:  # a reward program is told texts
-        json.dump({"added_tokens": [], "model": {"type": "WordLevel", "unk_token": "w0",
-                                                 "vocab": {"w%d" % i: i for i in range(1024)}}}, f)
     with open("pace.sh", "w") as f:
         f.write('while read -r line; do [[ $line =~ \\"id\\":\\ *\\"?([^,\\"}]*) ]] && sleep 0.02 && '
                 'echo "{\\"id\\": ${BASH_REMATCH[1]}, \\"score\\": 1}"; done\n')
@@ -46,7 +42,7 @@ def write_data():
 def write_config(algorithm, reward, evaluation, small):
     shape = SHAPE % ((32, 2) if small else (160, 5))
     text = HEAD % (algorithm, "reward" if algorithm == "reward" else "policy", shape,
-                   ", tokenizer: words, critic: {same_as: policy}" if algorithm == "ppo" else "")
+                   ", critic: {same_as: policy}" if algorithm == "ppo" else "")
     if algorithm == "ppo":
         prompts = 8 if small else 32
         text += PROMPTS % reward

@@ -45,14 +45,14 @@ px_status px_rewards_open(px_rewards **rewards, const px_reward_spec *specs, int
 void px_rewards_close(px_rewards *rewards);
 /* Whether all sources can score completions of a prompt with this record; PX_DATA names the first that cannot. */
 px_status px_rewards_check(const px_rewards *rewards, const char *record);
-/* Whether a source reads the text of completions, which is not there without a tokenizer. */
+/* Whether a source is made of the text of completions, which is not there without a tokenizer. A program may do with the record. */
 bool px_reward_reads_text(const px_reward_spec *spec);
 /* raw[spec * count + sample], nats of nothing: plain scores. Rows of models are left as they are. exec: all requests are
  * written and all replies read (any order) within timeout_s, without deadlock whatever the program's buffering; polls
  * the stop level. A sample without a reply by then has NaN and a line in `events` (may be NULL), as one has that
- * px_reward_usable refuses. Other lines than replies are told there too. A program that gave no reply at all is killed,
+ * px_reward_usable refuses. Other lines than replies are told there too. A program that gave no reply to a batch is killed,
  * and one that was or that died is started again. PX_DATA, with its exit status, its last line and the end of its standard
- * error: it died before its first reply, or over and over without one. */
+ * error: it has never replied, or dies over and over without a reply. */
 px_status px_rewards_score(px_rewards *rewards, const px_reward_sample *samples, int count, double *raw, px_buf *events);
 /* A score that is no number up to PX_SCORE_MOST in size becomes NaN, with a line in `events` (may be NULL). */
 px_status px_reward_usable(const px_reward_spec *spec, int number, double *score, px_buf *events);

@@ -147,7 +147,7 @@ px_status px_rewards_check(const px_rewards *rewards, const char *record)
 
 bool px_reward_reads_text(const px_reward_spec *spec)
 {
-    return spec->kind != PX_REWARD_MODEL && spec->kind != PX_REWARD_LENGTH;
+    return spec->kind == PX_REWARD_LEXICON || spec->kind == PX_REWARD_REGEX || spec->kind == PX_REWARD_EXACT;
 }
 
 px_status px_reward_usable(const px_reward_spec *spec, int number, double *score, px_buf *events)

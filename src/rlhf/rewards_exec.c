@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LINE_LIMIT = 1 << 20, READ_BYTES = 1 << 16, POLL_MS = 100, DEATHS_MOST = 3, DRAIN_READS = 64 };
+enum { LINE_LIMIT = 1 << 20, READ_BYTES = 1 << 16, POLL_MS = 100, DEATHS_MOST = 3, DRAIN_READS = 64, GARBAGE_S = 2 };
 
 struct px_exec {
     px_reward_spec spec;
@@ -25,6 +25,7 @@ struct px_exec {
     px_buf replies;   /* the beginning of a line that is not complete yet */
     bool skipping;    /* the rest of a line that was too long */
     char last[160];   /* beginning of the last line it printed */
+    bool proven;      /* has replied to a request before */
     int deaths;       /* since the last reply */
     int64_t next_id;  /* ids run on over batches, so that a late reply is known as one */
 };
@@ -53,7 +54,6 @@ px_status px_exec_open(px_exec **out, const px_reward_spec *spec)
         return px_error_code();
     }
     exec->spec = *spec;
-    exec->deaths = DEATHS_MOST - 1; /* a program that has never replied gets no other start */
     struct sigaction old;
     if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL) {
         signal(SIGPIPE, SIG_IGN); /* a program that died is an error of write(), not our end */
@@ -167,6 +167,7 @@ static void take_reply(px_exec *exec, batch *b, json_t *reply)
         stray(exec, b, "a second reply to one request");
     } else {
         b->heard = true;
+        exec->proven = true;
         exec->deaths = 0;
         if (at >= 0) { /* else late: its batch is over */
             b->replied[at] = true;
@@ -271,6 +272,8 @@ static px_status talk(px_exec *exec, batch *b)
         }
         if (ready > 0 && ends[0].revents != 0) {
             PX_TRY(receive_some(exec, b));
+            bool garbage = !exec->proven && b->strays >= b->count; /* a line a request, and none of them a reply */
+            until = garbage && until > px_now() + GARBAGE_S ? px_now() + GARBAGE_S : until;
         }
         if (ready > 0 && ends[1].revents != 0 && !b->closed) {
             PX_TRY(send_some(exec, b));
@@ -312,9 +315,18 @@ static void describe_end(px_program *program, char *how, size_t size)
     }
 }
 
+static px_status broken(px_exec *exec, const char *what)
+{
+    char said[2 * sizeof exec->program.said];
+    px_program_listen(&exec->program);
+    px_program_quote(said, sizeof said, exec->program.said, exec->program.said_length);
+    return px_fail(PX_DATA, "%s; the last line it printed: \"%s\"; the end of its standard error: \"%s\"", what, exec->last,
+                   said);
+}
+
 static px_status died(px_exec *exec, batch *b, px_buf *events)
 {
-    char how[64], what[320], said[2 * sizeof exec->program.said];
+    char how[64], what[320];
     describe_end(&exec->program, how, sizeof how);
     for (int i = 0; i < DRAIN_READS; i++) { /* what it printed before it closed its input */
         PX_TRY(receive_some(exec, b));
@@ -324,18 +336,20 @@ static px_status died(px_exec *exec, batch *b, px_buf *events)
     }
     snprintf(what, sizeof what, "the program '%.200s' %s after %d of %d replies", exec->spec.command[0], how, b->answered,
              b->count);
-    if (++exec->deaths < DEATHS_MOST) {
-        return start_again(exec, what, events);
-    }
-    px_program_listen(&exec->program);
-    px_program_quote(said, sizeof said, exec->program.said, exec->program.said_length);
-    return px_fail(PX_DATA, "%s; the last line it printed: \"%s\"; the end of its standard error: \"%s\"", what, exec->last,
-                   said);
+    return exec->proven && ++exec->deaths < DEATHS_MOST ? start_again(exec, what, events) : broken(exec, what);
 }
 
-static px_status silent(px_exec *exec, px_buf *events)
+/* A program that has never replied is wrong; another one may have hung. */
+static px_status silent(px_exec *exec, const batch *b, px_buf *events)
 {
-    char what[320];
+    char what[640];
+    if (!exec->proven) {
+        int length = snprintf(what, sizeof what, "the program '%.200s' answered none of %d requests", exec->spec.command[0], b->count);
+        length += b->strays > 0 ? snprintf(what + length, sizeof what - (size_t)length, ", it printed %s", b->stray)
+                                : snprintf(what + length, sizeof what - (size_t)length, " within %g s", exec->spec.timeout_s);
+        snprintf(what + length, sizeof what - (size_t)length, "; valid is a line {\"id\": N, \"score\": X} a request, flushed");
+        return broken(exec, what);
+    }
     snprintf(what, sizeof what, "no reply within %g s (each must be flushed): the program '%.200s' was killed",
              exec->spec.timeout_s, exec->spec.command[0]);
     return start_again(exec, what, events);
@@ -376,7 +390,7 @@ static px_status score_batch(px_exec *exec, batch *b, const px_reward_sample *sa
         if (b->closed) {
             PX_TRY(died(exec, b, events));
         } else if (b->answered < b->count && !b->heard) {
-            PX_TRY(silent(exec, events));
+            PX_TRY(silent(exec, b, events));
         }
     } while (unasked);
     return add_events(exec, b, samples, events);

@@ -201,7 +201,6 @@ px_status px_text_options(px_data_options *options, px_tokenizer *tokenizer, con
     return PX_OK;
 }
 
-/* Rewards of kind exec are told the text too. */
 static px_status check_texts(const px_session *session, const char *list, const px_rewards *rewards)
 {
     for (int k = 0; session->tokenizer == NULL && k < px_rewards_count(rewards); k++) {
@@ -211,6 +210,9 @@ static px_status check_texts(const px_session *session, const char *list, const 
         if (px_reward_reads_text(spec)) {
             return px_stage_fail(session->stage, key, "%s: reward '%s' reads text, and there is no tokenizer to make text of "
                                  "token ids; valid is one in rl_module.tokenizer", key, spec->name);
+        }
+        if (spec->kind == PX_REWARD_EXEC && px_dist_rank() == 0) {
+            px_log(PX_NOTE, "reward '%s': without a tokenizer its program gets empty texts, and the records", spec->name);
         }
     }
     return PX_OK;

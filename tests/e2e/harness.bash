@@ -4,7 +4,6 @@
 set -u
 phalanx=$(realpath "$1")
 . "$(dirname "${BASH_SOURCE[0]}")/../support/scratch.bash"
-. "$(dirname "${BASH_SOURCE[0]}")/../support/words.bash"
 export OMP_NUM_THREADS=1
 failed=0 step=start pid=
 mpi=$(command -v mpirun || true)
@@ -42,7 +41,6 @@ while IFS= read -r line; do
 done
 JUDGE
 chmod +x judge
-words words 32
 
 cat > base.yaml <<'YAML'
 run: {name: base, dir: base, seed: 3}
@@ -80,8 +78,7 @@ stages:
     stop: {epochs: 1}
   ppo:
     algorithm: ppo
-    rl_module: {tokenizer: words, policy: {stage: sft}, reference: {same_as: policy}, reward: {stage: reward},
-                critic: {same_as: reward}}
+    rl_module: {policy: {stage: sft}, reference: {same_as: policy}, reward: {stage: reward}, critic: {same_as: reward}}
     environment:
       prompts: prompts.jsonl
       max_prompt_tokens: 6

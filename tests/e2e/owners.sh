@@ -7,7 +7,6 @@ set -u
 phalanx=$(realpath "$1")
 . "$(dirname "$0")/../support/tiny_ppo.sh"
 . "$(dirname "$0")/../support/scratch.bash"
-. "$(dirname "$0")/../support/words.bash"
 export OMP_NUM_THREADS=1
 failed=0 step=start pid=
 mpi=$(command -v mpirun || true)
@@ -71,8 +70,7 @@ done
 JUDGE
 chmod +x judge
 tiny_ppo "$phalanx"
-words words 32
-sed -i "s|rl_module: {|rl_module: {tokenizer: words, |; s|{kind: length, target: 4}\]|{kind: length, target: 4}, {name: judge, kind: exec, command: [\"$work/judge\"]}]|;
+sed -i "s|{kind: length, target: 4}\]|{kind: length, target: 4}, {name: judge, kind: exec, command: [\"$work/judge\"]}]|;
         s/iterations: 4/iterations: 12/; s/evaluation_interval: 2/evaluation_interval: 3/" ppo.yaml
 train straight || fail "$(cat straight.err)"
 

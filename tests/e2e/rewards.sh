@@ -85,7 +85,8 @@ train 0
 [ "$(events | grep -c 'reward_failed.*UserWarning: pipelines, one after another')" = 1 ] || fail "not one event: $(events)"
 
 step="a program that hangs once"
-program 'if mkdir hung 2> /dev/null; then echo "waiting for a lock" >&2; read -r line; sleep 60; fi' "$answer"
+batch='for i in 1 2 3 4 5 6 7 8; do IFS= read -r line; id=${line#*\"id\":}; echo "{\"id\": ${id%%,*}, \"score\": 0.5}"; done'
+program "if mkdir hung 2> /dev/null; then $batch"'; echo "waiting for a lock" >&2; read -r line; sleep 60; fi' "$answer"
 train 0
 [ "$(failures)" = 8 ] || fail "$(failures) samples have no score"
 [ "$(wc -l < starts)" = 2 ] || fail "$(wc -l < starts) starts"
@@ -100,10 +101,20 @@ train 0
 [ "$(failures)" = 7 ] || fail "$(failures) samples have no score"
 events | grep -q "ended with exit status 3 after 1 of 8 replies and was started again" || fail "no event: $(events)"
 
-step="a program that is always silent"
-program 'sleep 60'
+step="a program that is silent from the second batch on"
+program "if mkdir fine 2> /dev/null; then $batch; fi" 'sleep 60'
 train 80 --set environment.rewards.judge.timeout_s=0.3 --set fault_tolerance.max_skipped_steps=2 --set stop.iterations=9
 says "no sample had a usable score 2 times in a row"
+
+step="a program that never replies"
+program 'sleep 60'
+train 65 --set environment.rewards.judge.timeout_s=0.3
+says "the program './score' answered none of 8 requests within 0.3 s; valid is a line"
+program 'while read -r line; do echo "score: 1"; done'
+SECONDS=0
+train 65 --set environment.rewards.judge.timeout_s=60
+says 'answered none of 8 requests, it printed something that is no JSON object: "score: 1"'
+[ $SECONDS -lt 20 ] || fail "after $SECONDS s"
 
 step="a program that never starts well"
 program 'echo "ModuleNotFoundError: torch" >&2; exit 1'
@@ -145,7 +156,7 @@ step="a reward that reads text where there is none"
 for i in 2 3 4 5 6 7 8 9; do echo "{\"prompt_ids\": [1, $i], \"answer\": 1}"; done > ids.jsonl
 printf 'a\t1\n' > words.txt
 none=(--set rl_module.tokenizer=null --set rl_module.policy.new.vocab_size=16 --set environment.prompts=ids.jsonl)
-for reward in "kind: lexicon, file: words.txt" "kind: regex, pattern: a" "kind: exact, field: answer" "kind: exec, command: [./score]"; do
+for reward in "kind: lexicon, file: words.txt" "kind: regex, pattern: a" "kind: exact, field: answer"; do
     refused 78 "reads text, and there is no tokenizer" "${none[@]}" --set "environment.rewards=[{kind: length, target: 3}, {$reward}]"
     says "valid is one in rl_module.tokenizer"
     says "environment.rewards.1"

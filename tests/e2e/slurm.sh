@@ -21,7 +21,6 @@ export OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_oob_tcp_if_include=lo OMPI_ALLOW_
 export OMPI_MCA_mpi_yield_when_idle=1 OMP_WAIT_POLICY=passive
 unset OMP_NUM_THREADS
 trap 'bash "$cluster" down "$work/slurm"; cd /; umount -l "$work" 2> /dev/null; rm -rf "$work"' EXIT
-. "$root/tests/support/words.bash"
 mkdir "$work/slurm"; cd "$work" || exit 1
 failed=0
 trace() { [ -z "${TEST_TRACE:-}" ] || echo "$SECONDS s: $*" >&2; }
@@ -30,7 +29,6 @@ bash "$cluster" up "$work/slurm" || skip "Slurm does not start on this machine"
 
 # ---- a run whose pace a reward program sets: an iteration takes at least 0.08 seconds ----
 for i in 1 2 3 4 5 6 7 8; do echo "{\"prompt_ids\": [1, 2, 3, $i]}"; done > prompts.jsonl
-words words 64
 cat > pace.sh <<'END'
 while read -r line; do
     [[ $line =~ \"id\":\ *\"?([^,\"}]*) ]] || continue
@@ -41,7 +39,7 @@ END
 cat > run.yaml <<END
 run: {name: paced, seed: 1, threads_per_rank: 1}
 algorithm: ppo
-rl_module: {tokenizer: words, policy: {new: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, vocab_size: 64, max_position_embeddings: 32}},
+rl_module: {policy: {new: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, vocab_size: 64, max_position_embeddings: 32}},
             critic: {same_as: policy}}
 environment: {prompts: prompts.jsonl, max_prompt_tokens: 8, max_completion_tokens: 8, rewards: [{kind: length, target: 4},
               {kind: exec, weight: 0.0, command: [bash, $work/pace.sh, quick]}]}

@@ -33,7 +33,7 @@ stages:
     stop: {steps: 50}
   ppo:
     algorithm: ppo
-    rl_module: {tokenizer: words, policy: *new, reference: {same_as: policy}, critic: {same_as: policy}}
+    rl_module: {policy: *new, reference: {same_as: policy}, critic: {same_as: policy}}
     environment:
       prompts: prompts.jsonl
       max_prompt_tokens: 6

@@ -3,7 +3,6 @@
 # PHALANX_STRICT_LIMITS=1: five seconds on any number of ranks, as promised; else more for ranks that share their cores.
 patience=${PHALANX_BAD_INPUT_SECONDS:-5} # seconds a case; more for a build with sanitizers
 limit=$patience
-. "$(dirname "${BASH_SOURCE[0]}")/../words.bash"
 declare -A slowest
 here=$PWD
 failed=0
@@ -110,7 +109,6 @@ cat > ppo.yaml <<'Y'
 run: {dir: run, seed: 1, threads_per_rank: 1}
 algorithm: ppo
 rl_module:
-  tokenizer: vocabulary
   policy: {path: base}
   reference: {same_as: policy}
   critic: {same_as: policy}
@@ -130,7 +128,6 @@ data: {train: pairs.jsonl, max_tokens: 16}
 training: {batch_size: 4, lr: 1.0e-3}
 stop: {steps: 2}
 Y
-words vocabulary 16
 for i in 1 2 3 4 5 6 7 8; do
     echo "{\"prompt_ids\":[1,$i],\"completion_ids\":[$i,3,2]}" >> rows.jsonl
     echo "{\"prompt_ids\":[1,$i]}" >> prompts.jsonl

@@ -359,14 +359,18 @@ static void exec_starts_again_after_silence(void **state)
     px_rewards *r;
     px_buf events = {0};
     double raw[BATCH], start = px_now();
-    open_shell(&r, "if mkdir silent 2> /dev/null; then trap '' TERM HUP INT; echo stuck >&2; read a; sleep 100 & wait; fi; " ANSWER);
+    open_shell(&r, "if mkdir silent 2> /dev/null; then trap '' TERM HUP INT; for i in 0 1 2; do read a; echo \"{\\\"id\\\":$i,\\\"score\\\":5}\"; "
+                   "done; echo stuck >&2; read a; sleep 100 & wait; fi; " ANSWER);
+    assert_int_equal(ask_batch(r, raw, &events), PX_OK);
+    near(raw[2], 5);
+    start = px_now();
     assert_int_equal(ask_batch(r, raw, &events), PX_OK);
     assert_true(px_now() - start > 0.9 && px_now() - start < 3.0);
     assert_true(isnan(raw[0]) && isnan(raw[1]) && isnan(raw[2]));
     assert_non_null(strstr(events.data, "no reply within 1 s (each must be flushed): the program 'sh' was killed and was started again"));
     assert_non_null(strstr(events.data, "stuck"));
     assert_non_null(strstr(events.data, "sample 2: no reply"));
-    for (int k = 1; k < 3; k++) {
+    for (int k = 2; k < 4; k++) {
         assert_int_equal(ask_batch(r, raw, &events), PX_OK);
         assert_int_equal(events.length, 0);
         near(raw[0], BATCH * k);
@@ -374,6 +378,25 @@ static void exec_starts_again_after_silence(void **state)
     }
     px_rewards_close(r);
     px_buf_free(&events);
+}
+
+/* What never gave a reply is no program for scores; one that prints something else a request is known as such at once. */
+static void exec_that_never_replies_is_refused(void **state)
+{
+    (void)state;
+    static const char *const scripts[] = {"cat > /dev/null", "while read -r l; do echo fine; done; sleep 9"};
+    static const char *const wants[] = {"answered none of 3 requests within 1 s", "it printed something that is no JSON object: \"fine\""};
+    for (int i = 0; i < 2; i++) {
+        px_rewards *r;
+        px_buf events = {0};
+        double raw[BATCH], start = px_now();
+        open_shell(&r, scripts[i]);
+        assert_int_equal(ask_batch(r, raw, &events), PX_DATA);
+        assert_non_null(strstr(px_error_text(), wants[i]));
+        assert_true(px_now() - start < 4.0);
+        px_rewards_close(r);
+        px_buf_free(&events);
+    }
 }
 
 static void exec_starts_again_after_a_death(void **state)
@@ -554,6 +577,7 @@ int main(void)
         cmocka_unit_test(exec_marks_missing_scores),
         cmocka_unit_test(exec_names_failures),
         cmocka_unit_test(exec_passes_over_stray_lines),
+        cmocka_unit_test(exec_that_never_replies_is_refused),
         cmocka_unit_test(exec_starts_again_after_silence),
         cmocka_unit_test(exec_starts_again_after_a_death),
         cmocka_unit_test(exec_may_end_between_batches),
