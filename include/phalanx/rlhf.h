@@ -36,7 +36,7 @@ typedef struct px_learner_config {
     px_adamw_config adam;
     px_schedule schedule;
     double lr, grad_clip; /* clip 0: off */
-    bool exact;           /* gradient leaves: the same bits on any number of ranks */
+    bool exact;           /* gradient leaves: the same bits on 1, 2, 4 and 8 ranks */
     int micro_tokens;     /* most tokens in one forward and backward, if an item is not larger. In exact mode this is
                              gradient_leaf_tokens and part of the result's bits; else it changes memory alone */
     int max_item;         /* tokens of the largest item (both sequences of a pair) */

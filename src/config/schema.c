@@ -248,7 +248,7 @@ const px_key px_keys[] = {
     {"learners.gradient_leaf_tokens", INT, "4096", NULL, TOKENS, "token", ALL, 0, NULL,
      "Tokens in one forward and backward with debugging.deterministic: true. A minibatch is cut into at least 8 gradient leaves, "
      "fixed by the order of its samples; a leaf with more tokens than this is computed in parts of so many. Leaves are summed in "
-     "one fixed tree, whatever the number of ranks."},
+     "one tree, the same on 1, 2, 4 and 8 ranks that learn."},
     {"learners.activation_recomputation", BOOL, "false", NULL, NULL, "", ALL, CHANGE, NULL,
      "Keep what lies between the blocks alone and compute what is inside them again for the gradients: the same bits with less "
      "memory, a forward more."},
@@ -304,8 +304,8 @@ const px_key px_keys[] = {
      "Metric name -> condition, such as objective/kl: \"> 50\"; operators > >= < <=; a bare number means >=."},
 
     {"debugging.deterministic", BOOL, "true", NULL, NULL, "", ALL, CHANGE, NULL,
-     "The same bits on any number of ranks and threads. Costs at most 5 % of the time of learning, with one thread a rank nothing "
-     "(experiments/speed)."},
+     "The same bits on 1, 2, 4 or 8 ranks that learn, however many sample or score, and on any number of threads; other numbers by "
+     "tolerance. Costs at most 5 % of the time of learning, with one thread a rank nothing (experiments/speed)."},
     {"debugging.log_level", WORD, "info", NULL, "error|warning|note|info|debug", "", ALL, CHANGE, NULL, ""},
     {"debugging.timeline", BOOL, "false", NULL, NULL, "", ALL, CHANGE, NULL, "Write every rank's phases into timeline-RANK-PART.json (Chrome trace); phalanx inspect RUN timeline joins them."},
 };

@@ -109,7 +109,7 @@ typedef struct totals {
 static void add_minibatch(totals *sum, const px_ppo *ppo, const px_step steps[2], px_update_row *row, double *approxkl)
 {
     double s[PX_PPO_STATS] = {0}, tokens = ppo->batch_weight_sum;
-    for (int k = 0; k < ppo->batch_count; k++) { /* in minibatch order: the same bits on any number of ranks */
+    for (int k = 0; k < ppo->batch_count; k++) { /* in minibatch order, whoever computed them */
         for (int j = 0; j < PX_PPO_STATS; j++) {
             double x = ppo->sums[k * PX_PPO_STATS + j];
             s[j] = j == PX_SUM_DIFF ? fmax(s[j], x) : s[j] + x;
