@@ -109,10 +109,26 @@ static px_status prepare_lm(px_session *session, const char *from)
     return PX_OK;
 }
 
+/* A policy that learns to end answers as the chat template does says so to whoever samples from it. */
+static px_status load_policy(const px_session *session, const char *from, px_model *model)
+{
+    bool unused, known = false;
+    int32_t end;
+    px_model_config *config = &model->config;
+    PX_TRY(load_learner(session, "policy", "policy", PX_HEAD_LM, from, model, &unused));
+    PX_TRY(px_settings_end_of_turn(session, &end));
+    for (int i = 0; i < config->eos_count; i++) {
+        known = known || config->eos_ids[i] == end;
+    }
+    if (end >= 0 && !known && config->eos_count < PX_MAX_EOS) {
+        config->eos_ids[config->eos_count++] = end;
+    }
+    return PX_OK;
+}
+
 static px_status build_lm(px_session *session, const char *from)
 {
-    bool unused;
-    PX_TRY(load_learner(session, "policy", "policy", PX_HEAD_LM, from, &session->model, &unused));
+    PX_TRY(load_policy(session, from, &session->model));
     return px_lm_create(&session->trainer, session->algorithm, &session->lm, &session->model);
 }
 
@@ -320,7 +336,7 @@ static px_status build_ppo(px_session *session, const char *from)
     px_ppo_parts *parts = &session->parts;
     bool unused;
     if (parts->learns) {
-        PX_TRY(load_learner(session, "policy", "policy", PX_HEAD_LM, from, &parts->policy, &unused));
+        PX_TRY(load_policy(session, from, &parts->policy));
     }
     PX_TRY(load_learner(session, session->critic_module, "critic", PX_HEAD_SCALAR, from, &parts->critic, &unused));
     if (parts->scores) {

@@ -186,6 +186,8 @@ px_status px_text_options(px_data_options *options, px_tokenizer *tokenizer, con
 /* settings.c: the resolved stage as the structs of rlhf. */
 px_status px_settings_rewards(const px_stage *stage, const char *list, px_rewards **rewards);
 px_learner_config px_settings_learner(const px_session *session, int64_t schedule_steps, double lr);
+/* The token with which answers of conversations in the stage's data end, -1: there are none, or the template has no such token. */
+px_status px_settings_end_of_turn(const px_session *session, int32_t *id);
 px_status px_settings_ppo(px_session *session, px_ppo_config *config, const px_model_config *policy);
 
 /* build.c: trainer of the stage, from scratch or from the checkpoint `from` ("" for scratch). Everything small first: data,

@@ -119,10 +119,21 @@ px_learner_config px_settings_learner(const px_session *session, int64_t schedul
                                .recompute = px_stage_bool(stage, "learners.activation_recomputation")};
 }
 
+px_status px_settings_end_of_turn(const px_session *session, int32_t *id)
+{
+    const px_dataset *const sets[] = {session->train, session->validation};
+    bool talks = false;
+    *id = -1;
+    for (int i = 0; i < 2; i++) {
+        talks = talks || (sets[i] != NULL && px_dataset_summary(sets[i])->rendered);
+    }
+    return session->renderer != NULL && talks ? px_renderer_stop(session->renderer, session->tokenizer, id) : PX_OK;
+}
+
 /* Where prompts are conversations, answers end as the template ends them, whether or not that is the EOS too. */
 static px_status read_stop_ids(const px_session *session, px_sampling *sampling, const px_model_config *policy)
 {
-    int32_t end = -1;
+    int32_t end;
     for (int i = 0; i < policy->eos_count; i++) {
         PX_TRY(px_sampling_stop_at(sampling, policy->eos_ids[i]));
     }
@@ -130,10 +141,7 @@ static px_status read_stop_ids(const px_session *session, px_sampling *sampling,
         return PX_OK;
     }
     PX_TRY(px_sampling_stop_at(sampling, px_tokenizer_eos(session->tokenizer)));
-    if (session->renderer != NULL && (px_dataset_summary(session->train)->rendered ||
-                                      (session->validation != NULL && px_dataset_summary(session->validation)->rendered))) {
-        PX_TRY(px_renderer_stop(session->renderer, session->tokenizer, &end));
-    }
+    PX_TRY(px_settings_end_of_turn(session, &end));
     return px_sampling_stop_at(sampling, end);
 }
 

@@ -169,17 +169,25 @@ done
 grep -q 'samples stop at 24 tokens, <|endoftext|> (0), <|im_end|> (2)$' ppo-chatml.err || fail "stops: $(grep 'samples stop' ppo-chatml.err)"
 grep -q 'samples stop at 24 tokens, <|endoftext|> (0)$' ppo-hh.err || fail "stops: $(grep 'samples stop' ppo-hh.err)"
 
+grep -q '"eos_token_id": \[ *0, *2 *\]' <(tr -s ' \n' ' ' < talk-chatml/policy/generation_config.json) || fail "$(cat talk-chatml/policy/generation_config.json)"
+grep -q '"eos_token_id": 0' talk-hh/policy/generation_config.json || fail "$(cat talk-hh/policy/generation_config.json)"
+[ "$(sample own talk-chatml/policy --set environment.prompts=written.jsonl)" = 8 ] || fail "the policy does not end its answers"
+
 step="a stop string that is a special token"
-[ "$(sample text talk-chatml/policy --set environment.prompts=written.jsonl)" = 0 ] || fail "texts end as conversations do"
-ended=$(sample strings talk-chatml/policy --set environment.prompts=written.jsonl --set 'environment.stop_strings=["<|im_end|>","no such"]')
+cp -r talk-chatml/policy plain # which says nothing of the template's end
+for file in plain/config.json plain/generation_config.json; do
+    tr -s ' \n' ' ' < $file | sed 's/"eos_token_id": \[[^]]*\]/"eos_token_id": 0/' > config.new && mv config.new $file
+done
+[ "$(sample text plain --set environment.prompts=written.jsonl)" = 0 ] || fail "texts end as conversations do"
+ended=$(sample strings plain --set environment.prompts=written.jsonl --set 'environment.stop_strings=["<|im_end|>","no such"]')
 [ "$ended" = 8 ] || fail "$ended of 8 samples ended: $(tail -3 strings.err)"
 grep -q 'samples stop at .*, <|im_end|> (2), the text "no such"$' strings.err || fail "stops: $(grep 'samples stop' strings.err)"
-sample refused talk-chatml/policy --set 'environment.stop_strings=["<|im_end|>x"]'; [ $? = 78 ] || fail "accepted"
+sample refused plain --set 'environment.stop_strings=["<|im_end|>x"]'; [ $? = 78 ] || fail "accepted"
 grep -q 'has the special token <|im_end|> in it; valid is the token alone' refused.err || fail "$(tail -3 refused.err)"
-"$phalanx" generate --model talk-chatml/policy --prompt $'<|im_start|>user\nHi 3<|im_end|>\n<|im_start|>assistant\n' --temperature 0 \
+"$phalanx" generate --model plain --prompt $'<|im_start|>user\nHi 3<|im_end|>\n<|im_start|>assistant\n' --temperature 0 \
     --max-new-tokens 24 --stop '<|im_end|>' --json > answer || fail "generate --stop: exit $?"
 grep -q '"finish_reason":"stop"}$' answer || fail "generate --stop runs on: $(cat answer)"
-"$phalanx" generate --model talk-chatml/policy --prompt x --stop '<|im_end|>x' 2> answer; [ $? = 64 ] || fail "--stop: $(cat answer)"
+"$phalanx" generate --model plain --prompt x --stop '<|im_end|>x' 2> answer; [ $? = 64 ] || fail "--stop: $(cat answer)"
 
 # ---- rows in files below cache/ ----
 step="rows in files"
