@@ -49,7 +49,7 @@ static px_status find_below(const char *path, px_run **runs, int *count)
     }
     closedir(stream);
     if (status != PX_OK) return status;
-    qsort(*runs + first, (size_t)(*count - first), sizeof **runs, compare_runs);
+    if (*count > first) qsort(*runs + first, (size_t)(*count - first), sizeof **runs, compare_runs);
     return PX_OK;
 }
 
