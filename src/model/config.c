@@ -156,20 +156,23 @@ static px_status read_id(const px_keys *keys, const char *key, int absent, int v
     return !value || json_is_null(value) ? PX_OK : keep_id(keys, key, value, vocab_size, id);
 }
 
+bool px_stop_ids_add(int ids[PX_MAX_EOS], int *count, int id)
+{
+    for (int i = 0; i < *count; i++) {
+        if (ids[i] == id) return true;
+    }
+    if (id >= 0 && *count == PX_MAX_EOS) return false;
+    if (id >= 0) ids[(*count)++] = id;
+    return true;
+}
+
 static px_status add_eos(const px_keys *keys, json_t *value, px_model_config *config)
 {
     int id;
     PX_TRY(keep_id(keys, "eos_token_id", value, config->vocab_size, &id));
-    for (int i = 0; i < config->eos_count; i++) {
-        if (config->eos_ids[i] == id) return PX_OK;
-    }
-    if (id < 0) return PX_OK;
-    if (config->eos_count == PX_MAX_EOS) {
-        return px_fail(PX_DATA, "%s: key \"eos_token_id\" brings more than %d stop ids; valid is at most %d",
-                       keys->path, PX_MAX_EOS, PX_MAX_EOS);
-    }
-    config->eos_ids[config->eos_count++] = id;
-    return PX_OK;
+    return px_stop_ids_add(config->eos_ids, &config->eos_count, id)
+               ? PX_OK : px_fail(PX_DATA, "%s: key \"eos_token_id\" brings more than %d stop ids; valid is at most %d", keys->path,
+                                 PX_MAX_EOS, PX_MAX_EOS);
 }
 
 static px_status read_eos(const px_keys *keys, int absent, px_model_config *config)

@@ -163,16 +163,9 @@ static void keep_top_p(double *weights, int V, double p)
 
 px_status px_sampling_stop_at(px_sampling *sampling, int32_t id)
 {
-    for (int i = 0; i < sampling->stop_count; i++) {
-        if (sampling->stop_ids[i] == id) return PX_OK;
-    }
-    if (id < 0) return PX_OK;
-    if (sampling->stop_count == PX_MAX_EOS) {
-        return px_fail(PX_CONFIG, "more than %d ids end a completion; valid are %d, those of the model among them", PX_MAX_EOS,
-                       PX_MAX_EOS);
-    }
-    sampling->stop_ids[sampling->stop_count++] = id;
-    return PX_OK;
+    return px_stop_ids_add(sampling->stop_ids, &sampling->stop_count, id)
+               ? PX_OK : px_fail(PX_CONFIG, "more than %d ids end a completion; valid are %d, those of the model among them",
+                                 PX_MAX_EOS, PX_MAX_EOS);
 }
 
 static void apply_penalties(double *weights, const px_real *logits, int V, const px_sampling *sampling,

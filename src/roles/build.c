@@ -112,17 +112,11 @@ static px_status prepare_lm(px_session *session, const char *from)
 /* A policy that learns to end answers as the chat template does says so to whoever samples from it. */
 static px_status load_policy(const px_session *session, const char *from, px_model *model)
 {
-    bool unused, known = false;
+    bool unused;
     int32_t end;
-    px_model_config *config = &model->config;
     PX_TRY(load_learner(session, "policy", "policy", PX_HEAD_LM, from, model, &unused));
     PX_TRY(px_settings_end_of_turn(session, &end));
-    for (int i = 0; i < config->eos_count; i++) {
-        known = known || config->eos_ids[i] == end;
-    }
-    if (end >= 0 && !known && config->eos_count < PX_MAX_EOS) {
-        config->eos_ids[config->eos_count++] = end;
-    }
+    px_stop_ids_add(model->config.eos_ids, &model->config.eos_count, end); /* without room: as many as there can be */
     return PX_OK;
 }
 

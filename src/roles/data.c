@@ -231,10 +231,20 @@ static px_status find_line(void *arg, int64_t record, int64_t line, const char *
     return record == wanted->record ? PX_STOPPED : PX_OK;
 }
 
+static bool reads_records(const px_rewards *rewards)
+{
+    bool reads = false;
+    for (int k = 0; k < px_rewards_count(rewards); k++) {
+        reads = reads || px_rewards_spec(rewards, k)->kind == PX_REWARD_EXACT;
+    }
+    return reads;
+}
+
 /* A row that a reward cannot use is known before the first of them is sampled for. */
 static px_status check_records(const px_session *session, const char *key, const px_dataset *prompts, const px_rewards *rewards)
 {
-    for (int64_t i = 0; i < px_dataset_count(prompts); i++) {
+    int64_t rows = reads_records(rewards) ? px_dataset_count(prompts) : 0; /* else none is fetched from its file */
+    for (int64_t i = 0; i < rows; i++) {
         px_row row;
         px_dataset_row(prompts, i, &row);
         if (px_rewards_check(rewards, row.json) == PX_OK) {

@@ -25,6 +25,18 @@ static int64_t finished_after(const px_session *session)
     return iteration;
 }
 
+/* Of px_stage_compare's lines: does one begin so? */
+static bool tells_of(const char *changed, const char *front)
+{
+    for (const char *line = changed; line != NULL; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, front, strlen(front)) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Has another stop than at the last start? */
 static px_status find_other_stop(const px_session *session, bool *other)
 {
@@ -32,7 +44,7 @@ static px_status find_other_stop(const px_session *session, bool *other)
     px_buf changed = {0};
     PX_TRY(px_path_join(config, sizeof config, session->dir, "config.yaml"));
     px_status status = px_file_exists(config) ? px_stage_compare(session->stage, config, &changed) : PX_OK;
-    *other = changed.length > 0 && (strncmp(changed.data, "stop.", 5) == 0 || strstr(changed.data, "\nstop.") != NULL);
+    *other = tells_of(changed.data, "stop.");
     px_buf_free(&changed);
     return status;
 }
@@ -103,8 +115,7 @@ px_status px_session_find(px_session *session, char *from, size_t size)
     } else if (status == PX_OK && !found) {
         return find_end(session);
     }
-    PX_TRY(status == PX_OK && found ? check_result(session) : PX_OK);
-    return status;
+    return status == PX_OK && found ? check_result(session) : status;
 }
 
 void px_session_record_skipped(px_session *session)
@@ -115,19 +126,6 @@ void px_session_record_skipped(px_session *session)
             px_trainer_event(&session->trainer, session->start, "checkpoint_skipped", "%s", line);
         }
     }
-}
-
-/* Of px_stage_compare's lines: does one of them say that the stage has another number of iterations? */
-static bool moves_end(const char *changed)
-{
-    static const char *const keys[] = {"stop.iterations:", "stop.steps:", "stop.epochs:"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        const char *at = strstr(changed, keys[i]);
-        if (at != NULL && (at == changed || at[-1] == '\n')) {
-            return true;
-        }
-    }
-    return false;
 }
 
 px_status px_session_settle(px_session *session, bool resume)
@@ -143,7 +141,8 @@ px_status px_session_settle(px_session *session, bool resume)
     if (resume && px_file_exists(path)) {
         px_status status = px_stage_compare(session->stage, path, &text);
         if (status == PX_OK && text.length > 0) {
-            session->end_moved = moves_end(text.data);
+            session->end_moved = tells_of(text.data, "stop.iterations:") || tells_of(text.data, "stop.steps:") ||
+                                 tells_of(text.data, "stop.epochs:");
             px_log(PX_INFO, "changed since the last start:\n%s", text.data);
         }
         px_buf_clear(&text);
