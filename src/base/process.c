@@ -41,7 +41,10 @@ static void describe_place(char *out, size_t size)
         fclose(file);
     }
     ssize_t length = readlink("/proc/self/ns/pid", space, sizeof space - 1);
-    snprintf(out, size, length > 0 && boot[0] != '\0' ? "%s %s" : "", boot, space);
+    out[0] = '\0';
+    if (length > 0 && boot[0] != '\0') {
+        snprintf(out, size, "%s %s", boot, space);
+    }
 }
 
 px_process px_process_self(void)

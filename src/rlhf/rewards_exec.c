@@ -156,7 +156,7 @@ static void stray(px_exec *exec, batch *b, const char *what)
 static void take_reply(px_exec *exec, batch *b, json_t *reply)
 {
     json_t *id = json_object_get(reply, "id"), *score = json_object_get(reply, "score");
-    int64_t number = json_integer_value(id), at = number - b->first;
+    int64_t number = json_integer_value(id), at = number < 0 ? number : number - b->first;
     if (!json_is_object(reply)) {
         stray(exec, b, "something that is no JSON object");
     } else if (!json_is_integer(id) || score == NULL) {
