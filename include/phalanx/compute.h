@@ -103,13 +103,14 @@ size_t px_linear_scratch(int M, int out, int in, int threads);
 
 /* ---- norms ------------------------------------------------------------------------------------------------------
  * Saved for backward: mean[M], rstd[M] (LayerNorm), rstd[M] (RMSNorm); NULL in inference. w_offset: 0, or 1 for
- * Gemma's (1 + w). backward: dx = (or +=, accumulate) ..., dw, db +=. */
-void px_layernorm_forward(px_compute *ctx, px_real *y, px_real *mean, px_real *rstd, const px_real *x, const px_real *w,
-                          const px_real *b, int M, int C, double eps);
+ * Gemma's (1 + w). forward: of x, or in the same pass of x += residual (NULL: none). backward: dx = (or +=, accumulate)
+ * ..., dw, db +=. */
+void px_layernorm_forward(px_compute *ctx, px_real *y, px_real *mean, px_real *rstd, px_real *x, const px_real *residual,
+                          const px_real *w, const px_real *b, int M, int C, double eps);
 void px_layernorm_backward(px_compute *ctx, px_real *dx, px_real *dw, px_real *db, const px_real *dy, const px_real *x,
                            const px_real *mean, const px_real *rstd, const px_real *w, int M, int C, bool accumulate);
-void px_rmsnorm_forward(px_compute *ctx, px_real *y, px_real *rstd, const px_real *x, const px_real *w, int M, int C,
-                        double eps, double w_offset);
+void px_rmsnorm_forward(px_compute *ctx, px_real *y, px_real *rstd, px_real *x, const px_real *residual, const px_real *w,
+                        int M, int C, double eps, double w_offset);
 void px_rmsnorm_backward(px_compute *ctx, px_real *dx, px_real *dw, const px_real *dy, const px_real *x,
                          const px_real *rstd, const px_real *w, int M, int C, double w_offset, bool accumulate);
 /* RMSNorm in place of each of `heads` heads of D that start at x in every row (row stride ldx), with one weight [D].
@@ -137,10 +138,14 @@ void px_gated_backward(px_compute *ctx, px_activation kind, px_real *dgate_up, c
  * cosine/sine[max_positions, rotary_dim/2] in px_real from frequencies in double. */
 void px_rope_table(px_real *cosine, px_real *sine, const double *frequency, int max_positions, int rotary_dim,
                    double magnitude);
+typedef struct px_rotary {
+    const px_real *cosine, *sine; /* NULL: no rotation */
+    int dim;                      /* rotary_dim */
+} px_rotary;
 /* Rotates in place (rotate-half pairs (j, j + rotary_dim/2)) the first rotary_dim dims of each of `heads` heads of D
  * dims that start at x, row stride ldx. positions[M]. inverse: the backward rotation. */
-void px_rope_apply(px_compute *ctx, px_real *x, int ldx, const int32_t *positions, const px_real *cosine,
-                   const px_real *sine, int M, int heads, int D, int rotary_dim, bool inverse);
+void px_rope_apply(px_compute *ctx, px_real *x, int ldx, const int32_t *positions, const px_rotary *rotary, int M,
+                   int heads, int D, bool inverse);
 
 /* ---- attention ----------------------------------------------------------------------------------------------------
  * One sequence's keys and values of one layer, in the form that one kernel reads in training, prefill and decode:
@@ -159,21 +164,27 @@ size_t px_kv_elements(int kv_heads, int D, int tokens);
  * Decode is a span of one row; training and prefill are spans of a whole sequence or chunk. */
 typedef struct px_span {
     int row, rows, position;
-    int key_row; /* for px_attention_backward: the row of dk and dv that position 0 has; the next positions follow */
+    int key_row; /* for px_attention_backward: the row whose k and v position 0 has; the next positions follow */
     px_kv kv;
 } px_span;
-/* Writes the rows' keys and values at their positions. k, v: first head of row 0, row stride ld. */
-void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_real *k, const px_real *v, int ld);
+/* Queries, keys and values of rows, or their gradients: each one's first head of row 0. Query head h reads kv head
+ * h / (heads / kv_heads). */
+typedef struct px_heads {
+    px_real *q, *k, *v;
+    int ld, heads; /* row stride of all three; query heads */
+} px_heads;
+/* Rotates the rows' q and k in place and writes keys and values at their positions, in one pass. */
+void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_heads *rows, const px_rotary *rotary);
 /* out[M, heads*D] (stride ldout) = causal softmax(q k^T * scale) v with an online softmax over key blocks from 0: memory
- * linear in length. q: first head of row 0, stride ldq. lse[M, heads]: log of the softmax denominator (with the maximum),
- * NULL in inference. Query head h reads kv head h / (heads / kv_heads). */
-void px_attention_forward(px_compute *ctx, px_real *out, int ldout, px_real *lse, const px_real *q, int ldq,
-                          const px_span *spans, int count, int heads, double scale, int window);
-/* Gradients for q, k, v (first head of row 0, stride ld each; written, not added), for keys from position 0 to a span's last.
- * P is recomputed from lse; delta = rowsum(dout * out) is taken inside. */
-void px_attention_backward(px_compute *ctx, px_real *dq, px_real *dk, px_real *dv, int ldd, const px_real *dout,
-                           const px_real *out, int ldout, const px_real *lse, const px_real *q, int ldq,
-                           const px_span *spans, int count, int heads, double scale, int window);
+ * linear in length. lse[M, heads]: log of the softmax denominator (with the maximum), NULL in inference. fresh: what
+ * px_kv_store does with these rows is still to be done, and a decoding row's is where it is attended; NULL: it is. */
+void px_attention_forward(px_compute *ctx, px_real *out, int ldout, px_real *lse, const px_heads *rows,
+                          const px_rotary *fresh, const px_span *spans, int count, double scale, int window);
+/* Gradients (written, not added) of q, k and v, rotated as they are, for keys from position 0 to a span's last; the spans'
+ * kv is not read. P is recomputed from lse; delta = rowsum(dout * out) is taken inside. */
+void px_attention_backward(px_compute *ctx, const px_heads *gradients, const px_real *dout, const px_real *out, int ldout,
+                           const px_real *lse, const px_heads *rows, const px_span *spans, int count, double scale,
+                           int window);
 size_t px_attention_scratch(int max_tokens, int max_sequence, int heads, int kv_heads, int D, int threads);
 
 /* ---- embedding ----------------------------------------------------------------------------------------------------

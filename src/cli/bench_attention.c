@@ -47,19 +47,25 @@ static px_status prepare(const px_bench *b, layer *l)
     return PX_OK;
 }
 
+static px_heads heads_of(const px_bench *b, const layer *l, px_real *qkv)
+{
+    return (px_heads){qkv, qkv + l->q, qkv + l->q + l->kv, l->ld, b->model.config.heads};
+}
+
 static void forward(const px_bench *b, layer *l)
 {
     const px_model_config *c = &b->model.config;
-    px_kv_store(&l->ctx, l->spans, (int)b->batch, l->qkv + l->q, l->qkv + l->q + l->kv, l->ld);
-    px_attention_forward(&l->ctx, l->out, l->q, l->lse, l->qkv, l->ld, l->spans, (int)b->batch, c->heads,
+    const px_heads rows = heads_of(b, l, l->qkv);
+    px_attention_forward(&l->ctx, l->out, l->q, l->lse, &rows, &(px_rotary){.dim = 0}, l->spans, (int)b->batch,
                          1.0 / sqrt(c->head_dim), 0);
 }
 
 static void backward(const px_bench *b, layer *l)
 {
     const px_model_config *c = &b->model.config;
-    px_attention_backward(&l->ctx, l->dqkv, l->dqkv + l->q, l->dqkv + l->q + l->kv, l->ld, l->dout, l->out, l->q, l->lse,
-                          l->qkv, l->ld, l->spans, (int)b->batch, c->heads, 1.0 / sqrt(c->head_dim), 0);
+    const px_heads rows = heads_of(b, l, l->qkv), gradients = heads_of(b, l, l->dqkv);
+    px_attention_backward(&l->ctx, &gradients, l->dout, l->out, l->q, l->lse, &rows, l->spans, (int)b->batch,
+                          1.0 / sqrt(c->head_dim), 0);
 }
 
 static double best_seconds(const px_bench *b, layer *l, void (*pass)(const px_bench *, layer *))

@@ -13,49 +13,77 @@ size_t px_kv_elements(int kv_heads, int D, int tokens)
     return (size_t)kv_heads * (size_t)D * round_up_tokens(tokens);
 }
 
-static void store_row(const px_kv *kv, int position, const px_real *k, const px_real *v)
+/* One head's key and value at a position. */
+static void store_head(const px_kv *kv, int head, int position, const px_real *k, const px_real *v)
 {
-    size_t D = (size_t)kv->D, head_size = D * (size_t)kv->capacity;
-    size_t block = (size_t)position / PX_KEY_BLOCK * PX_KEY_BLOCK * D + (size_t)position % PX_KEY_BLOCK;
-    for (int h = 0; h < kv->kv_heads; h++) {
-        px_real *keys = kv->k + (size_t)h * head_size + block;
-        for (size_t d = 0; d < D; d++) keys[d * PX_KEY_BLOCK] = k[(size_t)h * D + d];
-        memcpy(kv->v + (size_t)h * head_size + (size_t)position * D, v + (size_t)h * D, D * sizeof *v);
+    size_t D = (size_t)kv->D, head_size = D * (size_t)kv->capacity, at = (size_t)position;
+    px_real *keys = kv->k + (size_t)head * head_size + at / PX_KEY_BLOCK * PX_KEY_BLOCK * D + at % PX_KEY_BLOCK;
+    for (size_t d = 0; d < D; d++) keys[d * PX_KEY_BLOCK] = k[d];
+    memcpy(kv->v + (size_t)head * head_size + at * D, v, D * sizeof *v);
+}
+
+/* Of a span's row: the queries and keys of kv heads [head, end). */
+static void rotate(const px_heads *rows, const px_rotary *rotary, const px_span *span, int row, int head, int end)
+{
+    int D = span->kv.D, group = rows->heads / span->kv.kv_heads, position = span->position + row;
+    size_t at = (size_t)(span->row + row) * (size_t)rows->ld, column = (size_t)head * (size_t)D;
+    if (!rotary->cosine) return;
+    px_rope_row(rows->q + at + (size_t)group * column, position, rotary, group * (end - head), D, false);
+    px_rope_row(rows->k + at + column, position, rotary, end - head, D, false);
+}
+
+/* Rows [row, row + count) of a span; a whole key block of them is transposed at once. */
+static void store_some(const px_heads *rows, const px_span *span, int row, int count)
+{
+    const px_kv *kv = &span->kv;
+    size_t D = (size_t)kv->D, head_size = D * (size_t)kv->capacity, ld = (size_t)rows->ld;
+    size_t at = (size_t)(span->row + row) * ld, first = (size_t)(span->position + row) * D;
+    for (int h = 0; h < kv->kv_heads; h++, at += D, first += head_size) {
+        if (count < PX_KEY_BLOCK) {
+            store_head(kv, h, span->position + row, rows->k + at, rows->v + at);
+            continue;
+        }
+        px_kernels_get()->key_block(kv->k + first, rows->k + at, ld, kv->D);
+        for (size_t r = 0; r < PX_KEY_BLOCK; r++) memcpy(kv->v + first + r * D, rows->v + at + r * ld, D * sizeof *kv->v);
     }
 }
 
 /* Rows [begin, end), counted over all spans. */
-static void store_rows(const px_span *spans, const px_real *k, const px_real *v, size_t ld, size_t begin, size_t end)
+static void store_rows(const px_span *spans, const px_heads *rows, const px_rotary *rotary, size_t begin, size_t end)
 {
     size_t first = 0; /* of the span */
     for (int s = 0; first < end; first += (size_t)spans[s++].rows) {
         const px_span *span = &spans[s];
-        size_t row = begin > first ? begin - first : 0;
-        for (; row < (size_t)span->rows && first + row < end; row++) {
-            size_t at = ((size_t)span->row + row) * ld;
-            store_row(&span->kv, span->position + (int)row, k + at, v + at);
+        int row = begin > first ? (int)(begin - first) : 0;
+        int last = end - first < (size_t)span->rows ? (int)(end - first) : span->rows;
+        for (int count; row < last; row += count) {
+            bool whole = (span->position + row) % PX_KEY_BLOCK == 0 && last - row >= PX_KEY_BLOCK;
+            count = whole ? PX_KEY_BLOCK : 1;
+            for (int r = 0; r < count; r++) rotate(rows, rotary, span, row + r, 0, span->kv.kv_heads);
+            store_some(rows, span, row, count);
         }
     }
 }
 
-void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_real *k, const px_real *v, int ld)
+void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_heads *rows, const px_rotary *rotary)
 {
-    size_t rows = 0;
+    size_t all = 0;
     for (int s = 0; s < count; s++) {
         PX_CHECK(spans[s].position >= 0 && spans[s].position + spans[s].rows <= spans[s].kv.capacity);
-        rows += (size_t)spans[s].rows;
+        all += (size_t)spans[s].rows;
     }
-    if (rows == 0) return;
-    int threads = px_threads_for(ctx, rows * (size_t)spans[0].kv.kv_heads * (size_t)spans[0].kv.D, 1 << 12);
+    if (all == 0) return;
+    int threads = px_threads_for(ctx, all * (size_t)spans[0].kv.kv_heads * (size_t)spans[0].kv.D, 1 << 12);
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
     for (int share = 0; share < threads; share++)
-        store_rows(spans, k, v, (size_t)ld, px_share(rows, threads, share, 1), px_share(rows, threads, share + 1, 1));
+        store_rows(spans, rows, rotary, px_share(all, threads, share, 1), px_share(all, threads, share + 1, 1));
 }
 
 typedef struct forward_job {
     px_real *out, *lse;
-    const px_real *q;
-    int ldout, ldq, heads, window;
+    const px_heads *rows;
+    const px_rotary *fresh;
+    int ldout, window;
     int together; /* query heads of a kv head in one task of a span of one row */
     double scale;
 } forward_job;
@@ -64,29 +92,53 @@ enum { ROWS_A_TASK = 64 };
 
 static int tasks_of(const forward_job *job, const px_span *span)
 {
-    if (span->rows == 1) return job->heads / job->together;
-    return (span->rows + ROWS_A_TASK - 1) / ROWS_A_TASK * job->heads;
+    if (span->rows == 1) return job->rows->heads / job->together;
+    return (span->rows + ROWS_A_TASK - 1) / ROWS_A_TASK * job->rows->heads;
+}
+
+/* Does one task have all that reads a kv head of this row? Then it can write the key and value on its way. */
+static bool has_group(const forward_job *job, const px_span *span)
+{
+    return span->rows == 1 && job->together * span->kv.kv_heads == job->rows->heads;
+}
+
+static void store_one(const forward_job *job, const px_span *span, int kv_head)
+{
+    size_t at = (size_t)span->row * (size_t)job->rows->ld + (size_t)kv_head * (size_t)span->kv.D;
+    rotate(job->rows, job->fresh, span, 0, kv_head, kv_head + 1);
+    store_head(&span->kv, kv_head, span->position, job->rows->k + at, job->rows->v + at);
+}
+
+/* Keys and values that more than one task reads. */
+static void store_before(px_compute *ctx, const forward_job *job, const px_span *spans, int count)
+{
+    for (int s = 0, run; s < count; s += run + 1) {
+        for (run = 0; s + run < count && !has_group(job, &spans[s + run]);) run++;
+        px_kv_store(ctx, spans + s, run, job->rows, job->fresh);
+    }
 }
 
 /* Query heads from `head` on: rows [begin, end) of one, or all of a group at the only row. */
 static void attend(const forward_job *job, const px_span *span, int head, int begin, int end, px_real *work)
 {
-    size_t D = (size_t)span->kv.D, kv_head = (size_t)head / (size_t)(job->heads / span->kv.kv_heads);
+    const px_heads *rows = job->rows;
+    size_t D = (size_t)span->kv.D, kv_head = (size_t)head / (size_t)(rows->heads / span->kv.kv_heads);
     size_t head_size = D * (size_t)span->kv.capacity, row = (size_t)span->row;
     bool group = span->rows == 1;
-    px_head_job one = {.q = job->q + row * (size_t)job->ldq + (size_t)head * D,
+    px_head_job one = {.q = rows->q + row * (size_t)rows->ld + (size_t)head * D,
                        .k = span->kv.k + kv_head * head_size,
                        .v = span->kv.v + kv_head * head_size,
                        .out = job->out + row * (size_t)job->ldout + (size_t)head * D,
-                       .lse = job->lse ? job->lse + row * (size_t)job->heads + head : NULL,
-                       .ldq = group ? D : (size_t)job->ldq,
+                       .lse = job->lse ? job->lse + row * (size_t)rows->heads + (size_t)head : NULL,
+                       .ldq = group ? D : (size_t)rows->ld,
                        .ldout = group ? D : (size_t)job->ldout,
-                       .ldlse = group ? 1 : (size_t)job->heads,
+                       .ldlse = group ? 1 : (size_t)rows->heads,
                        .position = span->position,
                        .advance = group ? 0 : 1,
                        .D = span->kv.D,
                        .window = job->window,
                        .scale = (px_real)job->scale};
+    if (job->fresh && has_group(job, span)) store_one(job, span, (int)kv_head);
     px_kernels_get()->attention_rows(&one, begin, end, work);
 }
 
@@ -99,9 +151,9 @@ static void attend_index(const forward_job *job, const px_span *spans, int index
         attend(job, span, index * job->together, 0, job->together, work);
         return;
     }
-    int begin = (tasks_of(job, span) - 1 - index) / job->heads * ROWS_A_TASK;
+    int heads = job->rows->heads, begin = (tasks_of(job, span) - 1 - index) / heads * ROWS_A_TASK;
     int end = begin + ROWS_A_TASK < span->rows ? begin + ROWS_A_TASK : span->rows;
-    attend(job, span, index % job->heads, begin, end, work);
+    attend(job, span, index % heads, begin, end, work);
 }
 
 double px_span_keys(const px_span *span, int window)
@@ -112,21 +164,23 @@ double px_span_keys(const px_span *span, int window)
     return grows * (2 * first + grows - 1) / 2 + (span->rows - grows) * w;
 }
 
-void px_attention_forward(px_compute *ctx, px_real *out, int ldout, px_real *lse, const px_real *q, int ldq,
-                          const px_span *spans, int count, int heads, double scale, int window)
+void px_attention_forward(px_compute *ctx, px_real *out, int ldout, px_real *lse, const px_heads *rows,
+                          const px_rotary *fresh, const px_span *spans, int count, double scale, int window)
 {
-    forward_job job = {out, lse, q, ldout, ldq, heads, window, 1, scale};
-    int tasks = 0, groups = 0;
+    forward_job job = {out, lse, rows, fresh, ldout, window, 1, scale};
+    int tasks = 0, groups = 0, heads = rows->heads;
     size_t cost = 0; /* about: multiply-adds */
     double keys = 0.0;
     for (int s = 0; s < count; s++) {
         PX_CHECK(spans[s].kv.D <= PX_MAX_HEAD_DIM && heads % spans[s].kv.kv_heads == 0);
+        PX_CHECK(spans[s].position >= 0 && spans[s].position + spans[s].rows <= spans[s].kv.capacity);
         groups += spans[s].kv.kv_heads;
         cost += (size_t)spans[s].rows * (size_t)(spans[s].position + spans[s].rows) * (size_t)(spans[s].kv.D * heads);
         keys += px_span_keys(&spans[s], window) * spans[s].kv.D;
     }
     /* Heads that read the same keys go together, unless that leaves threads idle. */
     if (groups >= 4 * ctx->threads) job.together = heads / spans[0].kv.kv_heads;
+    if (fresh) store_before(ctx, &job, spans, count);
     for (int s = 0; s < count; s++) tasks += tasks_of(&job, &spans[s]);
     px_flops_add(4.0 * heads * keys); /* scores and their sum of values */
     int threads = px_threads_for(ctx, cost, 1 << 14);

@@ -8,16 +8,15 @@
 enum { KEYS = 64, ROWS = 256 }; /* of one tile of P */
 
 typedef struct backward_job {
-    px_real *dq, *dk, *dv;
-    const px_real *dout, *out, *lse, *q;
-    size_t ldd, ldout, ldq;
+    px_heads to, from; /* gradients, and what they are of */
+    const px_real *dout, *out, *lse;
+    size_t ldd, ldout, ld; /* row strides of `to`, `out` and `from` */
     int heads, window;
     px_real scale;
 } backward_job;
 
 /* One thread's share of the scratch. */
 typedef struct backward_work {
-    px_real *key;     /* [KEYS][D] the block's keys, row-major */
     px_real *p, *ds;  /* [ROWS][KEYS] */
     px_real *delta;   /* [longest span] of one head */
     px_real *pack_a, *pack_b;
@@ -37,9 +36,8 @@ static size_t pack_b_elements(int D)
 
 static size_t work_elements(int longest, int D)
 {
-    size_t all = (size_t)KEYS * (size_t)D + 2 * (size_t)ROWS * KEYS + (size_t)longest + pack_elements(D) +
-                 pack_b_elements(D);
-    return (all + 5 * 16 + 15) / 16 * 16;
+    size_t all = 2 * (size_t)ROWS * KEYS + (size_t)longest + pack_elements(D) + pack_b_elements(D);
+    return (all + 4 * 16 + 15) / 16 * 16;
 }
 
 static px_real *take(px_real **from, size_t count)
@@ -52,7 +50,6 @@ static px_real *take(px_real **from, size_t count)
 static backward_work work_of(px_real *at, int longest, int D)
 {
     backward_work work;
-    work.key = take(&at, (size_t)KEYS * (size_t)D);
     work.p = take(&at, (size_t)ROWS * KEYS);
     work.ds = take(&at, (size_t)ROWS * KEYS);
     work.delta = take(&at, (size_t)longest);
@@ -68,32 +65,26 @@ static void multiply(const backward_work *work, px_real *c, size_t ldc, px_opera
     px_products_get(PX_F32)->product(&job, work->pack_a, work->pack_b);
 }
 
-static void unpack_keys(px_real *to, const px_real *blocks, int key, int count, int D)
-{
-    for (int j = 0; j < count; j++) {
-        size_t at = (size_t)(key + j) / PX_KEY_BLOCK * PX_KEY_BLOCK * (size_t)D + (size_t)(key + j) % PX_KEY_BLOCK;
-        for (size_t d = 0; d < (size_t)D; d++) to[(size_t)j * (size_t)D + d] = blocks[at + d * PX_KEY_BLOCK];
-    }
-}
-
 /* One tile: query rows [row, row + rows) of the span and one head against keys [key, key + keys). */
 static void tile(const backward_job *job, const px_span *span, int head, int row, int rows, int key, int keys,
-                 const px_real *value, px_real *dk, px_real *dv, const backward_work *work)
+                 const backward_work *work)
 {
     size_t D = (size_t)span->kv.D, at = (size_t)(span->row + row), column = (size_t)head * D;
-    const px_real *q = job->q + at * job->ldq + column, *dout = job->dout + at * job->ldout + column;
+    size_t key_row = (size_t)(span->key_row + key), kv_column = (size_t)(head / (job->heads / span->kv.kv_heads)) * D;
+    const px_real *q = job->from.q + at * job->ld + column, *dout = job->dout + at * job->ldout + column;
+    const px_real *k = job->from.k + key_row * job->ld + kv_column, *v = job->from.v + key_row * job->ld + kv_column;
+    px_real *dk = job->to.k + key_row * job->ldd + kv_column, *dv = job->to.v + key_row * job->ldd + kv_column;
     int width = span->kv.D;
-    multiply(work, work->p, KEYS, (px_operand){q, job->ldq, 1}, (px_operand){work->key, D, 1}, rows, keys, width, false);
-    multiply(work, work->ds, KEYS, (px_operand){dout, job->ldout, 1}, (px_operand){value, D, 1}, rows, keys, width,
-             false);
+    multiply(work, work->p, KEYS, (px_operand){q, job->ld, 1}, (px_operand){k, job->ld, 1}, rows, keys, width, false);
+    multiply(work, work->ds, KEYS, (px_operand){dout, job->ldout, 1}, (px_operand){v, job->ld, 1}, rows, keys, width, false);
     px_kernels_get()->attention_scores(work->p, work->ds, KEYS, job->lse + at * (size_t)job->heads + head,
                                        (size_t)job->heads, work->delta + row, rows, keys, span->position + row, key,
                                        job->window, job->scale);
     multiply(work, dv, job->ldd, (px_operand){work->p, 1, KEYS}, (px_operand){dout, 1, job->ldout}, keys, width, rows,
              true);
-    multiply(work, dk, job->ldd, (px_operand){work->ds, 1, KEYS}, (px_operand){q, 1, job->ldq}, keys, width, rows, true);
-    multiply(work, job->dq + at * job->ldd + column, job->ldd, (px_operand){work->ds, KEYS, 1},
-             (px_operand){work->key, 1, D}, rows, width, keys, true);
+    multiply(work, dk, job->ldd, (px_operand){work->ds, 1, KEYS}, (px_operand){q, 1, job->ld}, keys, width, rows, true);
+    multiply(work, job->to.q + at * job->ldd + column, job->ldd, (px_operand){work->ds, KEYS, 1},
+             (px_operand){k, 1, job->ld}, rows, width, keys, true);
 }
 
 static void head_deltas(const backward_job *job, const px_span *span, int head, px_real *delta)
@@ -115,35 +106,31 @@ static void clear_rows(px_real *to, size_t ld, int rows, size_t width)
 
 static void kv_head_backward(const backward_job *job, const px_span *span, int kv_head, const backward_work *work)
 {
-    size_t D = (size_t)span->kv.D, head_size = D * (size_t)span->kv.capacity, first = (size_t)span->key_row * job->ldd;
-    const px_real *blocks = span->kv.k + (size_t)kv_head * head_size, *values = span->kv.v + (size_t)kv_head * head_size;
-    px_real *dk = job->dk + first + (size_t)kv_head * D, *dv = job->dv + first + (size_t)kv_head * D;
+    size_t D = (size_t)span->kv.D, first = (size_t)span->key_row * job->ldd + (size_t)kv_head * D;
     int group = job->heads / span->kv.kv_heads, position = span->position, seen = position + span->rows;
-    clear_rows(dk, job->ldd, seen, D);
-    clear_rows(dv, job->ldd, seen, D);
+    clear_rows(job->to.k + first, job->ldd, seen, D);
+    clear_rows(job->to.v + first, job->ldd, seen, D);
     for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
-        clear_rows(job->dq + (size_t)span->row * job->ldd + (size_t)head * D, job->ldd, span->rows, D);
+        clear_rows(job->to.q + (size_t)span->row * job->ldd + (size_t)head * D, job->ldd, span->rows, D);
         head_deltas(job, span, head, work->delta);
         for (int key = 0; key < seen; key += KEYS) {
             int keys = seen - key < KEYS ? seen - key : KEYS, end = seen; /* rows before the position `end` */
             if (job->window > 0 && end > key + keys - 1 + job->window) end = key + keys - 1 + job->window;
             end -= position;
-            unpack_keys(work->key, blocks, key, keys, span->kv.D);
             for (int row = key > position ? key - position : 0; row < end; row += ROWS)
-                tile(job, span, head, row, end - row < ROWS ? end - row : ROWS, key, keys, values + (size_t)key * D,
-                     dk + (size_t)key * job->ldd, dv + (size_t)key * job->ldd, work);
+                tile(job, span, head, row, end - row < ROWS ? end - row : ROWS, key, keys, work);
         }
     }
 }
 
-void px_attention_backward(px_compute *ctx, px_real *dq, px_real *dk, px_real *dv, int ldd, const px_real *dout,
-                           const px_real *out, int ldout, const px_real *lse, const px_real *q, int ldq,
-                           const px_span *spans, int count, int heads, double scale, int window)
+void px_attention_backward(px_compute *ctx, const px_heads *gradients, const px_real *dout, const px_real *out, int ldout,
+                           const px_real *lse, const px_heads *rows, const px_span *spans, int count, double scale,
+                           int window)
 {
     if (count <= 0) return;
-    backward_job job = {dq, dk, dv, dout, out, lse, q, (size_t)ldd, (size_t)ldout, (size_t)ldq, heads, window,
-                        (px_real)scale};
-    int longest = 0, D = spans[0].kv.D, kv_heads = spans[0].kv.kv_heads;
+    int longest = 0, D = spans[0].kv.D, kv_heads = spans[0].kv.kv_heads, heads = rows->heads;
+    backward_job job = {*gradients, *rows, dout, out, lse, (size_t)gradients->ld, (size_t)ldout, (size_t)rows->ld, heads,
+                        window, (px_real)scale};
     for (int s = 0; s < count; s++) {
         PX_CHECK(spans[s].position >= 0 && spans[s].kv.D == D && spans[s].kv.kv_heads == kv_heads);
         if (spans[s].rows > longest) longest = spans[s].rows;

@@ -1,8 +1,7 @@
 /* Causal attention of a few query rows with an online softmax over groups of PX_KEY_GROUP keys counted from position 0
  * (Milakov and Gimelshein 2018; Dao et al. 2022). Lanes run over keys in the scores and over head dimensions in the
  * weighted sum. Rows are taken together to share loads; each row's own chain of operations is that of the row alone. */
-#include "kernels.h"
-#include "lanes.h"
+#include "kernel_pack.h"
 
 /* SCORES, SUMS: as many chains of multiply-adds side by side as the registers hold; one alone waits for itself. */
 enum { GROUP_BLOCKS = PX_KEY_GROUP / PX_KEY_BLOCK, SCORES = PX_PARTS == 1 ? 8 : 4, SUMS = PX_PARTS == 1 ? 16 : 6 };
@@ -202,6 +201,8 @@ static void attention_rows(const px_head_job *job, int begin, int end, px_real *
         attention_tile(job, row, rows, work);
     }
 }
+
+static void key_block(px_real *to, const px_real *k, size_t ld, int D) { pack_rows(to, k, ld, PX_KEY_BLOCK, D, PX_KEY_BLOCK); }
 
 static void attention_scores(px_real *p, px_real *ds, size_t ld, const px_real *lse, size_t ldlse, const px_real *delta,
                              int rows, int columns, int position, int key, int window, px_real scale)

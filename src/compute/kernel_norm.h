@@ -2,12 +2,23 @@
 #include "kernels.h"
 #include "lanes.h"
 
-static void layernorm(px_real *y, px_real *mean, px_real *rstd, const px_real *x, const px_real *w, const px_real *b,
-                      int rows, int C, double eps)
+/* Lanes from c on of x += residual, or of x. */
+PX_INLINE px_lanes summed(px_real *x, const px_real *residual, int c, int C)
+{
+    px_lanes v = px_lanes_read(x, c, C);
+    if (!residual) return v;
+    v = px_lanes_add(v, px_lanes_read(residual, c, C));
+    px_lanes_write(x, v, c, C);
+    return v;
+}
+
+static void layernorm(px_real *y, px_real *mean, px_real *rstd, px_real *x, const px_real *residual, const px_real *w,
+                      const px_real *b, int rows, int C, double eps)
 {
     for (int m = 0; m < rows; m++, x += C, y += C) {
         px_lanes sum = px_lanes_set(0), square = px_lanes_set(0);
-        for (int c = 0; c < C; c += PX_LANES) sum = px_lanes_add(sum, px_lanes_read(x, c, C));
+        const px_real *more = residual ? residual + (size_t)m * (size_t)C : NULL;
+        for (int c = 0; c < C; c += PX_LANES) sum = px_lanes_add(sum, summed(x, more, c, C));
         px_real mu = px_lanes_sum(sum) / (px_real)C;
         px_lanes center = px_lanes_set(mu);
         for (int c = 0; c < C; c += PX_LANES) {
@@ -52,14 +63,15 @@ static void layernorm_backward(px_real *dx, const px_real *dy, const px_real *x,
     }
 }
 
-static void rmsnorm(px_real *y, px_real *rstd, const px_real *x, const px_real *w, int rows, int C, double eps,
-                    double w_offset)
+static void rmsnorm(px_real *y, px_real *rstd, px_real *x, const px_real *residual, const px_real *w, int rows, int C,
+                    double eps, double w_offset)
 {
     px_lanes offset = px_lanes_set((px_real)w_offset);
     for (int m = 0; m < rows; m++, x += C, y += C) {
         px_lanes square = px_lanes_set(0);
+        const px_real *more = residual ? residual + (size_t)m * (size_t)C : NULL;
         for (int c = 0; c < C; c += PX_LANES) {
-            px_lanes v = px_lanes_read(x, c, C);
+            px_lanes v = summed(x, more, c, C);
             square = px_lanes_fma(v, v, square);
         }
         px_real scale = (px_real)(1.0 / sqrt((double)(px_lanes_sum(square) / (px_real)C) + eps));

@@ -1,5 +1,8 @@
 /* Packing of matrix operands into panels: to[panel][step][width] = from(i, k), missing rows of the last panel 0. A step
  * of the depth is one element; with PX_PAIRS (float32 operands, rounded here) it is a pair of them. */
+#ifndef PX_COMPUTE_KERNEL_PACK_H
+#define PX_COMPUTE_KERNEL_PACK_H
+
 #include "kernels.h"
 #include "lanes.h"
 
@@ -268,3 +271,5 @@ PX_INLINE void widen(px_real *to, const px_real *panels, int columns, int steps)
     for (int j = 0; j < columns; j += PX_PANEL, to += words, panels += words)
         for (size_t i = 0; i < words; i += PX_LANES) px_lanes_store(to + i, lanes_of_halves((const uint16_t *)panels + i));
 }
+
+#endif

@@ -21,5 +21,6 @@ const px_kernels PX_ISA_TABLE = {
     .softmax_draw = softmax_draw,
     .softmax_row_backward = softmax_row_backward,
     .attention_rows = attention_rows,
+    .key_block = key_block,
     .attention_scores = attention_scores,
 };

@@ -55,12 +55,13 @@ typedef struct px_products {
 typedef struct px_kernels {
     const char *isa;
     px_products products; /* in px_real */
-    void (*layernorm)(px_real *y, px_real *mean, px_real *rstd, const px_real *x, const px_real *w, const px_real *b,
-                      int rows, int C, double eps);
+    /* norms of x += residual (NULL: of x) */
+    void (*layernorm)(px_real *y, px_real *mean, px_real *rstd, px_real *x, const px_real *residual, const px_real *w,
+                      const px_real *b, int rows, int C, double eps);
     void (*layernorm_backward)(px_real *dx, const px_real *dy, const px_real *x, const px_real *mean,
                                const px_real *rstd, const px_real *w, int rows, int C, bool accumulate);
-    void (*rmsnorm)(px_real *y, px_real *rstd, const px_real *x, const px_real *w, int rows, int C, double eps,
-                    double w_offset);
+    void (*rmsnorm)(px_real *y, px_real *rstd, px_real *x, const px_real *residual, const px_real *w, int rows, int C,
+                    double eps, double w_offset);
     void (*rmsnorm_backward)(px_real *dx, const px_real *dy, const px_real *x, const px_real *rstd, const px_real *w,
                              int rows, int C, double w_offset, bool accumulate);
     /* Sums over all rows for columns [begin, end): dw += dy * (x - mean) * rstd, db += dy. mean, db may be NULL; x NULL:
@@ -78,6 +79,8 @@ typedef struct px_kernels {
     void (*softmax_row_backward)(px_real *z, const px_row_stats *stats, int target, double g, double h, int V,
                                  double temperature);
     void (*attention_rows)(const px_head_job *job, int begin, int end, px_real *work); /* query rows [begin, end) */
+    /* a whole key block of one head: to[D][PX_KEY_BLOCK] from as many rows of k, row stride ld */
+    void (*key_block)(px_real *to, const px_real *k, size_t ld, int D);
     /* p[rows, columns] = exp(p * scale - lse) where the key may be seen, else 0; ds in place = p * (ds - delta) * scale */
     void (*attention_scores)(px_real *p, px_real *ds, size_t ld, const px_real *lse, size_t ldlse, const px_real *delta,
                              int rows, int columns, int position, int key, int window, px_real scale);
@@ -101,6 +104,9 @@ extern const px_products px_products_bf16, px_products_amx; /* AVX-512 with BF16
 
 /* Adds to px_compute_flops; from the thread that calls a kernel, not from those it starts. */
 void px_flops_add(double count);
+
+/* px_rope_apply of one row. */
+void px_rope_row(px_real *x, int position, const px_rotary *rotary, int heads, int D, bool inverse);
 
 /* Keys that the rows of a span read, summed over rows. window 0: none. */
 double px_span_keys(const px_span *span, int window);

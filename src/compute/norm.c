@@ -13,16 +13,17 @@ static void sum_columns(px_compute *ctx, px_real *dw, px_real *db, const px_real
                              (int)px_share((size_t)C, threads, share + 1, 16));
 }
 
-void px_layernorm_forward(px_compute *ctx, px_real *y, px_real *mean, px_real *rstd, const px_real *x, const px_real *w,
-                          const px_real *b, int M, int C, double eps)
+void px_layernorm_forward(px_compute *ctx, px_real *y, px_real *mean, px_real *rstd, px_real *x, const px_real *residual,
+                          const px_real *w, const px_real *b, int M, int C, double eps)
 {
     const px_kernels *kernels = px_kernels_get();
     int threads = px_threads_for(ctx, (size_t)M * (size_t)C, 1 << 14);
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
     for (int share = 0; share < threads; share++) {
         size_t m = px_share((size_t)M, threads, share, 1), end = px_share((size_t)M, threads, share + 1, 1);
-        kernels->layernorm(y + m * (size_t)C, mean ? mean + m : NULL, rstd ? rstd + m : NULL, x + m * (size_t)C, w, b,
-                           (int)(end - m), C, eps);
+        size_t at = m * (size_t)C;
+        kernels->layernorm(y + at, mean ? mean + m : NULL, rstd ? rstd + m : NULL, x + at, residual ? residual + at : NULL,
+                           w, b, (int)(end - m), C, eps);
     }
 }
 
@@ -41,15 +42,16 @@ void px_layernorm_backward(px_compute *ctx, px_real *dx, px_real *dw, px_real *d
     }
 }
 
-void px_rmsnorm_forward(px_compute *ctx, px_real *y, px_real *rstd, const px_real *x, const px_real *w, int M, int C,
-                        double eps, double w_offset)
+void px_rmsnorm_forward(px_compute *ctx, px_real *y, px_real *rstd, px_real *x, const px_real *residual, const px_real *w,
+                        int M, int C, double eps, double w_offset)
 {
     const px_kernels *kernels = px_kernels_get();
     int threads = px_threads_for(ctx, (size_t)M * (size_t)C, 1 << 14);
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
     for (int share = 0; share < threads; share++) {
         size_t m = px_share((size_t)M, threads, share, 1), end = px_share((size_t)M, threads, share + 1, 1);
-        kernels->rmsnorm(y + m * (size_t)C, rstd ? rstd + m : NULL, x + m * (size_t)C, w, (int)(end - m), C, eps,
+        size_t at = m * (size_t)C;
+        kernels->rmsnorm(y + at, rstd ? rstd + m : NULL, x + at, residual ? residual + at : NULL, w, (int)(end - m), C, eps,
                          w_offset);
     }
 }
@@ -76,7 +78,7 @@ void px_rmsnorm_heads(px_compute *ctx, px_real *x, int ldx, px_real *rstd, int l
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int m = 0; m < M; m++) {
         px_real *row = x + (size_t)m * (size_t)ldx;
-        kernels->rmsnorm(row, rstd ? rstd + (size_t)m * (size_t)ldrstd : NULL, row, w, heads, D, eps, w_offset);
+        kernels->rmsnorm(row, rstd ? rstd + (size_t)m * (size_t)ldrstd : NULL, row, NULL, w, heads, D, eps, w_offset);
     }
 }
 

@@ -1,6 +1,6 @@
 /* Rotary position embeddings, rotate-half pairs (Su et al. 2021, in the layout of Hugging Face checkpoints). */
 #include <math.h>
-#include "phalanx/compute.h"
+#include "kernels.h"
 #include "split.h"
 
 void px_rope_table(px_real *cosine, px_real *sine, const double *frequency, int max_positions, int rotary_dim,
@@ -15,8 +15,11 @@ void px_rope_table(px_real *cosine, px_real *sine, const double *frequency, int 
         }
 }
 
-static void rotate(px_real *x, const px_real *cosine, const px_real *sine, int heads, int D, int half, bool inverse)
+void px_rope_row(px_real *x, int position, const px_rotary *rotary, int heads, int D, bool inverse)
 {
+    int half = rotary->dim / 2;
+    const px_real *cosine = rotary->cosine + (size_t)position * (size_t)half;
+    const px_real *sine = rotary->sine + (size_t)position * (size_t)half;
     px_real sign = inverse ? -1 : 1;
     for (int h = 0; h < heads; h++, x += D)
         for (int j = 0; j < half; j++) {
@@ -26,14 +29,10 @@ static void rotate(px_real *x, const px_real *cosine, const px_real *sine, int h
         }
 }
 
-void px_rope_apply(px_compute *ctx, px_real *x, int ldx, const int32_t *positions, const px_real *cosine,
-                   const px_real *sine, int M, int heads, int D, int rotary_dim, bool inverse)
+void px_rope_apply(px_compute *ctx, px_real *x, int ldx, const int32_t *positions, const px_rotary *rotary, int M,
+                   int heads, int D, bool inverse)
 {
-    int half = rotary_dim / 2;
-    int threads = px_threads_for(ctx, (size_t)M * (size_t)heads * (size_t)rotary_dim, 1 << 14);
+    int threads = px_threads_for(ctx, (size_t)M * (size_t)heads * (size_t)rotary->dim, 1 << 14);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (int m = 0; m < M; m++) {
-        size_t at = (size_t)positions[m] * (size_t)half;
-        rotate(x + (size_t)m * (size_t)ldx, cosine + at, sine + at, heads, D, half, inverse);
-    }
+    for (int m = 0; m < M; m++) px_rope_row(x + (size_t)m * (size_t)ldx, positions[m], rotary, heads, D, inverse);
 }

@@ -45,6 +45,7 @@ void px_shape_layout(px_shape *shape, px_layout *layout, int positions)
     size_t count = (size_t)positions * (size_t)(shape->config.rope.rotary_dim / 2);
     shape->cosine = px_layout_take(layout, count, sizeof(px_real));
     shape->sine = px_layout_take(layout, count, sizeof(px_real));
+    shape->rotary = (px_rotary){shape->cosine, shape->sine, shape->config.rope.rotary_dim};
 }
 
 px_status px_shape_tables(px_shape *shape, int positions)
@@ -58,6 +59,11 @@ px_status px_shape_tables(px_shape *shape, int positions)
     px_rope_table(shape->cosine, shape->sine, frequency, positions, rope->rotary_dim, magnitude);
     px_free(frequency);
     return PX_OK;
+}
+
+px_heads px_shape_heads(const px_shape *shape, px_real *qkv)
+{
+    return (px_heads){qkv, qkv + shape->q, qkv + shape->q + shape->kv, shape->qkv, shape->config.heads};
 }
 
 static size_t at_least(size_t a, size_t b)
@@ -108,14 +114,14 @@ void px_embed_backward(px_compute *compute, const px_model *model, px_real *grad
                           embedding_scale(model));
 }
 
-void px_norm_forward(px_compute *compute, const px_shape *shape, px_real *y, px_real *mean, px_real *rstd,
-                     const px_real *x, const px_real *w, const px_real *b, int M)
+void px_norm_forward(px_compute *compute, const px_shape *shape, px_real *y, px_real *mean, px_real *rstd, px_real *x,
+                     const px_real *residual, const px_real *w, const px_real *b, int M)
 {
     const px_model_config *config = &shape->config;
     if (shape->traits.layernorm) {
-        px_layernorm_forward(compute, y, mean, rstd, x, w, b, M, config->hidden_size, config->norm_eps);
+        px_layernorm_forward(compute, y, mean, rstd, x, residual, w, b, M, config->hidden_size, config->norm_eps);
     } else {
-        px_rmsnorm_forward(compute, y, rstd, x, w, M, config->hidden_size, config->norm_eps,
+        px_rmsnorm_forward(compute, y, rstd, x, residual, w, M, config->hidden_size, config->norm_eps,
                            shape->traits.norm_offset);
     }
 }
@@ -159,10 +165,11 @@ void px_tail_scatter(const px_tail *tail, px_real *rows, size_t ld, size_t width
     for (int r = 0; r < next; r++) memset(rows + (size_t)r * ld, 0, width * sizeof *rows);
 }
 
-/* mid += x, of the rows that went on */
-static void add_input(px_compute *compute, const px_activations *a, const px_tail *tail, size_t C, int M)
+/* mid += x, of the rows that went on, where the norm of mid does not do it on its way */
+static void add_input(px_compute *compute, const px_shape *shape, const px_activations *a, const px_tail *tail, int M)
 {
-    if (!tail) px_add(compute, a->mid, a->x, (size_t)M * C);
+    size_t C = (size_t)shape->config.hidden_size;
+    if (!tail && shape->config.parallel_residual) px_add(compute, a->mid, a->x, (size_t)M * C);
     for (int s = 0; tail && s < tail->span_count; s++) {
         const px_span *span = &tail->spans[s];
         px_add(compute, a->mid + (size_t)span->row * C, a->x + (size_t)tail->first[s] * C, (size_t)span->rows * C);
@@ -171,33 +178,30 @@ static void add_input(px_compute *compute, const px_activations *a, const px_tai
 
 /* Returns how many rows go on. */
 static int attention_branch(px_compute *compute, const px_shape *shape, const px_model *model,
-                            int layer, const px_activations *a, const px_span *spans, int span_count,
-                            const int32_t *positions, int M, const px_tail *tail)
+                            int layer, const px_activations *a, const px_span *spans, int span_count, int M,
+                            const px_tail *tail)
 {
     const px_layer_view *view = &model->layers[layer];
     const px_model_config *config = &shape->config;
-    int C = config->hidden_size, D = config->head_dim;
-    px_norm_forward(compute, shape, a->norm, a->mean1, a->rstd1, a->x, tensor(model, view->norm1_w),
+    int C = config->hidden_size;
+    px_norm_forward(compute, shape, a->norm, a->mean1, a->rstd1, a->x, NULL, tensor(model, view->norm1_w),
                     tensor(model, view->norm1_b), M);
     px_weight qkv = px_shape_weight(shape, model, layer, PX_QKV);
     px_linear_forward(compute, a->qkv, shape->qkv, a->norm, C, &qkv, tensor(model, view->qkv_b), M);
     if (shape->traits.head_norm) norm_heads(compute, shape, model, view, a, M);
-    if (shape->cosine) { /* the heads of q and k lie side by side */
-        px_rope_apply(compute, a->qkv, shape->qkv, positions, shape->cosine, shape->sine, M,
-                      config->heads + config->kv_heads, D, config->rope.rotary_dim, false);
-    }
-    px_kv_store(compute, spans, span_count, a->qkv + shape->q, a->qkv + shape->q + shape->kv, shape->qkv);
-    if (tail) {
+    const px_heads rows = px_shape_heads(shape, a->qkv);
+    if (tail) { /* keys and values are those of all rows */
+        px_kv_store(compute, spans, span_count, &rows, &shape->rotary);
         px_tail_gather(tail, a->qkv, a->qkv, (size_t)shape->qkv, (size_t)shape->q);
         spans = tail->spans;
         span_count = tail->span_count;
         M = tail->count;
     }
-    px_attention_forward(compute, a->attention, shape->q, a->lse, a->qkv, shape->qkv, spans, span_count, config->heads,
-                         1 / sqrt(D), config->window);
+    px_attention_forward(compute, a->attention, shape->q, a->lse, &rows, tail ? NULL : &shape->rotary, spans, span_count,
+                         1 / sqrt(config->head_dim), config->window);
     px_weight out = px_shape_weight(shape, model, layer, PX_OUT);
     px_linear_forward(compute, a->mid, C, a->attention, shape->q, &out, tensor(model, view->out_b), M);
-    add_input(compute, a, tail, (size_t)C, M);
+    add_input(compute, shape, a, tail, M);
     return M;
 }
 
@@ -210,7 +214,8 @@ static void mlp_branch(px_compute *compute, const px_shape *shape, const px_mode
     int C = config->hidden_size, I = config->intermediate_size;
     px_weight first = px_shape_weight(shape, model, layer, PX_UP);
     px_weight second = px_shape_weight(shape, model, layer, PX_DOWN);
-    const px_real *input = config->parallel_residual ? a->x : a->mid;
+    px_real *input = config->parallel_residual ? a->x : a->mid;
+    const px_real *residual = config->parallel_residual || tail ? NULL : a->x;
     if (tail && config->parallel_residual) { /* rows of out are written after those of its input are read */
         px_tail_gather(tail, a->out, a->x, (size_t)C, (size_t)C);
         input = a->out;
@@ -220,7 +225,8 @@ static void mlp_branch(px_compute *compute, const px_shape *shape, const px_mode
         size_t at = (size_t)row * (size_t)C, kept = a->keep ? (size_t)row : 0;
         px_real *up = a->up + kept * (size_t)shape->up, *act = a->act + kept * (size_t)I;
         px_norm_forward(compute, shape, a->norm, a->mean2 ? a->mean2 + row : NULL, a->rstd2 ? a->rstd2 + row : NULL,
-                        input + at, tensor(model, view->norm2_w), tensor(model, view->norm2_b), rows);
+                        input + at, residual ? residual + at : NULL, tensor(model, view->norm2_w),
+                        tensor(model, view->norm2_b), rows);
         px_linear_forward(compute, up, shape->up, a->norm, C, &first, tensor(model, view->up_b), rows);
         if (shape->traits.gated) {
             px_gated_forward(compute, config->activation, act, up, rows, I);
@@ -233,10 +239,9 @@ static void mlp_branch(px_compute *compute, const px_shape *shape, const px_mode
 }
 
 void px_block_forward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
-                      const px_activations *a, const px_span *spans, int span_count, const int32_t *positions, int M,
-                      const px_tail *tail)
+                      const px_activations *a, const px_span *spans, int span_count, int M, const px_tail *tail)
 {
-    int rows = attention_branch(compute, shape, model, layer, a, spans, span_count, positions, M, tail);
+    int rows = attention_branch(compute, shape, model, layer, a, spans, span_count, M, tail);
     mlp_branch(compute, shape, model, layer, a, rows, tail);
 }
 

@@ -24,6 +24,7 @@ typedef struct px_shape {
     int up;         /* columns of the first MLP product: I, or 2I when gated */
     int mlp_rows;   /* rows that go through the MLP at once, so that its wide rows stay in cache */
     px_real *cosine, *sine; /* [positions, rotary_dim / 2]; NULL without rotary positions */
+    px_rotary rotary;       /* both, as attention takes them */
     px_dtype precision;     /* of the matrix products */
     char *packed;             /* all matrices packed; NULL: none are */
     bool packed_twice;        /* for backward too */
@@ -37,6 +38,7 @@ void px_shape_layout(px_shape *shape, px_layout *layout, int positions);
 /* A learned table of positions has an end. */
 px_status px_positions_check(const px_model_config *config, int length);
 px_status px_shape_tables(px_shape *shape, int positions); /* fills them */
+px_heads px_shape_heads(const px_shape *shape, px_real *qkv); /* of rows [M, qkv], or their gradients */
 /* The matrices of a block, and the head. */
 typedef enum px_matrix { PX_QKV, PX_OUT, PX_UP, PX_DOWN, PX_LM_HEAD } px_matrix;
 px_weight px_shape_weight(const px_shape *shape, const px_model *model, int layer, px_matrix matrix);
@@ -82,7 +84,7 @@ void px_embed_forward(px_compute *compute, const px_model *model, px_real *x, co
 void px_embed_backward(px_compute *compute, const px_model *model, px_real *grads, const int32_t *ids,
                        const int32_t *positions, const px_real *dx, int M);
 void px_norm_forward(px_compute *compute, const px_shape *shape, px_real *y, px_real *mean, px_real *rstd,
-                     const px_real *x, const px_real *w, const px_real *b, int M);
+                     px_real *x, const px_real *residual, const px_real *w, const px_real *b, int M);
 void px_norm_backward(px_compute *compute, const px_shape *shape, px_real *dx, px_real *dw, px_real *db,
                       const px_real *dy, const px_real *x, const px_real *mean, const px_real *rstd, const px_real *w,
                       int M, bool accumulate);
@@ -95,8 +97,7 @@ typedef struct px_tail {
 } px_tail;
 /* The spans' kv are this layer's. tail NULL: all rows go on. */
 void px_block_forward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
-                      const px_activations *a, const px_span *spans, int span_count, const int32_t *positions, int M,
-                      const px_tail *tail);
+                      const px_activations *a, const px_span *spans, int span_count, int M, const px_tail *tail);
 /* In: d->dx of the rows that went on. Out: of all. */
 void px_block_backward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
                        const px_activations *a, const px_gradients *d, px_real *grads, const px_span *spans,

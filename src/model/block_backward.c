@@ -39,12 +39,12 @@ static void mlp_backward(px_compute *compute, const px_shape *shape, const px_mo
     } else {
         px_activation_backward(compute, config->activation, d->dup, d->dact, a->up, (size_t)M * (size_t)I);
     }
-    const px_real *input = d->dside ? a->x : a->mid;
+    px_real *input = d->dside ? a->x : a->mid;
     if (tail && d->dside) { /* the output is read no more */
         px_tail_gather(tail, a->out, a->x, (size_t)C, (size_t)C);
         input = a->out;
     }
-    px_norm_forward(compute, shape, a->norm, NULL, NULL, input, model->weights + view->norm2_w,
+    px_norm_forward(compute, shape, a->norm, NULL, NULL, input, NULL, model->weights + view->norm2_w,
                     at(model->weights, view->norm2_b), M);
     px_linear_backward_weight(compute, grads + view->up_w, at(grads, view->up_b), d->dup, shape->up, a->norm, C, M,
                               shape->up, C, d->add);
@@ -68,20 +68,19 @@ static void heads_backward(px_compute *compute, const px_shape *shape, const px_
 static void core_backward(px_compute *compute, const px_shape *shape, const px_activations *a, const px_gradients *d,
                           const px_span *spans, int span_count, int M, const px_tail *tail)
 {
-    int q = shape->q, kv = shape->kv, qkv = shape->qkv;
-    px_real *dk = d->dqkv + q;
-    px_kv_store(compute, spans, span_count, a->qkv + q, a->qkv + q + kv, qkv);
+    const px_heads rows = px_shape_heads(shape, a->qkv), gradients = px_shape_heads(shape, d->dqkv);
+    size_t qkv = (size_t)shape->qkv, kv = (size_t)shape->kv;
     if (tail) {
-        for (size_t m = 0; m < (size_t)M; m++) memset(dk + m * (size_t)qkv, 0, 2 * (size_t)kv * sizeof *dk);
+        for (size_t m = 0; m < (size_t)M; m++) memset(gradients.k + m * qkv, 0, 2 * kv * sizeof(px_real));
         spans = tail->spans;
         span_count = tail->span_count;
     }
-    px_attention_backward(compute, d->dqkv, dk, dk + kv, qkv, d->dattention, a->attention, q, a->lse, a->qkv, qkv, spans,
-                          span_count, shape->config.heads, 1 / sqrt(shape->config.head_dim), shape->config.window);
-    if (tail) px_tail_scatter(tail, d->dqkv, (size_t)qkv, (size_t)q, M);
+    px_attention_backward(compute, &gradients, d->dattention, a->attention, shape->q, a->lse, &rows, spans, span_count,
+                          1 / sqrt(shape->config.head_dim), shape->config.window);
+    if (tail) px_tail_scatter(tail, d->dqkv, qkv, (size_t)shape->q, M);
 }
 
-/* In: d->dx of mid. Out: d->dx of the block's input. The keys and values are laid out for attention once more. */
+/* In: d->dx of mid. Out: d->dx of the block's input. */
 static void attention_backward(px_compute *compute, const px_shape *shape, const px_model *model, int layer,
                                const px_activations *a, const px_gradients *d, px_real *grads, const px_span *spans,
                                int span_count, const int32_t *positions, int M, const px_tail *tail)
@@ -96,11 +95,10 @@ static void attention_backward(px_compute *compute, const px_shape *shape, const
     core_backward(compute, shape, a, d, spans, span_count, M, tail);
     if (tail) px_tail_scatter(tail, d->dx, (size_t)C, (size_t)C, M);
     if (shape->cosine) {
-        px_rope_apply(compute, d->dqkv, qkv, positions, shape->cosine, shape->sine, M, config->heads + config->kv_heads,
-                      D, config->rope.rotary_dim, true);
+        px_rope_apply(compute, d->dqkv, qkv, positions, &shape->rotary, M, config->heads + config->kv_heads, D, true);
     }
     if (shape->traits.head_norm) heads_backward(compute, shape, model, view, a, d, grads, M);
-    px_norm_forward(compute, shape, a->norm, NULL, NULL, a->x, model->weights + view->norm1_w,
+    px_norm_forward(compute, shape, a->norm, NULL, NULL, a->x, NULL, model->weights + view->norm1_w,
                     at(model->weights, view->norm1_b), M);
     px_linear_backward_weight(compute, grads + view->qkv_w, at(grads, view->qkv_b), d->dqkv, qkv, a->norm, C, M,
                               qkv, C, d->add);

@@ -259,7 +259,7 @@ void px_engine_blocks_forward(px_engine *engine, const px_model *model, int firs
 {
     for (int layer = first; layer < last; layer++) {
         px_block_forward(&engine->compute, &engine->shape, model, layer, &engine->layers[layer], engine->spans,
-                         engine->sequences, engine->positions, engine->tokens, px_engine_tail(engine, layer));
+                         engine->sequences, engine->tokens, px_engine_tail(engine, layer));
     }
 }
 
@@ -271,7 +271,7 @@ void px_engine_forward(px_engine *engine, const px_model *model, const px_batch 
     px_embed_forward(&engine->compute, model, engine->layers[0].x, engine->ids, engine->positions, engine->tokens);
     px_engine_blocks_forward(engine, model, 0, model->config.layers);
     px_norm_forward(&engine->compute, &engine->shape, engine->hidden, engine->mean, engine->rstd, engine->last,
-                    model->weights + model->norm_w,
+                    NULL, model->weights + model->norm_w,
                     model->norm_b == SIZE_MAX ? NULL : model->weights + model->norm_b, engine->kept);
 }
 

@@ -200,8 +200,7 @@ static void forward_rows(px_generator *g, const px_model *model, int span_count,
 {
     px_embed_forward(&g->compute, model, g->activations.x, g->ids, g->positions, M);
     for (int layer = 0; layer < g->shape.config.layers; layer++) {
-        px_block_forward(&g->compute, &g->shape, model, layer, &g->activations, g->spans, span_count, g->positions, M,
-                         NULL);
+        px_block_forward(&g->compute, &g->shape, model, layer, &g->activations, g->spans, span_count, M, NULL);
         for (int s = 0; s < span_count; s++) {
             g->spans[s].kv.k += g->layer_elements;
             g->spans[s].kv.v += g->layer_elements;
@@ -371,7 +370,7 @@ static void choose_tokens(px_generator *g, const px_model *model, const px_sampl
         memcpy(g->hidden + (size_t)i * C, g->activations.out + (size_t)g->last_row[i] * C, C * sizeof *g->hidden);
     }
     px_real *normed = g->activations.norm;
-    px_norm_forward(&g->compute, &g->shape, normed, NULL, NULL, g->hidden, model->weights + model->norm_w,
+    px_norm_forward(&g->compute, &g->shape, normed, NULL, NULL, g->hidden, NULL, model->weights + model->norm_w,
                     model->norm_b == SIZE_MAX ? NULL : model->weights + model->norm_b, ending);
     for (int first = 0; first < ending; first += g->head_rows) {
         int count = ending - first < g->head_rows ? ending - first : g->head_rows;

@@ -89,13 +89,13 @@ static void linear(void **state)
 
 static double layernorm_loss(void)
 {
-    px_layernorm_forward(&ctx, y, saved[0], saved[1], x, w, b, M, C, 1e-5);
+    px_layernorm_forward(&ctx, y, saved[0], saved[1], x, NULL, w, b, M, C, 1e-5);
     return dot(y, dy, M * C);
 }
 
 static double rmsnorm_loss(void)
 {
-    px_rmsnorm_forward(&ctx, y, saved[1], x, w, M, C, 1e-6, variant);
+    px_rmsnorm_forward(&ctx, y, saved[1], x, NULL, w, M, C, 1e-6, variant);
     return dot(y, dy, M * C);
 }
 
@@ -189,8 +189,8 @@ static void attention_forward(px_span spans[2])
     for (int s = 0; s < attention_spans; s++)
         spans[s] = (px_span){.row = s ? first : 0, .rows = s ? attention_rows - first : first, .key_row = s ? first : 0,
                              .kv = {keys[s], values[s], KV_HEADS, D, 160}};
-    px_kv_store(&ctx, spans, attention_spans, x + HEADS * D, x + (HEADS + KV_HEADS) * D, WIDTH);
-    px_attention_forward(&ctx, y, HEADS * D, lse, x, WIDTH, spans, attention_spans, HEADS, .6, variant);
+    const px_heads rows = {x, x + HEADS * D, x + (HEADS + KV_HEADS) * D, WIDTH, HEADS};
+    px_attention_forward(&ctx, y, HEADS * D, lse, &rows, &(px_rotary){.dim = 0}, spans, attention_spans, .6, variant);
 }
 
 static double attention_loss(void)
@@ -210,8 +210,9 @@ static void attention(void **state)
             start();
             px_span spans[2];
             attention_forward(spans);
-            px_attention_backward(&ctx, dx, dx + HEADS * D, dx + (HEADS + KV_HEADS) * D, WIDTH, dy, y, HEADS * D, lse, x,
-                                  WIDTH, spans, attention_spans, HEADS, .6, variant);
+            const px_heads rows = {x, x + HEADS * D, x + (HEADS + KV_HEADS) * D, WIDTH, HEADS};
+            const px_heads gradients = {dx, dx + HEADS * D, dx + (HEADS + KV_HEADS) * D, WIDTH, HEADS};
+            px_attention_backward(&ctx, &gradients, dy, y, HEADS * D, lse, &rows, spans, attention_spans, .6, variant);
             check(attention_loss, x, dx, attention_rows * WIDTH);
         }
 }

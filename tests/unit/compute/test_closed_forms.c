@@ -66,17 +66,18 @@ static void activations_everywhere(void **state)
 static void norms(void **state)
 {
     (void)state;
-    const px_real x[4] = {1, 2, 3, 4}, one[4] = {1, 1, 1, 1}, zero[4] = {0}, dy[4] = {1, 0, 0, 0};
+    px_real x[4] = {1, 2, 3, 4};
+    const px_real one[4] = {1, 1, 1, 1}, zero[4] = {0}, dy[4] = {1, 0, 0, 0};
     const double rms[4] = {.365148, .730297, 1.095445, 1.460593}, ln[4] = {-1.341635, -.447212, .447212, 1.341635};
     const double rms_dx[4] = {.352977, -.024343, -.036515, -.048686};
     const double ln_dx[4] = {.268330, -.357768, -.089443, .178882};
     px_real y[4], mean, rstd, dx[4] = {0}, dw[4] = {0}, db[4] = {0};
-    px_rmsnorm_forward(&ctx, y, &rstd, x, zero, 1, 4, 1e-6, 1);
+    px_rmsnorm_forward(&ctx, y, &rstd, x, NULL, zero, 1, 4, 1e-6, 1);
     near(y, rms, 4);
     px_rmsnorm_backward(&ctx, dx, dw, dy, x, &rstd, one, 1, 4, 0, false);
     near(dx, rms_dx, 4);
     near(dw, rms, 1);
-    px_layernorm_forward(&ctx, y, &mean, &rstd, x, one, zero, 1, 4, 1e-5);
+    px_layernorm_forward(&ctx, y, &mean, &rstd, x, NULL, one, zero, 1, 4, 1e-5);
     near(y, ln, 4);
     memset(dw, 0, sizeof dw);
     px_layernorm_backward(&ctx, dx, dw, db, dy, x, &mean, &rstd, one, 1, 4, false);
@@ -94,10 +95,11 @@ static void rope(void **state)
     px_real cosine[4], sine[4], x[4] = {1, 2, 3, 4};
     const double original[4] = {1, 2, 3, 4};
     const int32_t position = 1;
+    const px_rotary rotary = {cosine, sine, 4};
     px_rope_table(cosine, sine, frequency, 2, 4, 1);
-    px_rope_apply(&ctx, x, 4, &position, cosine, sine, 1, 1, 4, 4, false);
+    px_rope_apply(&ctx, x, 4, &position, &rotary, 1, 1, 4, false);
     near(x, want, 4);
-    px_rope_apply(&ctx, x, 4, &position, cosine, sine, 1, 1, 4, 4, true);
+    px_rope_apply(&ctx, x, 4, &position, &rotary, 1, 1, 4, true);
     near(x, original, 4);
 }
 
@@ -143,14 +145,14 @@ static void softmax_of_long_rows(void **state)
 static void attention(void **state)
 {
     (void)state;
-    const px_real q[4] = {0, 0, 0, 1}, k[4] = {1, 1, 0, 2}, v[4] = {1, 2, 3, 4};
+    px_real q[4] = {0, 0, 0, 1}, k[4] = {1, 1, 0, 2}, v[4] = {1, 2, 3, 4};
+    const px_heads rows = {q, k, v, 2, 1};
     px_real keys[32] = {0}, values[32] = {0}, out[4], lse[2];
     px_span span = {.rows = 2, .kv = {keys, values, 1, 2, 16}};
     const double want[4] = {1, 2, 2.339523, 3.339523};
-    px_kv_store(&ctx, &span, 1, k, v, 2);
-    px_attention_forward(&ctx, out, 2, lse, q, 2, &span, 1, 1, 1 / sqrt(2), 0);
+    px_attention_forward(&ctx, out, 2, lse, &rows, &(px_rotary){.dim = 0}, &span, 1, 1 / sqrt(2), 0);
     near(out, want, 4);
-    px_attention_forward(&ctx, out, 2, lse, q, 2, &span, 1, 1, 1 / sqrt(2), 1); /* each sees itself alone */
+    px_attention_forward(&ctx, out, 2, lse, &rows, NULL, &span, 1, 1 / sqrt(2), 1); /* each sees itself alone */
     const double own[4] = {1, 2, 3, 4};
     near(out, own, 4);
 }
@@ -168,7 +170,7 @@ static void work_is_counted(void **state)
     int windows[] = {0, 4, 1}, keys[] = {12, 11, 3};
     for (int i = 0; i < 3; i++) {
         before = px_compute_flops();
-        px_attention_forward(&ctx, out, 2, NULL, q, 2, &span, 1, 1, 1.0, windows[i]);
+        px_attention_forward(&ctx, out, 2, NULL, &(px_heads){q, NULL, NULL, 2, 1}, NULL, &span, 1, 1.0, windows[i]);
         assert_true(px_compute_flops() - before == 4.0 * 2 * keys[i]);
     }
 }

@@ -153,26 +153,27 @@ enum { HEADS = 4, KV_HEADS = 2, T = 203, MAX_D = 80 };
 /* Row alone (as in decode), and the whole sequence on 1 and 2 threads; against plain loops in double. */
 static void attention_case(int D, int window)
 {
-    int width = HEADS * D, kv_width = KV_HEADS * D, capacity = 208;
+    int width = HEADS * D, ld = width + 2 * KV_HEADS * D, capacity = 208;
     px_compute ctx[2];
     for (int i = 0; i < 2; i++)
         assert_int_equal(px_compute_init(&ctx[i], i + 1, px_attention_scratch(T, T, HEADS, KV_HEADS, D, i + 1)), PX_OK);
-    px_real *q = random_new((size_t)(T * width), 1), *k = random_new((size_t)(T * kv_width), 2);
-    px_real *v = random_new((size_t)(T * kv_width), 3), *out = random_new((size_t)(T * width), 4);
+    px_real *q = random_new((size_t)(T * ld), 1), *k = q + width, *v = k + KV_HEADS * D;
+    px_real *out = random_new((size_t)(T * width), 4);
+    const px_heads rows = {q, k, v, ld, HEADS};
     px_real *again = random_new((size_t)(T * width), 5), *lse = random_new(T * HEADS, 6), lse_again[T * HEADS];
     px_real *keys = random_new(px_kv_elements(KV_HEADS, D, capacity), 7);
     px_real *values = random_new(px_kv_elements(KV_HEADS, D, capacity), 8);
     px_span span = {.rows = T, .kv = {keys, values, KV_HEADS, D, capacity}};
-    for (int i = 0; i < T * width; i++) q[i] *= 8; /* peaked weights */
-    px_kv_store(&ctx[1], &span, 1, k, v, kv_width);
-    px_attention_forward(&ctx[1], out, width, lse, q, width, &span, 1, HEADS, .25, window);
-    px_attention_forward(&ctx[0], again, width, lse_again, q, width, &span, 1, HEADS, .25, window);
+    for (int t = 0; t < T; t++)
+        for (int i = 0; i < width; i++) q[t * ld + i] *= 8; /* peaked weights */
+    px_attention_forward(&ctx[1], out, width, lse, &rows, &(px_rotary){.dim = 0}, &span, 1, .25, window);
+    px_attention_forward(&ctx[0], again, width, lse_again, &rows, NULL, &span, 1, .25, window);
     assert_memory_equal(out, again, (size_t)(T * width) * sizeof *out);
     assert_memory_equal(lse, lse_again, sizeof lse_again);
     for (int t = 0; t < T; t++) {
         px_span one = {.row = t, .rows = 1, .position = t, .kv = span.kv};
         memset(again, 0, (size_t)(T * width) * sizeof *again);
-        px_attention_forward(&ctx[0], again, width, NULL, q, width, &one, 1, HEADS, .25, window);
+        px_attention_forward(&ctx[0], again, width, NULL, &rows, NULL, &one, 1, .25, window);
         assert_memory_equal(again + t * width, out + t * width, (size_t)width * sizeof *out);
         int low = window > 0 && t >= window ? t - window + 1 : 0;
         for (int h = 0; h < HEADS; h++) {
@@ -180,18 +181,18 @@ static void attention_case(int D, int window)
             int kv = h / (HEADS / KV_HEADS);
             for (int j = low; j <= t; j++) {
                 double dot = 0;
-                for (int d = 0; d < D; d++) dot += (double)q[t * width + h * D + d] * (double)k[j * kv_width + kv * D + d];
+                for (int d = 0; d < D; d++) dot += (double)q[t * ld + h * D + d] * (double)k[j * ld + kv * D + d];
                 total += weight[j] = exp(dot * .25);
             }
             assert_true(fabs((double)lse[t * HEADS + h] - log(total)) < 1e-5);
             for (int d = 0; d < D; d++) {
                 double want = 0;
-                for (int j = low; j <= t; j++) want += weight[j] / total * (double)v[j * kv_width + kv * D + d];
+                for (int j = low; j <= t; j++) want += weight[j] / total * (double)v[j * ld + kv * D + d];
                 assert_true(fabs((double)out[t * width + h * D + d] - want) < 2e-6);
             }
         }
     }
-    px_real *all[] = {q, k, v, out, again, lse, keys, values};
+    px_real *all[] = {q, out, again, lse, keys, values};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) px_free(all[i]);
     for (int i = 0; i < 2; i++) px_compute_free(&ctx[i]);
 }
@@ -203,6 +204,55 @@ static void attention_rows_keep_their_bits(void **state)
     for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
         for (size_t w = 0; w < sizeof windows / sizeof *windows; w++)
             if (d == 0 || w % 2 == 0) attention_case(dims[d], windows[w]);
+}
+
+/* Rows that come one at a time, of one sequence or of two side by side, leave the outputs, the rotated rows and the cache
+ * of a sequence that comes whole: rotated and stored before, by who attends, and in a batch with a longer span. */
+static void decoding_stores_what_prefill_does(int sequences, int kv_heads)
+{
+    enum { D = 20, LENGTH = 37, CAPACITY = 48, ROTARY = 12 };
+    int width = HEADS * D, ld = width + 2 * kv_heads * D, whole = LENGTH * ld, elements = (int)px_kv_elements(kv_heads, D, CAPACITY);
+    px_real cosine[CAPACITY * ROTARY / 2], sine[CAPACITY * ROTARY / 2];
+    const double frequency[ROTARY / 2] = {1, .5, .25, .1, .05, .01};
+    px_rope_table(cosine, sine, frequency, CAPACITY, ROTARY, 1);
+    const px_rotary rotary = {cosine, sine, ROTARY};
+    px_compute ctx;
+    assert_int_equal(px_compute_init(&ctx, 2, px_attention_scratch(LENGTH, LENGTH, HEADS, kv_heads, D, 2)), PX_OK);
+    px_real *x = random_new((size_t)(3 * whole), 1), *out = random_new((size_t)(3 * LENGTH * width), 2);
+    px_real *cache = random_new((size_t)(6 * elements), 3);
+    for (int s = 1; s < 3; s++) {
+        memcpy(x + s * whole, x, (size_t)whole * sizeof *x);
+        memcpy(cache + 2 * s * elements, cache, (size_t)(2 * elements) * sizeof *cache);
+    }
+    const px_heads rows = {x, x + width, x + width + kv_heads * D, ld, HEADS};
+    px_span spans[3];
+    for (int s = 0; s < 3; s++) {
+        px_real *k = cache + 2 * s * elements;
+        spans[s] = (px_span){.row = s * LENGTH, .rows = s ? 1 : LENGTH, .kv = {k, k + elements, kv_heads, D, CAPACITY}};
+    }
+    px_attention_forward(&ctx, out, width, NULL, &rows, &rotary, spans, 1 + sequences, .25, 0);
+    for (int t = 1; t < LENGTH; t++) {
+        for (int s = 1; s <= sequences; s++) spans[s].row++, spans[s].position++;
+        px_attention_forward(&ctx, out, width, NULL, &rows, &rotary, spans + 1, sequences, .25, 0);
+    }
+    for (int s = 1; s <= sequences; s++) {
+        assert_memory_equal(x + s * whole, x, (size_t)whole * sizeof *x);
+        assert_memory_equal(out + s * LENGTH * width, out, (size_t)(LENGTH * width) * sizeof *out);
+        assert_memory_equal(cache + 2 * s * elements, cache, (size_t)(2 * elements) * sizeof *cache);
+    }
+    px_free(x);
+    px_free(out);
+    px_free(cache);
+    px_compute_free(&ctx);
+}
+
+static void decoded_rows_are_stored_once(void **state)
+{
+    (void)state;
+    for (int kv_heads = 1; kv_heads <= HEADS; kv_heads *= 2) {
+        decoding_stores_what_prefill_does(1, kv_heads);
+        decoding_stores_what_prefill_does(2, kv_heads);
+    }
 }
 
 static void norms_and_softmax_keep_their_bits(void **state)
@@ -217,12 +267,12 @@ static void norms_and_softmax_keep_their_bits(void **state)
     px_row_stats stats[M], one;
     int32_t targets[M];
     for (int m = 0; m < M; m++) targets[m] = m * 11;
-    px_layernorm_forward(&ctx, y, mean, rstd, x, w, b, M, C, 1e-5);
+    px_layernorm_forward(&ctx, y, mean, rstd, x, NULL, w, b, M, C, 1e-5);
     px_layernorm_backward(&ctx, dx, dw, db, y, x, mean, rstd, w, M, C, false);
     memset(stats, 0, sizeof stats);
     px_softmax_rows(&ctx, stats, x, C, targets, M, C, .9, true);
     for (int m = 0; m < M; m++) {
-        px_layernorm_forward(&ctx, alone, NULL, NULL, x + m * C, w, b, 1, C, 1e-5);
+        px_layernorm_forward(&ctx, alone, NULL, NULL, x + m * C, NULL, w, b, 1, C, 1e-5);
         assert_memory_equal(alone, y + m * C, sizeof alone);
         px_layernorm_backward(&ctx, alone_dx, dw, db, y + m * C, x + m * C, mean + m, rstd + m, w, 1, C, false);
         assert_memory_equal(alone_dx, dx + m * C, sizeof alone_dx);
@@ -230,12 +280,36 @@ static void norms_and_softmax_keep_their_bits(void **state)
         px_softmax_rows(&ctx, &one, x + m * C, C, targets + m, 1, C, .9, true);
         assert_memory_equal(&one, &stats[m], sizeof one);
     }
-    px_rmsnorm_forward(&ctx, y, rstd, x, w, M, C, 1e-6, 0);
+    px_rmsnorm_forward(&ctx, y, rstd, x, NULL, w, M, C, 1e-6, 0);
     for (int m = 0; m < M; m++) {
-        px_rmsnorm_forward(&ctx, alone, NULL, x + m * C, w, 1, C, 1e-6, 0);
+        px_rmsnorm_forward(&ctx, alone, NULL, x + m * C, NULL, w, 1, C, 1e-6, 0);
         assert_memory_equal(alone, y + m * C, sizeof alone);
     }
     px_real *all[] = {x, w, b, y, dx, dw, db};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) px_free(all[i]);
+    px_compute_free(&ctx);
+}
+
+/* The residual is added in the norm's pass as by itself. */
+static void residuals_are_added_on_the_way(void **state)
+{
+    (void)state;
+    enum { M = 5, C = 77, COUNT = M * C };
+    px_compute ctx;
+    assert_int_equal(px_compute_init(&ctx, 2, 64), PX_OK);
+    px_real *x = random_new(COUNT, 1), *residual = random_new(COUNT, 2), *w = random_new(C, 3), *b = random_new(C, 4);
+    px_real *sum = random_new(COUNT, 1), fused[COUNT], plain[COUNT];
+    px_add(&ctx, sum, residual, COUNT);
+    px_layernorm_forward(&ctx, plain, NULL, NULL, sum, NULL, w, b, M, C, 1e-5);
+    px_layernorm_forward(&ctx, fused, NULL, NULL, x, residual, w, b, M, C, 1e-5);
+    assert_memory_equal(x, sum, COUNT * sizeof *x);
+    assert_memory_equal(fused, plain, sizeof fused);
+    px_rmsnorm_forward(&ctx, fused, NULL, x, residual, w, M, C, 1e-6, 1);
+    px_add(&ctx, sum, residual, COUNT);
+    px_rmsnorm_forward(&ctx, plain, NULL, sum, NULL, w, M, C, 1e-6, 1);
+    assert_memory_equal(x, sum, COUNT * sizeof *x);
+    assert_memory_equal(fused, plain, sizeof fused);
+    px_real *all[] = {x, residual, w, b, sum};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) px_free(all[i]);
     px_compute_free(&ctx);
 }
@@ -269,6 +343,8 @@ int main(void)
         cmocka_unit_test(linear_rows_keep_their_bits),
         cmocka_unit_test(attention_rows_keep_their_bits),
         cmocka_unit_test(norms_and_softmax_keep_their_bits),
+        cmocka_unit_test(decoded_rows_are_stored_once),
+        cmocka_unit_test(residuals_are_added_on_the_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
