@@ -65,9 +65,10 @@ static void multiply(const backward_work *work, px_real *c, size_t ldc, px_opera
     px_products_get(PX_F32)->product(&job, work->pack_a, work->pack_b);
 }
 
-/* One tile: query rows [row, row + rows) of the span and one head against keys [key, key + keys). */
-static void tile(const backward_job *job, const px_span *span, int head, int row, int rows, int key, int keys,
-                 const backward_work *work)
+/* One tile: query rows [row, row + rows) of the span and one head against keys [key, key + keys). Gradients are written, or
+ * added where an earlier tile has written. */
+static void tile(const backward_job *job, const px_span *span, int head, int row, int rows, int key, int keys, bool add_q,
+                 bool add_kv, const backward_work *work)
 {
     size_t D = (size_t)span->kv.D, at = (size_t)(span->row + row), column = (size_t)head * D;
     size_t key_row = (size_t)(span->key_row + key), kv_column = (size_t)(head / (job->heads / span->kv.kv_heads)) * D;
@@ -81,22 +82,10 @@ static void tile(const backward_job *job, const px_span *span, int head, int row
                                        (size_t)job->heads, work->delta + row, rows, keys, span->position + row, key,
                                        job->window, job->scale);
     multiply(work, dv, job->ldd, (px_operand){work->p, 1, KEYS}, (px_operand){dout, 1, job->ldout}, keys, width, rows,
-             true);
-    multiply(work, dk, job->ldd, (px_operand){work->ds, 1, KEYS}, (px_operand){q, 1, job->ld}, keys, width, rows, true);
+             add_kv);
+    multiply(work, dk, job->ldd, (px_operand){work->ds, 1, KEYS}, (px_operand){q, 1, job->ld}, keys, width, rows, add_kv);
     multiply(work, job->to.q + at * job->ldd + column, job->ldd, (px_operand){work->ds, KEYS, 1},
-             (px_operand){k, 1, job->ld}, rows, width, keys, true);
-}
-
-static void head_deltas(const backward_job *job, const px_span *span, int head, px_real *delta)
-{
-    size_t D = (size_t)span->kv.D;
-    for (int r = 0; r < span->rows; r++) {
-        size_t at = (size_t)(span->row + r) * job->ldout + (size_t)head * D;
-        px_real sum[16] = {0};
-        for (size_t d = 0; d < D; d++) sum[d % 16] += job->dout[at + d] * job->out[at + d];
-        for (int j = 1; j < 16; j++) sum[0] += sum[j];
-        delta[r] = sum[0];
-    }
+             (px_operand){k, 1, job->ld}, rows, width, keys, add_q);
 }
 
 static void clear_rows(px_real *to, size_t ld, int rows, size_t width)
@@ -108,17 +97,24 @@ static void kv_head_backward(const backward_job *job, const px_span *span, int k
 {
     size_t D = (size_t)span->kv.D, first = (size_t)span->key_row * job->ldd + (size_t)kv_head * D;
     int group = job->heads / span->kv.kv_heads, position = span->position, seen = position + span->rows;
-    clear_rows(job->to.k + first, job->ldd, seen, D);
-    clear_rows(job->to.v + first, job->ldd, seen, D);
+    bool gaps = job->window > 0; /* the first tiles of a head may leave out rows and keys */
+    if (gaps) {
+        clear_rows(job->to.k + first, job->ldd, seen, D);
+        clear_rows(job->to.v + first, job->ldd, seen, D);
+    }
     for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
-        clear_rows(job->to.q + (size_t)span->row * job->ldd + (size_t)head * D, job->ldd, span->rows, D);
-        head_deltas(job, span, head, work->delta);
+        size_t row0 = (size_t)span->row, column = (size_t)head * D;
+        if (gaps) clear_rows(job->to.q + row0 * job->ldd + column, job->ldd, span->rows, D);
+        px_kernels_get()->row_dots(work->delta, job->dout + row0 * job->ldout + column, job->out + row0 * job->ldout + column,
+                                   job->ldout, span->rows, span->kv.D);
         for (int key = 0; key < seen; key += KEYS) {
             int keys = seen - key < KEYS ? seen - key : KEYS, end = seen; /* rows before the position `end` */
             if (job->window > 0 && end > key + keys - 1 + job->window) end = key + keys - 1 + job->window;
             end -= position;
-            for (int row = key > position ? key - position : 0; row < end; row += ROWS)
-                tile(job, span, head, row, end - row < ROWS ? end - row : ROWS, key, keys, work);
+            int begin = key > position ? key - position : 0;
+            for (int row = begin; row < end; row += ROWS)
+                tile(job, span, head, row, end - row < ROWS ? end - row : ROWS, key, keys, gaps || key > 0,
+                     gaps || row > begin || head > kv_head * group, work);
         }
     }
 }

@@ -41,13 +41,15 @@ PX_INLINE void scores_of(int rows, px_real *scores, const px_real *q, const px_r
     }
 }
 
-/* Turns one row's scores of a group into weights relative to the new maximum. Keys outside [low, high) weigh 0.
- * Returns the factor by which what was summed before shrinks. */
-PX_INLINE px_real weigh(px_real *scores, int low, int high, px_real *largest, px_real *total)
+/* Turns one row's scores of a group into weights relative to the new maximum. Keys outside [low, high), which are in the
+ * first `blocks` blocks, weigh 0. Returns the factor by which what was summed before shrinks. */
+PX_INLINE px_real weigh(px_real *scores, int blocks, int low, int high, px_real *largest, px_real *total)
 {
     const px_lanes nothing = px_lanes_set((px_real)-INFINITY);
     px_lanes s[GROUP_BLOCKS], top = nothing, sum = px_lanes_set(0);
     PX_PRAGMA(GCC unroll 4) for (int b = 0; b < GROUP_BLOCKS; b++) {
+        s[b] = nothing;
+        if (b >= blocks) continue;
         s[b] = px_lanes_within(px_lanes_load(scores + b * PX_LANES), nothing, low - b * PX_LANES, high - b * PX_LANES);
         top = px_lanes_max(top, s[b]);
     }
@@ -55,6 +57,7 @@ PX_INLINE px_real weigh(px_real *scores, int low, int high, px_real *largest, px
     if (!(now > before) && now == now) now = before;
     px_lanes base = px_lanes_set(now);
     PX_PRAGMA(GCC unroll 4) for (int b = 0; b < GROUP_BLOCKS; b++) {
+        if (b >= blocks) continue;
         px_lanes p = px_lanes_exp(px_lanes_sub(s[b], base));
         p = px_lanes_within(p, px_lanes_set(0), low - b * PX_LANES, high - b * PX_LANES);
         px_lanes_store(scores + b * PX_LANES, p);
@@ -123,6 +126,7 @@ PX_INLINE void add_values_rows(int rows, px_real *sums, const px_real *weights, 
 static void add_values_some(int rows, px_real *sums, const px_real *weights, const px_real *values, int low, int high,
                             int D)
 {
+    if (low >= high) return;
 #define CALL(n) add_values_rows(n, sums, weights, values, low, high, D)
     EACH_ROWS(CALL)
 #undef CALL
@@ -162,9 +166,8 @@ static void attention_tile(const px_head_job *job, int row, int rows, px_real *w
         int blocks = (high[rows - 1] + PX_KEY_BLOCK - 1) / PX_KEY_BLOCK;
         scores_some(rows, scores, q, keys, blocks, D);
         for (int r = 0; r < rows; r++) {
-            px_real *sum = sums + r * PX_MAX_HEAD_DIM, *weight = scores + r * PX_KEY_GROUP;
-            for (int j = blocks * PX_KEY_BLOCK; j < PX_KEY_GROUP; j++) weight[j] = 0;
-            px_real factor = weigh(weight, low[r], high[r], &largest[r], &total[r]);
+            px_real *sum = sums + r * PX_MAX_HEAD_DIM;
+            px_real factor = weigh(scores + r * PX_KEY_GROUP, blocks, low[r], high[r], &largest[r], &total[r]);
             for (int d = 0; factor != 1 && d < D; d++) sum[d] *= factor;
         }
         if (from > to) from = to;
@@ -199,6 +202,15 @@ static void attention_rows(const px_head_job *job, int begin, int end, px_real *
     for (int row = begin, rows; row < end; row += rows) {
         rows = tile_height(job, row, end);
         attention_tile(job, row, rows, work);
+    }
+}
+
+static void row_dots(px_real *dots, const px_real *a, const px_real *b, size_t ld, int rows, int D)
+{
+    for (int r = 0; r < rows; r++, a += ld, b += ld) {
+        px_lanes sum = px_lanes_set(0);
+        for (int d = 0; d < D; d += PX_LANES) sum = px_lanes_fma(px_lanes_read(a, d, D), px_lanes_read(b, d, D), sum);
+        dots[r] = px_lanes_sum(sum);
     }
 }
 

@@ -21,6 +21,7 @@ const px_kernels PX_ISA_TABLE = {
     .softmax_draw = softmax_draw,
     .softmax_row_backward = softmax_row_backward,
     .attention_rows = attention_rows,
+    .row_dots = row_dots,
     .key_block = key_block,
     .attention_scores = attention_scores,
 };

@@ -81,6 +81,8 @@ typedef struct px_kernels {
     void (*attention_rows)(const px_head_job *job, int begin, int end, px_real *work); /* query rows [begin, end) */
     /* a whole key block of one head: to[D][PX_KEY_BLOCK] from as many rows of k, row stride ld */
     void (*key_block)(px_real *to, const px_real *k, size_t ld, int D);
+    /* dots[r] = a[r, D] . b[r, D], row stride ld */
+    void (*row_dots)(px_real *dots, const px_real *a, const px_real *b, size_t ld, int rows, int D);
     /* p[rows, columns] = exp(p * scale - lse) where the key may be seen, else 0; ds in place = p * (ds - delta) * scale */
     void (*attention_scores)(px_real *p, px_real *ds, size_t ld, const px_real *lse, size_t ldlse, const px_real *delta,
                              int rows, int columns, int position, int key, int window, px_real scale);

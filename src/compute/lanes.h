@@ -191,7 +191,45 @@ PX_INLINE px_lanes px_lanes_exp(px_lanes a)
     PX_EACH_PART a.p[i] = px_part_exp(a.p[i]);
     return a;
 }
-/* lane j: a where low <= j < high, else b */
+PX_INLINE double px_lanes_sum_double(px_lanes a)
+{
+    px_real v[PX_LANES];
+    px_lanes_store(v, a);
+    double sum = 0;
+    for (int j = 0; j < PX_LANES; j++) sum += (double)v[j];
+    return sum;
+}
+/* px_lanes_within(a, b, low, high): lane j is a where low <= j < high, else b. px_lanes_sum: of halves of the lanes, of
+ * halves of those, and so on. px_lanes_largest: NaN where a lane is. */
+#if defined(__AVX512F__) && !defined(PX_DOUBLE)
+PX_INLINE px_lanes px_lanes_within(px_lanes a, px_lanes b, int low, int high)
+{
+    uint32_t from = low < 0 ? 0 : low > PX_LANES ? PX_LANES : (uint32_t)low;
+    uint32_t to = high < 0 ? 0 : high > PX_LANES ? PX_LANES : (uint32_t)high;
+    __mmask16 mask = (__mmask16)(((1u << to) - 1) & ~((1u << from) - 1));
+    a.p[0] = (px_part)_mm512_mask_blend_ps(mask, (__m512)b.p[0], (__m512)a.p[0]);
+    return a;
+}
+#define PX_FOLD(a, OP) \
+    __m512 all = (__m512)(a).p[0]; \
+    __m256 half = OP(_mm256, _mm512_castps512_ps256(all), \
+                     _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(all), 1))); \
+    __m128 few = OP(_mm, _mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)); \
+    few = OP(_mm, few, _mm_movehl_ps(few, few)); \
+    few = OP(_mm, few, _mm_movehdup_ps(few)); \
+    return _mm_cvtss_f32(few)
+#define PX_FOLD_ADD(width, x, y) width##_add_ps(x, y)
+#define PX_FOLD_MAX(width, x, y) width##_max_ps(x, y)
+PX_INLINE px_real px_lanes_sum(px_lanes a) { PX_FOLD(a, PX_FOLD_ADD); }
+PX_INLINE px_real px_lanes_largest(px_lanes a)
+{
+    if (_mm512_cmp_ps_mask((__m512)a.p[0], (__m512)a.p[0], _CMP_UNORD_Q)) return NAN;
+    PX_FOLD(a, PX_FOLD_MAX);
+}
+#undef PX_FOLD
+#undef PX_FOLD_ADD
+#undef PX_FOLD_MAX
+#else
 PX_INLINE px_lanes px_lanes_within(px_lanes a, px_lanes b, int low, int high)
 {
     px_real mask[PX_LANES];
@@ -209,14 +247,6 @@ PX_INLINE px_real px_lanes_sum(px_lanes a)
         for (int j = 0; j < width; j++) v[j] += v[j + width];
     return v[0];
 }
-PX_INLINE double px_lanes_sum_double(px_lanes a)
-{
-    px_real v[PX_LANES];
-    px_lanes_store(v, a);
-    double sum = 0;
-    for (int j = 0; j < PX_LANES; j++) sum += (double)v[j];
-    return sum;
-}
 PX_INLINE px_real px_lanes_largest(px_lanes a)
 {
     px_real v[PX_LANES];
@@ -225,5 +255,6 @@ PX_INLINE px_real px_lanes_largest(px_lanes a)
         for (int j = 0; j < width; j++) v[j] = v[j + width] > v[j] || v[j + width] != v[j + width] ? v[j + width] : v[j];
     return v[0];
 }
+#endif
 
 #endif
