@@ -2,17 +2,9 @@
  * block_product multiplies them; who includes this has them. */
 enum { DEPTH_BLOCK = PX_DEPTH_BLOCK * STEP };
 
-/* Rows that are contiguous in the depth are read in place, unless words are made of them, or a panel's rows lie so that
- * all of them fall on the same few lines of the first-level cache. */
-static size_t in_place(const px_product *job)
-{
-    bool crowded = job->a.row * sizeof(px_real) % 4096 == 0 && job->rows > 1;
-    return STEP == 1 && job->a.column == 1 && !crowded ? job->a.row : 0;
-}
-
 static void product(const px_product *job, px_real *block_a, px_real *block_b)
 {
-    size_t lda = in_place(job);
+    size_t lda = px_product_in_place(job, STEP) ? job->a.row : 0;
     bool halves = job->halves && lda && job->rows < TILE_ROWS; /* more rows than a tile has share what is widened once */
     int row_block = lda ? job->rows : PX_ROW_BLOCK;
     for (int i0 = 0; i0 < job->rows; i0 += row_block) {

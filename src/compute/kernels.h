@@ -26,6 +26,14 @@ typedef struct px_product {
     bool add;
 } px_product;
 
+/* Rows of a that are contiguous in the depth are read in place, unless words are made of them, or a panel's rows lie so that
+ * all of them fall on the same few lines of the first-level cache. */
+static inline bool px_product_in_place(const px_product *job, int step)
+{
+    bool crowded = job->a.row * sizeof(px_real) % 4096 == 0 && job->rows > 1;
+    return step == 1 && job->a.column == 1 && !crowded;
+}
+
 /* Query rows that read one kv head: one head's rows at consecutive positions, or all heads' at one; see attention.c. */
 typedef struct px_head_job {
     const px_real *q, *k, *v; /* q: row 0; k, v: the kv head's blocks */

@@ -33,7 +33,7 @@ static size_t thread_bytes(int rows, int columns, int depth)
 static int grid_rows(const px_product *job, int threads, const px_products *kernels)
 {
     int best = 1;
-    double row_cost = kernels->step == 1 && job->a.column == 1 ? 0 : 16, column_cost = job->packed ? 0 : 16;
+    double row_cost = px_product_in_place(job, kernels->step) ? 0 : 16, column_cost = job->packed ? 0 : 16;
     double best_cost = 0;
     for (int r = 1; r <= threads; r++) {
         if (threads % r) continue;
