@@ -112,6 +112,14 @@ static void tile_edge(int rows, int columns, px_real *c, size_t ldc, const px_re
     for (int r = 0; r < rows; r++) memcpy(c + (size_t)r * ldc, full + r * WIDTH, (size_t)columns * sizeof *c);
 }
 
+/* Of the next tile where `rows` are left. Where rows lie as they are the last two tiles share theirs: a tile of one or two
+ * rows has too few chains of sums to fill the units. */
+static int height_of(int rows, bool in_place)
+{
+    if (rows <= TILE_ROWS) return rows;
+    return in_place && rows < 2 * TILE_ROWS ? (rows + 1) / 2 : TILE_ROWS;
+}
+
 /* One block of a against one packed block of b. Few rows: a stays in the first-level cache and b goes by once. Many: a
  * panel of a stays there and the block of b in the second level. */
 static void block_product(px_real *c, size_t ldc, const px_real *a, size_t lda, const px_real *b, bool halves, int rows,
@@ -121,8 +129,8 @@ static void block_product(px_real *c, size_t ldc, const px_real *a, size_t lda, 
     int across = rows <= 4 * TILE_ROWS ? WIDTH : columns;
     for (int j0 = 0; j0 < columns; j0 += across) {
         int end = columns - j0 < across ? columns : j0 + across;
-        for (int i = 0; i < rows; i += TILE_ROWS) {
-            int height = rows - i < TILE_ROWS ? rows - i : TILE_ROWS;
+        for (int i = 0, height; i < rows; i += height) {
+            height = height_of(rows - i, lda != 0);
             const px_real *a_panel = a + (size_t)i * (lda ? lda : (size_t)steps);
             for (int j = j0; j < end; j += WIDTH) {
                 const px_real *b_panel = b + (size_t)(j / PX_PANEL) * PX_PANEL * (size_t)steps + j % PX_PANEL / (halves ? 2 : 1);
