@@ -40,14 +40,13 @@ static px_status prepare(operands *o, px_compute *ctx, int M, int out, int in)
     return PX_OK;
 }
 
-/* Best of several; packed: the weight at hand is another copy each time. */
+/* Best of several, of a tenth of a second at least; packed: the weight at hand is another copy each time. */
 static double best_seconds(const px_bench *b, px_compute *ctx, const operands *o, int M, int out, int in, bool packed)
 {
     px_weight weight = {.raw = o->w, .out = out, .in = in};
     int rounds = packed && o->copies > 1 ? o->copies : 1;
-    bool brief = rounds == 1 && 2.0 * M * out * in < 1e10;
-    double best = INFINITY;
-    for (int64_t trial = 0; trial < (brief ? 4 : 1) * b->trials && px_stop_level() == 0; trial++) {
+    double best = INFINITY, began = px_now();
+    for (int64_t trial = 0; (trial < b->trials || px_now() - began < 0.1) && px_stop_level() == 0; trial++) {
         double start = px_now();
         for (int i = 0; i < rounds; i++) {
             weight.packed = packed ? o->packed + (size_t)i * o->packed_bytes : NULL;

@@ -4,7 +4,7 @@
 
 #include "phalanx/compute.h"
 
-/* Is one more trial wanted? Up to a dozen, no more once they have taken a tenth of a second. */
+/* Is one more trial wanted? Two, and as many as begin within a tenth of a second. */
 bool px_roof_more(int trial, double began);
 /* GFLOP/s of c[M, out] = a[M, in] w[out, in]^T in bf16 with float32 sums and w laid out beforehand, best of several.
  * 0: the program was built without oneDNN's headers, or the library is not here, or has no bf16 here. */
