@@ -139,8 +139,8 @@ void px_gated_backward(px_compute *ctx, px_activation kind, px_real *dgate_up, c
 void px_rope_table(px_real *cosine, px_real *sine, const double *frequency, int max_positions, int rotary_dim,
                    double magnitude);
 typedef struct px_rotary {
-    const px_real *cosine, *sine; /* NULL: no rotation */
-    int dim;                      /* rotary_dim */
+    px_real *cosine, *sine; /* [max_positions, dim / 2]; NULL: no rotation */
+    int dim;                /* rotary_dim */
 } px_rotary;
 /* Rotates in place (rotate-half pairs (j, j + rotary_dim/2)) the first rotary_dim dims of each of `heads` heads of D
  * dims that start at x, row stride ldx. positions[M]. inverse: the backward rotation. */
@@ -171,7 +171,8 @@ typedef struct px_span {
  * h / (heads / kv_heads). */
 typedef struct px_heads {
     px_real *q, *k, *v;
-    int ld, heads; /* row stride of all three; query heads */
+    size_t ld; /* row stride of all three */
+    int heads; /* query heads */
 } px_heads;
 /* Rotates the rows' q and k in place and writes keys and values at their positions, in one pass. */
 void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_heads *rows, const px_rotary *rotary);

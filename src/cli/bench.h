@@ -33,6 +33,8 @@ typedef struct px_bench_row {
 /* GFLOP/s, the best of what every call measures: what ran beside one of them says nothing of the machine. */
 double px_bench_products(px_bench *bench, px_dtype precision);
 double px_bench_memory(px_bench *bench, bool update); /* GB/s, measured at the first call */
+/* GFLOP/s of a library's product of this shape; 0: none is here. */
+double px_bench_library(const px_bench *bench, px_dtype precision, int M, int out, int in);
 px_status px_bench_print(px_bench *bench, const px_bench_row *row);
 void px_bench_fill(px_real *x, size_t count); /* [-1/2, 1/2), none denormal */
 void px_bench_ids(const px_bench *bench, int32_t *ids, size_t count);

@@ -49,7 +49,7 @@ static px_status prepare(const px_bench *b, layer *l)
 
 static px_heads heads_of(const px_bench *b, const layer *l, px_real *qkv)
 {
-    return (px_heads){qkv, qkv + l->q, qkv + l->q + l->kv, l->ld, b->model.config.heads};
+    return (px_heads){qkv, qkv + l->q, qkv + l->q + l->kv, (size_t)l->ld, b->model.config.heads};
 }
 
 static void forward(const px_bench *b, layer *l)

@@ -68,7 +68,7 @@ static px_status one_product(px_bench *b, px_dtype precision, int M, int out, in
     px_bench_row row = {.what = "gemm", .shape = shape, .precision = precision, .flops = 2.0 * M * out * in};
     if (status == PX_OK) {
         snprintf(shape, sizeof shape, "%dx%dx%d", M, out, in);
-        row.library = px_library_gemm(precision, (int)b->threads, M, out, in);
+        row.library = px_bench_library(b, precision, M, out, in);
         row.seconds = best_seconds(b, &ctx, &o, M, out, in, false);
         status = px_bench_print(b, &row);
     }

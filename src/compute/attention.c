@@ -26,7 +26,7 @@ static void store_head(const px_kv *kv, int head, int position, const px_real *k
 static void rotate(const px_heads *rows, const px_rotary *rotary, const px_span *span, int row, int head, int end)
 {
     int D = span->kv.D, group = rows->heads / span->kv.kv_heads, position = span->position + row;
-    size_t at = (size_t)(span->row + row) * (size_t)rows->ld, column = (size_t)head * (size_t)D;
+    size_t at = (size_t)(span->row + row) * rows->ld, column = (size_t)head * (size_t)D;
     if (!rotary->cosine) return;
     px_rope_row(rows->q + at + (size_t)group * column, position, rotary, group * (end - head), D, false);
     px_rope_row(rows->k + at + column, position, rotary, end - head, D, false);
@@ -36,7 +36,7 @@ static void rotate(const px_heads *rows, const px_rotary *rotary, const px_span 
 static void store_some(const px_heads *rows, const px_span *span, int row, int count)
 {
     const px_kv *kv = &span->kv;
-    size_t D = (size_t)kv->D, head_size = D * (size_t)kv->capacity, ld = (size_t)rows->ld;
+    size_t D = (size_t)kv->D, head_size = D * (size_t)kv->capacity, ld = rows->ld;
     size_t at = (size_t)(span->row + row) * ld, first = (size_t)(span->position + row) * D;
     for (int h = 0; h < kv->kv_heads; h++, at += D, first += head_size) {
         if (count < PX_KEY_BLOCK) {
@@ -104,7 +104,7 @@ static bool has_group(const forward_job *job, const px_span *span)
 
 static void store_one(const forward_job *job, const px_span *span, int kv_head)
 {
-    size_t at = (size_t)span->row * (size_t)job->rows->ld + (size_t)kv_head * (size_t)span->kv.D;
+    size_t at = (size_t)span->row * job->rows->ld + (size_t)kv_head * (size_t)span->kv.D;
     rotate(job->rows, job->fresh, span, 0, kv_head, kv_head + 1);
     store_head(&span->kv, kv_head, span->position, job->rows->k + at, job->rows->v + at);
 }
@@ -125,12 +125,12 @@ static void attend(const forward_job *job, const px_span *span, int head, int be
     size_t D = (size_t)span->kv.D, kv_head = (size_t)head / (size_t)(rows->heads / span->kv.kv_heads);
     size_t head_size = D * (size_t)span->kv.capacity, row = (size_t)span->row;
     bool group = span->rows == 1;
-    px_head_job one = {.q = rows->q + row * (size_t)rows->ld + (size_t)head * D,
+    px_head_job one = {.q = rows->q + row * rows->ld + (size_t)head * D,
                        .k = span->kv.k + kv_head * head_size,
                        .v = span->kv.v + kv_head * head_size,
                        .out = job->out + row * (size_t)job->ldout + (size_t)head * D,
                        .lse = job->lse ? job->lse + row * (size_t)rows->heads + (size_t)head : NULL,
-                       .ldq = group ? D : (size_t)rows->ld,
+                       .ldq = group ? D : rows->ld,
                        .ldout = group ? D : (size_t)job->ldout,
                        .ldlse = group ? 1 : (size_t)rows->heads,
                        .position = span->position,

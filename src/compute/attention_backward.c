@@ -10,8 +10,8 @@ enum { KEYS = 64, ROWS = 256 }; /* of one tile of P */
 typedef struct backward_job {
     px_heads to, from; /* gradients, and what they are of */
     const px_real *dout, *out, *lse;
-    size_t ldd, ldout, ld; /* row strides of `to`, `out` and `from` */
-    int heads, window;
+    size_t ldout;
+    int window;
     px_real scale;
 } backward_job;
 
@@ -70,22 +70,21 @@ static void multiply(const backward_work *work, px_real *c, size_t ldc, px_opera
 static void tile(const backward_job *job, const px_span *span, int head, int row, int rows, int key, int keys, bool add_q,
                  bool add_kv, const backward_work *work)
 {
+    const size_t ld = job->from.ld, ldd = job->to.ld, heads = (size_t)job->from.heads;
     size_t D = (size_t)span->kv.D, at = (size_t)(span->row + row), column = (size_t)head * D;
-    size_t key_row = (size_t)(span->key_row + key), kv_column = (size_t)(head / (job->heads / span->kv.kv_heads)) * D;
-    const px_real *q = job->from.q + at * job->ld + column, *dout = job->dout + at * job->ldout + column;
-    const px_real *k = job->from.k + key_row * job->ld + kv_column, *v = job->from.v + key_row * job->ld + kv_column;
-    px_real *dk = job->to.k + key_row * job->ldd + kv_column, *dv = job->to.v + key_row * job->ldd + kv_column;
+    size_t key_row = (size_t)(span->key_row + key), kv_column = (size_t)(head / (job->from.heads / span->kv.kv_heads)) * D;
+    const px_real *q = job->from.q + at * ld + column, *dout = job->dout + at * job->ldout + column;
+    const px_real *k = job->from.k + key_row * ld + kv_column, *v = job->from.v + key_row * ld + kv_column;
+    px_real *dk = job->to.k + key_row * ldd + kv_column, *dv = job->to.v + key_row * ldd + kv_column;
     int width = span->kv.D;
-    multiply(work, work->p, KEYS, (px_operand){q, job->ld, 1}, (px_operand){k, job->ld, 1}, rows, keys, width, false);
-    multiply(work, work->ds, KEYS, (px_operand){dout, job->ldout, 1}, (px_operand){v, job->ld, 1}, rows, keys, width, false);
-    px_kernels_get()->attention_scores(work->p, work->ds, KEYS, job->lse + at * (size_t)job->heads + head,
-                                       (size_t)job->heads, work->delta + row, rows, keys, span->position + row, key,
-                                       job->window, job->scale);
-    multiply(work, dv, job->ldd, (px_operand){work->p, 1, KEYS}, (px_operand){dout, 1, job->ldout}, keys, width, rows,
-             add_kv);
-    multiply(work, dk, job->ldd, (px_operand){work->ds, 1, KEYS}, (px_operand){q, 1, job->ld}, keys, width, rows, add_kv);
-    multiply(work, job->to.q + at * job->ldd + column, job->ldd, (px_operand){work->ds, KEYS, 1},
-             (px_operand){k, 1, job->ld}, rows, width, keys, add_q);
+    multiply(work, work->p, KEYS, (px_operand){q, ld, 1}, (px_operand){k, ld, 1}, rows, keys, width, false);
+    multiply(work, work->ds, KEYS, (px_operand){dout, job->ldout, 1}, (px_operand){v, ld, 1}, rows, keys, width, false);
+    px_kernels_get()->attention_scores(work->p, work->ds, KEYS, job->lse + at * heads + (size_t)head, heads,
+                                       work->delta + row, rows, keys, span->position + row, key, job->window, job->scale);
+    multiply(work, dv, ldd, (px_operand){work->p, 1, KEYS}, (px_operand){dout, 1, job->ldout}, keys, width, rows, add_kv);
+    multiply(work, dk, ldd, (px_operand){work->ds, 1, KEYS}, (px_operand){q, 1, ld}, keys, width, rows, add_kv);
+    multiply(work, job->to.q + at * ldd + column, ldd, (px_operand){work->ds, KEYS, 1}, (px_operand){k, 1, ld}, rows, width,
+             keys, add_q);
 }
 
 static void clear_rows(px_real *to, size_t ld, int rows, size_t width)
@@ -95,16 +94,16 @@ static void clear_rows(px_real *to, size_t ld, int rows, size_t width)
 
 static void kv_head_backward(const backward_job *job, const px_span *span, int kv_head, const backward_work *work)
 {
-    size_t D = (size_t)span->kv.D, first = (size_t)span->key_row * job->ldd + (size_t)kv_head * D;
-    int group = job->heads / span->kv.kv_heads, position = span->position, seen = position + span->rows;
+    size_t D = (size_t)span->kv.D, first = (size_t)span->key_row * job->to.ld + (size_t)kv_head * D;
+    int group = job->from.heads / span->kv.kv_heads, position = span->position, seen = position + span->rows;
     bool gaps = job->window > 0; /* the first tiles of a head may leave out rows and keys */
     if (gaps) {
-        clear_rows(job->to.k + first, job->ldd, seen, D);
-        clear_rows(job->to.v + first, job->ldd, seen, D);
+        clear_rows(job->to.k + first, job->to.ld, seen, D);
+        clear_rows(job->to.v + first, job->to.ld, seen, D);
     }
     for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
         size_t row0 = (size_t)span->row, column = (size_t)head * D;
-        if (gaps) clear_rows(job->to.q + row0 * job->ldd + column, job->ldd, span->rows, D);
+        if (gaps) clear_rows(job->to.q + row0 * job->to.ld + column, job->to.ld, span->rows, D);
         px_kernels_get()->row_dots(work->delta, job->dout + row0 * job->ldout + column, job->out + row0 * job->ldout + column,
                                    job->ldout, span->rows, span->kv.D);
         for (int key = 0; key < seen; key += KEYS) {
@@ -125,8 +124,7 @@ void px_attention_backward(px_compute *ctx, const px_heads *gradients, const px_
 {
     if (count <= 0) return;
     int longest = 0, D = spans[0].kv.D, kv_heads = spans[0].kv.kv_heads, heads = rows->heads;
-    backward_job job = {*gradients, *rows, dout, out, lse, (size_t)gradients->ld, (size_t)ldout, (size_t)rows->ld, heads,
-                        window, (px_real)scale};
+    backward_job job = {*gradients, *rows, dout, out, lse, (size_t)ldout, window, (px_real)scale};
     for (int s = 0; s < count; s++) {
         PX_CHECK(spans[s].position >= 0 && spans[s].kv.D == D && spans[s].kv.kv_heads == kv_heads);
         if (spans[s].rows > longest) longest = spans[s].rows;

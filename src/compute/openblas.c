@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { ROW_MAJOR = 101, NO_TRANSPOSE = 111, TRANSPOSE = 112 }; /* CBLAS */
 
@@ -114,8 +113,6 @@ double px_openblas_rate(int threads, int M, int out, int in)
         blas.set_num_threads(threads);
         rate = best_rate(M, out, in, a, b, c);
         blas.set_num_threads(1);
-        /* Its other threads spin for some 30 ms in wait of more. */
-        if (threads > 1) nanosleep(&(struct timespec){.tv_nsec = 60000000}, NULL);
     }
     px_free(a);
     px_free(b);

@@ -43,9 +43,9 @@ void px_shape_layout(px_shape *shape, px_layout *layout, int positions)
 {
     if (!is_rotary(shape)) return;
     size_t count = (size_t)positions * (size_t)(shape->config.rope.rotary_dim / 2);
-    shape->cosine = px_layout_take(layout, count, sizeof(px_real));
-    shape->sine = px_layout_take(layout, count, sizeof(px_real));
-    shape->rotary = (px_rotary){shape->cosine, shape->sine, shape->config.rope.rotary_dim};
+    shape->rotary.cosine = px_layout_take(layout, count, sizeof(px_real));
+    shape->rotary.sine = px_layout_take(layout, count, sizeof(px_real));
+    shape->rotary.dim = shape->config.rope.rotary_dim;
 }
 
 px_status px_shape_tables(px_shape *shape, int positions)
@@ -56,14 +56,14 @@ px_status px_shape_tables(px_shape *shape, int positions)
     if (!frequency) return px_error_code();
     double magnitude;
     px_rope_frequencies(rope, frequency, &magnitude);
-    px_rope_table(shape->cosine, shape->sine, frequency, positions, rope->rotary_dim, magnitude);
+    px_rope_table(shape->rotary.cosine, shape->rotary.sine, frequency, positions, rope->rotary_dim, magnitude);
     px_free(frequency);
     return PX_OK;
 }
 
 px_heads px_shape_heads(const px_shape *shape, px_real *qkv)
 {
-    return (px_heads){qkv, qkv + shape->q, qkv + shape->q + shape->kv, shape->qkv, shape->config.heads};
+    return (px_heads){qkv, qkv + shape->q, qkv + shape->q + shape->kv, (size_t)shape->qkv, shape->config.heads};
 }
 
 static size_t at_least(size_t a, size_t b)

@@ -23,8 +23,7 @@ typedef struct px_shape {
     int q, kv, qkv; /* columns: heads * D, kv_heads * D, and all three */
     int up;         /* columns of the first MLP product: I, or 2I when gated */
     int mlp_rows;   /* rows that go through the MLP at once, so that its wide rows stay in cache */
-    px_real *cosine, *sine; /* [positions, rotary_dim / 2]; NULL without rotary positions */
-    px_rotary rotary;       /* both, as attention takes them */
+    px_rotary rotary;       /* tables of `positions` rows; NULL without rotary positions */
     px_dtype precision;     /* of the matrix products */
     char *packed;             /* all matrices packed; NULL: none are */
     bool packed_twice;        /* for backward too */

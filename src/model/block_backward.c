@@ -94,7 +94,7 @@ static void attention_backward(px_compute *compute, const px_shape *shape, const
     px_linear_backward_input(compute, d->dattention, q, d->dx, C, &out, rows, false);
     core_backward(compute, shape, a, d, spans, span_count, M, tail);
     if (tail) px_tail_scatter(tail, d->dx, (size_t)C, (size_t)C, M);
-    if (shape->cosine) {
+    if (shape->rotary.cosine) {
         px_rope_apply(compute, d->dqkv, qkv, positions, &shape->rotary, M, config->heads + config->kv_heads, D, true);
     }
     if (shape->traits.head_norm) heads_backward(compute, shape, model, view, a, d, grads, M);

@@ -3,19 +3,18 @@
 
 #include "engine.h"
 
-#define LOGITS_BYTES ((size_t)64 << 20) /* bound on a chunk of logits; in training, which passes */
-#define TRAIN_LOGITS_BYTES ((size_t)256 << 20) /* over the head's weights and gradient three times, this */
+#define LOGITS_BYTES ((size_t)64 << 20) /* bound on a chunk of logits */
 #define HEAD_ROWS_MIN 16
 #define HEAD_ROWS_MAX 256
-#define TRAIN_HEAD_ROWS_MAX 1024
+#define TRAIN_FACTOR 4 /* by which both bounds are larger in training, which passes over more with each chunk */
 
 /* More rows mean fewer passes over the head's weights and gradient, which are the larger traffic. */
 static int head_rows(const px_model_config *config, const px_engine_plan *plan)
 {
     if (config->head != PX_HEAD_LM) return 0;
-    size_t most = plan->train ? TRAIN_HEAD_ROWS_MAX : HEAD_ROWS_MAX;
-    size_t rows = (plan->train ? TRAIN_LOGITS_BYTES : LOGITS_BYTES) / ((size_t)config->vocab_size * sizeof(px_real));
-    if (rows > most) rows = most;
+    size_t factor = plan->train ? TRAIN_FACTOR : 1;
+    size_t rows = factor * LOGITS_BYTES / ((size_t)config->vocab_size * sizeof(px_real));
+    if (rows > factor * HEAD_ROWS_MAX) rows = factor * HEAD_ROWS_MAX;
     if (rows < HEAD_ROWS_MIN) rows = HEAD_ROWS_MIN;
     return rows < (size_t)plan->max_tokens ? (int)rows : plan->max_tokens;
 }
