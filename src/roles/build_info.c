@@ -30,7 +30,10 @@ const char *px_processor_name(void)
 int px_build_describe(px_attribute *attributes, int capacity, const char *commit)
 {
     static struct utsname system;
+    static char bf16[96];
+    const char *why_not = px_compute_no_bf16();
     uname(&system);
+    snprintf(bf16, sizeof bf16, "%s: %s", why_not ? "no" : "yes", why_not ? why_not : px_compute_bf16());
     const px_attribute all[] = {
         {.name = "version", .type = 's', .s = "0.1.0"},
         {.name = "commit", .type = 's', .s = commit},
@@ -41,7 +44,7 @@ int px_build_describe(px_attribute *attributes, int capacity, const char *commit
         {.name = "hdf5", .type = 's', .s = px_store_version()},
         {.name = "cpu", .type = 's', .s = px_processor_name()},
         {.name = "isa", .type = 's', .s = px_compute_isa()},
-        {.name = "bf16", .type = 's', .s = px_compute_no_bf16() != NULL ? px_compute_no_bf16() : px_compute_bf16()},
+        {.name = "bf16", .type = 's', .s = bf16},
         {.name = "batch_invariant", .type = 'b', .i = px_compute_row_invariant()},
         {.name = "host", .type = 's', .s = system.nodename},
         {.name = "kernel", .type = 's', .s = system.release},

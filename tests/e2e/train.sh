@@ -16,9 +16,7 @@ evaluation_config() {
 
 # ---- the same numbers on any number of ranks -------------------------------------------------------------------------
 step="1, 2 and 4 ranks"; trace
-"$phalanx" train base.yaml > base.out 2> base.err || fail "base: $(cat base.err)"
-sed -i 's/"eos_token_id": null/"eos_token_id": 1/' base/policy/config.json
-grep -q '"eos_token_id": 1' base/policy/config.json || fail "no stop token in the base model"
+base_model
 good 1 straight
 status straight state done
 [ "$failed" = 0 ] || { cat straight.err; exit 1; } # nothing below can hold
@@ -27,24 +25,6 @@ if [ -n "$mpi" ]; then
         good $n np$n
         same straight np$n
     done
-fi
-
-# Where the processor has no bf16 these runs say so and are those in float32.
-step="1 and 2 ranks in bf16"; trace
-good 1 bf16 --set learners.precision=bf16
-if "$phalanx" version | grep -q '^bf16 *yes'; then
-    cmp -s straight/sft/policy/model.safetensors bf16/sft/policy/model.safetensors && fail "bf16 gives float32's bits"
-    grep -q 'bf16 is configured' bf16.err && fail "bf16 is said to be missing"
-else
-    grep -q 'bf16 is configured, float32 is used' bf16.err || fail "nothing is said of float32 in place of bf16"
-    same straight bf16
-fi
-"$phalanx" inspect bf16/ppo metrics --csv 2> one.err | awk -F, '
-    NR == 1 { for (i = 1; i <= NF; i++) if ($i == "rollout/logprob_diff_max") c = i }
-    NR > 1 && $c != 0 { bad = 1 } END { exit bad || !c || NR < 2 }' || fail "sampler and learner differ in bf16"
-if [ -n "$mpi" ]; then
-    good 2 bf16np2 --set learners.precision=bf16
-    same bf16 bf16np2
 fi
 
 step="a finished run is left as it is"; trace

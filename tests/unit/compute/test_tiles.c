@@ -1,5 +1,5 @@
-/* Products on AMX tiles, with the instructions done in C: on every machine with AVX-512 what surrounds them is tested, and
- * where the processor has them both have the same bits. */
+/* Products on AMX tiles with the instructions done in C: what surrounds them is tested on every processor with AVX2, and where
+ * it has tiles both have the same bits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,85 +10,12 @@
 #include <cmocka.h>
 
 #ifdef __x86_64__
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma,amx-tile,amx-bf16")
-#include <immintrin.h>
-
-static float tiles[8][16][16];
-static int configured;
-
-static float from_bf16(uint32_t word)
-{
-    float value;
-    word <<= 16;
-    memcpy(&value, &word, sizeof value);
-    return value;
-}
-
-/* To nearest, ties to even; no NaN comes here. */
-static uint32_t to_bf16(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
-
-static void load_tile(int tile, const void *base, size_t stride)
-{
-    for (int row = 0; row < 16; row++) memcpy(tiles[tile][row], (const char *)base + (size_t)row * stride, 64);
-}
-
-static void store_tile(int tile, void *base, size_t stride)
-{
-    for (int row = 0; row < 16; row++) memcpy((char *)base + (size_t)row * stride, tiles[tile][row], 64);
-}
-
-/* TDPBF16PS (Intel, "Architecture Instruction Set Extensions"): the elements of even and of odd depth are summed apart. */
-static void multiply_tiles(int c, int a, int b)
-{
-    assert_true(configured);
-    for (int m = 0; m < 16; m++) {
-        for (int n = 0; n < 16; n++) {
-            float even = 0, odd = 0;
-            for (int k = 0; k < 16; k++) {
-                uint32_t left, right;
-                memcpy(&left, &tiles[a][m][k], sizeof left);
-                memcpy(&right, &tiles[b][k][n], sizeof right);
-                even += from_bf16(left & 0xffff) * from_bf16(right & 0xffff);
-                odd += from_bf16(left >> 16) * from_bf16(right >> 16);
-            }
-            tiles[c][m][n] += even + odd;
-        }
-    }
-}
-
-static __m512bh rounded_pairs(__m512 high, __m512 low)
-{
-    union { __m512 v; float f[16]; } in[2] = {{low}, {high}};
-    union { __m512bh v; uint16_t u[32]; } out;
-    for (int i = 0; i < 32; i++) out.u[i] = (uint16_t)to_bf16(in[i / 16].f[i % 16]);
-    return out.v;
-}
-
-#undef _tile_loadconfig
-#undef _tile_release
-#undef _tile_zero
-#undef _tile_loadd
-#undef _tile_stored
-#undef _tile_dpbf16ps
-#define _tile_loadconfig(shapes) (configured = (shapes)->palette == 1 && (shapes)->rows[7] == 16)
-#define _tile_release() (configured = 0)
-#define _tile_zero(tile) memset(tiles[tile], 0, sizeof tiles[tile])
-#define _tile_loadd(tile, base, stride) load_tile(tile, base, stride)
-#define _tile_stored(tile, base, stride) store_tile(tile, base, stride)
-#define _tile_dpbf16ps(c, a, b) multiply_tiles(c, a, b)
-#define _mm512_cvtne2ps_pbh(high, low) rounded_pairs(high, low)
+#define EMULATED
 #define PX_KERNELS_X86
 #define px_products_amx products_in_c
 #include "compute/kernels_amx.c"
 #undef px_products_amx
 extern const px_products px_products_amx;
-#pragma GCC pop_options
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 enum { ROWS = 50, COLUMNS = 100, DEPTH = 1100 };
@@ -125,8 +52,8 @@ static double element(const px_product *p, int i, int j)
 {
     double sum = 0;
     for (int k = 0; k < p->depth; k++)
-        sum += (double)from_bf16(to_bf16(p->a.data[(size_t)i * p->a.row + (size_t)k * p->a.column])) *
-               from_bf16(to_bf16(p->b.data[(size_t)j * p->b.row + (size_t)k * p->b.column]));
+        sum += (double)emulated_from_bf16(emulated_to_bf16(p->a.data[(size_t)i * p->a.row + (size_t)k * p->a.column])) *
+               emulated_from_bf16(emulated_to_bf16(p->b.data[(size_t)j * p->b.row + (size_t)k * p->b.column]));
     return sum;
 }
 
@@ -189,8 +116,8 @@ static void matrices_in_bf16(void **state)
     static const int columns[] = {1, 31, 32, 33, 100}, depths[] = {1, 2, 33, 63, 64, 65, 129, 768, 1100};
     fill(a, COUNT(a)), fill(b, COUNT(b));
     for (int i = 0; i < COUNT(b); i++) {
-        halves[i] = (uint16_t)to_bf16(b[i]);
-        b[i] = from_bf16(halves[i]);
+        halves[i] = (uint16_t)emulated_to_bf16(b[i]);
+        b[i] = emulated_from_bf16(halves[i]);
     }
     for (int n = 0; n < COUNT(columns) * COUNT(depths); n++) {
         px_product p = job(ROWS, columns[n % COUNT(columns)], depths[n / COUNT(columns)], false, false);
@@ -215,16 +142,10 @@ static void matrices_in_bf16(void **state)
     }
 }
 
-static int avx512(void **state)
-{
-    (void)state;
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") ? 0 : -1;
-}
-
 int main(void)
 {
-    if (avx512(NULL) != 0) {
-        print_message("skipped: this processor has no AVX-512\n");
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
+        print_message("skipped: this processor has no AVX2\n");
         return 77;
     }
     print_message("tiles of the processor: %s\n", tiles_here() ? "compared too" : "none");
