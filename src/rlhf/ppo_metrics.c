@@ -79,7 +79,8 @@ const px_metric px_ppo_evaluation_metrics[PX_PPO_EVALUATION_COUNT] = {
 };
 
 typedef struct batch_sums {
-    double samples, valid, score, score_square, kl, k3, entropy, penalty, eos, prompt;
+    px_moments scores; /* of valid samples */
+    double samples, kl, k3, entropy, penalty, eos, prompt;
     double length_low, length_high;
 } batch_sums;
 
@@ -99,9 +100,7 @@ static batch_sums sum_samples(const px_ppo *ppo, const px_rollout *rollout)
         s.length_low = fmin(s.length_low, rollout->length[i]);
         s.length_high = fmax(s.length_high, rollout->length[i]);
         if (rollout->valid[i]) {
-            s.valid += 1.0;
-            s.score += rollout->score[i];
-            s.score_square += rollout->score[i] * rollout->score[i];
+            s.scores = px_moments_merge(s.scores, (px_moments){1.0, rollout->score[i], 0.0});
         }
     }
     return s;
@@ -121,9 +120,10 @@ static int64_t widen(px_ppo *ppo, const px_rollout *rollout)
     return n;
 }
 
+/* The mean of nothing is NaN. */
 static px_moments moments(const double *x, int64_t n)
 {
-    px_moments m = {0};
+    px_moments m = {.mean = n > 0 ? 0.0 : NAN};
     for (int64_t i = 0; i < n; i++) {
         m = px_moments_merge(m, (px_moments){1.0, x[i], 0.0});
     }
@@ -147,14 +147,14 @@ static void measure_samples(px_trainer *trainer, const px_rollout *rollout)
 {
     px_ppo *ppo = trainer->self;
     batch_sums s = sum_samples(ppo, rollout);
-    double n = s.samples, mean = s.score / s.valid, tokens = (double)rollout->tokens;
+    double n = s.samples, mean = s.scores.n > 0.0 ? s.scores.mean : NAN, tokens = (double)rollout->tokens;
     px_trainer_set(trainer, "objective/kl", s.kl / n);
     px_trainer_set(trainer, "objective/kl_per_token", s.kl / tokens);
     px_trainer_set(trainer, "objective/kl_k3", s.k3 / n);
     px_trainer_set(trainer, "objective/entropy", s.entropy / n);
     px_trainer_set(trainer, "objective/non_score_reward", s.penalty / n);
     px_trainer_set(trainer, "objective/scores", mean);
-    px_trainer_set(trainer, "objective/scores_std", sqrt(fmax(0.0, s.score_square / s.valid - mean * mean)));
+    px_trainer_set(trainer, "objective/scores_std", sqrt(s.scores.m2 / s.scores.n));
     px_trainer_set(trainer, "objective/rlhf_reward", mean + s.penalty / n);
     px_trainer_set(trainer, "val/num_eos_tokens", s.eos);
     px_trainer_set(trainer, "kl_coef", ppo->kl_coeff);
@@ -163,7 +163,7 @@ static void measure_samples(px_trainer *trainer, const px_rollout *rollout)
     px_trainer_set(trainer, "response_length/max", s.length_high);
     px_trainer_set(trainer, "response_length/clip_ratio", 1.0 - s.eos / n);
     px_trainer_set(trainer, "prompt_length/mean", s.prompt / n);
-    px_trainer_set(trainer, "frac_invalid", 1.0 - s.valid / n);
+    px_trainer_set(trainer, "frac_invalid", 1.0 - s.scores.n / n);
     if (ppo->config.kl_target > 0.0) { /* used from the next iteration on */
         ppo->kl_coeff = px_kl_adapt(ppo->kl_coeff, s.kl / n, ppo->config.kl_target, ppo->config.kl_horizon, n);
     }

@@ -17,6 +17,7 @@ typedef struct worker {
     px_role role;
     condition health;
     double heard;      /* px_now() of its last message, or of the first request after it had nothing to do */
+    double told;       /* px_now() of the last PX_ALIVE to it */
     int in_flight, strikes;
     request requests[PX_MAX_IN_FLIGHT];
 } worker;
@@ -183,6 +184,9 @@ static void take_message(px_collector *c, worker *w, const px_envelope *head, si
         if (r != NULL) {
             give_back(c, w, r);
         }
+        if (head->seq_no == c->seq_no && w->node != px_world_node(px_world_rank())) {
+            c->nodes[w->node].ready = -1; /* they did not get there, or are spoilt */
+        }
         break;
     }
     case PX_FAILED:
@@ -229,6 +233,19 @@ static void send_weights(px_collector *c, node *n)
         px_timeline_span(PX_ROW_WEIGHTS, "send to another node", n->began);
         n->ready = n->sending;
         n->sending = -1;
+    }
+}
+
+/* Ranks without work wait for as long as they hear of the driver. */
+static void stay_heard(px_collector *c)
+{
+    const px_envelope head = head_of(c, PX_ALIVE);
+    for (int i = 0; i < c->count; i++) {
+        worker *w = &c->workers[i];
+        if (w->health != DEAD && px_now() - w->told > c->wire.heartbeat &&
+            px_post_send(c->post, i, &head, sizeof head, NULL, 0)) {
+            w->told = px_now();
+        }
     }
 }
 
@@ -331,6 +348,7 @@ static void poll_all(void *arg)
         take_message(c, &c->workers[from], message, bytes);
     }
     check_silence(c, px_now());
+    stay_heard(c);
     for (int n = 0; n < c->node_count && c->seq_no >= 0; n++) {
         if (c->nodes[n].ready != c->seq_no) {
             send_weights(c, &c->nodes[n]);

@@ -213,6 +213,7 @@ static void summarise(px_session *session, int64_t iteration)
                             .evaluation_count = session->evaluation_count, .evaluation_columns = session->evaluation_columns,
                             .before = session->first_evaluation, .after = session->evaluation_row};
     snprintf(s->name, sizeof s->name, "%s", px_stage_name(session->stage));
+    s->dir = px_strdup(session->dir);
     session->columns = session->evaluation_columns = NULL;
     session->row = session->first_evaluation = session->evaluation_row = NULL;
 }

@@ -51,24 +51,40 @@ static bool tell(runner *r, const px_envelope *head, const void *body, size_t by
     return sent;
 }
 
+/* Waits until there is a box for it. */
+static void tell_surely(runner *r, const px_envelope *head, const void *body, size_t bytes)
+{
+    double waited = 0.0;
+    for (long poll = 0; !tell(r, head, body, bytes); poll++) {
+        px_wait_nap(poll, &waited);
+    }
+}
+
+/* Whoever says nothing for long is taken for hung, also where there is nothing to do. */
+static void stay_heard(runner *r)
+{
+    if (px_now() - r->told > r->wire.heartbeat) {
+        px_envelope head = head_of(r, PX_ALIVE);
+        tell(r, &head, NULL, 0);
+    }
+}
+
 static void report_failure(runner *r, px_status status)
 {
     px_envelope head = head_of(r, PX_FAILED);
     const char *text = px_error_text();
-    size_t length = strlen(text) < PX_TEXT_BYTES - 1 ? strlen(text) : PX_TEXT_BYTES - 1;
-    double waited = 0.0;
     head.first = (int32_t)status;
-    for (long poll = 0; !tell(r, &head, text, length); poll++) {
-        px_wait_nap(poll, &waited);
-    }
+    tell_surely(r, &head, text, strlen(text) < PX_TEXT_BYTES - 1 ? strlen(text) : PX_TEXT_BYTES - 1);
     r->failed = true;
 }
 
 /* ---- messages in ------------------------------------------------------------------------------------------------------------ */
 
+/* A request that has no place goes back: a runner that was left out and answers again may still have all its old ones. */
 static void take_request(runner *r, const px_envelope *head, const void *rows, size_t bytes)
 {
     int most = head->evaluation ? r->wire.evaluation_prompts : r->wire.prompts;
+    px_envelope back = *head;
     for (int i = 0; i < PX_MAX_IN_FLIGHT; i++) {
         errand *p = &r->pending[i];
         if (!p->used && head->count >= 1 && head->count <= most && bytes == sizeof *p->rows * (size_t)head->count) {
@@ -79,8 +95,11 @@ static void take_request(runner *r, const px_envelope *head, const void *rows, s
             return;
         }
     }
+    back.kind = PX_DROPPED;
+    tell_surely(r, &back, NULL, 0);
 }
 
+/* Pieces may be old when they are read, behind a rank that stood still: another has its place then. */
 static void take_piece(runner *r, const px_envelope *head, const void *bytes, size_t length)
 {
     px_weights *weights = &r->session->weights;
@@ -90,7 +109,8 @@ static void take_piece(runner *r, const px_envelope *head, const void *bytes, si
         r->into_seq_no = head->seq_no;
         r->into_began = px_wall_time();
     }
-    if (r->into == NULL || head->seq_no != r->into_seq_no || at > weights->block || length > weights->block - at) {
+    if (r->into == NULL || head->seq_no != r->into_seq_no || at > weights->block || length > weights->block - at ||
+        !px_weights_writing(weights, head->seq_no)) {
         return;
     }
     memcpy(r->into + at, bytes, length);
@@ -101,12 +121,14 @@ static void take_piece(runner *r, const px_envelope *head, const void *bytes, si
     }
 }
 
-static void take_messages(runner *r)
+/* Returns whether there was any. */
+static bool take_messages(runner *r)
 {
     const px_envelope *head;
     size_t bytes;
     int from;
-    while ((head = px_post_take(r->post, &from, &bytes)) != NULL) {
+    bool any = false;
+    for (; (head = px_post_take(r->post, &from, &bytes)) != NULL; any = true) {
         if (bytes < sizeof *head || head->stage != r->wire.stage) {
             continue;
         }
@@ -122,6 +144,7 @@ static void take_messages(runner *r)
             r->regroup_dead = head->first != 0;
         }
     }
+    return any;
 }
 
 /* ---- a stream ----------------------------------------------------------------------------------------------------------------- */
@@ -134,14 +157,26 @@ static bool drop(runner *r, errand *p)
     return !p->used;
 }
 
+/* Whether the stream's weights are those that it began with, in this buffer. */
+static bool weights_held(runner *r)
+{
+    px_weights *weights = &r->session->weights;
+    if (px_weights_contested(weights) && px_hash(r->policy.weights, weights->block, 0) != r->hash) {
+        px_weights_withdraw(weights, r->seq_no);
+        r->seq_no = -1;
+        return false;
+    }
+    return px_weights_find(weights, r->seq_no) == r->policy.weights;
+}
+
 /* The batch of a request whose samples are all there; false: the boxes are full, try again later. */
 static bool answer(runner *r, errand *p)
 {
     int samples = p->head.count * p->head.each;
     const px_completion *c = r->sampler.completions + p->sample;
     px_envelope head = p->head;
-    if (px_weights_find(&r->session->weights, r->seq_no) != r->policy.weights) {
-        return drop(r, p); /* they changed while it read them */
+    if (!weights_held(r)) {
+        return drop(r, p);
     }
     head.kind = PX_BATCH;
     head.hash = px_fault("env_runner.hash") ? ~r->hash : r->hash;
@@ -207,10 +242,7 @@ static int on_step(void *arg)
         return -1;
     }
     answer_finished(r);
-    if (px_now() - r->told > r->wire.timeout / 5.0) {
-        px_envelope head = head_of(r, PX_ALIVE);
-        tell(r, &head, NULL, 0);
-    }
+    stay_heard(r);
     join(r);
     return r->sampler.count;
 }
@@ -227,13 +259,14 @@ static void on_done(void *arg, int completion)
     }
 }
 
-/* The weights a request asks for, once a version; false: they are not here and will not come. */
+/* The weights a request asks for, once a version; false: they are not here and will not come, or are not as published. */
 static bool find_weights(runner *r, const px_envelope *key)
 {
     const void *weights;
     double waited = 0.0;
     for (long poll = 0; (weights = px_weights_find(&r->session->weights, key->seq_no)) == NULL; poll++) {
         take_messages(r);
+        stay_heard(r);
         if (r->ended || px_weights_over(&r->session->weights, key->seq_no) || waited > r->wire.timeout) {
             return false;
         }
@@ -241,9 +274,14 @@ static bool find_weights(runner *r, const px_envelope *key)
     }
     if (r->seq_no != key->seq_no) {
         r->policy.weights = (px_real *)(uintptr_t)weights;
-        r->policy.version = (uint64_t)key->seq_no + 1;
+        r->policy.version++;
         r->seq_no = key->seq_no;
         r->hash = px_hash(weights, r->session->weights.block, 0);
+    }
+    if (r->hash != key->hash) {
+        px_weights_withdraw(&r->session->weights, key->seq_no);
+        r->seq_no = -1; /* read again when they are there again */
+        return false;
     }
     return true;
 }
@@ -277,6 +315,7 @@ static px_status run_stream(runner *r, errand *first)
             break;
         }
         take_messages(r);
+        stay_heard(r);
         px_wait_nap(poll, &waited);
     }
     px_phase_set("wait", key.iteration);
@@ -335,7 +374,10 @@ static void serve(runner *r)
     double waited = 0.0;
     px_phase_set("wait", 0);
     for (long poll = 0; !r->ended; poll++) {
-        take_messages(r);
+        if (take_messages(r)) {
+            waited = 0.0; /* without work for as long as the driver is heard */
+        }
+        stay_heard(r);
         errand *next = r->failed ? NULL : oldest(r);
         if (next == NULL) {
             if (px_stop_level() > 0 && !r->failed) {

@@ -15,7 +15,7 @@ typedef struct px_stage_rewards { /* reward programs of a stage, started before 
 
 typedef struct px_stage_summary { /* for the end table */
     const px_algorithm *algorithm;
-    char name[64];
+    char name[64], *dir; /* dir: its own, NULL without memory for it */
     double seconds;
     int64_t iterations;
     int metric_count;

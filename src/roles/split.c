@@ -32,9 +32,14 @@ void px_wire_derive(px_wire *wire, const px_session *session)
                       .in_flight = (int)px_stage_int(stage, "env_runners.max_requests_in_flight_per_env_runner"),
                       .staleness = (int)px_stage_int(stage, "env_runners.max_staleness"),
                       .timeout = px_stage_float(stage, "env_runners.sample_timeout_s")};
+    double deadline = px_stage_float(stage, "fault_tolerance.wait_timeout_s");
+    wire->heartbeat = (deadline > 0.0 && deadline < wire->timeout ? deadline : wire->timeout) / 5.0;
     int prompts = (int)px_stage_int(stage, "training.prompts_per_iteration");
     wire->prompts = prompts_of_request(prompts, session->placement.env_runners, (int)slots, wire->each);
     int evaluators = session->placement.evaluators > 0 ? session->placement.evaluators : session->placement.env_runners;
+    if (px_stage_is_set(stage, "evaluation.num_prompts")) { /* without it all there are, which is not known here */
+        prompts = (int)px_stage_int(stage, "evaluation.num_prompts");
+    }
     wire->evaluation_prompts = prompts_of_request(prompts, evaluators, (int)slots, wire->evaluation_each);
     int samples = wire->prompts * wire->each, held_out = wire->evaluation_prompts * wire->evaluation_each;
     size_t most = (size_t)(samples > held_out ? samples : held_out);
@@ -44,7 +49,7 @@ void px_wire_derive(px_wire *wire, const px_session *session)
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         wire->largest = sizes[i] > wire->largest ? sizes[i] : wire->largest;
     }
-    wire->largest += sizeof(px_head);
+    wire->largest += sizeof(px_envelope);
 }
 
 px_status px_regroup(const int *ranks, int count, bool dead)

@@ -10,9 +10,9 @@
 
 typedef enum px_wire_kind {
     PX_READY = 1,  /* runner: prepared */
-    PX_ALIVE,      /* runner: nothing new, still at it */
+    PX_ALIVE,      /* both: nothing new, still at it */
     PX_BATCH,      /* runner: head, px_sampled[], ids, log-probabilities */
-    PX_DROPPED,    /* runner: a request that it cannot answer any more: its weights are gone */
+    PX_DROPPED,    /* runner: a request that it cannot answer: its weights are gone or spoilt, or it has too many */
     PX_FAILED,     /* runner: head, the error's text; first: its code */
     PX_BYE,        /* runner: has seen the end */
     PX_REQUEST,    /* driver: head, rows of the prompts [count] */
@@ -44,6 +44,7 @@ typedef struct px_wire {
     int in_flight;                          /* requests at a runner */
     int staleness;                          /* iterations that are sampled ahead */
     double timeout;                         /* seconds of silence after which a runner is left out */
+    double heartbeat;                       /* seconds without a message after which there is a PX_ALIVE */
     size_t largest;                         /* bytes of a message */
 } px_wire;
 void px_wire_derive(px_wire *wire, const px_session *session);
@@ -54,9 +55,15 @@ px_status px_weights_open(px_weights *weights, size_t block, int buffers);
 void px_weights_close(px_weights *weights);
 size_t px_weights_bytes(size_t block, int buffers);
 int px_session_buffers(const px_session *session); /* split.c */
-/* The buffer of a version under construction: nobody takes it for anything until it is sealed. Returns the hash. */
+/* The buffer of a version under construction, from now on this rank's to write: nobody takes it for anything until it is
+ * sealed. NULL: the node has this version or a newer one, or is being given a newer one. */
 char *px_weights_begin(px_weights *weights, int64_t seq_no);
-uint64_t px_weights_seal(px_weights *weights, int64_t seq_no);
+/* Whether it still is: another rank of the node may have begun anew while this one stood still. */
+bool px_weights_writing(const px_weights *weights, int64_t seq_no);
+uint64_t px_weights_seal(px_weights *weights, int64_t seq_no); /* the hash */
+/* A rank has stood still while it wrote, here, and may write yet: what was read is to be hashed once more after use. */
+bool px_weights_contested(const px_weights *weights);
+void px_weights_withdraw(px_weights *weights, int64_t seq_no); /* its bytes are not those that were published */
 /* NULL: that version is not there. */
 const void *px_weights_find(const px_weights *weights, int64_t seq_no);
 bool px_weights_over(const px_weights *weights, int64_t seq_no); /* it is not there, and a newer one is: it will not come */

@@ -51,13 +51,34 @@ static px_status print_json(const px_run *run)
     return PX_OK;
 }
 
+/* A column of the table; '-' for what was not measured. */
+static void print_cell(int width, bool sign, double value)
+{
+    char text[32] = "-";
+    if (isfinite(value)) {
+        snprintf(text, sizeof text, sign ? "%+.3f" : "%.3f", value);
+    }
+    printf(" %*s", width, text);
+}
+
 static void print_pair(const px_stage_summary *s, const char *label, const char *name, double scale, const char *unit)
 {
-    double before = value_of(s->evaluation_columns, s->before, s->evaluation_count, name);
-    double after = value_of(s->evaluation_columns, s->after, s->evaluation_count, name);
+    double before = scale * value_of(s->evaluation_columns, s->before, s->evaluation_count, name);
+    double after = scale * value_of(s->evaluation_columns, s->after, s->evaluation_count, name);
     if (isfinite(before) || isfinite(after)) {
-        printf("  %-24s %10.3f %10.3f %+10.3f %s\n", label, before * scale, after * scale, (after - before) * scale, unit);
+        printf("  %-24s", label);
+        print_cell(10, false, before);
+        print_cell(10, false, after);
+        print_cell(10, true, after - before);
+        printf(" %s\n", unit);
     }
+}
+
+static void print_training(const px_stage_summary *s, const char *label, const char *name, const char *unit)
+{
+    printf("  %-24s", label);
+    print_cell(21, false, value_of(s->columns, s->values, s->metric_count, name));
+    printf("%s\n", unit);
 }
 
 static void print_ppo(const px_stage_summary *s)
@@ -75,8 +96,8 @@ static void print_ppo(const px_stage_summary *s)
     print_pair(s, "KL to the reference", "objective/kl", 1.0, "nat");
     print_pair(s, "length", "response_length/mean", 1.0, "tokens");
     print_pair(s, "ends with EOS", "frac_eos", 100.0, "%");
-    printf("  %-24s %21.3f\n", "training score", value_of(s->columns, s->values, s->metric_count, "objective/scores"));
-    printf("  %-24s %21.3f nat\n", "training KL", value_of(s->columns, s->values, s->metric_count, "objective/kl"));
+    print_training(s, "training score", "objective/scores", "");
+    print_training(s, "training KL", "objective/kl", " nat");
 }
 
 static void print_line(const char *label, const char *text)
@@ -88,13 +109,12 @@ static void print_line(const char *label, const char *text)
     putchar('\n');
 }
 
-static void print_examples(const px_run *run, const px_stage_summary *s)
+static void print_examples(const px_stage_summary *s)
 {
-    char dir[PX_PATH_MAX], path[PX_PATH_MAX];
+    char path[PX_PATH_MAX];
     json_t *list, *example;
     size_t i;
-    if (px_path_join(dir, sizeof dir, run->dir, s->name[0] != '\0' ? s->name : ".") != PX_OK ||
-        px_path_join(path, sizeof path, dir, "examples.json") != PX_OK || !px_file_exists(path) ||
+    if (s->dir == NULL || px_path_join(path, sizeof path, s->dir, "examples.json") != PX_OK || !px_file_exists(path) ||
         px_json_read(path, &list) != PX_OK) {
         return;
     }
@@ -142,6 +162,7 @@ static void free_summary(px_stage_summary *s)
     px_free(s->values);
     px_free(s->before);
     px_free(s->after);
+    px_free(s->dir);
 }
 
 px_status px_table_print(px_run *run)
@@ -158,12 +179,12 @@ px_status px_table_print(px_run *run)
         for (int i = 0; i < run->summary_count; i++) {
             if (run->summaries[i].algorithm == &px_algorithm_ppo) {
                 print_ppo(&run->summaries[i]);
-                print_examples(run, &run->summaries[i]);
+                print_examples(&run->summaries[i]);
             }
         }
         for (int i = 0; i < run->summary_count; i++) {
-            const char *name = run->summaries[i].name;
-            printf("%s%s/%s%srun.h5\n", i == 0 ? "\nrun files: " : "           ", run->dir, name, name[0] != '\0' ? "/" : "");
+            const char *dir = run->summaries[i].dir;
+            printf("%s%s/run.h5\n", i == 0 ? "\nrun files: " : "           ", dir != NULL ? dir : "...");
         }
     }
     fflush(stdout);
