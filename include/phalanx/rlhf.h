@@ -127,8 +127,8 @@ typedef struct px_named_learner {
 } px_named_learner;
 
 enum { PX_MAX_LEARNERS = 2, PX_MAX_COUNTERS = 24 };
-typedef struct px_event_sink { /* where a trainer reports what happened; local */
-    void (*write)(void *arg, int64_t iteration, const char *kind, const char *text);
+typedef struct px_event_sink { /* where a trainer reports what happened; local. rank: of the job, that it concerns */
+    void (*write)(void *arg, int64_t iteration, int rank, const char *kind, const char *text);
     void *arg;
 } px_event_sink;
 
@@ -153,6 +153,8 @@ double px_trainer_get(const px_trainer *trainer, const char *metric);       /* l
 void px_trainer_set_evaluation(px_trainer *trainer, const char *metric, double value);
 void px_trainer_event(px_trainer *trainer, int64_t iteration, const char *kind, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+void px_trainer_event_of(px_trainer *trainer, int rank, int64_t iteration, const char *kind, const char *format, ...)
+    __attribute__((format(printf, 5, 6))); /* that concerns another rank of the job */
 void px_trainer_count(px_trainer *trainer, const char *name, double *value); /* registers a counter */
 void px_trainer_free(px_trainer *trainer);
 /* The tables of all algorithms, for docs/metrics.md. */
@@ -337,7 +339,8 @@ px_status px_sampler_run(px_sampler *sampler, const px_model *policy, const px_s
 typedef struct px_collect_report {
     double healthy;  /* env runners that answer */
     double restored; /* so far: taken back after they had been left out */
-    double synch_s;  /* publishing weights */
+    double synch_s;  /* publishing weights, since the last training batch */
+    double within_s; /* of it what passed within the call */
 } px_collect_report;
 typedef struct px_collect {
     px_status (*run)(void *self, px_trainer *trainer, px_rollout *rollout, int64_t iteration, bool evaluation,

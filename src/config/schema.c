@@ -142,7 +142,7 @@ const px_key px_keys[] = {
     {"data.demonstrations", PATH, NULL, NULL, "null", "", PX_ON_REWARD, 0, NULL,
      "Rows {prompt, completion} whose mean score becomes 0 at the end. null: the chosen sides of the pairs."},
     {"data.max_tokens", INT, "1024", NULL, TOKENS, "token", DATA, 0, NULL,
-     "Longer rows are cut at the end; pairs with a longer side are dropped."},
+     "Longer rows of pretrain are cut into pieces of so many, those of sft at the end; pairs with a longer side are dropped."},
     {"data.memory_mib", INT, "256", NULL, "[0,1000000000]", "MiB", ALL, CHANGE, NULL,
      "Data sets whose files are larger do not stay in memory: they become token ids once, in files below cache/ of the run "
      "directory (4 bytes a token; of prompts the records too), and are read from there. The result is the same."},
@@ -275,7 +275,7 @@ const px_key px_keys[] = {
     {"reporting.samples.every", INT, "1", NULL, "[0,1000000000]", "", PPO, CHANGE, NULL,
      "Iterations between those whose samples are written. 0: none."},
     {"reporting.samples.tokens", BOOL, "true", NULL, NULL, "", PPO, CHANGE, NULL, "With every token's numbers."},
-    {"reporting.samples.iterations_per_file", INT, "10", NULL, "[1,1000000]", "", PPO, CHANGE, NULL, "Then a new file begins."},
+    {"reporting.samples.iterations_per_file", INT, "10", NULL, "[1,1000000]", "", PPO, 0, NULL, "Then a new file begins."},
 
     {"fault_tolerance.min_healthy_env_runners", INT, "1", NULL, "[0,1000000]", "", PPO, CHANGE, NULL,
      "Fewer that answer: checkpoint and exit 69."},
@@ -283,8 +283,8 @@ const px_key px_keys[] = {
      "A rank that waits for longer for the other learners ends the job with a post-mortem and exit 69; longer than any phase "
      "takes. 0: waits for ever."},
     {"fault_tolerance.max_skipped_steps", INT, "10", NULL, "[0,1000000]", "", ALL, 0, NULL,
-     "Optimizer steps in a row that may be skipped for a gradient that is not finite, or batches without any score; then "
-     "exit 80."},
+     "So many optimizer steps in a row that are skipped for a gradient that is not finite, or batches without any score, end "
+     "the run with exit 80. 0: never."},
     {"fault_tolerance.kl_limit", FLOAT, NULL, NULL, "null|(0,1e9]", "nat", PPO, 0, NULL,
      "A mean KL of a sample above stops the run with a checkpoint and exit 80. null: none."},
 

@@ -128,7 +128,7 @@ static px_status print_object(const watch_state *state, const px_watch_options *
         double value = px_frame_number(frame, column, row);
         json_object_set_new(object, frame->columns[column].name, isfinite(value) ? json_real(value) : json_null());
     }
-    bool fine = object && json_dumpf(object, options->out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0;
+    bool fine = object && json_dumpf(object, options->out, JSON_COMPACT | JSON_REAL_PRECISION(17)) == 0;
     json_decref(object);
     return fine && fputc('\n', options->out) != EOF ? PX_OK : px_fail(PX_IO, "cannot print: %s", strerror(errno));
 }

@@ -60,7 +60,7 @@ px_moments px_moments_merge(px_moments a, px_moments b)
 
 double px_kl_adapt(double coeff, double kl, double target, double horizon, double n)
 {
-    double error = kl / target - 1.0;
+    double error = isfinite(kl) ? kl / target - 1.0 : 0.0; /* what is no number moves nothing */
     error = error > 0.2 ? 0.2 : error < -0.2 ? -0.2 : error;
     return coeff * (1.0 + error * n / horizon);
 }

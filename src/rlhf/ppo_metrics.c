@@ -18,8 +18,8 @@ const px_metric px_ppo_metrics[PX_PPO_METRIC_COUNT] = {
     {"policy/kl_old_k3", "nat", "mean over updates of mean (ratio - 1 - ln ratio)"},
     {"policy/clipfrac_avg", "1", "mean over updates of the share of tokens where the clipped loss is larger"},
     {"policy/entropy_avg", "nat", "mean over updates of the exact entropy of softmax(z/T) per token"},
-    {"loss/policy_avg", "1", "mean over updates of the policy loss"},
-    {"loss/value_avg", "1", "mean over updates of the value loss"},
+    {"loss/policy_avg", "1", "mean over updates of the clipped policy loss, without entropy bonus and KL"},
+    {"loss/value_avg", "1", "mean over updates of the value loss, without vf_loss_coeff"},
     {"val/clipfrac_avg", "1", "mean over updates of the share of tokens where the clipped value loss is larger"},
     {"val/ratio", "1", "mean over updates of the mean probability ratio"},
     {"val/ratio_var", "1", "variance over updates of the mean probability ratio"},
@@ -207,7 +207,7 @@ static void measure_counters(px_trainer *trainer, const px_rollout *rollout)
     px_trainer_set(trainer, "weights_seq_no", ppo->weights_seq_no);
     ppo->lifetime_tokens += (double)rollout->tokens;
     ppo->lifetime_samples += rollout->samples;
-    ppo->lifetime_updates += ppo->update_count;
+    ppo->lifetime_updates = (double)trainer->learners[0].learner.steps; /* without those that were skipped */
     ppo->weights_seq_no += 1.0;
     px_trainer_set(trainer, "num_env_steps_sampled", (double)rollout->tokens);
     px_trainer_set(trainer, "num_env_steps_sampled_lifetime", ppo->lifetime_tokens);
@@ -224,21 +224,21 @@ static void measure_counters(px_trainer *trainer, const px_rollout *rollout)
 void px_ppo_measure(px_trainer *trainer, const px_rollout *rollout, int64_t iteration, const px_phase_times *times,
                     double started)
 {
-    double seconds = px_now() - started;
+    double seconds = px_now() - started, generate = times->generate - ((const px_ppo *)trainer->self)->report.within_s;
     measure_samples(trainer, rollout);
     measure_values(trainer, rollout);
     measure_staleness(trainer, rollout);
     measure_counters(trainer, rollout);
     px_trainer_set(trainer, "eps", rollout->samples / seconds);
     px_trainer_set(trainer, "tokens_per_s", (double)rollout->tokens / seconds);
-    px_trainer_set(trainer, "generate_tokens_per_s", (double)rollout->tokens / times->generate);
-    px_trainer_set(trainer, "timers/generate", times->generate - ((const px_ppo *)trainer->self)->report.synch_s);
+    px_trainer_set(trainer, "generate_tokens_per_s", (double)rollout->tokens / generate);
+    px_trainer_set(trainer, "timers/generate", generate);
     px_trainer_set(trainer, "timers/logprobs", times->reference);
     px_trainer_set(trainer, "timers/score", times->score);
     px_trainer_set(trainer, "timers/learn", times->learn);
     double work[] = {times->generate_flops, times->reference_flops, times->score_flops, times->learn_flops};
     px_sum_f64(work, 4);
-    px_trainer_set(trainer, "generate_gflop_per_s", 1e-9 * work[0] / times->generate);
+    px_trainer_set(trainer, "generate_gflop_per_s", 1e-9 * work[0] / generate);
     px_trainer_set(trainer, "logprobs_gflop_per_s", 1e-9 * work[1] / times->reference);
     px_trainer_set(trainer, "score_gflop_per_s", 1e-9 * work[2] / times->score);
     px_trainer_set(trainer, "learn_gflop_per_s", 1e-9 * work[3] / times->learn);

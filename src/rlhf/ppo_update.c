@@ -46,9 +46,7 @@ static void policy_rows(void *arg, int first, int count, const px_row_stats *sta
             loss *= importance;
             gradient *= importance;
         }
-        loss -= config->entropy_coeff * stats[k].entropy;
         if (!config->kl_in_reward) {
-            loss += ppo->kl_coeff * px_kl_estimate(config->kl_estimator, lp, ref);
             gradient += ppo->kl_coeff * px_kl_gradient(config->kl_estimator, lp, ref);
         }
         dlogprob[k] = weight * gradient;
@@ -88,11 +86,11 @@ static void value_loss(void *arg, px_learner *learner, float *grads, int64_t fir
     for (int k = 0; k < ppo->ragged.row_count; k++) {
         int64_t token = ppo->ragged.items[k], place = ppo->place[k];
         double *sums = ppo->sums + place * PX_PPO_STATS, gradient;
-        double weight = ppo->config.vf_coeff * token_weight(ppo, rollout, ppo->batch[place]);
+        double weight = token_weight(ppo, rollout, ppo->batch[place]);
         bool clipped;
         double loss = px_ppo_value_loss(ppo->values[k], rollout->value[token], rollout->returns[token], ppo->config.vf_clip,
                                         &gradient, &clipped);
-        ppo->dvalues[k] = weight * gradient;
+        ppo->dvalues[k] = ppo->config.vf_coeff * weight * gradient;
         sums[PX_SUM_VALUE_LOSS] += weight * loss;
         sums[PX_SUM_VALUE_CLIPPED] += clipped;
     }

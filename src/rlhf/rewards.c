@@ -113,7 +113,7 @@ void px_rewards_close(px_rewards *rewards)
 
 static px_status score_one(source *s, const px_reward_sample *sample, double *score)
 {
-    bool found = false;
+    px_match found;
     size_t begin, length;
     switch (s->spec.kind) {
     case PX_REWARD_LEXICON:
@@ -122,8 +122,8 @@ static px_status score_one(source *s, const px_reward_sample *sample, double *sc
         *score = -fabs(sample->completion_tokens - s->spec.target) / s->spec.target;
         return PX_OK;
     case PX_REWARD_REGEX:
-        PX_TRY(px_regex_find(s->pattern, sample->completion, false, &found, &begin, &length));
-        *score = found ? 1.0 : 0.0;
+        found = px_regex_find(s->pattern, sample->completion, false, &begin, &length);
+        *score = found == PX_MATCH_UNDECIDED ? NAN : found == PX_MATCH_FOUND ? 1.0 : 0.0;
         return PX_OK;
     case PX_REWARD_EXACT:
         return px_exact_score(&s->spec, s->pattern, sample, score);
@@ -156,6 +156,10 @@ px_status px_reward_usable(const px_reward_spec *spec, int number, double *score
         return PX_OK;
     }
     *score = NAN;
+    if (events != NULL && (spec->kind == PX_REWARD_REGEX || spec->kind == PX_REWARD_EXACT)) {
+        return px_buf_printf(events, "reward '%s': sample %d: the pattern takes too many steps on this completion\n", spec->name,
+                             number);
+    }
     return events == NULL ? PX_OK
                           : px_buf_printf(events, "reward '%s': sample %d: the score is no finite number up to %g in size\n",
                                           spec->name, number, PX_SCORE_MOST);

@@ -3,14 +3,20 @@
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <jansson.h>
+#include <math.h>
 #include <pcre2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* Where a pattern needs more stack than that the interpreter matches, which keeps its own on the heap. */
+enum { JIT_STACK_FIRST = 32 << 10, JIT_STACK_MOST = 8 << 20 };
+
 struct px_regex {
     pcre2_code *code;
     pcre2_match_data *match;
+    pcre2_match_context *context;
+    pcre2_jit_stack *stack;
 };
 
 px_status px_regex_open(px_regex **pattern, const char *expression)
@@ -33,10 +39,13 @@ px_status px_regex_open(px_regex **pattern, const char *expression)
     }
     p->code = code;
     p->match = pcre2_match_data_create_from_pattern(code, NULL);
-    if (p->match == NULL) {
+    p->context = pcre2_match_context_create(NULL);
+    p->stack = pcre2_jit_stack_create(JIT_STACK_FIRST, JIT_STACK_MOST, NULL);
+    if (p->match == NULL || p->context == NULL) {
         px_regex_close(p);
         return px_fail(PX_CONFIG, "out of memory: pattern '%s'", expression);
     }
+    pcre2_jit_stack_assign(p->context, NULL, p->stack); /* NULL: the 32 KiB of the library */
     *pattern = p;
     return PX_OK;
 }
@@ -45,6 +54,8 @@ void px_regex_close(px_regex *pattern)
 {
     if (pattern != NULL) {
         pcre2_match_data_free(pattern->match);
+        pcre2_match_context_free(pattern->context);
+        pcre2_jit_stack_free(pattern->stack);
         pcre2_code_free(pattern->code);
         px_free(pattern);
     }
@@ -64,30 +75,31 @@ static PCRE2_SIZE behind(const PCRE2_SIZE *at, PCRE2_SIZE from, const char *text
     return next;
 }
 
-px_status px_regex_find(px_regex *pattern, const char *text, bool last, bool *found, size_t *begin, size_t *length)
+px_match px_regex_find(px_regex *pattern, const char *text, bool last, size_t *begin, size_t *length)
 {
     PCRE2_SIZE from = 0, all = strlen(text);
-    *found = false;
+    px_match found = PX_MATCH_NONE;
     do {
-        int groups = pcre2_match(pattern->code, (PCRE2_SPTR)text, all, from, 0, pattern->match, NULL);
+        int groups = pcre2_match(pattern->code, (PCRE2_SPTR)text, all, from, 0, pattern->match, pattern->context);
+        if (groups == PCRE2_ERROR_JIT_STACKLIMIT) {
+            groups = pcre2_match(pattern->code, (PCRE2_SPTR)text, all, from, PCRE2_NO_JIT, pattern->match, pattern->context);
+        }
         if (groups == PCRE2_ERROR_NOMATCH) {
-            return PX_OK;
+            return found;
         }
         if (groups < 0) {
-            PCRE2_UCHAR message[256];
-            pcre2_get_error_message(groups, message, sizeof message);
-            return px_fail(PX_DATA, "the pattern cannot be matched: %s", (const char *)message);
+            return PX_MATCH_UNDECIDED;
         }
         const PCRE2_SIZE *at = pcre2_get_ovector_pointer(pattern->match);
         int group = groups > 1 && at[2] != PCRE2_UNSET ? 1 : 0;
         PCRE2_SIZE end = at[2 * group + 1], next = behind(at, from, text);
-        *found = true;
+        found = PX_MATCH_FOUND;
         *begin = at[2 * group];
         *length = end > *begin ? end - *begin : 0; /* \K can put the begin behind the end */
         last = last && next > from;
         from = next;
     } while (last);
-    return PX_OK;
+    return found;
 }
 
 typedef struct span {
@@ -227,10 +239,10 @@ static px_status compare(const px_reward_spec *spec, json_t *record, span answer
 px_status px_exact_score(const px_reward_spec *spec, px_regex *pattern, const px_reward_sample *sample, double *score)
 {
     span answer = {sample->completion, strlen(sample->completion)};
-    bool found = true;
+    px_match found = PX_MATCH_FOUND;
     if (pattern != NULL) {
         size_t begin = 0, length = 0;
-        PX_TRY(px_regex_find(pattern, sample->completion, true, &found, &begin, &length));
+        found = px_regex_find(pattern, sample->completion, true, &begin, &length);
         answer = (span){sample->completion + begin, length};
     } else {
         answer = after_mark(answer);
@@ -239,8 +251,8 @@ px_status px_exact_score(const px_reward_spec *spec, px_regex *pattern, const px
     PX_TRY(parse_record(sample->record, &record));
     px_status status = compare(spec, record, answer, score);
     json_decref(record);
-    if (status == PX_OK && !found) {
-        *score = 0.0;
+    if (status == PX_OK && found != PX_MATCH_FOUND) {
+        *score = found == PX_MATCH_NONE ? 0.0 : NAN;
     }
     return status;
 }

@@ -369,8 +369,10 @@ static px_status add_events(const px_exec *exec, const batch *b, const px_reward
         if (b->replied[i]) {
             PX_TRY(px_reward_usable(&exec->spec, samples[i].number, &b->scores[i], events));
         } else if (events != NULL) {
-            PX_TRY(px_buf_printf(events, "reward '%s': sample %d: no reply within %g s\n", exec->spec.name,
-                                 samples[i].number, exec->spec.timeout_s));
+            PX_TRY(b->closed ? px_buf_printf(events, "reward '%s': sample %d: no reply before the program ended\n",
+                                             exec->spec.name, samples[i].number)
+                             : px_buf_printf(events, "reward '%s': sample %d: no reply within %g s\n", exec->spec.name,
+                                             samples[i].number, exec->spec.timeout_s));
         }
     }
     return PX_OK;

@@ -14,10 +14,12 @@ px_status px_lexicon_score(px_lexicon *lexicon, const char *text, double *score)
 typedef struct px_regex px_regex;
 px_status px_regex_open(px_regex **pattern, const char *expression);
 void px_regex_close(px_regex *pattern);
+/* Undecided: the match went beyond PCRE2's limits of steps and memory. */
+typedef enum px_match { PX_MATCH_NONE, PX_MATCH_FOUND, PX_MATCH_UNDECIDED } px_match;
 /* *begin and *length: the first group where the expression has one that took part, else the whole match. */
-px_status px_regex_find(px_regex *pattern, const char *text, bool last, bool *found, size_t *begin, size_t *length);
+px_match px_regex_find(px_regex *pattern, const char *text, bool last, size_t *begin, size_t *length);
 
-/* 1 where the answer in the completion equals the field of the record; `pattern` may be NULL. */
+/* 1 where the answer in the completion equals the field of the record, NaN where the match is undecided; `pattern` may be NULL. */
 px_status px_exact_score(const px_reward_spec *spec, px_regex *pattern, const px_reward_sample *sample, double *score);
 
 px_status px_exact_check(const px_reward_spec *spec, const char *record); /* PX_DATA: it has nothing to compare with */

@@ -1,5 +1,7 @@
 #include "trainer.h"
 
+#include "phalanx/dist.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -70,16 +72,29 @@ void px_trainer_set_evaluation(px_trainer *trainer, const char *metric, double v
     trainer->evaluated[find(trainer->algorithm->evaluation, trainer->algorithm->evaluation_count, metric)] = value;
 }
 
-void px_trainer_event(px_trainer *trainer, int64_t iteration, const char *kind, const char *format, ...)
+static void event(px_trainer *trainer, int rank, int64_t iteration, const char *kind, const char *format, va_list args)
 {
     char text[240];
+    vsnprintf(text, sizeof text, format, args);
+    if (trainer->events.write != NULL) {
+        trainer->events.write(trainer->events.arg, iteration, rank, kind, text);
+    }
+}
+
+void px_trainer_event(px_trainer *trainer, int64_t iteration, const char *kind, const char *format, ...)
+{
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    event(trainer, px_dist_rank(), iteration, kind, format, args);
     va_end(args);
-    if (trainer->events.write != NULL) {
-        trainer->events.write(trainer->events.arg, iteration, kind, text);
-    }
+}
+
+void px_trainer_event_of(px_trainer *trainer, int rank, int64_t iteration, const char *kind, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    event(trainer, rank, iteration, kind, format, args);
+    va_end(args);
 }
 
 void px_trainer_count(px_trainer *trainer, const char *name, double *value)

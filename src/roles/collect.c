@@ -56,7 +56,7 @@ static void tell(px_collector *c, const worker *w, const char *kind, const char 
 {
     px_buf text = {0};
     px_rank_describe(w->rank, &text);
-    px_trainer_event(&c->session->trainer, c->iteration, kind, "%s %s (%s)", px_role_name(&c->session->placement, w->rank), what,
+    px_trainer_event_of(&c->session->trainer, w->rank, c->iteration, kind, "%s %s (%s)", px_role_name(&c->session->placement, w->rank), what,
                      text.data != NULL ? text.data : "");
     px_buf_free(&text);
 }
@@ -417,10 +417,11 @@ static px_status wait_for(px_collector *c, const px_task *job)
     return PX_OK;
 }
 
-static void report(px_collector *c, px_collect_report *out)
+/* within: seconds of publishing in this call. An evaluation leaves the sum to the training batch that follows. */
+static void report(px_collector *c, bool evaluation, double within, px_collect_report *out)
 {
-    *out = (px_collect_report){.restored = c->restored, .synch_s = c->synch};
-    c->synch = 0.0;
+    *out = (px_collect_report){.restored = c->restored, .synch_s = c->synch, .within_s = within};
+    c->synch = evaluation ? c->synch : 0.0;
     for (int i = 0; i < c->count; i++) {
         out->healthy += c->workers[i].health == HEALTHY && c->workers[i].role != PX_ROLE_EVALUATOR;
     }
@@ -451,6 +452,7 @@ px_status px_collector_run(void *self, px_trainer *trainer, px_rollout *rollout,
     px_collector *c = self;
     px_task *job = job_of(c, iteration, evaluation);
     int each = evaluation ? c->wire.evaluation_each : c->wire.each, prompts = rollout->samples / each;
+    double synch = c->synch;
     c->iteration = iteration;
     px_collector_publish(c, &trainer->learners[0].learner.model, seq_no);
     if (!job->open) {
@@ -459,13 +461,14 @@ px_status px_collector_run(void *self, px_trainer *trainer, px_rollout *rollout,
         }
         px_task_open(job, iteration, prompts, each);
     }
+    double within = c->synch - synch;
     px_status status = wait_for(c, job);
     job->open = false;
     PX_TRY(status);
     memcpy(rollout->rank, job->rank, sizeof *job->rank * (size_t)rollout->samples);
     memcpy(rollout->weights_seq_no, job->seq_no, sizeof *job->seq_no * (size_t)rollout->samples);
     *completions = job->completions;
-    report(c, out);
+    report(c, evaluation, within, out);
     return evaluation ? PX_OK : open_ahead(c, trainer, iteration);
 }
 

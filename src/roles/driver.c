@@ -87,10 +87,9 @@ static const char *stop_metric(const px_session *session, const char **condition
     return NULL;
 }
 
-/* stop.metrics ends the stage; fault_tolerance.kl_limit ends the run. */
-static px_status check_conditions(px_session *session, int64_t iteration, bool *done)
+/* stop.metrics ends the stage. */
+static void check_stop(px_session *session, int64_t iteration, bool *done)
 {
-    const px_stage *stage = session->stage;
     const char *condition;
     double value;
     const char *name = px_dist_rank() == 0 ? stop_metric(session, &condition, &value) : NULL;
@@ -100,14 +99,6 @@ static px_status check_conditions(px_session *session, int64_t iteration, bool *
         px_trainer_event(&session->trainer, iteration, "stop_metric", "%s is %g: %s", name, value, condition);
     }
     *done = *done || met;
-    if (session->algorithm == &px_algorithm_ppo && px_stage_is_set(stage, "fault_tolerance.kl_limit")) {
-        double kl = px_trainer_get(&session->trainer, "objective/kl"), limit = px_stage_float(stage, "fault_tolerance.kl_limit");
-        if (kl > limit) {
-            return px_fail(PX_DIVERGED, "objective/kl is %.3g after iteration %lld, above fault_tolerance.kl_limit %.3g; raise "
-                           "training.kl.coeff or lower training.lr", kl, (long long)iteration, limit);
-        }
-    }
-    return PX_OK;
 }
 
 static px_status write_status(const px_session *session, const char *state, int64_t iteration, int code, const char *reason)
@@ -125,17 +116,48 @@ static px_status write_status(const px_session *session, const char *state, int6
     return px_status_write(session->run->dir, &status);
 }
 
+/* A stop before the iteration in hand changed any weight loses nothing: the state is still that after `iteration`. */
+static px_status save_for_stop(px_session *session, int64_t iteration)
+{
+    if (session->trainer.dirty || session->saved == iteration || iteration == 0) {
+        return PX_OK;
+    }
+    session->recovery_slot ^= 1;
+    return px_session_save(session, iteration, session->recovery_slot ? "recovery_b" : "recovery_a");
+}
+
+/* fault_tolerance.kl_limit ends the run, with what it has come to kept. Rank 0's value counts. */
+static px_status check_kl(px_session *session, int64_t iteration)
+{
+    const char *key = "fault_tolerance.kl_limit";
+    if (session->algorithm != &px_algorithm_ppo || !px_stage_is_set(session->stage, key)) {
+        return PX_OK;
+    }
+    double kl = px_trainer_get(&session->trainer, "objective/kl"), limit = px_stage_float(session->stage, key);
+    px_bcast(&kl, sizeof kl, 0);
+    if (kl <= limit) {
+        return PX_OK;
+    }
+    if (px_dist_rank() == 0) {
+        px_trainer_event(&session->trainer, iteration, "kl_limit", "objective/kl is %.3g, above %s %.3g", kl, key, limit);
+    }
+    PX_TRY(save_for_stop(session, iteration));
+    return px_fail(PX_DIVERGED, "objective/kl is %.3g after iteration %lld, above %s %.3g; raise training.kl.coeff or lower "
+                   "training.lr", kl, (long long)iteration, key, limit);
+}
+
 /* *finished counts an iteration as soon as its state could be saved: a stop in the evaluation after it loses nothing. */
 static px_status conclude(px_session *session, int64_t iteration, int64_t *finished, bool *done)
 {
     *done = iteration == session->total;
     PX_TRY(px_session_record(session, iteration));
-    PX_TRY(check_conditions(session, iteration, done));
+    check_stop(session, iteration, done);
     if (*done) {
         session->total = iteration;
     }
     session->trainer.dirty = false;
     *finished = iteration;
+    PX_TRY(check_kl(session, iteration));
     PX_TRY(evaluate(session, iteration));
     double start = px_now(), written = session->writing;
     PX_TRY(px_session_save_due(session, iteration, *done));
@@ -166,16 +188,6 @@ static px_status iterate(px_session *session, int64_t *finished, bool *done)
     }
     px_progress_line(session, iteration);
     return px_agree(write_status(session, "running", iteration, 0, ""));
-}
-
-/* A stop before the iteration in hand changed any weight loses nothing: the state is still that after `iteration`. */
-static px_status save_for_stop(px_session *session, int64_t iteration)
-{
-    if (session->trainer.dirty || session->saved == iteration || iteration == 0) {
-        return PX_OK;
-    }
-    session->recovery_slot ^= 1;
-    return px_session_save(session, iteration, session->recovery_slot ? "recovery_b" : "recovery_a");
 }
 
 static px_status loop(px_session *session, int64_t *iteration)
@@ -246,6 +258,7 @@ void px_session_free(px_session *session)
     px_free(session->data);
     px_tokenizer_destroy(session->tokenizer);
     px_buf_free(&session->skipped);
+    px_buf_free(&session->changed);
     px_free(session->stop_strings);
     px_free(session->ranks);
     px_free(session->row);
@@ -334,7 +347,7 @@ static px_status prepare_stage(px_session *session)
         px_log(PX_INFO, "continues after iteration %lld from %s", (long long)session->start, from);
     }
     PX_TRY(px_session_open_file(session, resume));
-    px_session_record_skipped(session);
+    px_session_record_start(session);
     if (resume) {
         PX_TRY(px_session_recall(session));
         px_session_note_schedule(session);

@@ -19,13 +19,21 @@ static const struct {
 enum { ROLES = 5 };
 static const char nodes_key[] = "placement.env_runner_nodes";
 
+static px_status check_learners(const px_stage *stage, int learners)
+{
+    return learners <= PX_MAX_LEAVES
+               ? PX_OK
+               : px_stage_fail(stage, keys[0].key, "%d ranks would learn; valid is at most %d (give others env_runners, scorers or "
+                               "more run.threads_per_rank)", learners, PX_MAX_LEAVES);
+}
+
 static px_status check_colocated(const px_stage *stage, int learners, int ranks)
 {
     if (learners > 0 && learners != ranks) {
         return px_stage_fail(stage, keys[0].key, "%s is %d, but colocated every rank learns and the job has %d; valid is 0, or "
                              "env_runners.num_env_runners above 0", keys[0].key, learners, ranks);
     }
-    return PX_OK;
+    return check_learners(stage, ranks);
 }
 
 static const char group[] = "het-group:";
@@ -161,7 +169,7 @@ static px_status place(px_placement *placement, const px_stage *stage, int ranks
     }
     *placement = (px_placement){true, ranks, learners, scorers, counts[PX_ROLE_ENV_RUNNER], counts[PX_ROLE_EVALUATOR],
                                 counts[PX_ROLE_SPARE]};
-    return PX_OK;
+    return check_learners(stage, learners);
 }
 
 px_status px_placement_make(px_placement *placement, const px_stage *stage, int ranks)

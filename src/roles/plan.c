@@ -381,8 +381,12 @@ void px_progress_line(const px_session *session, int64_t iteration)
     char line[256];
     double left = shown(session, "time_total_s") / (double)iteration * (double)(session->total - iteration);
     if (session->algorithm == &px_algorithm_ppo) {
-        snprintf(line, sizeof line, "ppo %lld/%lld  score %.3f  kl %.2f  length %.1f  eos %.0f%%  %.0f tok/s  %.0f s left",
-                 (long long)iteration, (long long)session->total, shown(session, "objective/scores"),
+        char score[32] = "-"; /* no sample had one */
+        if (isfinite(shown(session, "objective/scores"))) {
+            snprintf(score, sizeof score, "%.3f", shown(session, "objective/scores"));
+        }
+        snprintf(line, sizeof line, "ppo %lld/%lld  score %s  kl %.2f  length %.1f  eos %.0f%%  %.0f tok/s  %.0f s left",
+                 (long long)iteration, (long long)session->total, score,
                  shown(session, "objective/kl"), shown(session, "response_length/mean"),
                  100.0 * (1.0 - shown(session, "response_length/clip_ratio")), shown(session, "tokens_per_s"), left);
     } else if (session->algorithm == &px_algorithm_reward) {

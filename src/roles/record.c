@@ -222,7 +222,7 @@ static px_status open_file(px_session *session, bool resume)
         build[header.build_count++] = (px_attribute){.name = "sampler_precision", .type = 's',
                                                      .s = session->sampler_precision == PX_BF16 ? "bf16" : "f32"};
         build[header.build_count++] = (px_attribute){.name = "roof", .type = 's', .s = session->roof_of};
-        px_segment segment = {session->start, size, job != NULL ? job : "", session->run->options.commit};
+        px_segment segment = {session->start + 1, size, job != NULL ? job : "", session->run->options.commit};
         status = px_run_file_open(&session->file, path, &header, resume, session->start, &segment, ranks, size);
     }
     px_free(ranks);
@@ -233,13 +233,13 @@ static px_status open_file(px_session *session, bool resume)
     return status;
 }
 
-static void write_event(void *arg, int64_t iteration, const char *kind, const char *text)
+static void write_event(void *arg, int64_t iteration, int rank, const char *kind, const char *text)
 {
     px_session *session = arg;
     px_log(PX_NOTE, "%s: %s (iteration %lld)", kind, text, (long long)iteration);
     px_event_note(text);
     if (session->file != NULL) {
-        px_run_file_event(session->file, iteration, px_dist_rank(), kind, text);
+        px_run_file_event(session->file, iteration, rank, kind, text);
     }
 }
 

@@ -118,14 +118,21 @@ px_status px_session_find(px_session *session, char *from, size_t size)
     return status == PX_OK && found ? check_result(session) : status;
 }
 
-void px_session_record_skipped(px_session *session)
+/* An event a line. */
+static void record_lines(px_session *session, px_buf *lines, const char *kind)
 {
-    char *rest = session->skipped.data, *line;
+    char *rest = lines->data, *line;
     while (rest != NULL && (line = strsep(&rest, "\n")) != NULL) {
         if (line[0] != '\0' && px_dist_rank() == 0) {
-            px_trainer_event(&session->trainer, session->start, "checkpoint_skipped", "%s", line);
+            px_trainer_event(&session->trainer, session->start, kind, "%s", line + strspn(line, " "));
         }
     }
+}
+
+void px_session_record_start(px_session *session)
+{
+    record_lines(session, &session->skipped, "checkpoint_skipped");
+    record_lines(session, &session->changed, "setting_changed");
 }
 
 px_status px_session_settle(px_session *session, bool resume)
@@ -143,7 +150,7 @@ px_status px_session_settle(px_session *session, bool resume)
         if (status == PX_OK && text.length > 0) {
             session->end_moved = tells_of(text.data, "stop.iterations:") || tells_of(text.data, "stop.steps:") ||
                                  tells_of(text.data, "stop.epochs:");
-            px_log(PX_INFO, "changed since the last start:\n%s", text.data);
+            status = px_buf_add(&session->changed, text.data, text.length + 1);
         }
         px_buf_clear(&text);
         if (status != PX_OK) {

@@ -139,7 +139,7 @@ typedef struct px_session {
     char isa_before[24];        /* that the checkpoint was computed with, "": none or unknown */
     double best;                /* of the metric that checkpointing.keep_best names, NaN: none yet */
     int64_t best_iteration;     /* its checkpoint's, -1: none */
-    px_buf skipped;             /* checkpoints that the start passed over, one a line */
+    px_buf skipped, changed;    /* checkpoints that the start passed over; settings that are not as before; one a line */
 } px_session;
 
 /* run.c: fills run->dir. Local. */
@@ -215,7 +215,7 @@ px_status px_session_find(px_session *session, char *from, size_t size);
 px_status px_session_settle(px_session *session, bool resume);
 /* The last rows of the run file, as rank 0 has read them, for all. Collective. */
 px_status px_session_recall(px_session *session);
-void px_session_record_skipped(px_session *session); /* an event for each checkpoint that was passed over */
+void px_session_record_start(px_session *session); /* an event for each line of skipped and changed */
 void px_session_note_schedule(const px_session *session); /* another end of it, where that moves the learning rate */
 
 /* record.c: the run file. Rank 0 writes, all agree. */

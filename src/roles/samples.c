@@ -44,7 +44,7 @@ static px_table_data table(const char *name, const builder *b)
     return (px_table_data){name, b->columns, b->count, b->rows, (const void *const *)b->values};
 }
 
-/* Decoded texts of all samples, prompt and completion; NUL-terminated, cut at MAX_TEXT. */
+/* Texts of all samples as rewards see them, prompt or completion; NUL-terminated, cut at MAX_TEXT. */
 static px_status decode_texts(const px_session *session, const px_rollout *r, bool completion, px_buf *text, size_t *places,
                               int *width)
 {
@@ -55,7 +55,7 @@ static px_status decode_texts(const px_session *session, const px_rollout *r, bo
         int p = r->prompt_length[i], n = r->length[i];
         if (session->tokenizer != NULL) {
             PX_TRY(px_tokenizer_decode_after(session->tokenizer, ids, completion ? p : 0, completion ? ids + p : ids,
-                                             completion ? n : p, false, text));
+                                             completion ? n : p, true, text));
         }
         PX_TRY(px_buf_add(text, "", 1));
         size_t length = text->length - places[i];
@@ -72,7 +72,7 @@ static void add_text(const px_session *session, builder *b, const px_rollout *r,
     size_t *places = px_alloc_array((size_t)r->samples + 1, sizeof *places, "text places");
     px_status status = places != NULL ? decode_texts(session, r, completion, &text, places, &width) : px_error_code();
     char *out = column(b, completion ? "completion" : "prompt", PX_COL_TEXT, width, "1",
-                       completion ? "decoded completion" : "decoded prompt");
+                       completion ? "decoded completion, without special tokens" : "decoded prompt, without special tokens");
     for (int i = 0; status == PX_OK && b->status == PX_OK && i < r->samples; i++) {
         size_t length = strnlen(text.data + places[i], (size_t)width - 1);
         length = px_utf8_valid(text.data + places[i], length);

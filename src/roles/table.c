@@ -94,7 +94,7 @@ static void print_ppo(const px_stage_summary *s)
         }
     }
     print_pair(s, "KL to the reference", "objective/kl", 1.0, "nat");
-    print_pair(s, "length", "response_length/mean", 1.0, "tokens");
+    print_pair(s, "completion length", "response_length/mean", 1.0, "tokens");
     print_pair(s, "ends with EOS", "frac_eos", 100.0, "%");
     print_training(s, "training score", "objective/scores", "");
     print_training(s, "training KL", "objective/kl", " nat");

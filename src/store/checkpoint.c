@@ -128,9 +128,9 @@ static px_status check_fence(const px_frame *segments, const char *path, int64_t
     int number = px_frame_column(segments, "segment"), first = px_frame_column(segments, "first_iteration");
     for (int64_t row = 0; fence >= 0 && row < segments->rows; row++) {
         double segment = px_frame_number(segments, number, row), start = px_frame_number(segments, first, row);
-        if (segment > (double)fence && start < (double)iteration) {
+        if (segment > (double)fence && start <= (double)iteration) {
             return px_fail(PX_DATA, "%s: iteration %lld was published by segment %lld after segment %.0f had gone on from "
-                           "iteration %.0f without it", path, (long long)iteration, (long long)fence, segment, start);
+                           "iteration %.0f without it", path, (long long)iteration, (long long)fence, segment, start - 1.0);
         }
     }
     return PX_OK;

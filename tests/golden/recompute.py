@@ -295,6 +295,8 @@ def policy_loss(c, it, model, batch, kl_coeff, sums):
     dual = c("training.dual_clip")
     if dual:
         loss = torch.where(a < 0, torch.minimum(loss, -dual * a), loss)
+    weights = token_weights(c, it, batch)
+    sums["loss/policy_avg"].append((weights * loss).sum().item())
     loss = loss - c("training.entropy_coeff") * entropy
     if c("training.kl.where") == "loss":
         loss = loss + kl_coeff * penalty(c("training.kl.estimator"), lp - ref)
@@ -303,7 +305,7 @@ def policy_loss(c, it, model, batch, kl_coeff, sums):
         sums["policy/approxkl_avg"].append((0.5 * (lp - old) ** 2).mean().item())
         sums["policy/entropy_avg"].append(entropy.mean().item())
         sums["val/ratio"].append(ratio.mean().item())
-    return (token_weights(c, it, batch) * loss).sum()
+    return (weights * loss).sum()
 
 
 def value_loss(c, it, model, batch, sums):
@@ -315,7 +317,9 @@ def value_loss(c, it, model, batch, sums):
         bounded = (old + torch.clamp(v - old, -limit, limit) - returns) ** 2
         held = torch.where((v - old).abs() <= limit, plain, bounded)
     sums["val/clipfrac_avg"].append((held > plain).double().mean().item())
-    return c("training.vf_loss_coeff") * (token_weights(c, it, batch) * 0.5 * torch.maximum(plain, held)).sum()
+    loss = (token_weights(c, it, batch) * 0.5 * torch.maximum(plain, held)).sum()
+    sums["loss/value_avg"].append(loss.item())
+    return c("training.vf_loss_coeff") * loss
 
 
 PPO_SUMS = ("policy/clipfrac_avg", "policy/approxkl_avg", "policy/entropy_avg", "val/ratio", "val/clipfrac_avg",
@@ -330,7 +334,6 @@ def ppo_updates(c, it, learners, kl_coeff):
                   value_loss(c, it, learners[1].model, batch, sums))
         for which, (learner, loss) in enumerate(zip(learners, losses)):
             norm, lr = learner.step(loss)
-            sums[("loss/policy_avg", "loss/value_avg")[which]].append(loss.item())
             sums[("grad_norm/actor", "grad_norm/critic")[which]].append(norm)
             sums[("lr", "critic_lr")[which]].append(lr)
     return sums

@@ -145,6 +145,31 @@ static void length_and_regex(void **state)
     assert_int_equal(px_rewards_open(&r, twice, 2), PX_CONFIG);
 }
 
+static void patterns_on_long_completions(void **state)
+{
+    (void)state;
+    static char text[100001];
+    px_rewards *r;
+    for (size_t i = 0; i + 1 < sizeof text; i++) text[i] = "abcde "[i % 6];
+    assert_int_equal(open_one(&r, (px_reward_spec){.kind = PX_REWARD_REGEX, .pattern = "^(?:(?!end).)*$"}), PX_OK);
+    near(score(r, text, NULL), 1.0); /* more stack than PCRE2's compiled patterns begin with */
+    px_rewards_close(r);
+    assert_int_equal(open_one(&r, (px_reward_spec){.kind = PX_REWARD_REGEX, .pattern = "^(a|b|c|d|e| )+$"}), PX_OK);
+    near(score(r, text, NULL), 1.0);
+    px_rewards_close(r);
+    memset(text, 'a', 40);
+    memcpy(text + 40, "!", 2);
+    assert_int_equal(open_one(&r, (px_reward_spec){.kind = PX_REWARD_REGEX, .pattern = "^(a+)+$"}), PX_OK);
+    px_buf events = {0};
+    double raw = 0;
+    px_reward_sample endless = {"p", text, 1, "{}", 3};
+    assert_int_equal(px_rewards_score(r, &endless, 1, &raw, &events), PX_OK);
+    assert_true(isnan(raw));
+    assert_non_null(strstr(events.data, "sample 3: the pattern takes too many steps"));
+    px_buf_free(&events);
+    px_rewards_close(r);
+}
+
 static void exact_compares_answers(void **state)
 {
     (void)state;
@@ -571,6 +596,7 @@ int main(void)
         cmocka_unit_test(lexicon_reads_the_published_files),
         cmocka_unit_test(lexicon_refuses_bad_files),
         cmocka_unit_test(length_and_regex),
+        cmocka_unit_test(patterns_on_long_completions),
         cmocka_unit_test(exact_compares_answers),
         cmocka_unit_test(exec_answers_in_any_order),
         cmocka_unit_test(exec_gets_whole_requests),

@@ -308,7 +308,7 @@ static void begin_segment(int64_t start)
     char path[PX_PATH_MAX];
     px_run_file *file;
     const px_run_header header = {.run_name = "x", .algorithm = "ppo", .config_hash = "", .yaml = "", .source = ""};
-    const px_segment segment = {.first_iteration = start, .num_ranks = 1, .job_id = "", .commit = ""};
+    const px_segment segment = {.first_iteration = start + 1, .num_ranks = 1, .job_id = "", .commit = ""};
     const px_rank_entry rank = {.host = "", .role = ""};
     assert_ok(px_path_join(path, sizeof path, dir, "run.h5"));
     assert_ok(px_run_file_open(&file, path, &header, true, start, &segment, &rank, 1));
