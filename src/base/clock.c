@@ -47,20 +47,24 @@ static const char *volatile stop_reason;
 static void on_signal(int number)
 {
     /* mpirun passes a signal on that the user's shell has delivered as well: two of a kind within a quarter of a second
-     * are one request. */
-    static volatile sig_atomic_t last_ms_set;
+     * are one request. Signals of this process count: where a stop was asked for in another way, or of another rank, the
+     * first of them asks for nothing new. */
+    static volatile sig_atomic_t last_ms_set, signals;
     static struct timespec last;
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     double since = last_ms_set ? (double)(now.tv_sec - last.tv_sec) + (double)(now.tv_nsec - last.tv_nsec) * 1e-9 : 1e9;
     last = now;
     last_ms_set = 1;
-    if (stop_level >= 1 && since < 0.25) {
+    if (since < 0.25) {
         return;
     }
-    stop_level = stop_level + 1;
-    stop_reason = number == SIGTERM ? "SIGTERM" : number == SIGUSR1 ? "SIGUSR1" : "SIGINT";
-    if (stop_level >= 2) {
+    signals = signals + 1;
+    if (stop_level == 0) {
+        stop_level = 1;
+        stop_reason = number == SIGTERM ? "SIGTERM" : number == SIGUSR1 ? "SIGUSR1" : "SIGINT";
+    }
+    if (signals >= 2) {
         static const char text[] = "\nphalanx: second signal: stopping at once with what is already saved\n";
         ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
         (void)ignored;

@@ -143,7 +143,7 @@ px_status px_temporary_path(char *out, size_t size, const char *path)
     return n >= 0 && (size_t)n < size ? PX_OK : px_fail(PX_IO, "%s: the path is too long", path);
 }
 
-/* Of files in dir whose names begin with `name`. */
+/* Of files in dir whose names begin with `name`. What somebody holds stays for the next time. */
 static px_status remove_temporaries(const char *dir, const char *name)
 {
     DIR *stream = opendir(dir);
@@ -160,8 +160,9 @@ static px_status remove_temporaries(const char *dir, const char *name)
             continue;
         }
         status = px_path_join(path, sizeof path, dir, entry->d_name);
-        if (status == PX_OK) {
-            status = px_tree_remove(path);
+        if (status == PX_OK && px_tree_remove(path) != PX_OK) {
+            px_log(PX_WARNING, "%s: it stays there", px_error_text());
+            px_error_clear();
         }
     }
     closedir(stream);

@@ -1,5 +1,6 @@
 #include "stream.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -50,6 +51,7 @@ static px_status parse(settings *s, int argc, char **argv)
         return PX_OK;
     }
     PX_TRY(px_option_required("chat", "model", s->model));
+    PX_TRY(px_stops_check("chat", &s->stop));
     return px_precision_read("chat", s->precision, &s->dtype);
 }
 
@@ -250,6 +252,9 @@ static px_status converse(talk *t)
         status = take_line(t, line, &over);
     }
     free(line);
+    if (status == PX_OK && ferror(stdin) && px_stop_level() == 0) {
+        return px_fail(PX_IO, "standard input: %s", strerror(errno));
+    }
     return status == PX_STOPPED ? PX_OK : status; /* nothing is lost by leaving a conversation */
 }
 

@@ -95,6 +95,7 @@ px_status px_opened_load(px_opened *opened, const char *dir, px_head head, const
 void px_opened_free(px_opened *opened);
 px_status px_tokenizer_open(px_tokenizer **tokenizer, const char *dir); /* *tokenizer NULL: the directory has none */
 int px_cores(void); /* by the affinity mask */
+px_status px_stops_check(const char *command, const px_words *stop); /* no stop string may be empty */
 /* --precision: f32, or bf16 where this processor has it (else f32, with a note). */
 px_status px_precision_read(const char *command, const char *word, px_dtype *precision);
 

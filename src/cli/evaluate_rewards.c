@@ -292,6 +292,9 @@ static px_status read_specs(const px_evaluation *e, spec_list *list, char **copi
         }
         PX_TRY(add_specs(list, copies[i]));
     }
+    if (list->count == 0) {
+        return px_fail(PX_USAGE, "evaluate: --rewards is empty; valid is a list such as lexicon:FILE,length:TOKENS");
+    }
     for (int i = 0; i < list->count; i++) {
         if (list->spec[i].kind == PX_REWARD_LENGTH && e->tokenizer == NULL) {
             return px_fail(PX_USAGE, "evaluate: length counts tokens; give --tokenizer DIR|FILE");

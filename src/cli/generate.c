@@ -61,11 +61,7 @@ static px_status parse(settings *s, int argc, char **argv)
     if ((s->prompt == NULL) == (s->data == NULL)) {
         return px_fail(PX_USAGE, "generate: give one of --prompt TEXT and --data F.jsonl");
     }
-    for (int i = 0; i < s->stop.count; i++) {
-        if (s->stop.word[i][0] == '\0') {
-            return px_fail(PX_USAGE, "generate: --stop is empty; valid is a text");
-        }
-    }
+    PX_TRY(px_stops_check("generate", &s->stop));
     return px_precision_read("generate", s->precision, &s->dtype);
 }
 

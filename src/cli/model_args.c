@@ -11,6 +11,16 @@ int px_cores(void)
     return px_cpus_count(mask);
 }
 
+px_status px_stops_check(const char *command, const px_words *stop)
+{
+    for (int i = 0; i < stop->count; i++) {
+        if (stop->word[i][0] == '\0') {
+            return px_fail(PX_USAGE, "%s: --stop is empty; valid is a text", command);
+        }
+    }
+    return PX_OK;
+}
+
 px_status px_precision_read(const char *command, const char *word, px_dtype *precision)
 {
     bool bf16 = strcmp(word, "bf16") == 0;

@@ -145,6 +145,15 @@ static px_status take_option(const px_usage *usage, const px_option *options, in
     return unknown_option(usage, options, count, name, length);
 }
 
+static bool wants_value(const px_option *options, int count, const char *word)
+{
+    bool wants = false;
+    for (int i = 0; i < count; i++) {
+        wants = wants || (options[i].type != PX_OPTION_FLAG && strncmp(word, "--", 2) == 0 && strcmp(word + 2, options[i].name) == 0);
+    }
+    return wants;
+}
+
 px_status px_options_parse(const px_usage *usage, const px_option *options, int count, int argc, char **argv,
                            px_words *words, bool *helped)
 {
@@ -156,7 +165,7 @@ px_status px_options_parse(const px_usage *usage, const px_option *options, int 
         if (strcmp(argv[i], "--") == 0) {
             break;
         }
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+        if (strcmp(argv[i], "--help") == 0 || (strcmp(argv[i], "-h") == 0 && !wants_value(options, count, argv[i - 1]))) {
             *helped = true;
             if (px_launch_rank() == 0) {
                 print_usage(usage, options, count);

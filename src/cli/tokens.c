@@ -1,5 +1,6 @@
 #include "cli.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,7 +106,7 @@ static px_status each_line(settings *s)
         }
     }
     free(line);
-    return status;
+    return status == PX_OK && ferror(stdin) ? px_fail(PX_IO, "standard input: %s", strerror(errno)) : status;
 }
 
 static px_status each_record(void *arg, int64_t record, int64_t line, const char *json, size_t length)

@@ -105,12 +105,26 @@ static px_node *set_at(struct loader *l, const px_stage *stage, px_node *node, c
     return px_node_merge(pool, done, node && node->kind == PX_MAP ? node : NULL, map);
 }
 
+/* A plain word with ${VAR} in it: the reader expands it, in quotes, and it stays plain. */
+static px_node *expanded(struct loader *l, const char *text, const char *shown)
+{
+    px_buf quoted = {0};
+    px_status status = px_buf_text(&quoted, "'");
+    for (; status == PX_OK && *text; text++) status = *text == '\'' ? px_buf_text(&quoted, "''") : px_buf_add(&quoted, text, 1);
+    PX_CHECK(status == PX_OK && px_buf_text(&quoted, "'") == PX_OK);
+    px_node *node = px_yaml_text(&l->yaml, quoted.data, quoted.length, shown, l->config->dir);
+    px_buf_free(&quoted);
+    if (node) node->plain = true;
+    return node;
+}
+
 /* Values are what YAML would read after "key: "; flow lists, maps and quotes go through the reader, the rest is one plain
  * word, so that "> 50" and "a: b" need no quotes. */
 static px_node *set_value(struct loader *l, const char *text, const char *shown)
 {
     text += strspn(text, " ");
     if (*text && strchr("[{\"'", *text)) return px_yaml_text(&l->yaml, text, strlen(text), shown, l->config->dir);
+    if (strstr(text, "${")) return expanded(l, text, shown);
     px_node *node = px_node_new(&l->config->pool, PX_SCALAR, NULL);
     node->file = shown;
     node->dir = l->config->dir;

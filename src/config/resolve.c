@@ -236,7 +236,9 @@ static void resolve_list(px_job *job, int at, const px_node *node, bool defaulte
     for (int i = 0; i < entries; i++) {
         const px_node *one = one_text ? node : node->entries[i].node;
         px_value *value = new_value(job, row, px_pool_format(job->pool, "%s.%d", key, i), one, !defaulted);
-        if (row->kind == PX_KEY_NUMBERS) {
+        if (row->kind == PX_KEY_NUMBERS && px_node_is_null(one)) {
+            px_problem_node(job->problems, one, "%s must be a number", value->key);
+        } else if (row->kind == PX_KEY_NUMBERS) {
             px_parse_scalar(job, value, one);
         } else if (one->kind != PX_SCALAR || px_node_is_null(one) || !*one->text) {
             px_problem_node(job->problems, one, "%s must be text that is not empty", value->key);
@@ -262,7 +264,9 @@ static const char *condition(px_pool *pool, const char *text)
     }
     text += strspn(text, " ");
     char *number = px_pool_text(pool, text);
-    number[strcspn(number, " ")] = 0;
+    size_t end = strcspn(number, " ");
+    if (number[end + strspn(number + end, " ")]) return NULL;
+    number[end] = 0;
     if (!px_looks_like_number(number, &whole) || !isfinite(strtod(number, NULL))) return NULL;
     return px_pool_format(pool, "%s %s", operator, number);
 }

@@ -275,7 +275,7 @@ const px_key px_keys[] = {
     {"reporting.samples.every", INT, "1", NULL, "[0,1000000000]", "", PPO, CHANGE, NULL,
      "Iterations between those whose samples are written. 0: none."},
     {"reporting.samples.tokens", BOOL, "true", NULL, NULL, "", PPO, CHANGE, NULL, "With every token's numbers."},
-    {"reporting.samples.iterations_per_file", INT, "10", NULL, "[1,1000000]", "", PPO, 0, NULL, "Then a new file begins."},
+    {"reporting.samples.iterations_per_file", INT, "10", NULL, "[1,1000000]", "", PPO, CHANGE, NULL, "Then a new file begins."},
 
     {"fault_tolerance.min_healthy_env_runners", INT, "1", NULL, "[0,1000000]", "", PPO, CHANGE, NULL,
      "Fewer that answer: checkpoint and exit 69."},

@@ -127,9 +127,11 @@ static px_status draw(const px_curves *curves, const char *dir, px_buf *svgs, bo
 
 px_status px_plot_all(const px_curves *curves, px_buf *svgs, bool *drawn)
 {
-    char dir[] = "/tmp/phalanx-plot-XXXXXX";
+    const char *room = getenv("TMPDIR");
+    char dir[PX_PATH_MAX];
     *drawn = false;
-    if (!mkdtemp(dir)) return px_fail(PX_IO, "%s: cannot create: %s", dir, strerror(errno));
+    PX_TRY(px_path_join(dir, sizeof dir, room && *room ? room : "/tmp", "phalanx-plot-XXXXXX"));
+    if (!mkdtemp(dir)) return px_fail(PX_IO, "%s: cannot create: %s; TMPDIR names another directory", dir, strerror(errno));
     px_status status = draw(curves, dir, svgs, drawn);
     px_status removed = px_tree_remove(dir);
     return status == PX_OK ? removed : status;

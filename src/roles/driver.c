@@ -399,8 +399,8 @@ static px_status run_stage(px_session *session)
         px_session_close_file(session, iteration, PX_STOPPED, reason, false);
         write_status(session, "stopped", iteration, PX_STOPPED, reason);
         if (session->saved <= 0) {
-            return px_fail(PX_STOPPED, "stopped by %s before the first iteration of %s was done; the same command starts it "
-                           "again", reason, session->algorithm->name);
+            return px_fail(PX_STOPPED, "stopped by %s before the first state of %s was saved (checkpointing.recovery_interval); "
+                           "the same command starts it again", reason, session->algorithm->name);
         }
         return px_fail(PX_STOPPED, "stopped by %s; state after iteration %lld of %s is saved, the same command continues",
                        reason, (long long)session->saved, session->algorithm->name);

@@ -247,6 +247,9 @@ px_status px_session_open_file(px_session *session, bool resume)
 {
     px_status status = px_agree(px_dist_rank() == 0 ? open_file(session, resume) : PX_OK);
     session->trainer.events = (px_event_sink){write_event, session};
+    if (status == PX_OK) {
+        status = px_agree(px_dist_rank() == 0 && resume ? px_session_settle_samples(session) : PX_OK);
+    }
     if (status == PX_OK && session->no_bf16 != NULL) {
         px_trainer_event(&session->trainer, session->start, "precision", "bf16 is configured, float32 is used: %s",
                          session->no_bf16);
@@ -261,17 +264,15 @@ px_status px_session_open_file(px_session *session, bool resume)
 static void reward_moments(const px_rollout *rollout, const px_rewards *rewards, double *out)
 {
     for (int k = 0; k < reward_count(rewards); k++) {
-        double n = 0.0, sum = 0.0, squares = 0.0;
+        px_moments m = {0};
         for (int i = 0; i < rollout->samples; i++) {
             double x = rollout->raw[(size_t)k * (size_t)rollout->samples + (size_t)i];
             if (isfinite(x)) {
-                n += 1.0;
-                sum += x;
-                squares += x * x;
+                m = px_moments_merge(m, (px_moments){1.0, x, 0.0});
             }
         }
-        out[2 * k] = sum / n;
-        out[2 * k + 1] = sqrt(fmax(0.0, squares / n - sum / n * (sum / n)));
+        out[2 * k] = m.n > 0.0 ? m.mean : NAN;
+        out[2 * k + 1] = sqrt(m.m2 / m.n);
     }
 }
 

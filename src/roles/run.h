@@ -224,6 +224,8 @@ int px_column_find(const px_column *columns, int count, const char *name); /* -1
 /* The last value of a metric: of a column of /metrics, or "evaluation/" and one of /evaluation. NULL: there is no such column. */
 const double *px_session_metric(const px_session *session, const char *metric);
 px_status px_session_open_file(px_session *session, bool resume);
+/* samples.c: what an abandoned course of the run has left beyond session->start, files and rows, goes. Rank 0. */
+px_status px_session_settle_samples(px_session *session);
 px_status px_session_record(px_session *session, int64_t iteration);
 px_status px_session_record_evaluation(px_session *session, int64_t iteration);
 /* samples.c: whether the samples of an iteration are kept; writes those of `unwritten`. Local, the second of rank 0. */

@@ -1,11 +1,14 @@
 /* The sample file of an iteration: enough that an outside program can recompute every number of it. */
 #include "run.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_TEXT = 32768, SAMPLE_COLUMNS = 16 + PX_MAX_REWARDS };
 
@@ -44,7 +47,7 @@ static px_table_data table(const char *name, const builder *b)
     return (px_table_data){name, b->columns, b->count, b->rows, (const void *const *)b->values};
 }
 
-/* Texts of all samples as rewards see them, prompt or completion; NUL-terminated, cut at MAX_TEXT. */
+/* Decoded texts of all samples, prompt or completion; NUL-terminated, cut at MAX_TEXT. */
 static px_status decode_texts(const px_session *session, const px_rollout *r, bool completion, px_buf *text, size_t *places,
                               int *width)
 {
@@ -55,7 +58,7 @@ static px_status decode_texts(const px_session *session, const px_rollout *r, bo
         int p = r->prompt_length[i], n = r->length[i];
         if (session->tokenizer != NULL) {
             PX_TRY(px_tokenizer_decode_after(session->tokenizer, ids, completion ? p : 0, completion ? ids + p : ids,
-                                             completion ? n : p, true, text));
+                                             completion ? n : p, false, text));
         }
         PX_TRY(px_buf_add(text, "", 1));
         size_t length = text->length - places[i];
@@ -72,7 +75,8 @@ static void add_text(const px_session *session, builder *b, const px_rollout *r,
     size_t *places = px_alloc_array((size_t)r->samples + 1, sizeof *places, "text places");
     px_status status = places != NULL ? decode_texts(session, r, completion, &text, places, &width) : px_error_code();
     char *out = column(b, completion ? "completion" : "prompt", PX_COL_TEXT, width, "1",
-                       completion ? "decoded completion, without special tokens" : "decoded prompt, without special tokens");
+                       completion ? "decoded completion, special tokens and all; rewards see it without them"
+                                  : "decoded prompt, special tokens and all");
     for (int i = 0; status == PX_OK && b->status == PX_OK && i < r->samples; i++) {
         size_t length = strnlen(text.data + places[i], (size_t)width - 1);
         length = px_utf8_valid(text.data + places[i], length);
@@ -297,13 +301,91 @@ static px_status check_old(px_session *session, const char *path, int64_t file, 
     return status;
 }
 
+static px_status path_of(char *out, size_t size, const px_session *session, int64_t file)
+{
+    char name[64];
+    snprintf(name, sizeof name, "samples-%06lld.h5", (long long)file);
+    return px_path_join(out, size, session->dir, name);
+}
+
+/* The file that begins last, by its first iteration; 0: there is none. */
+static px_status last_file(const px_session *session, int64_t *file)
+{
+    DIR *stream = opendir(session->dir);
+    *file = 0;
+    if (stream == NULL) {
+        return px_fail(PX_IO, "%s: cannot be read: %s", session->dir, strerror(errno));
+    }
+    for (const struct dirent *entry; (entry = readdir(stream)) != NULL;) {
+        long long number;
+        int end = 0;
+        if (sscanf(entry->d_name, "samples-%lld.h5%n", &number, &end) == 1 && end > 0 && entry->d_name[end] == '\0' &&
+            number > *file) {
+            *file = number;
+        }
+    }
+    closedir(stream);
+    return PX_OK;
+}
+
+/* Rows of iterations after session->start leave the file. */
+static px_status cut(px_session *session, const char *path)
+{
+    px_frame frame;
+    PX_TRY(px_frame_read(path, names[SAMPLES], &frame));
+    int column_index = px_frame_column(&frame, "iteration");
+    bool beyond = false;
+    for (int64_t row = 0; column_index >= 0 && row < frame.rows; row++) {
+        beyond = beyond || px_frame_number(&frame, column_index, row) > (double)session->start;
+    }
+    px_frame_free(&frame);
+    px_table_data tables[TABLES];
+    int count = 0;
+    for (int t = 0; beyond && t < TABLES; t++) {
+        int64_t rows;
+        PX_TRY(px_samples_rows(path, names[t], session->start, &rows));
+        if (rows > 0) {
+            tables[count++] = (px_table_data){.name = names[t]};
+        }
+    }
+    return count > 0 ? px_samples_append(path, tables, count, session->start, session->run->lock) : PX_OK;
+}
+
+px_status px_session_settle_samples(px_session *session)
+{
+    char path[PX_PATH_MAX];
+    int64_t file;
+    for (;;) {
+        PX_TRY(last_file(session, &file));
+        PX_TRY(path_of(path, sizeof path, session, file));
+        if (file <= session->start) {
+            break;
+        }
+        if (unlink(path) != 0) {
+            return px_fail(PX_IO, "%s: cannot remove: %s", path, strerror(errno));
+        }
+    }
+    PX_TRY(file > 0 ? check_old(session, path, file, session->start) : PX_OK);
+    return file > 0 && px_file_exists(path) ? cut(session, path) : PX_OK;
+}
+
+/* The file of an iteration: the one that was begun last, until it has its share of iterations. */
+static px_status file_of(const px_session *session, int64_t iteration, int64_t *file)
+{
+    int64_t last = session->samples_end.file;
+    if (last == 0) {
+        PX_TRY(last_file(session, &last));
+    }
+    *file = last > 0 && iteration - last < px_stage_int(session->stage, "reporting.samples.iterations_per_file") ? last : iteration;
+    return PX_OK;
+}
+
 static px_status write_samples(px_session *session, int64_t iteration)
 {
-    int64_t per_file = px_stage_int(session->stage, "reporting.samples.iterations_per_file");
-    int64_t file = (iteration - 1) / per_file * per_file + 1;
-    char path[PX_PATH_MAX], name[64], reward_names[PX_MAX_REWARDS][96];
-    snprintf(name, sizeof name, "samples-%06lld.h5", (long long)file);
-    PX_TRY(px_path_join(path, sizeof path, session->dir, name));
+    char path[PX_PATH_MAX], reward_names[PX_MAX_REWARDS][96];
+    int64_t file;
+    PX_TRY(file_of(session, iteration, &file));
+    PX_TRY(path_of(path, sizeof path, session, file));
     px_ppo_view view;
     px_ppo_look(&session->trainer, &view);
     int64_t base = (iteration - 1) * view.rollout->max_samples;
@@ -325,7 +407,12 @@ static px_status write_samples(px_session *session, int64_t iteration)
     bool with_tokens = px_stage_bool(session->stage, "reporting.samples.tokens");
     for (int t = 0; t < TABLES; t++) {
         status = status == PX_OK ? b[t].status : status;
-        if (with_tokens || (t != PROMPTS && t != TOKENS)) {
+        int64_t rows = 1; /* without tokens a file keeps those that an earlier start has put there */
+        if (!with_tokens && (t == PROMPTS || t == TOKENS)) {
+            b[t].rows = 0;
+            status = status == PX_OK ? px_samples_rows(path, names[t], iteration - 1, &rows) : status;
+        }
+        if (rows > 0) {
             tables[count++] = table(names[t], &b[t]);
         }
     }

@@ -25,6 +25,32 @@ static px_status move(const char *from, const char *to)
     return px_fail(PX_IO, "%s: cannot rename to %s: %s", from, to, strerror(errno));
 }
 
+static px_status remove_tree(const char *path)
+{
+    PX_FAULT("store.remove", path);
+    return px_tree_remove(path);
+}
+
+/* Out of the way at once; what of it cannot be removed, because somebody reads it, stays under a name of temporaries, which
+ * the next start removes. */
+static px_status discard(const char *path)
+{
+    char name[PX_PATH_MAX], aside[PX_PATH_MAX];
+    if (!px_dir_exists(path)) return PX_OK;
+    PX_TRY(px_temporary_path(aside, sizeof aside, path));
+    for (int n = 1; px_dir_exists(aside); n++) {
+        int length = snprintf(name, sizeof name, "%s-%d", path, n);
+        if (length < 0 || (size_t)length >= sizeof name) return px_fail(PX_IO, "%s: the path is too long", path);
+        PX_TRY(px_temporary_path(aside, sizeof aside, name));
+    }
+    PX_TRY(move(path, aside));
+    if (remove_tree(aside) != PX_OK) {
+        px_log(PX_WARNING, "%s: it stays there until the next start", px_error_text());
+        px_error_clear();
+    }
+    return PX_OK;
+}
+
 px_status px_checkpoint_begin(px_checkpoint_writer *writer, const char *dir, const char *name)
 {
     char old[PX_PATH_MAX];
@@ -37,12 +63,6 @@ px_status px_checkpoint_begin(px_checkpoint_writer *writer, const char *dir, con
     return px_dir_create(writer->path);
 }
 
-static px_status remove_old(const char *old)
-{
-    PX_FAULT("store.remove", old);
-    return px_tree_remove(old);
-}
-
 px_status px_checkpoint_commit(px_checkpoint_writer *writer, int64_t iteration, int64_t fence, const px_lock *lock)
 {
     char old[PX_PATH_MAX], parent[PX_PATH_MAX];
@@ -53,13 +73,13 @@ px_status px_checkpoint_commit(px_checkpoint_writer *writer, int64_t iteration, 
     PX_TRY(px_dir_sync(parent));
     if (lock) PX_TRY(px_lock_check(lock)); /* hashing takes its time */
     if (px_dir_exists(writer->final_path)) {
-        PX_TRY(px_tree_remove(old));
+        PX_TRY(discard(old));
         PX_TRY(move(writer->final_path, old));
     }
     PX_TRY(move(writer->path, writer->final_path));
     PX_FAULT("store.dirsync", parent);
     PX_TRY(px_dir_sync(parent));
-    if (remove_old(old) != PX_OK) { /* the new one is published and whole */
+    if (remove_tree(old) != PX_OK) { /* the new one is published and whole */
         px_log(PX_WARNING, "%s: a replaced checkpoint stays there", px_error_text());
         px_error_clear();
     }
@@ -251,7 +271,7 @@ px_status px_checkpoint_prune(const char *dir, int64_t keep, bool (*spared)(void
         if (i < keep || spared(arg, numbers[i])) continue;
         snprintf(name, sizeof name, "checkpoint_%06lld", (long long)numbers[i]);
         status = px_path_join(path, sizeof path, dir, name);
-        if (status == PX_OK) status = px_tree_remove(path);
+        if (status == PX_OK) status = discard(path);
     }
     px_free(numbers);
     return status;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char *const run_groups[] = {"/config", "/build"};
@@ -111,7 +112,7 @@ static px_status copy_file(const char *path, const char *out)
 
 /* ---- snapshot, compaction, repair -------------------------------------------------------------------------------- */
 
-px_status px_run_file_snapshot(const char *path, const char *out)
+static px_status rewrite(const char *path, const char *out)
 {
     char temporary[PX_PATH_MAX];
     PX_TRY(px_temporary_path(temporary, sizeof temporary, out));
@@ -139,8 +140,16 @@ static px_status refuse_writer(const char *path)
     return PX_OK;
 }
 
+px_status px_run_file_snapshot(const char *path, const char *out)
+{
+    struct stat from, to;
+    bool itself = stat(path, &from) == 0 && stat(out, &to) == 0 && from.st_dev == to.st_dev && from.st_ino == to.st_ino;
+    PX_TRY(itself ? refuse_writer(path) : PX_OK);
+    return rewrite(path, out);
+}
+
 px_status px_run_file_repair(const char *path)
 {
     PX_TRY(refuse_writer(path));
-    return px_run_file_snapshot(path, path);
+    return rewrite(path, path);
 }

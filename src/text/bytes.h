@@ -12,4 +12,6 @@ px_status px_bytes_open(px_bytes **bytes, const char *path);
 px_status px_bytes_next(px_bytes *bytes, const char **data, size_t *length);
 void px_bytes_close(px_bytes *bytes);
 
+bool px_records_named(const char *path); /* records.c: by its name, or that of what is compressed in it, a file of JSON records */
+
 #endif

@@ -34,6 +34,19 @@ static bool ends_with(const char *path, size_t length, const char *suffix)
     return length > n && !strncasecmp(path + length - n, suffix, n);
 }
 
+/* The length of a path without the ending of what it is compressed with. */
+static size_t bare_length(const char *path)
+{
+    size_t length = strlen(path);
+    return length - (ends_with(path, length, ".gz") ? 3 : ends_with(path, length, ".zst") ? 4 : 0);
+}
+
+bool px_records_named(const char *path)
+{
+    size_t length = bare_length(path);
+    return ends_with(path, length, ".jsonl") || ends_with(path, length, ".ndjson") || ends_with(path, length, ".json");
+}
+
 static px_status refuse_table(const char *path, const char *reader)
 {
     return px_fail(PX_DATA, "%s: this format is not read here; make JSON lines of it once: python3 -c \"import pandas "
@@ -51,9 +64,7 @@ static px_status check_table(const char *path, const char *data, size_t length)
 
 static px_status layout_of(const char *path, px_layout *layout)
 {
-    size_t length = strlen(path);
-    if (ends_with(path, length, ".gz")) length -= 3;
-    else if (ends_with(path, length, ".zst")) length -= 4;
+    size_t length = bare_length(path);
     if (ends_with(path, length, ".jsonl") || ends_with(path, length, ".ndjson")) *layout = PX_LINES;
     else if (ends_with(path, length, ".json")) *layout = PX_ARRAY;
     else if (ends_with(path, length, ".txt") || ends_with(path, length, ".text")) *layout = PX_PARAGRAPHS;
@@ -264,29 +275,31 @@ static bool goes_on(const char *data, size_t length, size_t i)
     return i < length && depth > 0 && !in_string;
 }
 
-/* Where the array of {..., "data": [ begins, in the first piece of the file and outside other values; length: nowhere. */
-static size_t find_wrapped(const char *data, size_t length, size_t i)
+/* Where the array of {..., "data": [ begins, in the first piece of the file and outside other values; length: nowhere. An
+ * object that others follow is a record, with a field of that name. long_one: the object may be longer than the piece. */
+static size_t find_wrapped(const char *data, size_t length, size_t i, bool long_one)
 {
     bool in_string = false;
     int depth = 0;
+    size_t array = length;
     for (; i < length; i++) {
         if (in_string) {
             if (data[i] == '\\') i++;
             else in_string = data[i] != '"';
             continue;
         }
-        if (data[i] == '"' && depth == 1 && length - i > 6 && !memcmp(data + i, "\"data\"", 6)) {
+        if (array == length && data[i] == '"' && depth == 1 && length - i > 6 && !memcmp(data + i, "\"data\"", 6)) {
             size_t colon = skip_blanks(data, length, i + 6), value = skip_blanks(data, length, colon + 1);
             size_t first = skip_blanks(data, length, value + 1);
             if (colon < length && data[colon] == ':' && value < length && data[value] == '[' && first < length &&
                 data[first] == '{')
-                return value;
+                array = value;
         }
         in_string = data[i] == '"';
         if (data[i] == '{' || data[i] == '[') depth++;
-        if ((data[i] == '}' || data[i] == ']') && --depth == 0) return length; /* the first object ends */
+        if ((data[i] == '}' || data[i] == ']') && --depth == 0) return skip_blanks(data, length, i + 1) == length ? array : length;
     }
-    return length;
+    return long_one ? array : length;
 }
 
 /* What is in a file of JSON, whatever its name says: an array of objects, one in {"data": [...]}, objects over several
@@ -301,7 +314,7 @@ static void look_at_start(px_reader *reader, const char **data, size_t *length)
         if (first < *length && (*data)[first] == '{') reader->layout = PX_ARRAY;
         return;
     }
-    size_t array = (*data)[i] == '{' ? find_wrapped(*data, *length, i) : *length;
+    size_t array = (*data)[i] == '{' ? find_wrapped(*data, *length, i, reader->layout == PX_ARRAY) : *length;
     if (array < *length) {
         for (size_t k = 0; k < array; k++) reader->line += (*data)[k] == '\n';
         *data += array;

@@ -5,7 +5,6 @@
 
 #include <jansson.h>
 #include <string.h>
-#include <strings.h>
 
 void px_words_free(px_words *words)
 {
@@ -82,7 +81,6 @@ typedef struct reader {
     px_words *words;
     const char *path;
     px_pattern pattern;
-    bool json;
     int64_t line;
     px_buf rest; /* the line at hand, where it crosses a piece of the file */
 } reader;
@@ -135,20 +133,22 @@ static px_status add_record(reader *r, const json_t *record)
                                        "completion, messages, or chosen and rejected", r->path, (long long)r->line);
 }
 
-static px_status add_line(reader *r, const char *line, size_t length)
+static px_status on_record(void *arg, int64_t number, int64_t line, const char *json, size_t length)
 {
-    r->line++;
-    if (!r->json) {
-        return add_sequence(r, line, length);
-    }
-    if (strspn(line, " \t\r\n") >= length) {
-        return PX_OK;
-    }
+    (void)number;
+    reader *r = arg;
     json_t *record;
-    PX_TRY(px_json_parse(line, length, r->path, r->line - 1, &record));
+    r->line = line;
+    PX_TRY(px_json_parse(json, length, r->path, line - 1, &record));
     px_status status = add_record(r, record);
     json_decref(record);
     return status;
+}
+
+static px_status add_line(reader *r, const char *line, size_t length)
+{
+    r->line++;
+    return add_sequence(r, line, length);
 }
 
 static px_status add_piece(reader *r, const char *data, size_t length)
@@ -178,31 +178,18 @@ static px_status add_file(reader *r, px_bytes *bytes)
     return r->rest.length > 0 ? add_line(r, r->rest.data, r->rest.length) : PX_OK;
 }
 
-static bool ends_with(const char *path, size_t length, const char *end)
-{
-    size_t n = strlen(end);
-    return length >= n && strncasecmp(path + length - n, end, n) == 0;
-}
-
-/* By the name, that of what is compressed in it. */
-static bool is_json_lines(const char *path)
-{
-    size_t length = strlen(path);
-    length -= ends_with(path, length, ".gz") ? 3 : ends_with(path, length, ".zst") ? 4 : 0;
-    return ends_with(path, length, ".jsonl");
-}
-
 px_status px_words_count(px_words *words, const char *path)
 {
-    reader r = {.words = words, .path = path, .json = is_json_lines(path)};
-    px_bytes *bytes;
-    PX_TRY(px_bytes_open(&bytes, path));
+    reader r = {.words = words, .path = path};
+    px_bytes *bytes = NULL;
     px_status status = px_pattern_regex(&r.pattern, px_gpt2_pattern);
-    if (status == PX_OK) {
+    if (status == PX_OK && px_records_named(path)) {
+        status = px_records_each(path, on_record, &r);
+    } else if (status == PX_OK && (status = px_bytes_open(&bytes, path)) == PX_OK) {
         status = add_file(&r, bytes);
+        px_bytes_close(bytes);
     }
     px_pattern_free(&r.pattern);
     px_buf_free(&r.rest);
-    px_bytes_close(bytes);
     return status;
 }

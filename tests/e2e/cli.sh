@@ -238,5 +238,22 @@ exec 9>&-
 [ $got = 0 ] || fail "chat does not end at its prompt: $got, $(cat "$work/err")"
 code 65 "no chat template" "$phalanx" chat --model "$model"
 
+# ---- values that are empty, or look like something else ----
+code 64 "--stop is empty" "$phalanx" chat --model "$model" --stop ''
+code 64 "--rewards is empty" "$phalanx" evaluate --rewards '' --data "$work/none.jsonl"
+code 0 "" "$phalanx" generate --model "$model" --prompt -h --max-new-tokens 2
+grep -q 'options:' "$work/out" && fail "a prompt that is -h is taken for help"
+"$phalanx" tokens --tokenizer "$model" < "$work" > "$work/out" 2> "$work/err"; got=$?
+[ $got = 74 ] || fail "standard input that cannot be read: exit $got"
+printf '{"text": "a b", "data": [{"text": "no"}]}\n{"text": "c"}\n' > "$work/nested.jsonl"
+same "$("$phalanx" tokens --tokenizer "$model" --data "$work/nested.jsonl" | wc -l)" 2 "records with a list of objects called data"
+for name in words.jsonl words.ndjson words.json; do # with a byte order mark
+    printf '\xef\xbb\xbf{"text": "hello world hello world"}\n{"text": "hello world"}\n' > "$work/$name"
+    "$phalanx" tokenizer train --data "$work/$name" --vocab-size 262 --out "$work/$name.out" > "$work/out" 2> "$work/err" ||
+        fail "tokenizer train $name: $(cat "$work/err")"
+    grep -q '"text' "$work/$name.out/tokenizer.json" && fail "$name: the tokenizer has learnt JSON"
+    grep -q 'he' "$work/$name.out/tokenizer.json" || fail "$name: the tokenizer has not learnt its text"
+done
+
 [ "$failed" = 0 ] && echo "all passed"
 exit "$failed"

@@ -468,8 +468,12 @@ static void test_old_stays(void **state)
     assert_int_equal(save_with_fault("store.remove", 1, "2"), PX_OK);
     assert_true(px_dir_exists(old));
     assert_int_equal(latest("recovery_a"), 2);
-    assert_ok(save(dir, "recovery_a", 3));
+    assert_int_equal(save_with_fault("store.remove", 1, "3"), PX_OK); /* still held: it makes room, and stays elsewhere */
     assert_int_equal(latest("recovery_a"), 3);
+    assert_false(px_dir_exists(old));
+    assert_ok(px_temporaries_remove(dir));
+    assert_ok(save(dir, "recovery_a", 4));
+    assert_int_equal(latest("recovery_a"), 4);
     assert_false(px_dir_exists(old));
 }
 
