@@ -115,7 +115,7 @@ const char *px_frame_text(const px_frame *frame, int column, int64_t row);
 /* Attributes of a group as a JSON object (typed), scalar string data sets included. */
 struct json_t;
 px_status px_attributes_read(const char *path, const char *group, struct json_t **object);
-px_status px_run_file_snapshot(const char *path, const char *out); /* a copy that every HDF5 reader opens */
+px_status px_run_file_snapshot(const char *path, const char *out); /* a copy that every HDF5 reader opens; onto itself: repair */
 px_status px_run_file_repair(const char *path);                    /* refuses while a writer lives */
 
 /* ---- checkpoints --------------------------------------------------------------------------------------------------------

@@ -361,7 +361,8 @@ px_status px_session_settle_samples(px_session *session)
         if (file <= session->start) {
             break;
         }
-        if (unlink(path) != 0) {
+        PX_TRY(check_old(session, path, file, file)); /* damaged, it is kept aside */
+        if (unlink(path) != 0 && errno != ENOENT) {
             return px_fail(PX_IO, "%s: cannot remove: %s", path, strerror(errno));
         }
     }

@@ -112,7 +112,7 @@ static px_status copy_file(const char *path, const char *out)
 
 /* ---- snapshot, compaction, repair -------------------------------------------------------------------------------- */
 
-static px_status rewrite(const char *path, const char *out)
+px_status px_run_file_rewrite(const char *path, const char *out)
 {
     char temporary[PX_PATH_MAX];
     PX_TRY(px_temporary_path(temporary, sizeof temporary, out));
@@ -145,11 +145,11 @@ px_status px_run_file_snapshot(const char *path, const char *out)
     struct stat from, to;
     bool itself = stat(path, &from) == 0 && stat(out, &to) == 0 && from.st_dev == to.st_dev && from.st_ino == to.st_ino;
     PX_TRY(itself ? refuse_writer(path) : PX_OK);
-    return rewrite(path, out);
+    return px_run_file_rewrite(path, out);
 }
 
 px_status px_run_file_repair(const char *path)
 {
     PX_TRY(refuse_writer(path));
-    return rewrite(path, path);
+    return px_run_file_rewrite(path, path);
 }

@@ -468,7 +468,7 @@ px_status px_run_file_close(px_run_file *file, int64_t last_iteration, int exit_
     px_status closed = px_h5_close(&file->h5);
     if (status == PX_OK) status = closed;
     /* The live file is complete: not making it smaller is no reason to fail. */
-    if (status == PX_OK && finished && px_run_file_snapshot(file->path, file->path) != PX_OK) {
+    if (status == PX_OK && finished && px_run_file_rewrite(file->path, file->path) != PX_OK) {
         px_log(PX_WARNING, "%s; the run file stays uncompressed", px_error_text());
         px_error_clear();
     }
