@@ -70,6 +70,9 @@ static size_t add_ppo(px_plan *plan, const px_session *session, px_role role)
             "samples of the env runners");
     }
     add(plan, "rollout", m.rollout, "samples, log-probabilities, values, advantages");
+    if (px_world_rank() == 0 && here.learns && px_session_samples_bytes(session) > 0) {
+        add(plan, "sample file", px_session_samples_bytes(session), "columns of an iteration, rows of the file on their way");
+    }
     return m.scratch;
 }
 

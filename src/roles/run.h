@@ -226,6 +226,7 @@ const double *px_session_metric(const px_session *session, const char *metric);
 px_status px_session_open_file(px_session *session, bool resume);
 /* samples.c: what an abandoned course of the run has left beyond session->start, files and rows, goes. Rank 0. */
 px_status px_session_settle_samples(px_session *session);
+size_t px_session_samples_bytes(const px_session *session); /* what writing them takes, of rank 0 */
 px_status px_session_record(px_session *session, int64_t iteration);
 px_status px_session_record_evaluation(px_session *session, int64_t iteration);
 /* samples.c: whether the samples of an iteration are kept; writes those of `unwritten`. Local, the second of rank 0. */

@@ -430,6 +430,25 @@ static px_status write_samples(px_session *session, int64_t iteration)
     return status;
 }
 
+size_t px_session_samples_bytes(const px_session *session)
+{
+    enum { TEXT_BYTES = 6, TOKEN_BYTES = 48, ROW_BYTES = 8 * SAMPLE_COLUMNS, BLOCKS = 16 << 20 }; /* TEXT: of a token's text */
+    const px_stage *stage = session->stage;
+    if (px_stage_int(stage, "reporting.samples.every") < 1) {
+        return 0;
+    }
+    size_t samples = (size_t)(session->ppo.prompts_per_iteration * session->ppo.samples_per_prompt), texts = 0, all = 0;
+    static const char *const lengths[] = {"environment.max_prompt_tokens", "environment.max_completion_tokens"};
+    for (int i = 0; i < 2; i++) {
+        size_t length = (size_t)px_stage_int(stage, lengths[i]);
+        texts += TEXT_BYTES * length < MAX_TEXT ? TEXT_BYTES * length : MAX_TEXT;
+        all += px_stage_bool(stage, "reporting.samples.tokens") ? TOKEN_BYTES * length : 0;
+    }
+    size_t once = samples * (all + 2 * texts + ROW_BYTES);
+    size_t file = once * (size_t)px_stage_int(stage, "reporting.samples.iterations_per_file");
+    return once + (file < BLOCKS ? file : BLOCKS);
+}
+
 bool px_session_samples_due(const px_session *session, int64_t iteration)
 {
     int64_t every = px_stage_int(session->stage, "reporting.samples.every");

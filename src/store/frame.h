@@ -40,6 +40,7 @@ px_status px_table_append(const px_h5 *file, px_table *table, int64_t rows, cons
 /* Overwrites one number or text. */
 px_status px_table_set(const px_h5 *file, px_table *table, const char *column, int64_t row, const void *value);
 px_status px_table_read(const px_h5 *file, const char *name, px_frame *frame);
+px_status px_table_read_rows(const px_h5 *file, const px_table *table, int64_t first, int64_t rows, px_frame *frame);
 void px_table_close(px_table *table);
 
 #endif

@@ -306,16 +306,16 @@ void px_table_close(px_table *table)
 
 /* ---- reading and appending --------------------------------------------------------------------------------------- */
 
-static px_status read_column(const px_h5 *file, const px_table *table, int c, px_frame *frame)
+static px_status read_column(const px_h5 *file, const px_table *table, int c, int64_t first, int64_t rows, px_frame *frame)
 {
     const px_column *column = &table->shape.columns[c];
-    hsize_t start = 0, count = (hsize_t)table->rows;
+    hsize_t start = (hsize_t)first, count = (hsize_t)rows;
     size_t bytes;
     if (__builtin_mul_overflow((size_t)table->rows, px_column_size(column), &bytes)) bytes = SIZE_MAX;
     PX_TRY(px_h5_check_size(file, table->ids[c], column->name, bytes));
-    frame->values[c] = px_alloc_array((size_t)table->rows + 1, px_column_size(column), column->name);
+    frame->values[c] = px_alloc_array((size_t)rows + 1, px_column_size(column), column->name);
     if (!frame->values[c]) return px_error_code();
-    if (table->rows == 0) return PX_OK;
+    if (rows == 0) return PX_OK;
     hid_t memory = H5Screate_simple(1, &count, NULL), space = H5Dget_space(table->ids[c]), type = memory_type(column);
     if (column->type == PX_COL_TEXT) { /* the conversion wants the character set of the file */
         hid_t stored = H5Dget_type(table->ids[c]);
@@ -331,16 +331,23 @@ static px_status read_column(const px_h5 *file, const px_table *table, int c, px
     return status;
 }
 
+px_status px_table_read_rows(const px_h5 *file, const px_table *table, int64_t first, int64_t rows, px_frame *frame)
+{
+    memset(frame, 0, sizeof *frame);
+    px_status status = px_frame_init(frame, table->shape.columns, table->shape.column_count);
+    for (int c = 0; status == PX_OK && c < frame->column_count; c++) status = read_column(file, table, c, first, rows, frame);
+    frame->rows = rows;
+    if (status != PX_OK) px_frame_free(frame);
+    return status;
+}
+
 px_status px_table_read(const px_h5 *file, const char *name, px_frame *frame)
 {
     px_table table;
     memset(frame, 0, sizeof *frame);
     PX_TRY(px_table_open(file, name, &table));
-    px_status status = px_frame_init(frame, table.shape.columns, table.shape.column_count);
-    for (int c = 0; status == PX_OK && c < frame->column_count; c++) status = read_column(file, &table, c, frame);
-    frame->rows = table.rows;
+    px_status status = px_table_read_rows(file, &table, 0, table.rows, frame);
     px_table_close(&table);
-    if (status != PX_OK) px_frame_free(frame);
     return status;
 }
 
