@@ -347,7 +347,7 @@ static px_status prepare_stage(px_session *session)
         px_log(PX_INFO, "continues after iteration %lld from %s", (long long)session->start, from);
     }
     PX_TRY(px_session_open_file(session, resume));
-    px_session_record_start(session);
+    PX_TRY(px_agree(px_session_record_start(session)));
     if (resume) {
         PX_TRY(px_session_recall(session));
         px_session_note_schedule(session);

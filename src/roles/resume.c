@@ -84,6 +84,27 @@ static px_status find_end(px_session *session)
     return PX_OK;
 }
 
+/* Done, with the same settings and its results there: nothing of it is read or written again. Other settings than before are
+ * not judged here. */
+static bool is_over(px_session *session)
+{
+    char path[PX_PATH_MAX];
+    px_buf changed = {0};
+    int64_t iteration = finished_after(session);
+    bool ppo = session->algorithm == &px_algorithm_ppo;
+    const char *modules[] = {session->algorithm == &px_algorithm_reward ? "reward" : "policy", ppo ? "critic" : NULL};
+    bool same = iteration >= 0 && px_path_join(path, sizeof path, session->dir, "config.yaml") == PX_OK && px_file_exists(path) &&
+                px_stage_compare(session->stage, path, &changed) == PX_OK && changed.length == 0;
+    for (int i = 0; same && i < 2 && modules[i] != NULL; i++) {
+        same = px_path_join(path, sizeof path, session->dir, modules[i]) == PX_OK && px_dir_exists(path);
+    }
+    px_buf_free(&changed);
+    px_error_clear();
+    session->over = same;
+    session->start = same ? iteration : 0;
+    return same;
+}
+
 px_status px_session_find(px_session *session, char *from, size_t size)
 {
     px_buf skipped = {0};
@@ -92,6 +113,10 @@ px_status px_session_find(px_session *session, char *from, size_t size)
     session->start = 0;
     from[0] = '\0';
     if (px_dist_rank() != 0) { /* one rank reads and hashes for all */
+        return PX_OK;
+    }
+    if (is_over(session)) {
+        px_log(PX_INFO, "%s: done after iteration %lld, left as it is", session->dir, (long long)session->start);
         return PX_OK;
     }
     px_status status = px_dir_exists(session->dir) ? px_checkpoint_latest(session->dir, from, size, &session->start, &found,
@@ -129,10 +154,27 @@ static void record_lines(px_session *session, px_buf *lines, const char *kind)
     }
 }
 
-void px_session_record_start(px_session *session)
+static px_status write_config(const px_session *session, const char *path)
 {
+    px_buf text = {0};
+    px_status status = px_stage_dump(session->stage, &text);
+    if (status == PX_OK) {
+        status = px_file_write(path, text.data, text.length);
+    }
+    px_buf_free(&text);
+    return status;
+}
+
+px_status px_session_record_start(px_session *session)
+{
+    char path[PX_PATH_MAX];
     record_lines(session, &session->skipped, "checkpoint_skipped");
     record_lines(session, &session->changed, "setting_changed");
+    if (px_dist_rank() != 0) {
+        return PX_OK;
+    }
+    PX_TRY(px_path_join(path, sizeof path, session->dir, "config.yaml"));
+    return write_config(session, path);
 }
 
 px_status px_session_settle(px_session *session, bool resume)
@@ -152,18 +194,10 @@ px_status px_session_settle(px_session *session, bool resume)
                                  tells_of(text.data, "stop.epochs:");
             status = px_buf_add(&session->changed, text.data, text.length + 1);
         }
-        px_buf_clear(&text);
-        if (status != PX_OK) {
-            px_buf_free(&text);
-            return status;
-        }
+        px_buf_free(&text);
+        return status; /* what the run was done with stays until it goes on: a start may be refused yet */
     }
-    px_status status = px_stage_dump(session->stage, &text);
-    if (status == PX_OK) {
-        status = px_file_write(path, text.data, text.length);
-    }
-    px_buf_free(&text);
-    return status;
+    return write_config(session, path);
 }
 
 /* A finished stage's table comes from its run file, so that a later start shows it too. */

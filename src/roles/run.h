@@ -215,7 +215,8 @@ px_status px_session_find(px_session *session, char *from, size_t size);
 px_status px_session_settle(px_session *session, bool resume);
 /* The last rows of the run file, as rank 0 has read them, for all. Collective. */
 px_status px_session_recall(px_session *session);
-void px_session_record_start(px_session *session); /* an event for each line of skipped and changed */
+/* An event for each line of skipped and changed; config.yaml is this start's from here on. The status is this rank's own. */
+px_status px_session_record_start(px_session *session);
 void px_session_note_schedule(const px_session *session); /* another end of it, where that moves the learning rate */
 
 /* record.c: the run file. Rank 0 writes, all agree. */

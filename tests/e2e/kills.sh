@@ -39,7 +39,8 @@ loses_nothing() {
     local from
     [ -n "$1" ] && grep -q "== stage $1 ==" victim.err || return 0
     from=$(awk -v stage="$1" '/== stage / { on = index($0, "== stage " stage " ==") }
-                              on && /continues after iteration/ { print $4 + 0 ? $4 : $5; exit }' victim.err)
+                              on && /continues after iteration/ { print $4 + 0 ? $4 : $5; exit }
+                              on && /done after iteration/ { print $5 + 0; exit }' victim.err)
     [ -n "$from" ] || [ "$3" = 0 ] || return 0 # killed before it got there
     [ "${from:-0}" -ge "$2" ] || fail "iteration $2 of $1 was done, the next start went on after ${from:-none}"
 }

@@ -29,9 +29,14 @@ fi
 
 step="a finished run is left as it is"; trace
 cp -r straight again
+find again -name model.safetensors -o -name run.h5 | sort | xargs stat -c '%n %i %Y' > before
 good 1 again
+find again -name model.safetensors -o -name run.h5 | sort | xargs stat -c '%n %i %Y' | cmp -s - before || fail "results are written anew"
 same straight again
 status again state done
+rm -r again/ppo/policy again/sft/policy # but what it lacks it gets
+good 1 again
+same straight again
 
 step="a finished run whose checkpoints were removed"; trace
 cp -r straight bare
@@ -39,7 +44,7 @@ rm -rf bare/*/checkpoint_* bare/*/recovery_? bare/*/latest
 cp -r bare bare.before
 for n in 1 ${mpi:+2}; do
     good $n bare
-    [ "$(grep -c 'NOTE: .*no checkpoint any more' bare.err)" = 4 ] || fail "not said of 4 stages: $(grep NOTE bare.err)"
+    [ "$(grep -c 'done after iteration .* left as it is' bare.err)" = 4 ] || fail "not said of 4 stages: $(cat bare.err)"
     grep -q "^  ppo  *ppo  *6 iterations" bare.out || fail "no line of ppo in the table: $(cat bare.out)"
     for what in bare bare.before; do (cd $what; find . -type f ! -name status.json ! -name log.txt | sort | xargs sha256sum); done > sums
     [ "$(sort sums | uniq -c | awk '$1 != 2' | wc -l)" = 0 ] || fail "something was changed: $(sort sums | uniq -u)"
@@ -58,11 +63,11 @@ without_predecessors older
 seldom=(--set ppo.checkpointing.interval=2 --set ppo.checkpointing.recovery_interval=0 --set ppo.checkpointing.keep=3)
 good 1 older "${seldom[@]}"
 same straight older
-rm -r older/ppo/checkpoint_00000[46]
+rm -r older/ppo/checkpoint_00000[46] older/ppo/policy
 good 1 older "${seldom[@]}"
 grep -q 'continues after iteration 2 ' older.err || fail "did not go on from iteration 2: $(grep continues older.err)"
 same straight older
-rm -r older/ppo/checkpoint_00000[46]
+rm -r older/ppo/checkpoint_00000[46] older/ppo/policy
 head -c 3000 straight/ppo/samples-000004.h5 > older/ppo/samples-000004.h5
 good 1 older "${seldom[@]}"
 [ -e older/ppo/samples-000004.h5.damaged ] || fail "a damaged later file is not kept aside"
