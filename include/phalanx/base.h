@@ -221,7 +221,7 @@ px_status px_file_create(const char *path, int *fd);
 /* Writes a temporary file, fsyncs, renames: a reader sees the old content or the new, never half. */
 px_status px_file_write(const char *path, const void *bytes, size_t length);
 /* Read-only map of a whole file; *data is NULL for an empty one. Where the file is cut under a map, the process ends with
- * PX_IO's exit code and a message. */
+ * PX_DATA's exit code and a message. */
 px_status px_file_map(const char *path, const void **data, size_t *bytes);
 void px_file_unmap(const void *data, size_t bytes);
 px_status px_file_map_move(const void **data, size_t bytes, void *to); /* to: whole pages of a reserved range */

@@ -6,7 +6,7 @@
 #include <limits.h>
 #include <string.h>
 
-enum { TAG = 72 };
+enum { TAG = 119 }; /* sums take 71 to 86, reports 120 */
 
 typedef struct peer {
     int rank;

@@ -9,7 +9,7 @@
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
-/* count 0: scalar. Closes both types. */
+/* count 0: scalar. */
 static px_status write_values(const px_h5 *file, hid_t object, const char *name, hid_t file_type, hid_t memory_type,
                               hsize_t count, const void *values)
 {

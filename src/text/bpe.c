@@ -65,8 +65,9 @@ px_status px_bpe_merge_add(px_bpe *bpe, const px_vocab *vocab, const char *left,
 {
     int32_t a = px_vocab_find(vocab, left, left_length), b = px_vocab_find(vocab, right, right_length);
     if (a < 0 || b < 0) {
+        size_t length = a < 0 ? left_length : right_length;
         return px_fail(PX_DATA, "model.merges[%d] names \"%.*s\", which is not in model.vocab", rank,
-                       (int)((a < 0 ? left_length : right_length) & 127), a < 0 ? left : right);
+                       (int)(length < 128 ? length : 128), a < 0 ? left : right);
     }
     size_t cut = bpe->prefix != NULL ? strlen(bpe->prefix) : 0;
     if (cut > right_length) {

@@ -223,17 +223,18 @@ space "$(ulimit -Hv)"
 # ---- what an earlier start left: samples that cannot be read do not keep the run from going on ----
 train 0 "" ppo.yaml
 for cut in 100 -200; do
-    truncate -s $cut run/samples-000001.h5
+    newest=$(ls run/samples-*.h5 | tail -n 1)
+    truncate -s $cut $newest
     rounds=$((${rounds:-2} + 2))
-    ends 0 "samples_damaged: run/samples-000001.h5: is no HDF5 file that can be read" "$phalanx" train ppo.yaml --set stop.iterations=$rounds
-    [ -e run/samples-000001.h5.damaged ] || fail "the damaged samples were not kept"
+    ends 0 "samples_damaged: $newest: is no HDF5 file that can be read" "$phalanx" train ppo.yaml --set stop.iterations=$rounds
+    [ -e $newest.damaged ] || fail "the damaged samples were not kept"
     "$phalanx" inspect run samples --csv > out 2> err || fail "the new sample file: $(cat err)"
 done
 # ---- and a run whose checkpoints are all damaged is not trained again unasked ----
 cp run/policy/model.safetensors kept
 for file in run/checkpoint_*/state.h5 run/recovery_?/state.h5; do echo x >> "$file"; done
 for again in 1 2; do
-    ends 65 "run: none of its" "$phalanx" train ppo.yaml --set stop.iterations=$rounds
+    ends 65 "run: none of its" "$phalanx" train ppo.yaml --set stop.iterations=$((rounds + 2))
     grep -q 'or --fresh for a new run' err && cmp -s kept run/policy/model.safetensors || fail "the old result: $(cat err)"
 done
 ends 0 "" "$phalanx" train ppo.yaml --fresh
