@@ -65,16 +65,15 @@ step="no work for longer than a wait may last"; trace
 slow=(--set training.num_epochs=24)
 "$phalanx" train ppo.yaml --run-dir slow "${slow[@]}" > slow.out 2> slow.err || fail "$(tail -3 slow.err)"
 began=$SECONDS
-good 4 idle "${slow[@]}" --set placement.num_spares=1 --set env_runners.num_env_runners=1 --set fault_tolerance.wait_timeout_s=1.5
+good 4 idle "${slow[@]}" --set placement.num_spares=1 --set env_runners.num_env_runners=1 --set fault_tolerance.wait_timeout_s=2
 [ $((SECONDS - began)) -ge 3 ] || fail "the run is too short to tell"
 same slow idle
-good 4 short "${slow[@]}" "${nodes[@]}" --set env_runners.sample_timeout_s=0.7
-same slow short
+good 4 short --set training.num_epochs=70 --set stop.iterations=2 "${nodes[@]}" --set env_runners.sample_timeout_s=1.5
 none_left_out short
 
 step="the rank through which weights come stands still, and answers again"; trace
 timeout -k 5 100 mpirun -n 4 "$phalanx" train ppo.yaml --run-dir stopped "${slow[@]}" "${nodes[@]}" --set stop.iterations=6 \
-    --set env_runners.sample_timeout_s=1.5 > stopped.out 2> stopped.err < /dev/null &
+    --set env_runners.sample_timeout_s=2.5 > stopped.out 2> stopped.err < /dev/null &
 pid=$!
 at() { awk -F'[:,]' -v want="$1" '/"iteration"/ { found = $2 + 0 >= want } END { exit !found }' stopped/status.json 2> /dev/null; }
 reached() { for i in $(seq 1 2000); do at "$1" && return; kill -0 $pid 2> /dev/null || return; sleep 0.01; done; }
