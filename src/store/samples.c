@@ -74,11 +74,10 @@ static px_status add_dropped(void *arg, const px_frame *samples)
     return PX_OK;
 }
 
-/* Which rows of a file stay; with its ids sorted. */
-static px_status select_rows(const px_h5 *file, int64_t keep_iteration, selection *s)
+/* Finds the samples that go, and sorts them. */
+static px_status select_rows(const px_h5 *file, selection *s)
 {
     px_table samples;
-    *s = (selection){.keep_iteration = keep_iteration};
     if (!px_h5_has(file, "/samples")) return PX_OK;
     PX_TRY(px_table_open(file, "/samples", &samples));
     px_status status = each_block(file, &samples, add_dropped, s);
@@ -123,13 +122,29 @@ static px_status count_block(void *arg, const px_frame *block)
 static struct {
     dev_t device;
     ino_t inode;
+    struct timespec changed; /* an inode number is used again once its file is gone */
     int64_t kept;
 } last;
 
 static bool is_last(const char *path)
 {
     struct stat info;
-    return stat(path, &info) == 0 && info.st_dev == last.device && info.st_ino == last.inode;
+    return stat(path, &info) == 0 && info.st_dev == last.device && info.st_ino == last.inode &&
+           info.st_ctim.tv_sec == last.changed.tv_sec && info.st_ctim.tv_nsec == last.changed.tv_nsec;
+}
+
+/* The file as it is, and which of its rows stay. */
+static px_status open_old(px_h5 *file, const char *path, int64_t keep_iteration, selection *kept)
+{
+    bool own = is_last(path);
+    PX_TRY(own ? px_h5_open_unprobed(file, path) : px_h5_open(file, path, NULL));
+    *kept = (selection){.keep_iteration = keep_iteration};
+    px_status status = own && keep_iteration > last.kept ? PX_OK : select_rows(file, kept);
+    if (status != PX_OK) {
+        px_free(kept->dropped.ids);
+        H5Fclose(file->id);
+    }
+    return status;
 }
 
 typedef struct copying {
@@ -235,11 +250,10 @@ px_status px_samples_append(const char *path, const px_table_data *tables, int t
     char temporary[PX_PATH_MAX];
     px_h5 old;
     selection kept = {.keep_iteration = keep_iteration};
-    bool there = px_file_exists(path), own = is_last(path);
+    bool there = px_file_exists(path);
     PX_TRY(px_temporary_path(temporary, sizeof temporary, path));
-    if (there) PX_TRY(own ? px_h5_open_unprobed(&old, path) : px_h5_open(&old, path, NULL));
-    px_status status = there && !(own && keep_iteration > last.kept) ? select_rows(&old, keep_iteration, &kept) : PX_OK;
-    if (status == PX_OK) status = write_file(there ? &old : NULL, temporary, tables, table_count, &kept);
+    if (there) PX_TRY(open_old(&old, path, keep_iteration, &kept));
+    px_status status = write_file(there ? &old : NULL, temporary, tables, table_count, &kept);
     if (there) H5Fclose(old.id);
     px_free(kept.dropped.ids);
     if (status == PX_OK && lock) status = px_lock_check(lock);
@@ -248,10 +262,11 @@ px_status px_samples_append(const char *path, const px_table_data *tables, int t
         unlink(temporary);
         return status;
     }
-    struct stat info;
-    bool known = stat(path, &info) == 0;
-    last.device = known ? info.st_dev : 0;
-    last.inode = known ? info.st_ino : 0;
+    struct stat info = {0};
+    stat(path, &info); /* where it fails the file is nobody's */
+    last.device = info.st_dev;
+    last.inode = info.st_ino;
+    last.changed = info.st_ctim;
     last.kept = keep_iteration;
     return PX_OK;
 }
@@ -263,9 +278,9 @@ px_status px_samples_rows(const char *path, const char *table, int64_t keep_iter
     selection kept;
     *rows = 0;
     if (!px_file_exists(path)) return PX_OK;
-    PX_TRY(px_h5_open(&file, path, NULL));
-    px_status status = select_rows(&file, keep_iteration, &kept);
-    if (status == PX_OK && px_h5_has(&file, table) && (status = px_table_open(&file, table, &old)) == PX_OK) {
+    PX_TRY(open_old(&file, path, keep_iteration, &kept));
+    px_status status = PX_OK;
+    if (px_h5_has(&file, table) && (status = px_table_open(&file, table, &old)) == PX_OK) {
         counting c = {&kept, 0};
         status = each_block(&file, &old, count_block, &c);
         *rows = c.rows;
