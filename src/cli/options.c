@@ -117,6 +117,16 @@ static px_status unknown_option(const px_usage *usage, const px_option *options,
                    command);
 }
 
+static const px_option *find_option(const px_option *options, int count, const char *name, size_t length)
+{
+    for (int i = 0; i < count; i++) {
+        if (strlen(options[i].name) == length && memcmp(options[i].name, name, length) == 0) {
+            return &options[i];
+        }
+    }
+    return NULL;
+}
+
 /* One argument that begins with "--"; *at is moved over a value of its own. */
 static px_status take_option(const px_usage *usage, const px_option *options, int count, int argc, char **argv, int *at)
 {
@@ -124,34 +134,27 @@ static px_status take_option(const px_usage *usage, const px_option *options, in
     const char *name = argv[*at] + 2;
     size_t length = strcspn(name, "=");
     command_of(usage, command);
-    for (int i = 0; i < count; i++) {
-        const px_option *option = &options[i];
-        if (strlen(option->name) != length || memcmp(option->name, name, length) != 0) {
-            continue;
-        }
-        if (option->type == PX_OPTION_FLAG) {
-            return name[length] == '=' ? px_fail(PX_USAGE, "%s: --%s takes no value", command, option->name)
-                                       : set_value(command, option, NULL);
-        }
-        if (name[length] == '=') {
-            return set_value(command, option, name + length + 1);
-        }
-        if (*at + 1 >= argc) {
-            return px_fail(PX_USAGE, "%s: --%s needs a value: --%s %s", command, option->name, option->name,
-                           option->argument);
-        }
-        return set_value(command, option, argv[++*at]);
+    const px_option *option = find_option(options, count, name, length);
+    if (option == NULL) {
+        return unknown_option(usage, options, count, name, length);
     }
-    return unknown_option(usage, options, count, name, length);
+    if (option->type == PX_OPTION_FLAG) {
+        return name[length] == '=' ? px_fail(PX_USAGE, "%s: --%s takes no value", command, option->name)
+                                   : set_value(command, option, NULL);
+    }
+    if (name[length] == '=') {
+        return set_value(command, option, name + length + 1);
+    }
+    if (*at + 1 >= argc) {
+        return px_fail(PX_USAGE, "%s: --%s needs a value: --%s %s", command, option->name, option->name, option->argument);
+    }
+    return set_value(command, option, argv[++*at]);
 }
 
 static bool wants_value(const px_option *options, int count, const char *word)
 {
-    bool wants = false;
-    for (int i = 0; i < count; i++) {
-        wants = wants || (options[i].type != PX_OPTION_FLAG && strncmp(word, "--", 2) == 0 && strcmp(word + 2, options[i].name) == 0);
-    }
-    return wants;
+    const px_option *option = strncmp(word, "--", 2) == 0 ? find_option(options, count, word + 2, strlen(word + 2)) : NULL;
+    return option != NULL && option->type != PX_OPTION_FLAG;
 }
 
 px_status px_options_parse(const px_usage *usage, const px_option *options, int count, int argc, char **argv,

@@ -384,7 +384,9 @@ void px_collector_publish(void *self, const px_model *policy, int64_t seq_no)
     }
     double start = px_now(), began = px_wall_time();
     px_weights *weights = &c->session->weights;
-    memcpy(px_weights_begin(weights, seq_no), policy->weights, weights->block);
+    char *to = px_weights_begin(weights, seq_no);
+    PX_CHECK(to != NULL); /* versions only grow, and nobody else writes on this node */
+    memcpy(to, policy->weights, weights->block);
     c->hash = px_weights_seal(weights, seq_no);
     c->seq_no = seq_no;
     c->published[seq_no % VERSIONS].seq_no = seq_no;

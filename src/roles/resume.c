@@ -37,23 +37,42 @@ static bool tells_of(const char *changed, const char *front)
     return false;
 }
 
+/* px_stage_compare with the settings that config.yaml says the run was done with; *there: it is there. */
+static px_status compare(const px_session *session, px_buf *changed, bool *there)
+{
+    char config[PX_PATH_MAX];
+    PX_TRY(px_path_join(config, sizeof config, session->dir, "config.yaml"));
+    *there = px_file_exists(config);
+    return *there ? px_stage_compare(session->stage, config, changed) : PX_OK;
+}
+
+static bool has_result(const px_session *session, const char *module)
+{
+    char path[PX_PATH_MAX];
+    return px_path_join(path, sizeof path, session->dir, module) == PX_OK && px_dir_exists(path);
+}
+
+static const char *main_module(const px_session *session)
+{
+    return session->algorithm == &px_algorithm_reward ? "reward" : "policy";
+}
+
 /* Has another stop than at the last start? */
 static px_status find_other_stop(const px_session *session, bool *other)
 {
-    char config[PX_PATH_MAX];
     px_buf changed = {0};
-    PX_TRY(px_path_join(config, sizeof config, session->dir, "config.yaml"));
-    px_status status = px_file_exists(config) ? px_stage_compare(session->stage, config, &changed) : PX_OK;
+    bool there;
+    px_status status = compare(session, &changed, &there);
     *other = tells_of(changed.data, "stop.");
     px_buf_free(&changed);
     return status;
 }
 
 /* What a later stage began from stays as it was: going on would exchange its reference, and what it is a result of. */
-static px_status check_result(const px_session *session)
+static px_status check_result(const px_session *session, int64_t finished)
 {
     bool other = false;
-    const char *later = finished_after(session) >= 0 ? px_stage_begun_from(session) : NULL;
+    const char *later = finished >= 0 ? px_stage_begun_from(session) : NULL;
     PX_TRY(later != NULL ? find_other_stop(session, &other) : PX_OK);
     return !other ? PX_OK : px_fail(PX_CONFIG, "%s: stop: stage %s is done and stage %s has begun from its result; valid is the stop "
                                     "that it had (config.yaml there), or a new run (another run.dir, or --fresh)", session->dir,
@@ -61,18 +80,14 @@ static px_status check_result(const px_session *session)
 }
 
 /* A finished stage whose checkpoints were removed is not trained again unasked: its results stand, and it can only not go on. */
-static px_status find_end(px_session *session)
+static px_status find_end(px_session *session, int64_t iteration)
 {
-    char results[PX_PATH_MAX];
     bool more;
-    int64_t iteration = finished_after(session);
     if (iteration < 0) {
         return PX_OK;
     }
-    const char *module = session->algorithm == &px_algorithm_reward ? "reward" : "policy";
-    PX_TRY(px_path_join(results, sizeof results, session->dir, module));
     PX_TRY(find_other_stop(session, &more));
-    if (more || !px_dir_exists(results)) {
+    if (more || !has_result(session, main_module(session))) {
         return px_fail(PX_DATA, "%s: finished after iteration %lld and has %s; valid is one put back from a copy, or --fresh for a "
                        "new run (the old one is kept beside it)", session->dir, (long long)iteration,
                        more ? "no checkpoint any more to go on from to another stop" : "neither results nor a checkpoint any more");
@@ -86,23 +101,14 @@ static px_status find_end(px_session *session)
 
 /* Done, with the same settings and its results there: nothing of it is read or written again. Other settings than before are
  * not judged here. */
-static bool is_over(px_session *session)
+static bool is_over(const px_session *session, int64_t finished)
 {
-    char path[PX_PATH_MAX];
     px_buf changed = {0};
-    int64_t iteration = finished_after(session);
-    bool ppo = session->algorithm == &px_algorithm_ppo;
-    const char *modules[] = {session->algorithm == &px_algorithm_reward ? "reward" : "policy", ppo ? "critic" : NULL};
-    bool same = iteration >= 0 && px_path_join(path, sizeof path, session->dir, "config.yaml") == PX_OK && px_file_exists(path) &&
-                px_stage_compare(session->stage, path, &changed) == PX_OK && changed.length == 0;
-    for (int i = 0; same && i < 2 && modules[i] != NULL; i++) {
-        same = px_path_join(path, sizeof path, session->dir, modules[i]) == PX_OK && px_dir_exists(path);
-    }
+    bool there, same = finished >= 0 && compare(session, &changed, &there) == PX_OK && there && changed.length == 0;
     px_buf_free(&changed);
     px_error_clear();
-    session->over = same;
-    session->start = same ? iteration : 0;
-    return same;
+    return same && has_result(session, main_module(session)) &&
+           (session->algorithm != &px_algorithm_ppo || has_result(session, "critic"));
 }
 
 px_status px_session_find(px_session *session, char *from, size_t size)
@@ -115,7 +121,10 @@ px_status px_session_find(px_session *session, char *from, size_t size)
     if (px_dist_rank() != 0) { /* one rank reads and hashes for all */
         return PX_OK;
     }
-    if (is_over(session)) {
+    int64_t finished = finished_after(session);
+    if (is_over(session, finished)) {
+        session->over = true;
+        session->start = finished;
         px_log(PX_INFO, "%s: done after iteration %lld, left as it is", session->dir, (long long)session->start);
         return PX_OK;
     }
@@ -138,9 +147,9 @@ px_status px_session_find(px_session *session, char *from, size_t size)
                        "can, from a copy, or --fresh for a new run (the old one is kept beside it)", session->dir, damaged,
                        (int)strcspn(skipped.data, "\n"), skipped.data);
     } else if (status == PX_OK && !found) {
-        return find_end(session);
+        return find_end(session, finished);
     }
-    return status == PX_OK && found ? check_result(session) : status;
+    return status == PX_OK && found ? check_result(session, finished) : status;
 }
 
 /* An event a line. */
@@ -154,9 +163,11 @@ static void record_lines(px_session *session, px_buf *lines, const char *kind)
     }
 }
 
-static px_status write_config(const px_session *session, const char *path)
+static px_status write_config(const px_session *session)
 {
+    char path[PX_PATH_MAX];
     px_buf text = {0};
+    PX_TRY(px_path_join(path, sizeof path, session->dir, "config.yaml"));
     px_status status = px_stage_dump(session->stage, &text);
     if (status == PX_OK) {
         status = px_file_write(path, text.data, text.length);
@@ -167,14 +178,9 @@ static px_status write_config(const px_session *session, const char *path)
 
 px_status px_session_record_start(px_session *session)
 {
-    char path[PX_PATH_MAX];
     record_lines(session, &session->skipped, "checkpoint_skipped");
     record_lines(session, &session->changed, "setting_changed");
-    if (px_dist_rank() != 0) {
-        return PX_OK;
-    }
-    PX_TRY(px_path_join(path, sizeof path, session->dir, "config.yaml"));
-    return write_config(session, path);
+    return session->changed.length > 0 ? write_config(session) : PX_OK; /* only rank 0 has looked */
 }
 
 px_status px_session_settle(px_session *session, bool resume)
@@ -182,22 +188,13 @@ px_status px_session_settle(px_session *session, bool resume)
     if (px_dist_rank() != 0) {
         return PX_OK;
     }
-    char path[PX_PATH_MAX];
-    px_buf text = {0};
+    bool there = false;
     PX_TRY(px_dir_create(session->dir));
     PX_TRY(px_temporaries_remove(session->dir));
-    PX_TRY(px_path_join(path, sizeof path, session->dir, "config.yaml"));
-    if (resume && px_file_exists(path)) {
-        px_status status = px_stage_compare(session->stage, path, &text);
-        if (status == PX_OK && text.length > 0) {
-            session->end_moved = tells_of(text.data, "stop.iterations:") || tells_of(text.data, "stop.steps:") ||
-                                 tells_of(text.data, "stop.epochs:");
-            status = px_buf_add(&session->changed, text.data, text.length + 1);
-        }
-        px_buf_free(&text);
-        return status; /* what the run was done with stays until it goes on: a start may be refused yet */
-    }
-    return write_config(session, path);
+    PX_TRY(resume ? compare(session, &session->changed, &there) : PX_OK);
+    const char *changed = session->changed.data;
+    session->end_moved = tells_of(changed, "stop.iterations:") || tells_of(changed, "stop.steps:") || tells_of(changed, "stop.epochs:");
+    return there ? PX_OK : write_config(session); /* what the run was done with stays until it goes on: a start may be refused yet */
 }
 
 /* A finished stage's table comes from its run file, so that a later start shows it too. */

@@ -148,8 +148,4 @@ px_status px_run_file_snapshot(const char *path, const char *out)
     return px_run_file_rewrite(path, out);
 }
 
-px_status px_run_file_repair(const char *path)
-{
-    PX_TRY(refuse_writer(path));
-    return px_run_file_rewrite(path, path);
-}
+px_status px_run_file_repair(const char *path) { return px_run_file_snapshot(path, path); }

@@ -4,21 +4,13 @@
 set -u
 phalanx=$(realpath "$1")
 . "$(dirname "${BASH_SOURCE[0]}")/../support/scratch.bash"
+. "$(dirname "${BASH_SOURCE[0]}")/../support/steps.bash"
 export OMP_NUM_THREADS=1
-failed=0 step=start pid=
 mpi=$(command -v mpirun || true)
 h5diff=$(command -v h5diff || true)
 
-trace() { [ -z "${TEST_TRACE:-}" ] || echo "$SECONDS s: $step" >&2; }
-fail() { echo "FAILED: $step: $*" >&2; failed=1; }
-cleanup() { # what this script has started and not waited for
-    [ -n "$pid" ] && kill -9 $(ranks_of "$pid") "$pid" 2>/dev/null
-    rm -rf "$work"
-}
-trap cleanup EXIT
 
 # ---- data and configuration ------------------------------------------------------------------------------------------
-cd "$work" || exit 1
 ids() { # SEED LOW HIGH: a list of LOW to HIGH ids from 2 to 31
     awk -v seed="$1" -v low="$2" -v high="$3" 'BEGIN { srand(seed); n = low + int(rand() * (high - low + 1));
         for (i = 0; i < n; i++) printf "%s%d", i ? ", " : "", 2 + int(rand() * 30) }'
@@ -112,7 +104,6 @@ begin() { # RANKS DIR [options]: in the background; pid is the process that was 
         < /dev/null &
     pid=$!
 }
-ranks_of() { ps -o pid=,comm= --ppid "$1" 2>/dev/null | awk '$2 ~ /^phalanx/ { print $1 }'; }
 reach() { # DIR ITERATION [STAGE]: waits until that iteration of the stage (ppo) is done
     local turn
     for turn in $(seq 1 2000); do

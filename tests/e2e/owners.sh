@@ -7,15 +7,10 @@ set -u
 phalanx=$(realpath "$1")
 . "$(dirname "$0")/../support/tiny_ppo.sh"
 . "$(dirname "$0")/../support/scratch.bash"
+. "$(dirname "$0")/../support/steps.bash"
 export OMP_NUM_THREADS=1
-failed=0 step=start pid=
 mpi=$(command -v mpirun || true)
-trace() { [ -z "${TEST_TRACE:-}" ] || echo "$SECONDS s: $step" >&2; }
-fail() { echo "FAILED: $step: $*" >&2; failed=1; }
-ranks_of() { ps -o pid=,comm= --ppid "$1" 2> /dev/null | awk '$2 ~ /^phalanx/ { print $1 }'; }
 processes() { local ranks; ranks=$(ranks_of "$1"); echo "${ranks:-$1}"; }
-trap '[ -z "$pid" ] || kill -9 $(ranks_of "$pid") "$pid" 2> /dev/null; rm -rf "$work"' EXIT
-cd "$work" || exit 1
 
 train() { # DIR [options]: to its end
     local dir=$1; shift

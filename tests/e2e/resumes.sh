@@ -5,12 +5,8 @@ set -u
 phalanx=$(realpath "$1")
 . "$(dirname "$0")/../support/tiny_ppo.sh"
 . "$(dirname "$0")/../support/scratch.bash"
+. "$(dirname "$0")/../support/steps.bash"
 export OMP_NUM_THREADS=1
-failed=0 step=start
-trace() { [ -z "${TEST_TRACE:-}" ] || echo "$SECONDS s: $step" >&2; }
-fail() { echo "FAILED: $step: $*" >&2; failed=1; }
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
 tiny_ppo "$phalanx"
 train() { # CODE DIR [options]
     local code=$1 dir=$2; shift 2

@@ -6,19 +6,10 @@ set -u
 phalanx=$(realpath "$1")
 . "$(dirname "$0")/../support/tiny_ppo.sh"
 . "$(dirname "$0")/../support/scratch.bash"
+. "$(dirname "$0")/../support/steps.bash"
 export OMP_NUM_THREADS=1
-failed=0 step=start pid=
 command -v mpirun > /dev/null || { echo "skipped: no mpirun"; exit 77; }
 
-trace() { [ -z "${TEST_TRACE:-}" ] || echo "$SECONDS s: $step" >&2; }
-fail() { echo "FAILED: $step: $*" >&2; failed=1; }
-ranks_of() { ps -o pid=,comm= --ppid "$1" 2>/dev/null | awk '$2 ~ /^phalanx/ { print $1 }'; }
-cleanup() { # what this script has started and not waited for
-    [ -n "$pid" ] && kill -9 $(ranks_of "$pid") "$pid" 2>/dev/null
-    rm -rf "$work"
-}
-trap cleanup EXIT
-cd "$work" || exit 1
 
 for i in $(seq 1 40); do echo "{\"prompt_ids\": [$(ids $i 1 5)]}" >> prompts.jsonl; done
 cat > ppo.yaml <<'YAML'
