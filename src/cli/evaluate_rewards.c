@@ -60,6 +60,10 @@ static px_status set_value(spec_list *list, px_reward_spec *spec, char *value)
     for (char *word; words < MAX_COMMAND && (word = strtok_r(rest, " ", &rest)) != NULL; words++) {
         list->command[list->count][words] = word;
     }
+    if (words == MAX_COMMAND && strtok_r(rest, " ", &rest) != NULL) {
+        return px_fail(PX_USAGE, "evaluate: exec:%s has more than %d words; valid are fewer, or a script that has them",
+                       list->command[list->count][0], MAX_COMMAND);
+    }
     spec->command = list->command[list->count];
     spec->timeout_s = 60.0;
     spec->dir = ".";
@@ -97,7 +101,7 @@ static px_status add_specs(spec_list *list, char *text)
 }
 
 /* Two sources of one kind are told apart by a number. */
-static px_status number_names(spec_list *list, char (*names)[32])
+static void number_names(spec_list *list, char (*names)[32])
 {
     for (int i = 0; i < list->count; i++) {
         int before = 0;
@@ -109,7 +113,6 @@ static px_status number_names(spec_list *list, char (*names)[32])
     for (int i = 0; i < list->count; i++) {
         list->spec[i].name = names[i];
     }
-    return PX_OK;
 }
 
 /* ---- records ----------------------------------------------------------------------------------------------------- */
@@ -309,7 +312,7 @@ px_status px_evaluate_rewards(const px_evaluation *e)
     static char *copies[PX_MAX_WORDS], names[MAX_SPECS][32];
     texts t = {.e = e};
     px_status status = read_specs(e, &list, copies);
-    status = status == PX_OK ? number_names(&list, names) : status;
+    number_names(&list, names);
     status = status == PX_OK ? px_rewards_open(&t.rewards, list.spec, list.count) : status;
     if (status == PX_OK && e->tokenizer != NULL) {
         status = px_tokenizer_load(&t.tokenizer, e->tokenizer);

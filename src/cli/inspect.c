@@ -57,6 +57,9 @@ static px_status take_view(px_words *words, px_view *view)
             return px_fail(PX_DATA, "%s: no such run; valid is the directory of a run or stage, or a run file",
                            words->word[i]);
         }
+        if (taken) {
+            return px_fail(PX_USAGE, "inspect: '%s' is one view and there is another; valid is one", words->word[i]);
+        }
         PX_TRY(px_view_parse(words->word[i], view));
         memmove(&words->word[i], &words->word[i + 1], (size_t)(words->count - i - 1) * sizeof *words->word);
         words->count--;

@@ -14,8 +14,11 @@ static bool wants_openblas(void)
     return wanted && strcmp(wanted, "openblas") == 0;
 }
 
-static px_status check_products(void)
+static px_status check_environment(void)
 {
+    const char *isa = getenv("PHALANX_ISA");
+    if (isa && strcmp(isa, "generic") != 0 && strcmp(isa, "avx2") != 0 && strcmp(isa, "avx512") != 0 && strcmp(isa, "amx") != 0)
+        return px_fail(PX_CONFIG, "the environment's PHALANX_ISA is '%s'; valid are generic, avx2, avx512, amx", isa);
     const char *wanted = getenv("PHALANX_GEMM");
     if (wanted && strcmp(wanted, "own") != 0 && strcmp(wanted, "openblas") != 0)
         return px_fail(PX_CONFIG, "the environment's PHALANX_GEMM is '%s'; valid are own, openblas", wanted);
@@ -28,7 +31,7 @@ px_status px_compute_init(px_compute *ctx, int threads, size_t scratch_bytes)
 {
     if (threads < 1) return px_fail(PX_BUG, "px_compute_init: %d threads; valid is 1 or more", threads);
     *ctx = (px_compute){.threads = threads};
-    PX_TRY(check_products());
+    PX_TRY(check_environment());
     return px_arena_init(&ctx->scratch, scratch_bytes, "compute scratch");
 }
 

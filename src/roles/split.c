@@ -6,18 +6,27 @@
 #include <string.h>
 
 enum { TAG_CORE = 1, TAG_AFTER };
+enum { ANSWER_BYTES = 64 << 20 }; /* of one request: a larger answer would only come later */
 
 static int smaller(int a, int b)
 {
     return a < b ? a : b;
 }
 
-/* About four requests a runner and iteration, none larger than half of what a runner decodes at once. */
-static int prompts_of_request(int prompts, int runners, int slots, int each)
+/* Bytes of a batch of samples that all reach `room` tokens. */
+static size_t answer_bytes(size_t samples, int room)
+{
+    return samples * (sizeof(px_sampled) + (size_t)room * (sizeof(int32_t) + sizeof(float)));
+}
+
+/* About four requests a runner and iteration, none larger than half of what a runner decodes at once, nor than a message
+ * holds. */
+static int prompts_of_request(int prompts, int runners, int slots, int each, int room)
 {
     int share = (prompts + 4 * runners - 1) / (4 * runners), most = slots / (2 * each);
-    most = most > 1 ? most : 1;
-    return smaller(share, most);
+    size_t fit = ANSWER_BYTES / answer_bytes((size_t)each, room);
+    most = fit < (size_t)most ? (int)fit : most;
+    return smaller(share, most > 1 ? most : 1);
 }
 
 void px_wire_derive(px_wire *wire, const px_session *session)
@@ -35,15 +44,15 @@ void px_wire_derive(px_wire *wire, const px_session *session)
     double deadline = px_stage_float(stage, "fault_tolerance.wait_timeout_s");
     wire->heartbeat = (deadline > 0.0 && deadline < wire->timeout ? deadline : wire->timeout) / 5.0;
     int prompts = (int)px_stage_int(stage, "training.prompts_per_iteration");
-    wire->prompts = prompts_of_request(prompts, session->placement.env_runners, (int)slots, wire->each);
+    wire->prompts = prompts_of_request(prompts, session->placement.env_runners, (int)slots, wire->each, wire->room);
     int evaluators = session->placement.evaluators > 0 ? session->placement.evaluators : session->placement.env_runners;
     if (px_stage_is_set(stage, "evaluation.num_prompts")) { /* without it all there are, which is not known here */
         prompts = (int)px_stage_int(stage, "evaluation.num_prompts");
     }
-    wire->evaluation_prompts = prompts_of_request(prompts, evaluators, (int)slots, wire->evaluation_each);
+    wire->evaluation_prompts = prompts_of_request(prompts, evaluators, (int)slots, wire->evaluation_each, wire->room);
     int samples = wire->prompts * wire->each, held_out = wire->evaluation_prompts * wire->evaluation_each;
     size_t most = (size_t)(samples > held_out ? samples : held_out);
-    size_t sizes[] = {most * (sizeof(px_sampled) + (size_t)wire->room * (sizeof(int32_t) + sizeof(float))), PX_PIECE,
+    size_t sizes[] = {answer_bytes(most, wire->room), PX_PIECE,
                       PX_TEXT_BYTES, sizeof(int) * (size_t)session->placement.ranks,
                       sizeof(int64_t) * (size_t)wire->evaluation_prompts, sizeof(int64_t) * (size_t)wire->prompts};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {

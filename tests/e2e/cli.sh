@@ -54,6 +54,9 @@ code 65 "no such directory" "$phalanx" generate --model "$work/none" --prompt y
 code 65 "no such directory" "$phalanx" export "$work/none" --out "$work/x"
 code 64 "valid are policy" "$phalanx" export "$work" --out "$work/x" --module actor
 code 64 "did you mean metrics" "$phalanx" inspect "$work" metrcs
+code 64 "'metrics' is one view and there is another" "$phalanx" inspect "$work" metrics events
+code 64 "has more than 32 words" "$phalanx" evaluate --rewards "exec:true $(seq -s ' ' 40)" --data /dev/null
+code 78 "PHALANX_ISA is 'avx_512'; valid are generic, avx2, avx512, amx" env PHALANX_ISA=avx_512 "$phalanx" bench gemm
 code 0 "batch_invariant" "$phalanx" version
 code 0 '"compiler":' "$phalanx" version --json
 grep -qiE '"compiler":"[^"]*(gcc|clang) [^"]*[0-9]' "$work/out" || fail "no name of the compiler: $(cat "$work/out")"
