@@ -105,8 +105,17 @@ static px_status refuse_window(const px_keys *keys, const px_family_info *family
     return PX_OK;
 }
 
+/* transformers reads it for every family: without it a token attends to later ones as well. */
+static px_status refuse_not_causal(const px_keys *keys)
+{
+    json_t *causal = json_object_get(keys->object, "is_causal");
+    return causal == NULL || json_is_true(causal)
+               ? PX_OK : px_keys_refuse(keys, "is_causal", "true (attention to later tokens is not supported)");
+}
+
 static px_status read_family(const px_keys *keys, const px_family_info *family, px_model_config *config)
 {
+    PX_TRY(refuse_not_causal(keys));
     for (const px_entry *e = family->entries; e->key; e++) PX_TRY(read_entry(keys, e, config));
     if (config->head_dim == 0 && config->hidden_size % config->heads != 0) {
         return px_keys_refuse(keys, key_of(family, FIELD(heads)), "a divisor of the width");

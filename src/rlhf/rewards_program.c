@@ -64,7 +64,12 @@ static px_status make_pipe(int ends[2])
 static _Noreturn void become(const px_program *program, int in, int out, int err, int report)
 {
     setpgid(0, 0);
-    signal(SIGUSR1, SIG_IGN); /* Slurm sends it to every process of a step, and it is meant for us alone */
+    /* Slurm sends them to every process of a step, a terminal SIGINT to its group, and they are meant for us alone: a
+     * program that ended before we stop would leave samples without a reward in the state that is saved. The end of its
+     * input ends it, then SIGKILL. */
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
     signal(SIGPIPE, SIG_DFL);
     signal(SIGXFSZ, SIG_DFL);
     for (int fd = STDERR_FILENO + 1; fd < INHERITED; fd++) { /* files and locks of a run that is going on are not its own */
