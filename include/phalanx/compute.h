@@ -28,8 +28,8 @@ typedef struct px_compute {
 } px_compute;
 px_status px_compute_init(px_compute *ctx, int threads, size_t scratch_bytes);
 void px_compute_free(px_compute *ctx);
-/* Instruction set of our kernels: "avx512", "avx2", "generic". The environment's PHALANX_ISA sets the most to use
- * (avx512: no AMX). */
+/* Instruction set of our kernels: "avx512", "avx2", "generic". The environment's PHALANX_ISA sets the most to use:
+ * generic, avx2, avx512 (no AMX) or amx. */
 const char *px_compute_isa(void);
 /* What can be used here, each level with all below: 0 generic, 1 AVX2, 2 AVX-512, 3 AVX-512 with BF16,
  * 4 and AMX. */

@@ -312,8 +312,10 @@ px_status px_evaluate_rewards(const px_evaluation *e)
     static char *copies[PX_MAX_WORDS], names[MAX_SPECS][32];
     texts t = {.e = e};
     px_status status = read_specs(e, &list, copies);
-    number_names(&list, names);
-    status = status == PX_OK ? px_rewards_open(&t.rewards, list.spec, list.count) : status;
+    if (status == PX_OK) {
+        number_names(&list, names);
+        status = px_rewards_open(&t.rewards, list.spec, list.count);
+    }
     if (status == PX_OK && e->tokenizer != NULL) {
         status = px_tokenizer_load(&t.tokenizer, e->tokenizer);
     }

@@ -14,14 +14,21 @@ static bool wants_openblas(void)
     return wanted && strcmp(wanted, "openblas") == 0;
 }
 
+/* `words`: the valid ones, NULL at the end; `valid`: the same to be read. */
+static px_status check_variable(const char *name, const char *const *words, const char *valid)
+{
+    const char *value = getenv(name);
+    for (; value && *words; words++) {
+        if (strcmp(value, *words) == 0) return PX_OK;
+    }
+    return value ? px_fail(PX_CONFIG, "the environment's %s is '%s'; valid are %s", name, value, valid) : PX_OK;
+}
+
 static px_status check_environment(void)
 {
-    const char *isa = getenv("PHALANX_ISA");
-    if (isa && strcmp(isa, "generic") != 0 && strcmp(isa, "avx2") != 0 && strcmp(isa, "avx512") != 0 && strcmp(isa, "amx") != 0)
-        return px_fail(PX_CONFIG, "the environment's PHALANX_ISA is '%s'; valid are generic, avx2, avx512, amx", isa);
-    const char *wanted = getenv("PHALANX_GEMM");
-    if (wanted && strcmp(wanted, "own") != 0 && strcmp(wanted, "openblas") != 0)
-        return px_fail(PX_CONFIG, "the environment's PHALANX_GEMM is '%s'; valid are own, openblas", wanted);
+    static const char *const isas[] = {"generic", "avx2", "avx512", "amx", NULL}, *const gemms[] = {"own", "openblas", NULL};
+    PX_TRY(check_variable("PHALANX_ISA", isas, "generic, avx2, avx512, amx"));
+    PX_TRY(check_variable("PHALANX_GEMM", gemms, "own, openblas"));
     if (wants_openblas() && !px_products_openblas())
         return px_fail(PX_CONFIG, "the environment's PHALANX_GEMM is openblas; libopenblas.so.0 cannot be opened here");
     return PX_OK;

@@ -64,9 +64,8 @@ static px_status make_pipe(int ends[2])
 static _Noreturn void become(const px_program *program, int in, int out, int err, int report)
 {
     setpgid(0, 0);
-    /* Slurm sends them to every process of a step, a terminal SIGINT to its group, and they are meant for us alone: a
-     * program that ended before we stop would leave samples without a reward in the state that is saved. The end of its
-     * input ends it, then SIGKILL. */
+    /* Slurm sends what stops us (px_stop_install) to every process of a step: a program that ended before we have stopped
+     * would leave samples without a reward in the state that is saved. The end of its input ends it, then SIGKILL. */
     signal(SIGUSR1, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
     signal(SIGINT, SIG_IGN);

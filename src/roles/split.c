@@ -52,9 +52,9 @@ void px_wire_derive(px_wire *wire, const px_session *session)
     wire->evaluation_prompts = prompts_of_request(prompts, evaluators, (int)slots, wire->evaluation_each, wire->room);
     int samples = wire->prompts * wire->each, held_out = wire->evaluation_prompts * wire->evaluation_each;
     size_t most = (size_t)(samples > held_out ? samples : held_out);
-    size_t sizes[] = {answer_bytes(most, wire->room), PX_PIECE,
-                      PX_TEXT_BYTES, sizeof(int) * (size_t)session->placement.ranks,
-                      sizeof(int64_t) * (size_t)wire->evaluation_prompts, sizeof(int64_t) * (size_t)wire->prompts};
+    size_t sizes[] = {answer_bytes(most, wire->room), PX_PIECE, PX_TEXT_BYTES,
+                      sizeof(int) * (size_t)session->placement.ranks, sizeof(int64_t) * (size_t)wire->evaluation_prompts,
+                      sizeof(int64_t) * (size_t)wire->prompts};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         wire->largest = sizes[i] > wire->largest ? sizes[i] : wire->largest;
     }

@@ -241,7 +241,7 @@ void px_startup_notes(const px_session *session)
         }
     }
     if (wanted != NULL && atoi(wanted) > 0 && atoi(wanted) != session->threads) {
-        px_log(PX_NOTE, "OMP_NUM_THREADS is %d, but run.threads_per_rank%s %d%s, which holds", atoi(wanted),
-               automatic ? ": auto gives rank 0" : " is", session->threads, automatic ? " threads" : "");
+        px_log(PX_NOTE, "OMP_NUM_THREADS is %d, but run.threads_per_rank%s gives rank 0 %d threads, which holds", atoi(wanted),
+               automatic ? ": auto" : "", session->threads);
     }
 }

@@ -84,6 +84,11 @@ train 0
 [ "$(failures)" = 0 ] || fail "$(failures) samples have no score"
 [ "$(events | grep -c 'reward_failed.*UserWarning: pipelines, one after another')" = 1 ] || fail "not one event: $(events)"
 
+step="signals that reach every process of a step"
+program 'for name in TERM INT USR1; do kill -s $name $$; done' "$answer"
+train 0
+[ "$(failures)" = 0 ] && [ "$(wc -l < starts)" = 1 ] || fail "$(failures) samples have no score, $(wc -l < starts) starts: $(events)"
+
 step="a program that hangs once"
 batch='for i in 1 2 3 4 5 6 7 8; do IFS= read -r line; id=${line#*\"id\":}; echo "{\"id\": ${id%%,*}, \"score\": 0.5}"; done'
 program "if mkdir hung 2> /dev/null; then $batch"'; echo "waiting for a lock" >&2; read -r line; sleep 60; fi' "$answer"

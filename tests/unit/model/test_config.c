@@ -221,6 +221,8 @@ static void test_refusals(void **state)
         {LLAMA ",\"model_type\":\"mistral\",\"num_key_value_heads\":4", "layer_types", "[\"sliding_attention\"]",
          "layer_types"},
         {LLAMA ",\"model_type\":\"gemma\"", "use_bidirectional_attention", "true", "use_bidirectional_attention"},
+        {LLAMA, "is_causal", "false", "\"is_causal\" is false; valid is true"},
+        {NEOX, "is_causal", "null", "is_causal"},
         {NEOX, "rotary_pct", "0.2", "number from 2 to head_dim"},
         {NEOX, "num_attention_heads", "3", "\"num_attention_heads\" is 3; valid is a divisor"},
         {NEOX, "rope_scaling", "{\"type\":\"dynamic\",\"factor\":2}", "dynamic and longrope change"},
