@@ -153,12 +153,14 @@ void px_rope_apply(px_compute *ctx, px_real *x, int ldx, const int32_t *position
  *   k: [kv_heads][capacity / PX_KEY_BLOCK][D][PX_KEY_BLOCK]     v: [kv_heads][capacity][D] */
 #define PX_KEY_BLOCK 16
 typedef struct px_kv {
-    px_real *k, *v;
+    void *k, *v; /* px_real, or with halves the upper 16 bits of float */
     int kv_heads, D;
     int capacity; /* tokens, a multiple of PX_KEY_BLOCK */
+    bool rounded; /* keys and values are rounded to bf16, in the rows too */
+    bool halves;  /* rounded ones, of which half the memory is kept and read; the same results */
 } px_kv;
-/* Elements of k (and of v) for `tokens` tokens: kv_heads * D * round_up(tokens, PX_KEY_BLOCK). */
-size_t px_kv_elements(int kv_heads, int D, int tokens);
+/* Bytes of k (and of v) for `tokens` tokens: kv_heads * D * round_up(tokens, PX_KEY_BLOCK) elements. */
+size_t px_kv_bytes(bool halves, int kv_heads, int D, int tokens);
 /* A run of query rows of one sequence at consecutive positions: rows [row, row + rows) stand at positions
  * position .. position + rows - 1 and attend to keys 0 .. own position of kv (window > 0: the last `window` of them).
  * Decode is a span of one row; training and prefill are spans of a whole sequence or chunk. */
@@ -174,7 +176,7 @@ typedef struct px_heads {
     size_t ld; /* row stride of all three */
     int heads; /* query heads */
 } px_heads;
-/* Rotates the rows' q and k in place and writes keys and values at their positions, in one pass. */
+/* Rotates the rows' q and k in place (and rounds k and v where asked) and writes keys and values at their positions, in one pass. */
 void px_kv_store(px_compute *ctx, const px_span *spans, int count, const px_heads *rows, const px_rotary *rotary);
 /* out[M, heads*D] (stride ldout) = causal softmax(q k^T * scale) v with an online softmax over key blocks from 0: memory
  * linear in length. lse[M, heads]: log of the softmax denominator (with the maximum), NULL in inference. fresh: what

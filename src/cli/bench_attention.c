@@ -9,7 +9,7 @@ typedef struct layer {
     px_real *qkv, *dqkv; /* [tokens, q + 2 kv] */
     px_real *out, *dout; /* [tokens, q] */
     px_real *lse;        /* [tokens, heads] */
-    px_real *cache;
+    char *cache;
     px_span *spans;
     int tokens, q, kv, ld;
 } layer;
@@ -22,15 +22,16 @@ static px_status prepare(const px_bench *b, layer *l)
     l->kv = c->kv_heads * c->head_dim;
     l->ld = l->q + 2 * l->kv;
     size_t n = (size_t)l->tokens, q = (size_t)l->q, ld = (size_t)l->ld;
-    size_t elements = px_kv_elements(c->kv_heads, c->head_dim, (int)b->seq);
+    size_t bytes = px_kv_bytes(false, c->kv_heads, c->head_dim, (int)b->seq);
     PX_TRY(px_compute_init(&l->ctx, (int)b->threads, px_attention_scratch(l->tokens, (int)b->seq, c->heads, c->kv_heads,
                                                                           c->head_dim, (int)b->threads)));
+    l->ctx.precision = b->dtype;
     l->qkv = px_alloc_array(n * ld, sizeof *l->qkv, "queries, keys and values");
     l->dqkv = px_alloc_array(n * ld, sizeof *l->dqkv, "gradients");
     l->out = px_alloc_array(n * q, sizeof *l->out, "attention");
     l->dout = px_alloc_array(n * q, sizeof *l->dout, "gradients");
     l->lse = px_alloc_array(n * (size_t)c->heads, sizeof *l->lse, "denominators");
-    l->cache = px_alloc_array(2 * (size_t)b->batch * elements, sizeof *l->cache, "keys and values");
+    l->cache = px_alloc_array(2 * (size_t)b->batch, bytes, "keys and values");
     l->spans = px_alloc_array((size_t)b->batch, sizeof *l->spans, "spans");
     if (l->qkv == NULL || l->dqkv == NULL || l->out == NULL || l->dout == NULL || l->lse == NULL || l->cache == NULL ||
         l->spans == NULL) {
@@ -40,8 +41,8 @@ static px_status prepare(const px_bench *b, layer *l)
     px_bench_fill(l->dout, n * q);
     int capacity = (int)((b->seq + PX_KEY_BLOCK - 1) / PX_KEY_BLOCK * PX_KEY_BLOCK);
     for (int64_t s = 0; s < b->batch; s++) {
-        px_real *k = l->cache + 2 * (size_t)s * elements;
-        px_kv kv = {.k = k, .v = k + elements, .kv_heads = c->kv_heads, .D = c->head_dim, .capacity = capacity};
+        char *k = l->cache + 2 * (size_t)s * bytes;
+        px_kv kv = {k, k + bytes, c->kv_heads, c->head_dim, capacity, b->dtype == PX_BF16, false};
         l->spans[s] = (px_span){.row = (int)(s * b->seq), .rows = (int)b->seq, .key_row = (int)(s * b->seq), .kv = kv};
     }
     return PX_OK;
@@ -101,7 +102,7 @@ px_status px_bench_attention(px_bench *b)
     layer l = {.tokens = 0};
     px_status status = prepare(b, &l);
     status = status == PX_OK ? measure(b, &l) : status;
-    px_real *const arrays[] = {l.qkv, l.dqkv, l.out, l.dout, l.lse, l.cache};
+    void *const arrays[] = {l.qkv, l.dqkv, l.out, l.dout, l.lse, l.cache};
     for (int i = 0; i < PX_COUNT(arrays); i++) {
         px_free(arrays[i]);
     }

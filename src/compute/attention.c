@@ -8,28 +8,52 @@ static size_t round_up_tokens(int tokens)
     return ((size_t)tokens + PX_KEY_BLOCK - 1) / PX_KEY_BLOCK * PX_KEY_BLOCK;
 }
 
-size_t px_kv_elements(int kv_heads, int D, int tokens)
+static size_t element(bool halves) { return halves ? sizeof(uint16_t) : sizeof(px_real); }
+
+size_t px_kv_bytes(bool halves, int kv_heads, int D, int tokens)
 {
-    return (size_t)kv_heads * (size_t)D * round_up_tokens(tokens);
+    return (size_t)kv_heads * (size_t)D * round_up_tokens(tokens) * element(halves);
+}
+
+static void *at_element(const px_kv *kv, void *cache, size_t index) { return (char *)cache + index * element(kv->halves); }
+
+static void store_values(const px_kv *kv, size_t at, const px_real *v)
+{
+    void *to = at_element(kv, kv->v, at);
+    if (kv->halves)
+        px_kernels_get()->narrow(to, v, (size_t)kv->D);
+    else
+        memcpy(to, v, (size_t)kv->D * sizeof *v);
 }
 
 /* One head's key and value at a position. */
 static void store_head(const px_kv *kv, int head, int position, const px_real *k, const px_real *v)
 {
-    size_t D = (size_t)kv->D, head_size = D * (size_t)kv->capacity, at = (size_t)position;
-    px_real *keys = kv->k + (size_t)head * head_size + at / PX_KEY_BLOCK * PX_KEY_BLOCK * D + at % PX_KEY_BLOCK;
-    for (size_t d = 0; d < D; d++) keys[d * PX_KEY_BLOCK] = k[d];
-    memcpy(kv->v + (size_t)head * head_size + at * D, v, D * sizeof *v);
+    size_t D = (size_t)kv->D, first = (size_t)head * D * (size_t)kv->capacity, at = (size_t)position;
+    void *keys = at_element(kv, kv->k, first + at / PX_KEY_BLOCK * PX_KEY_BLOCK * D + at % PX_KEY_BLOCK);
+    if (kv->halves) {
+        uint16_t halves[PX_MAX_HEAD_DIM];
+        px_kernels_get()->narrow(halves, k, D);
+        for (size_t d = 0; d < D; d++) ((uint16_t *)keys)[d * PX_KEY_BLOCK] = halves[d];
+    } else {
+        for (size_t d = 0; d < D; d++) ((px_real *)keys)[d * PX_KEY_BLOCK] = k[d];
+    }
+    store_values(kv, first + at * D, v);
 }
 
-/* Of a span's row: the queries and keys of kv heads [head, end). */
-static void rotate(const px_heads *rows, const px_rotary *rotary, const px_span *span, int row, int head, int end)
+/* A span's row as it is attended to: of kv heads [head, end) queries and keys are rotated, keys and values rounded. */
+static void finish_row(const px_heads *rows, const px_rotary *rotary, const px_span *span, int row, int head, int end)
 {
     int D = span->kv.D, group = rows->heads / span->kv.kv_heads, position = span->position + row;
     size_t at = (size_t)(span->row + row) * rows->ld, column = (size_t)head * (size_t)D;
-    if (!rotary->cosine) return;
-    px_rope_row(rows->q + at + (size_t)group * column, position, rotary, group * (end - head), D, false);
-    px_rope_row(rows->k + at + column, position, rotary, end - head, D, false);
+    if (rotary->cosine) {
+        px_rope_row(rows->q + at + (size_t)group * column, position, rotary, group * (end - head), D, false);
+        px_rope_row(rows->k + at + column, position, rotary, end - head, D, false);
+    }
+    if (span->kv.rounded) {
+        px_kernels_get()->round_bf16(rows->k + at + column, (size_t)(end - head) * (size_t)D);
+        px_kernels_get()->round_bf16(rows->v + at + column, (size_t)(end - head) * (size_t)D);
+    }
 }
 
 /* Rows [row, row + count) of a span; a whole key block of them is transposed at once. */
@@ -43,8 +67,8 @@ static void store_some(const px_heads *rows, const px_span *span, int row, int c
             store_head(kv, h, span->position + row, rows->k + at, rows->v + at);
             continue;
         }
-        px_kernels_get()->key_block(kv->k + first, rows->k + at, ld, kv->D);
-        for (size_t r = 0; r < PX_KEY_BLOCK; r++) memcpy(kv->v + first + r * D, rows->v + at + r * ld, D * sizeof *kv->v);
+        px_kernels_get()->key_block(at_element(kv, kv->k, first), kv->halves, rows->k + at, ld, kv->D);
+        for (size_t r = 0; r < PX_KEY_BLOCK; r++) store_values(kv, first + r * D, rows->v + at + r * ld);
     }
 }
 
@@ -59,7 +83,7 @@ static void store_rows(const px_span *spans, const px_heads *rows, const px_rota
         for (int count; row < last; row += count) {
             bool whole = (span->position + row) % PX_KEY_BLOCK == 0 && last - row >= PX_KEY_BLOCK;
             count = whole ? PX_KEY_BLOCK : 1;
-            for (int r = 0; r < count; r++) rotate(rows, rotary, span, row + r, 0, span->kv.kv_heads);
+            for (int r = 0; r < count; r++) finish_row(rows, rotary, span, row + r, 0, span->kv.kv_heads);
             store_some(rows, span, row, count);
         }
     }
@@ -105,7 +129,7 @@ static bool has_group(const forward_job *job, const px_span *span)
 static void store_one(const forward_job *job, const px_span *span, int kv_head)
 {
     size_t at = (size_t)span->row * job->rows->ld + (size_t)kv_head * (size_t)span->kv.D;
-    rotate(job->rows, job->fresh, span, 0, kv_head, kv_head + 1);
+    finish_row(job->rows, job->fresh, span, 0, kv_head, kv_head + 1);
     store_head(&span->kv, kv_head, span->position, job->rows->k + at, job->rows->v + at);
 }
 
@@ -123,11 +147,12 @@ static void attend(const forward_job *job, const px_span *span, int head, int be
 {
     const px_heads *rows = job->rows;
     size_t D = (size_t)span->kv.D, kv_head = (size_t)head / (size_t)(rows->heads / span->kv.kv_heads);
-    size_t head_size = D * (size_t)span->kv.capacity, row = (size_t)span->row;
+    size_t first = kv_head * D * (size_t)span->kv.capacity, row = (size_t)span->row;
     bool group = span->rows == 1;
     px_head_job one = {.q = rows->q + row * rows->ld + (size_t)head * D,
-                       .k = span->kv.k + kv_head * head_size,
-                       .v = span->kv.v + kv_head * head_size,
+                       .k = at_element(&span->kv, span->kv.k, first),
+                       .v = at_element(&span->kv, span->kv.v, first),
+                       .halves = span->kv.halves,
                        .out = job->out + row * (size_t)job->ldout + (size_t)head * D,
                        .lse = job->lse ? job->lse + row * (size_t)rows->heads + (size_t)head : NULL,
                        .ldq = group ? D : rows->ld,

@@ -13,6 +13,7 @@ typedef struct backward_job {
     size_t ldout;
     int window;
     px_real scale;
+    const px_products *products; /* for all but the scores: those have to be what the forward pass made lse of */
 } backward_job;
 
 /* One thread's share of the scratch. */
@@ -58,11 +59,11 @@ static backward_work work_of(px_real *at, int longest, int D)
     return work;
 }
 
-static void multiply(const backward_work *work, px_real *c, size_t ldc, px_operand a, px_operand b, int rows, int columns,
+static void multiply(const px_products *products, const backward_work *work, px_real *c, size_t ldc, px_operand a, px_operand b, int rows, int columns,
                      int depth, bool add)
 {
     px_product job = {.c = c, .ldc = ldc, .a = a, .b = b, .rows = rows, .columns = columns, .depth = depth, .add = add};
-    px_products_get(PX_F32)->product(&job, work->pack_a, work->pack_b);
+    products->product(&job, work->pack_a, work->pack_b);
 }
 
 /* One tile: query rows [row, row + rows) of the span and one head against keys [key, key + keys). Gradients are written, or
@@ -77,13 +78,13 @@ static void tile(const backward_job *job, const px_span *span, int head, int row
     const px_real *k = job->from.k + key_row * ld + kv_column, *v = job->from.v + key_row * ld + kv_column;
     px_real *dk = job->to.k + key_row * ldd + kv_column, *dv = job->to.v + key_row * ldd + kv_column;
     int width = span->kv.D;
-    multiply(work, work->p, KEYS, (px_operand){q, ld, 1}, (px_operand){k, ld, 1}, rows, keys, width, false);
-    multiply(work, work->ds, KEYS, (px_operand){dout, job->ldout, 1}, (px_operand){v, ld, 1}, rows, keys, width, false);
+    multiply(px_products_get(PX_F32), work, work->p, KEYS, (px_operand){q, ld, 1}, (px_operand){k, ld, 1}, rows, keys, width, false);
+    multiply(job->products, work, work->ds, KEYS, (px_operand){dout, job->ldout, 1}, (px_operand){v, ld, 1}, rows, keys, width, false);
     px_kernels_get()->attention_scores(work->p, work->ds, KEYS, job->lse + at * heads + (size_t)head, heads,
                                        work->delta + row, rows, keys, span->position + row, key, job->window, job->scale);
-    multiply(work, dv, ldd, (px_operand){work->p, 1, KEYS}, (px_operand){dout, 1, job->ldout}, keys, width, rows, add_kv);
-    multiply(work, dk, ldd, (px_operand){work->ds, 1, KEYS}, (px_operand){q, 1, ld}, keys, width, rows, add_kv);
-    multiply(work, job->to.q + at * ldd + column, ldd, (px_operand){work->ds, KEYS, 1}, (px_operand){k, 1, ld}, rows, width,
+    multiply(job->products, work, dv, ldd, (px_operand){work->p, 1, KEYS}, (px_operand){dout, 1, job->ldout}, keys, width, rows, add_kv);
+    multiply(job->products, work, dk, ldd, (px_operand){work->ds, 1, KEYS}, (px_operand){q, 1, ld}, keys, width, rows, add_kv);
+    multiply(job->products, work, job->to.q + at * ldd + column, ldd, (px_operand){work->ds, KEYS, 1}, (px_operand){k, 1, ld}, rows, width,
              keys, add_q);
 }
 
@@ -124,7 +125,8 @@ void px_attention_backward(px_compute *ctx, const px_heads *gradients, const px_
 {
     if (count <= 0) return;
     int longest = 0, D = spans[0].kv.D, kv_heads = spans[0].kv.kv_heads, heads = rows->heads;
-    backward_job job = {*gradients, *rows, dout, out, lse, (size_t)ldout, window, (px_real)scale};
+    backward_job job = {*gradients, *rows, dout, out, lse, (size_t)ldout, window, (px_real)scale,
+                        px_products_get(ctx->precision)};
     for (int s = 0; s < count; s++) {
         PX_CHECK(spans[s].position >= 0 && spans[s].kv.D == D && spans[s].kv.kv_heads == kv_heads);
         if (spans[s].rows > longest) longest = spans[s].rows;

@@ -6,7 +6,26 @@
 /* SCORES, SUMS: as many chains of multiply-adds side by side as the registers hold; one alone waits for itself. */
 enum { GROUP_BLOCKS = PX_KEY_GROUP / PX_KEY_BLOCK, SCORES = PX_PARTS == 1 ? 8 : 4, SUMS = PX_PARTS == 1 ? 16 : 6 };
 
-PX_INLINE void scores_beside(int rows, int blocks, px_real *scores, const px_real *q, const px_real *keys, int D)
+/* Sixteen elements from `at` on. */
+PX_INLINE px_lanes cached(const void *cache, bool halves, size_t at)
+{
+    return halves ? lanes_of_halves((const uint16_t *)cache + at) : px_lanes_load((const px_real *)cache + at);
+}
+
+PX_INLINE const void *cached_at(const void *cache, bool halves, size_t at)
+{
+    return halves ? (const void *)((const uint16_t *)cache + at) : (const px_real *)cache + at;
+}
+
+PX_INLINE px_lanes cached_some(const void *cache, bool halves, size_t at, int n)
+{
+    if (!halves) return px_lanes_load_some((const px_real *)cache + at, n);
+    uint16_t all[PX_LANES] = {0};
+    memcpy(all, (const uint16_t *)cache + at, (size_t)n * sizeof *all);
+    return lanes_of_halves(all);
+}
+
+PX_INLINE void scores_beside(int rows, int blocks, px_real *scores, const px_real *q, const void *keys, bool halves, int D)
 {
     px_lanes sum[PX_QUERY_TILE][GROUP_BLOCKS];
     PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++)
@@ -14,7 +33,7 @@ PX_INLINE void scores_beside(int rows, int blocks, px_real *scores, const px_rea
     for (int d = 0; d < D; d++) {
         px_lanes key[GROUP_BLOCKS];
         PX_PRAGMA(GCC unroll 4) for (int b = 0; b < blocks; b++)
-            key[b] = px_lanes_load(keys + ((size_t)b * (size_t)D + (size_t)d) * PX_KEY_BLOCK);
+            key[b] = cached(keys, halves, ((size_t)b * (size_t)D + (size_t)d) * PX_KEY_BLOCK);
         PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++) {
             px_lanes value = px_lanes_set(q[r * PX_MAX_HEAD_DIM + d]);
             PX_PRAGMA(GCC unroll 4) for (int b = 0; b < blocks; b++) sum[r][b] = px_lanes_fma(value, key[b], sum[r][b]);
@@ -26,17 +45,17 @@ PX_INLINE void scores_beside(int rows, int blocks, px_real *scores, const px_rea
 }
 
 /* scores[r][block][16] for `blocks` key blocks from `keys` on. q is already scaled. */
-PX_INLINE void scores_of(int rows, px_real *scores, const px_real *q, const px_real *keys, int blocks, int D)
+PX_INLINE void scores_of(int rows, px_real *scores, const px_real *q, const void *keys, bool halves, int blocks, int D)
 {
     const int beside = SCORES / rows < GROUP_BLOCKS ? SCORES / rows : GROUP_BLOCKS;
     for (int b = 0; b < blocks; b += beside) {
         px_real *to = scores + b * PX_KEY_BLOCK;
-        const px_real *from = keys + (size_t)b * (size_t)D * PX_KEY_BLOCK;
+        const void *from = cached_at(keys, halves, (size_t)b * (size_t)D * PX_KEY_BLOCK);
         switch (blocks - b < beside ? blocks - b : beside) {
-        case 1: scores_beside(rows, 1, to, q, from, D); break;
-        case 2: scores_beside(rows, beside < 2 ? beside : 2, to, q, from, D); break;
-        case 3: scores_beside(rows, beside < 3 ? beside : 3, to, q, from, D); break;
-        default: scores_beside(rows, beside, to, q, from, D);
+        case 1: scores_beside(rows, 1, to, q, from, halves, D); break;
+        case 2: scores_beside(rows, beside < 2 ? beside : 2, to, q, from, halves, D); break;
+        case 3: scores_beside(rows, beside < 3 ? beside : 3, to, q, from, halves, D); break;
+        default: scores_beside(rows, beside, to, q, from, halves, D);
         }
     }
 }
@@ -71,7 +90,7 @@ PX_INLINE px_real weigh(px_real *scores, int blocks, int low, int high, px_real 
 }
 
 /* sums[r][lanes * 16] += weight of keys [low, high) times their values */
-PX_INLINE void add_values(int rows, int lanes, px_real *sums, const px_real *weights, const px_real *values, int low,
+PX_INLINE void add_values(int rows, int lanes, px_real *sums, const px_real *weights, const void *values, bool halves, int low,
                           int high, int D)
 {
     px_lanes sum[PX_QUERY_TILE][4];
@@ -81,7 +100,7 @@ PX_INLINE void add_values(int rows, int lanes, px_real *sums, const px_real *wei
     for (int j = low; j < high; j++) {
         px_lanes value[4];
         PX_PRAGMA(GCC unroll 4) for (int v = 0; v < lanes; v++)
-            value[v] = px_lanes_load(values + (size_t)j * (size_t)D + v * PX_LANES);
+            value[v] = cached(values, halves, (size_t)j * (size_t)D + (size_t)(v * PX_LANES));
         PX_PRAGMA(GCC unroll 4) for (int r = 0; r < rows; r++) {
             px_lanes p = px_lanes_set(weights[r * PX_KEY_GROUP + j]);
             PX_PRAGMA(GCC unroll 4) for (int v = 0; v < lanes; v++) sum[r][v] = px_lanes_fma(p, value[v], sum[r][v]);
@@ -92,21 +111,21 @@ PX_INLINE void add_values(int rows, int lanes, px_real *sums, const px_real *wei
             px_lanes_store(sums + r * PX_MAX_HEAD_DIM + v * PX_LANES, sum[r][v]);
 }
 
-PX_INLINE void add_values_rows(int rows, px_real *sums, const px_real *weights, const px_real *values, int low,
+PX_INLINE void add_values_rows(int rows, px_real *sums, const px_real *weights, const void *values, bool halves, int low,
                                int high, int D)
 {
     const int most = SUMS / rows < 4 ? SUMS / rows : 4;
     int d = 0;
     for (int lanes; (lanes = (D - d) / PX_LANES) > 0; d += (lanes < most ? lanes : most) * PX_LANES) {
         switch (lanes < most ? lanes : most) {
-        case 1: add_values(rows, 1, sums + d, weights, values + d, low, high, D); break;
-        case 2: add_values(rows, most < 2 ? most : 2, sums + d, weights, values + d, low, high, D); break;
-        case 3: add_values(rows, most < 3 ? most : 3, sums + d, weights, values + d, low, high, D); break;
-        default: add_values(rows, most, sums + d, weights, values + d, low, high, D);
+        case 1: add_values(rows, 1, sums + d, weights, cached_at(values, halves, (size_t)d), halves, low, high, D); break;
+        case 2: add_values(rows, most < 2 ? most : 2, sums + d, weights, cached_at(values, halves, (size_t)d), halves, low, high, D); break;
+        case 3: add_values(rows, most < 3 ? most : 3, sums + d, weights, cached_at(values, halves, (size_t)d), halves, low, high, D); break;
+        default: add_values(rows, most, sums + d, weights, cached_at(values, halves, (size_t)d), halves, low, high, D);
         }
     }
     for (int j = low; d < D && j < high; j++) {
-        px_lanes value = px_lanes_load_some(values + (size_t)j * (size_t)D + d, D - d);
+        px_lanes value = cached_some(values, halves, (size_t)j * (size_t)D + (size_t)d, D - d);
         for (int r = 0; r < rows; r++) {
             px_real *sum = sums + r * PX_MAX_HEAD_DIM + d;
             px_lanes_store(sum, px_lanes_fma(px_lanes_set(weights[r * PX_KEY_GROUP + j]), value, px_lanes_load(sum)));
@@ -114,27 +133,31 @@ PX_INLINE void add_values_rows(int rows, px_real *sums, const px_real *weights, 
     }
 }
 
-/* Compiled for each number of rows. */
+/* Compiled for each number of rows and kind of cache. */
 #define EACH_ROWS(call) \
-    switch (rows) { \
-    case 1: call(1); break; \
-    case 2: call(2); break; \
-    case 3: call(3); break; \
-    default: call(PX_QUERY_TILE); \
+    switch (halves ? rows + PX_QUERY_TILE : rows) { \
+    case 1: call(1, false); break; \
+    case 2: call(2, false); break; \
+    case 3: call(3, false); break; \
+    case PX_QUERY_TILE: call(PX_QUERY_TILE, false); break; \
+    case PX_QUERY_TILE + 1: call(1, true); break; \
+    case PX_QUERY_TILE + 2: call(2, true); break; \
+    case PX_QUERY_TILE + 3: call(3, true); break; \
+    default: call(PX_QUERY_TILE, true); \
     }
 
-static void add_values_some(int rows, px_real *sums, const px_real *weights, const px_real *values, int low, int high,
-                            int D)
+static void add_values_some(int rows, px_real *sums, const px_real *weights, const void *values, bool halves, int low,
+                            int high, int D)
 {
     if (low >= high) return;
-#define CALL(n) add_values_rows(n, sums, weights, values, low, high, D)
+#define CALL(n, kind) add_values_rows(n, sums, weights, values, kind, low, high, D)
     EACH_ROWS(CALL)
 #undef CALL
 }
 
-static void scores_some(int rows, px_real *scores, const px_real *q, const px_real *keys, int blocks, int D)
+static void scores_some(int rows, px_real *scores, const px_real *q, const void *keys, bool halves, int blocks, int D)
 {
-#define CALL(n) scores_of(n, scores, q, keys, blocks, D)
+#define CALL(n, kind) scores_of(n, scores, q, keys, kind, blocks, D)
     EACH_ROWS(CALL)
 #undef CALL
 }
@@ -146,6 +169,7 @@ static void attention_tile(const px_head_job *job, int row, int rows, px_real *w
     px_real largest[PX_QUERY_TILE], total[PX_QUERY_TILE];
     int D = job->D, advance = job->advance, first = job->position + advance * row, last = first + advance * (rows - 1);
     int low[PX_QUERY_TILE], high[PX_QUERY_TILE] = {0};
+    const bool halves = job->halves;
     for (int r = 0; r < rows; r++) {
         largest[r] = (px_real)-INFINITY;
         total[r] = 0;
@@ -162,9 +186,10 @@ static void attention_tile(const px_head_job *job, int row, int rows, px_real *w
             if (low[r] > from) from = low[r];
             if (high[r] < to) to = high[r];
         }
-        const px_real *keys = job->k + (size_t)base * (size_t)D, *values = job->v + (size_t)base * (size_t)D;
+        const void *keys = cached_at(job->k, halves, (size_t)base * (size_t)D);
+        const void *values = cached_at(job->v, halves, (size_t)base * (size_t)D);
         int blocks = (high[rows - 1] + PX_KEY_BLOCK - 1) / PX_KEY_BLOCK;
-        scores_some(rows, scores, q, keys, blocks, D);
+        scores_some(rows, scores, q, keys, halves, blocks, D);
         for (int r = 0; r < rows; r++) {
             px_real *sum = sums + r * PX_MAX_HEAD_DIM;
             px_real factor = weigh(scores + r * PX_KEY_GROUP, blocks, low[r], high[r], &largest[r], &total[r]);
@@ -172,10 +197,10 @@ static void attention_tile(const px_head_job *job, int row, int rows, px_real *w
         }
         if (from > to) from = to;
         for (int r = 0; r < rows; r++)
-            add_values_some(1, sums + r * PX_MAX_HEAD_DIM, scores + r * PX_KEY_GROUP, values, low[r], from, D);
-        add_values_some(rows, sums, scores, values, from, to, D);
+            add_values_some(1, sums + r * PX_MAX_HEAD_DIM, scores + r * PX_KEY_GROUP, values, halves, low[r], from, D);
+        add_values_some(rows, sums, scores, values, halves, from, to, D);
         for (int r = 0; r < rows; r++)
-            add_values_some(1, sums + r * PX_MAX_HEAD_DIM, scores + r * PX_KEY_GROUP, values, to > from ? to : from,
+            add_values_some(1, sums + r * PX_MAX_HEAD_DIM, scores + r * PX_KEY_GROUP, values, halves, to > from ? to : from,
                             high[r], D);
     }
     for (int r = 0; r < rows; r++) {
@@ -214,7 +239,17 @@ static void row_dots(px_real *dots, const px_real *a, const px_real *b, size_t l
     }
 }
 
-static void key_block(px_real *to, const px_real *k, size_t ld, int D) { pack_rows(to, k, ld, PX_KEY_BLOCK, D, PX_KEY_BLOCK); }
+static void key_block(void *to, bool halves, const px_real *k, size_t ld, int D)
+{
+    enum { SOME = 64 };
+    px_real block[SOME * PX_KEY_BLOCK];
+    if (!halves) pack_rows(to, k, ld, PX_KEY_BLOCK, D, PX_KEY_BLOCK);
+    for (int d = 0; halves && d < D; d += SOME) {
+        int some = D - d < SOME ? D - d : SOME;
+        pack_rows(block, k + d, ld, PX_KEY_BLOCK, some, PX_KEY_BLOCK);
+        narrow((uint16_t *)to + d * PX_KEY_BLOCK, block, (size_t)some * PX_KEY_BLOCK);
+    }
+}
 
 static void attention_scores(px_real *p, px_real *ds, size_t ld, const px_real *lse, size_t ldlse, const px_real *delta,
                              int rows, int columns, int position, int key, int window, px_real scale)

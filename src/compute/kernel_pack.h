@@ -61,6 +61,19 @@ PX_INLINE __m512 row_of_pairs(const px_real *from, int count)
                                                             _mm512_maskz_loadu_ps((__mmask16)mask, from)));
 }
 
+/* Pairs of rows, one row below the other; returns their distance. */
+PX_INLINE size_t round_rows(px_real *to, const px_real *from, size_t row, int rows, int depth)
+{
+    int steps = steps_of(depth);
+    for (int r = 0; r < rows; r++, to += steps, from += row) {
+        int k = 0;
+        for (; k + 32 <= depth; k += 32) _mm512_storeu_ps(to + k / 2, row_of_pairs(from + k, 32));
+        __mmask16 last = (__mmask16)((1u << steps_of(depth - k)) - 1);
+        if (k < depth) _mm512_mask_storeu_ps(to + k / 2, last, row_of_pairs(from + k, depth - k));
+    }
+    return (size_t)steps;
+}
+
 /* 16 pairs of `there` rows, the rest 0, to `width` <= 16 words a step. */
 PX_INLINE void pack_square(px_real *to, size_t stride, int width, const px_real *from, size_t row, int there, int depth)
 {
@@ -237,6 +250,10 @@ static void pack_b16(px_real *to, const px_rows16 *from, size_t in, int first, i
 #if defined(PX_PAIRS) || defined(PX_DOUBLE)
 #define HALVE NULL
 PX_INLINE px_lanes lanes_of_halves(const uint16_t *from) { return (void)from, px_lanes_set(0); }
+#ifdef PX_DOUBLE
+static void narrow(uint16_t *to, const px_real *x, size_t count) { (void)to, (void)x, (void)count; }
+static void round_bf16(px_real *x, size_t count) { (void)x, (void)count; }
+#endif
 #else
 #define HALVE halve
 typedef uint16_t part_halves __attribute__((vector_size(PX_PART_BYTES / 2), aligned(2), may_alias));
@@ -252,16 +269,38 @@ PX_INLINE px_lanes lanes_of_halves(const uint16_t *from)
     return x;
 }
 
+/* to may be where x is. */
+static void narrow(uint16_t *to, const px_real *x, size_t count)
+{
+    size_t i = 0;
+    for (; i + PX_PART_LANES <= count; i += (size_t)PX_PART_LANES) {
+        part_words bits = *(const part_words *)(x + i) >> 16;
+        *(part_halves *)(to + i) = __builtin_convertvector(bits, part_halves);
+    }
+    for (; i < count; i++) memcpy(to + i, (const char *)(x + i) + 2, 2);
+}
+
 static void halve(px_real *packed, int panels, int depth)
 {
     size_t words = PX_PANEL * (size_t)depth;
-    for (int p = 0; p < panels; p++, packed += words) {
-        uint16_t *to = (uint16_t *)packed; /* stays behind what is read next */
-        for (size_t i = 0; i < words; i += (size_t)PX_PART_LANES) {
-            part_words bits = *(const part_words *)(packed + i) >> 16;
-            *(part_halves *)(to + i) = __builtin_convertvector(bits, part_halves);
-        }
-    }
+    for (int p = 0; p < panels; p++, packed += words) narrow((uint16_t *)packed, packed, words);
+}
+
+PX_INLINE part_words rounded_words(part_words bits)
+{
+    part_words up = bits + 0x7fffu + ((bits >> 16) & 1u), nan = (part_words)((bits & 0x7fffffffu) > 0x7f800000u);
+    return ((up & ~nan) | ((bits | 0x400000u) & nan)) & 0xffff0000u;
+}
+
+static void round_bf16(px_real *x, size_t count)
+{
+    size_t i = 0;
+    for (; i + PX_PART_LANES <= count; i += (size_t)PX_PART_LANES) *(part_words *)(x + i) = rounded_words(*(part_words *)(x + i));
+    if (i == count) return;
+    px_real last[PX_PART_LANES] = {0};
+    memcpy(last, x + i, (count - i) * sizeof *x);
+    *(part_words *)last = rounded_words(*(part_words *)last);
+    memcpy(x + i, last, (count - i) * sizeof *x);
 }
 #endif
 

@@ -27,9 +27,15 @@ PX_INLINE px_lanes multiply_add(px_lanes a, px_lanes b, px_lanes sum)
 PX_INLINE px_lanes multiply_add(px_lanes a, px_lanes b, px_lanes sum) { return px_lanes_fma(a, b, sum); }
 #endif
 
-static void pack_a(px_real *to, px_operand from, int rows, int depth)
+enum { FEW_ROWS = 4 * TILE_ROWS };
+
+static size_t pack_a(px_real *to, px_operand from, int rows, int depth)
 {
+#ifdef PX_PAIRS /* not worth transposing: read as they lie, once they are rounded */
+    if (from.column == 1 && rows <= FEW_ROWS) return round_rows(to, from.data, from.row, rows, depth);
+#endif
     pack_panels(to, from, rows, depth, TILE_ROWS);
+    return 0;
 }
 
 /* One register tile of `rows` rows: c = start + sum over steps k of a(k, row) * b[k][column]. lda 0: a is packed, TILE_ROWS
@@ -42,6 +48,9 @@ PX_INLINE void tile(int rows, px_real *c, size_t ldc, const px_real *a, size_t l
     PX_PRAGMA(GCC unroll 16) for (int r = 0; r < rows; r++)
         PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++)
             sum[r][v] = load ? px_lanes_load(c + (size_t)r * ldc + v * PX_LANES) : px_lanes_set(0);
+    PX_PRAGMA(GCC unroll 16) for (int r = 0; r < rows; r++)
+        PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++)
+            __builtin_prefetch(c + (size_t)r * ldc + v * PX_LANES, 1);
     for (int k = 0; k < steps; k++) {
         px_lanes panel[TILE_LANES];
         PX_PRAGMA(GCC unroll 2) for (int v = 0; v < TILE_LANES; v++)
@@ -126,7 +135,7 @@ static void block_product(px_real *c, size_t ldc, const px_real *a, size_t lda, 
                           int columns, int steps, bool load, const px_real *bias)
 {
     enum { WIDTH = TILE_LANES * PX_LANES };
-    int across = rows <= 4 * TILE_ROWS ? WIDTH : columns;
+    int across = rows <= FEW_ROWS ? WIDTH : columns;
     for (int j0 = 0; j0 < columns; j0 += across) {
         int end = columns - j0 < across ? columns : j0 + across;
         for (int i = 0, height; i < rows; i += height) {

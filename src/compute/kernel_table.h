@@ -23,5 +23,7 @@ const px_kernels PX_ISA_TABLE = {
     .attention_rows = attention_rows,
     .row_dots = row_dots,
     .key_block = key_block,
+    .round_bf16 = round_bf16,
+    .narrow = narrow,
     .attention_scores = attention_scores,
 };

@@ -36,7 +36,9 @@ static inline bool px_product_in_place(const px_product *job, int step)
 
 /* Query rows that read one kv head: one head's rows at consecutive positions, or all heads' at one; see attention.c. */
 typedef struct px_head_job {
-    const px_real *q, *k, *v; /* q: row 0; k, v: the kv head's blocks */
+    const px_real *q;   /* row 0 */
+    const void *k, *v;  /* the kv head's blocks */
+    bool halves;        /* k and v have the upper 16 bits of floats */
     px_real *out, *lse;       /* lse NULL: not wanted */
     size_t ldq, ldout, ldlse;
     int position, advance; /* of row 0; from row to row, 1 or 0 */
@@ -88,7 +90,9 @@ typedef struct px_kernels {
                                  double temperature);
     void (*attention_rows)(const px_head_job *job, int begin, int end, px_real *work); /* query rows [begin, end) */
     /* a whole key block of one head: to[D][PX_KEY_BLOCK] from as many rows of k, row stride ld */
-    void (*key_block)(px_real *to, const px_real *k, size_t ld, int D);
+    void (*key_block)(void *to, bool halves, const px_real *k, size_t ld, int D);
+    void (*round_bf16)(px_real *x, size_t count); /* in place, to nearest, ties to even; a NaN stays one */
+    void (*narrow)(uint16_t *to, const px_real *x, size_t count); /* the upper 16 bits, of floats */
     /* dots[r] = a[r, D] . b[r, D], row stride ld */
     void (*row_dots)(px_real *dots, const px_real *a, const px_real *b, size_t ld, int rows, int D);
     /* p[rows, columns] = exp(p * scale - lse) where the key may be seen, else 0; ds in place = p * (ds - delta) * scale */

@@ -19,7 +19,7 @@ typedef struct tile_shapes {
 
 /* to[16 rows][16 pairs of the depth], one tile after another: 16 rows all along the depth, then the next 16. What the
  * matrix has not is 0. */
-static void pack_a(px_real *to, px_operand from, int rows, int depth)
+static size_t pack_a(px_real *to, px_operand from, int rows, int depth)
 {
     for (int i = 0; i < rows; i += SIDE) {
         int there = rows - i < SIDE ? rows - i : SIDE;
@@ -44,6 +44,7 @@ static void pack_a(px_real *to, px_operand from, int rows, int depth)
             transpose_rows(to, SIDE, SIDE, SIDE, r);
         }
     }
+    return 0;
 }
 
 /* The compiler does not know that loading a tile reads memory: what was stored before is to be there. */

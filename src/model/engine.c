@@ -112,10 +112,10 @@ static size_t lay_out(px_engine *engine, char *base)
     engine->first = px_layout_take(&layout, (size_t)plan->max_sequences, sizeof(int32_t));
     engine->place = px_layout_take(&layout, M, sizeof(int32_t));
     /* every sequence starts at a key block of its own */
-    size_t cached = px_kv_elements(config->kv_heads, config->head_dim, plan->max_tokens) +
-                    (size_t)plan->max_sequences * px_kv_elements(config->kv_heads, config->head_dim, 1);
-    engine->keys = px_layout_take(&layout, cached, sizeof(px_real));
-    engine->values = px_layout_take(&layout, cached, sizeof(px_real));
+    size_t cached = px_kv_bytes(false, config->kv_heads, config->head_dim, plan->max_tokens) +
+                    (size_t)plan->max_sequences * px_kv_bytes(false, config->kv_heads, config->head_dim, 1);
+    engine->keys = px_layout_take(&layout, cached, 1);
+    engine->values = px_layout_take(&layout, cached, 1);
     px_shape_layout(&engine->shape, &layout, plan->max_sequence);
     if (plan->packed || (plan->train && plan->precision == PX_BF16)) px_packed_layout(&engine->shape, &layout, plan->train);
     lay_out_layers(engine, &layout);
@@ -204,14 +204,14 @@ static void take_batch(px_engine *engine, const px_batch *batch)
     for (int s = 0; s < batch->sequences; s++) {
         int start = batch->starts[s], length = batch->starts[s + 1] - start;
         PX_CHECK(length >= 1 && length <= plan->max_sequence);
-        size_t elements = px_kv_elements(config->kv_heads, config->head_dim, length);
         px_kv kv = {.k = engine->keys + cached,
                     .v = engine->values + cached,
                     .kv_heads = config->kv_heads,
                     .D = config->head_dim,
-                    .capacity = (length + PX_KEY_BLOCK - 1) / PX_KEY_BLOCK * PX_KEY_BLOCK};
+                    .capacity = (length + PX_KEY_BLOCK - 1) / PX_KEY_BLOCK * PX_KEY_BLOCK,
+                    .rounded = plan->precision == PX_BF16};
         engine->spans[s] = (px_span){.row = start, .rows = length, .position = 0, .key_row = start, .kv = kv};
-        cached += elements;
+        cached += px_kv_bytes(false, config->kv_heads, config->head_dim, length);
         for (int i = 0; i < length; i++) {
             int32_t id = batch->ids[start + i];
             PX_CHECK(id >= 0 && id < config->vocab_size);

@@ -14,7 +14,7 @@ struct px_engine {
     int tokens, sequences;
     int32_t *ids, *positions; /* [max_tokens] */
     px_span *spans;           /* [max_sequences] */
-    px_real *keys, *values;   /* the spans' cache, one layer at a time */
+    char *keys, *values;      /* the spans' cache, one layer at a time */
     px_tail tail;             /* of the last block; [max_sequences] */
     int32_t *first;           /* [max_sequences] of the tail */
     int32_t *place;           /* [max_tokens] a row's place in `last` and `hidden`; -1: it is not there */

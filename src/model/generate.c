@@ -35,8 +35,8 @@ struct px_generator {
     void *memory; /* everything below */
     slot *slots;
     int32_t *history;       /* [max_slots, max_length] */
-    px_real *keys, *values; /* [max_slots, L, kv_elements(max_length)] */
-    size_t layer_elements;
+    char *keys, *values;    /* [max_slots, L, layer_bytes] */
+    size_t layer_bytes;     /* of the keys (and of the values) of max_length tokens */
 
     int rows; /* largest batch */
     int32_t *ids, *positions;
@@ -56,6 +56,8 @@ struct px_generator {
 };
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
+static bool bf16(const px_generator *g) { return g->plan.precision == PX_BF16; }
+
 static int head_rows(const px_model_config *config, const px_generator_plan *plan)
 {
     size_t rows = LOGITS_BYTES / ((size_t)config->vocab_size * sizeof(px_real));
@@ -83,11 +85,11 @@ static size_t lay_out(px_generator *g, char *base)
     px_layout layout = {.base = base};
     const px_model_config *config = &g->shape.config;
     size_t slots = (size_t)g->plan.max_slots, V = (size_t)config->vocab_size;
-    size_t cache = slots * (size_t)config->layers * g->layer_elements;
+    size_t cache = slots * (size_t)config->layers * g->layer_bytes;
     g->slots = px_layout_take(&layout, slots, sizeof(slot));
     g->history = px_layout_take(&layout, slots * (size_t)g->plan.max_length, sizeof(int32_t));
-    g->keys = px_layout_take(&layout, cache, sizeof(px_real));
-    g->values = px_layout_take(&layout, cache, sizeof(px_real));
+    g->keys = px_layout_take(&layout, cache, 1);
+    g->values = px_layout_take(&layout, cache, 1);
     g->ids = px_layout_take(&layout, (size_t)g->rows, sizeof(int32_t));
     g->positions = px_layout_take(&layout, (size_t)g->rows, sizeof(int32_t));
     g->spans = px_layout_take(&layout, slots, sizeof(px_span));
@@ -113,7 +115,7 @@ static void plan_generator(px_generator *g, const px_model_config *config, const
     if (g->plan.threads < 1) g->plan.threads = 1;
     g->rows = plan->max_slots > plan->max_prefill ? plan->max_slots : plan->max_prefill;
     g->head_rows = head_rows(config, plan);
-    g->layer_elements = px_kv_elements(config->kv_heads, config->head_dim, plan->max_length);
+    g->layer_bytes = px_kv_bytes(bf16(g), config->kv_heads, config->head_dim, plan->max_length);
 }
 
 static size_t scratch_bytes(const px_generator *g)
@@ -167,7 +169,7 @@ void px_generator_destroy(px_generator *g)
 /* ---- cache ------------------------------------------------------------------------------------------------------- */
 static size_t slot_offset(const px_generator *g, int index)
 {
-    return (size_t)index * (size_t)g->shape.config.layers * g->layer_elements;
+    return (size_t)index * (size_t)g->shape.config.layers * g->layer_bytes;
 }
 
 static px_kv slot_kv(const px_generator *g, int index)
@@ -177,21 +179,22 @@ static px_kv slot_kv(const px_generator *g, int index)
                    .v = g->values + slot_offset(g, index),
                    .kv_heads = config->kv_heads,
                    .D = config->head_dim,
-                   .capacity = (g->plan.max_length + PX_KEY_BLOCK - 1) / PX_KEY_BLOCK * PX_KEY_BLOCK};
+                   .capacity = (g->plan.max_length + PX_KEY_BLOCK - 1) / PX_KEY_BLOCK * PX_KEY_BLOCK,
+                   .rounded = bf16(g),
+                   .halves = bf16(g)};
 }
 
-/* The first `tokens` tokens of all layers; key blocks are copied whole. */
+/* The first `tokens` tokens of all layers, in whole key blocks. */
 static void copy_cache(px_generator *g, int to, int from, int tokens)
 {
     const px_model_config *config = &g->shape.config;
     int parts = config->layers * config->kv_heads; /* contiguous runs of one head in one layer */
-    size_t part = g->layer_elements / (size_t)config->kv_heads;
-    size_t keys = px_kv_elements(1, config->head_dim, tokens), values = (size_t)tokens * (size_t)config->head_dim;
+    size_t part = g->layer_bytes / (size_t)config->kv_heads, bytes = px_kv_bytes(bf16(g), 1, config->head_dim, tokens);
 #pragma omp parallel for num_threads(g->plan.threads) schedule(static)
     for (int i = 0; i < parts; i++) {
         size_t t = slot_offset(g, to) + (size_t)i * part, f = slot_offset(g, from) + (size_t)i * part;
-        memcpy(g->keys + t, g->keys + f, keys * sizeof(px_real));
-        memcpy(g->values + t, g->values + f, values * sizeof(px_real));
+        memcpy(g->keys + t, g->keys + f, bytes);
+        memcpy(g->values + t, g->values + f, bytes);
     }
 }
 
@@ -202,8 +205,8 @@ static void forward_rows(px_generator *g, const px_model *model, int span_count,
     for (int layer = 0; layer < g->shape.config.layers; layer++) {
         px_block_forward(&g->compute, &g->shape, model, layer, &g->activations, g->spans, span_count, M, NULL);
         for (int s = 0; s < span_count; s++) {
-            g->spans[s].kv.k += g->layer_elements;
-            g->spans[s].kv.v += g->layer_elements;
+            g->spans[s].kv.k = (char *)g->spans[s].kv.k + g->layer_bytes;
+            g->spans[s].kv.v = (char *)g->spans[s].kv.v + g->layer_bytes;
         }
     }
 }

@@ -37,8 +37,8 @@ size_t px_sampler_bytes(const px_sampler_plan *plan, const px_ppo_config *config
     px_sampler none = {0};
     buffer buffers[BUFFERS];
     px_generator_plan generator = generator_plan(plan, config->sampling.max_new_tokens);
-    *cache = 2 * sizeof(px_real) * (size_t)plan->slots * (size_t)policy->config.layers *
-             px_kv_elements(policy->config.kv_heads, policy->config.head_dim, generator.max_length);
+    *cache = 2 * (size_t)plan->slots * (size_t)policy->config.layers *
+             px_kv_bytes(plan->precision == PX_BF16, policy->config.kv_heads, policy->config.head_dim, generator.max_length);
     size_t bytes = px_generator_bytes(policy, &generator) - *cache;
     list_buffers(&none, plan, config->sampling.max_new_tokens, buffers);
     for (int i = 0; i < BUFFERS; i++) {

@@ -150,8 +150,17 @@ static void linear_rows_keep_their_bits(void **state)
 
 enum { HEADS = 4, KV_HEADS = 2, T = 203, MAX_D = 80 };
 
-/* Row alone (as in decode), and the whole sequence on 1 and 2 threads; against plain loops in double. */
-static void attention_case(int D, int window)
+/* Of a value that bf16 holds. */
+static px_real upper_half(const px_real *value)
+{
+    uint16_t upper;
+    memcpy(&upper, (const char *)value + 2, sizeof upper);
+    return px_from_bf16(upper);
+}
+
+/* Row alone (as in decode), and the whole sequence on 1 and 2 threads; against plain loops in double. rounded: keys and
+ * values are bf16, and a cache of half the memory gives the same bits. */
+static void attention_case(int D, int window, bool rounded)
 {
     int width = HEADS * D, ld = width + 2 * KV_HEADS * D, capacity = 208;
     px_compute ctx[2];
@@ -161,12 +170,18 @@ static void attention_case(int D, int window)
     px_real *out = random_new((size_t)(T * width), 4);
     const px_heads rows = {q, k, v, ld, HEADS};
     px_real *again = random_new((size_t)(T * width), 5), *lse = random_new(T * HEADS, 6), lse_again[T * HEADS];
-    px_real *keys = random_new(px_kv_elements(KV_HEADS, D, capacity), 7);
-    px_real *values = random_new(px_kv_elements(KV_HEADS, D, capacity), 8);
-    px_span span = {.rows = T, .kv = {keys, values, KV_HEADS, D, capacity}};
+    px_real *keys = random_new(px_kv_bytes(false, KV_HEADS, D, capacity) / sizeof(px_real), 7);
+    px_real *values = random_new(px_kv_bytes(false, KV_HEADS, D, capacity) / sizeof(px_real), 8);
+    px_span span = {.rows = T, .kv = {keys, values, KV_HEADS, D, capacity, rounded, false}};
     for (int t = 0; t < T; t++)
         for (int i = 0; i < width; i++) q[t * ld + i] *= 8; /* peaked weights */
     px_attention_forward(&ctx[1], out, width, lse, &rows, &(px_rotary){.dim = 0}, &span, 1, .25, window);
+    for (int i = 0; rounded && i < T * ld; i++)
+        if (i % ld >= width) assert_true((double)upper_half(q + i) == (double)q[i]);
+    if (rounded) { /* again, from rows that are what they were */
+        span.kv.halves = true;
+        px_kv_store(&ctx[1], &span, 1, &rows, &(px_rotary){.dim = 0});
+    }
     px_attention_forward(&ctx[0], again, width, lse_again, &rows, NULL, &span, 1, .25, window);
     assert_memory_equal(out, again, (size_t)(T * width) * sizeof *out);
     assert_memory_equal(lse, lse_again, sizeof lse_again);
@@ -203,15 +218,16 @@ static void attention_rows_keep_their_bits(void **state)
     static const int dims[] = {64, 16, 80, 8, 36}, windows[] = {0, 1, 3, 64, 70};
     for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
         for (size_t w = 0; w < sizeof windows / sizeof *windows; w++)
-            if (d == 0 || w % 2 == 0) attention_case(dims[d], windows[w]);
+            for (int rounded = 0; rounded < 2; rounded++)
+                if (d == 0 || w % 2 == 0) attention_case(dims[d], windows[w], rounded);
 }
 
 /* Rows that come one at a time, of one sequence or of two side by side, leave the outputs, the rotated rows and the cache
  * of a sequence that comes whole: rotated and stored before, by who attends, and in a batch with a longer span. */
-static void decoding_stores_what_prefill_does(int sequences, int kv_heads)
+static void decoding_stores_what_prefill_does(int sequences, int kv_heads, bool halves)
 {
     enum { D = 20, LENGTH = 37, CAPACITY = 48, ROTARY = 12 };
-    int width = HEADS * D, ld = width + 2 * kv_heads * D, whole = LENGTH * ld, elements = (int)px_kv_elements(kv_heads, D, CAPACITY);
+    int width = HEADS * D, ld = width + 2 * kv_heads * D, whole = LENGTH * ld, elements = (int)(px_kv_bytes(false, kv_heads, D, CAPACITY) / sizeof(px_real));
     px_real cosine[CAPACITY * ROTARY / 2], sine[CAPACITY * ROTARY / 2];
     const double frequency[ROTARY / 2] = {1, .5, .25, .1, .05, .01};
     px_rope_table(cosine, sine, frequency, CAPACITY, ROTARY, 1);
@@ -228,7 +244,8 @@ static void decoding_stores_what_prefill_does(int sequences, int kv_heads)
     px_span spans[3];
     for (int s = 0; s < 3; s++) {
         px_real *k = cache + 2 * s * elements;
-        spans[s] = (px_span){.row = s * LENGTH, .rows = s ? 1 : LENGTH, .kv = {k, k + elements, kv_heads, D, CAPACITY}};
+        const px_kv kv = {k, k + elements, kv_heads, D, CAPACITY, halves, halves};
+        spans[s] = (px_span){.row = s * LENGTH, .rows = s ? 1 : LENGTH, .kv = kv};
     }
     px_attention_forward(&ctx, out, width, NULL, &rows, &rotary, spans, 1 + sequences, .25, 0);
     for (int t = 1; t < LENGTH; t++) {
@@ -249,10 +266,9 @@ static void decoding_stores_what_prefill_does(int sequences, int kv_heads)
 static void decoded_rows_are_stored_once(void **state)
 {
     (void)state;
-    for (int kv_heads = 1; kv_heads <= HEADS; kv_heads *= 2) {
-        decoding_stores_what_prefill_does(1, kv_heads);
-        decoding_stores_what_prefill_does(2, kv_heads);
-    }
+    for (int kv_heads = 1; kv_heads <= HEADS; kv_heads *= 2)
+        for (int sequences = 1; sequences <= 2; sequences++)
+            for (int halves = 0; halves < 2; halves++) decoding_stores_what_prefill_does(sequences, kv_heads, halves);
 }
 
 static void norms_and_softmax_keep_their_bits(void **state)
