@@ -88,7 +88,7 @@ static px_status measure(px_bench *b, layer *l)
     char shape[64];
     snprintf(shape, sizeof shape, "%lldx%lld, %d heads of %d", (long long)b->batch, (long long)b->seq, c->heads,
              c->head_dim);
-    px_bench_row row = {.what = "attention", .shape = shape, .tokens = l->tokens, .flops = 2.0 * product};
+    px_bench_row row = {.what = "attention", .shape = shape, .precision = b->dtype, .tokens = l->tokens, .flops = 2.0 * product};
     row.seconds = best_seconds(b, l, forward);
     PX_TRY(px_bench_print(b, &row));
     row.what = "attention backward";

@@ -167,11 +167,17 @@ static void attend(const forward_job *job, const px_span *span, int head, int be
     px_kernels_get()->attention_rows(&one, begin, end, work);
 }
 
-/* Task `index` of all: spans in order, in each the row tasks from the last (longest) one, in each the heads. */
+/* The span of task *index, which becomes its index there: spans in order. */
+static const px_span *span_of(const forward_job *job, const px_span *spans, int *index)
+{
+    for (int tasks; *index >= (tasks = tasks_of(job, spans)); spans++) *index -= tasks;
+    return spans;
+}
+
+/* Of a span from its last (longest) rows on, at each the heads. */
 static void attend_index(const forward_job *job, const px_span *spans, int index, px_real *work)
 {
-    const px_span *span = spans;
-    for (int tasks; index >= (tasks = tasks_of(job, span)); span++) index -= tasks;
+    const px_span *span = span_of(job, spans, &index);
     if (span->rows == 1) {
         attend(job, span, index * job->together, 0, job->together, work);
         return;
@@ -179,6 +185,21 @@ static void attend_index(const forward_job *job, const px_span *spans, int index
     int heads = job->rows->heads, begin = (tasks_of(job, span) - 1 - index) / heads * ROWS_A_TASK;
     int end = begin + ROWS_A_TASK < span->rows ? begin + ROWS_A_TASK : span->rows;
     attend(job, span, index % heads, begin, end, work);
+}
+
+/* What a decoding task will read, towards the second-level cache: runs of keys and values that end before a processor has
+ * seen that they are runs. */
+static void fetch_index(const forward_job *job, const px_span *spans, int index)
+{
+    enum { LINE = 64, MOST = 16 << 10 };
+    const px_span *span = span_of(job, spans, &index);
+    if (span->rows != 1) return;
+    const px_kv *kv = &span->kv;
+    size_t D = (size_t)kv->D, head = (size_t)(index * job->together / (job->rows->heads / kv->kv_heads));
+    size_t first = head * D * (size_t)kv->capacity, bytes = px_kv_bytes(kv->halves, 1, kv->D, span->position + 1);
+    const char *runs[] = {at_element(kv, kv->k, first), at_element(kv, kv->v, first)};
+    for (int r = 0; r < 2; r++)
+        for (size_t i = 0; i < bytes && i < MOST; i += LINE) __builtin_prefetch(runs[r] + i, 0, 2);
 }
 
 double px_span_keys(const px_span *span, int window)
@@ -211,8 +232,11 @@ void px_attention_forward(px_compute *ctx, px_real *out, int ldout, px_real *lse
     int threads = px_threads_for(ctx, cost, 1 << 14);
     size_t mark = px_arena_mark(&ctx->scratch);
     px_real *work = px_arena_push(&ctx->scratch, (size_t)threads * PX_ATTENTION_WORK * sizeof *work);
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1)
-    for (int i = 0; i < tasks; i++)
+    int chunk = tasks / (32 * threads) < 1 ? 1 : tasks / (32 * threads);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, chunk) if (threads > 1)
+    for (int i = 0; i < tasks; i++) {
+        if (i + 1 < tasks) fetch_index(&job, spans, i + 1);
         attend_index(&job, spans, i, work + (size_t)omp_get_thread_num() * PX_ATTENTION_WORK);
+    }
     px_arena_release(&ctx->scratch, mark);
 }

@@ -242,6 +242,22 @@ static __attribute__((unused)) void emulated_multiply_tiles(int c, int a, int b)
 #define _mm512_extractf64x4_pd(a, which) emulated_half_pd(a, which)
 #define _mm512_cvtne2ps_pbh(high, low) emulated_round(high, low)
 #define _mm512_dpbf16_ps(sum, a, b) emulated_pairs(sum, a, b)
+IN_C(__m512i) emulated_widen(__m256i a)
+{
+    emulated y;
+    uint16_t halves[16];
+    memcpy(halves, &a, sizeof halves);
+    LANES(16) y.u32[l] = halves[l];
+    return y.i;
+}
+IN_C(__m512i) emulated_shift_left(__m512i a, unsigned count)
+{
+    emulated y = {.i = a};
+    LANES(16) y.u32[l] <<= count;
+    return y.i;
+}
+#define _mm512_cvtepu16_epi32(a) emulated_widen(a)
+#define _mm512_slli_epi32(a, count) emulated_shift_left(a, count)
 /* Elements from the last to the first, as _mm512_set_epi16 takes them. */
 IN_C(__m512i) emulated_set16(const uint16_t last_first[32])
 {
