@@ -68,7 +68,8 @@ def need_precision(precision):
 
 def ours(kind, precision, **options):
     need_precision(precision)
-    command = [a.phalanx, 'bench', kind, '--precision', precision, '--threads', a.threads, '--trials', 1 if a.small else 3, '--json']
+    trials = 1 if a.small else 8 if kind == 'train' else 3  # about as many steps and runs as the peers' scripts take
+    command = [a.phalanx, 'bench', kind, '--precision', precision, '--threads', a.threads, '--trials', trials, '--json']
     for key, value in options.items():
         command += ['--' + key, value]
     text, _, rss = run(command)
