@@ -268,8 +268,9 @@ static px_status command(const px_planned *plan, bool array, px_on_stop on_stop,
         return px_fail(PX_IO, "the program's full path cannot be found");
     }
     program[length] = '\0';
-    if (strcmp(plan->site.launcher, "mpirun") == 0) { /* threads of a rank must not share one core */
-        PX_TRY(px_buf_text(out, "export OMPI_MCA_hwloc_base_binding_policy=none PRTE_MCA_hwloc_default_binding_policy=none\n"));
+    if (strcmp(plan->site.launcher, "mpirun") == 0) { /* threads of a rank must not share one core; time to save after a TERM */
+        PX_TRY(px_buf_text(out, "export OMPI_MCA_hwloc_base_binding_policy=none PRTE_MCA_hwloc_default_binding_policy=none\n"
+                                "export OMPI_MCA_odls_base_sigkill_timeout=15 PRTE_MCA_odls_base_sigkill_timeout=15\n"));
     }
     if (!array) {
         PX_TRY(px_buf_text(out, "dir="));

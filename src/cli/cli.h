@@ -73,6 +73,10 @@ px_status px_shell_quote(px_buf *out, const char *word); /* one word of a comman
 /* posix_spawnp of a child that finds its signals as a shell would leave them: of those that this program ignores or has
  * blocked it knows nothing. The error number, 0: it runs. */
 int px_spawn(pid_t *pid, const posix_spawn_file_actions_t *actions, char *const *argv);
+/* The Slurm job that we are in goes back into the queue (unless Slurm is ending it by itself: what is cancelled stays so), or
+ * counts as cancelled. PX_STOPPED once it is ended, or with a message that says why it is not. */
+px_status px_job_requeue(void);
+px_status px_job_cancel(void);
 
 /* ---- data -------------------------------------------------------------------------------------------------------- */
 /* Collective over the ranks. Token ids of a file of more than memory_mib MiB lie in temporary files below $TMPDIR. */

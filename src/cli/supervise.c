@@ -206,59 +206,6 @@ static bool is_hopeless(int code)
     return code == PX_USAGE || code == PX_DATA || code == PX_CONFIG || code == PX_DIVERGED;
 }
 
-/* scontrol or scancel on the job that we are in, after which Slurm ends us: leaving earlier would look like a failure. False
- * where it did not work; id, for messages: "" outside of a job. */
-static bool tell_slurm(char *tool, char *verb, const char *done, char id[64])
-{
-    enum { LONGEST = 300 };
-    const char *job = getenv("SLURM_JOB_ID"), *array = getenv("SLURM_ARRAY_JOB_ID"), *task = getenv("SLURM_ARRAY_TASK_ID");
-    bool cell = array != NULL && task != NULL;
-    snprintf(id, 64, "%.24s%s%.24s", cell ? array : job != NULL ? job : "", cell ? "_" : "", cell ? task : "");
-    char *argv[] = {tool, verb != NULL ? verb : id, verb != NULL ? id : NULL, NULL};
-    pid_t pid;
-    int code = -1;
-    if (job != NULL && px_spawn(&pid, NULL, argv) == 0) {
-        double started = px_now();
-        while (waitpid(pid, &code, WNOHANG) == 0) {
-            nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
-            if (px_now() - started > LONGEST) { /* it gives up by itself before where the controller does not answer */
-                kill(pid, SIGKILL);
-            }
-        }
-    }
-    if (code != 0) {
-        return false;
-    }
-    fprintf(stderr, "phalanx: supervise: job %s %s\n", id, done);
-    sigset_t end;
-    sigemptyset(&end);
-    sigaddset(&end, SIGTERM);
-    sigtimedwait(&end, NULL, &(struct timespec){.tv_sec = 120});
-    return true;
-}
-
-static px_status requeue(void)
-{
-    char id[64], scontrol[] = "scontrol", verb[] = "requeue";
-    if (tell_slurm(scontrol, verb, "goes back into the queue and continues from there", id)) {
-        return PX_STOPPED;
-    }
-    if (id[0] == '\0') {
-        return px_fail(PX_STOPPED, "stopped, the same command continues (not in a Slurm job: nothing to requeue)");
-    }
-    return px_fail(PX_STOPPED, "stopped, but 'scontrol requeue %s' failed: submit the job again, or use 'phalanx submit --chain' "
-                               "where the site forbids requeueing", id);
-}
-
-/* Neither this job nor one that waits for it is to go on, and nothing has failed: Slurm shall call it cancelled. */
-static px_status cancel(void)
-{
-    char id[64], scancel[] = "scancel";
-    return tell_slurm(scancel, NULL, "was stopped by the run's file STOP and is cancelled; submit it again to go on", id)
-               ? PX_STOPPED
-               : px_fail(PX_STOPPED, "stopped by its file STOP: the job is not continued; submit it again to go on");
-}
-
 /* A run that its user stopped by a file STOP stays stopped. */
 static bool was_told_to_stay(const supervision *s)
 {
@@ -279,16 +226,35 @@ static px_status stopped(const supervision *s)
         return PX_STOPPED;
     }
     if (was_told_to_stay(s)) {
-        return cancel();
+        return px_job_cancel();
     }
-    return strcmp(s->on_stop, "requeue") == 0 ? requeue() : PX_OK;
+    return strcmp(s->on_stop, "requeue") == 0 ? px_job_requeue() : PX_OK;
+}
+
+/* `train --fresh` sets an earlier run aside. This run's own state is none, neither at a later start nor when the job comes back
+ * from the queue. */
+static void drop_fresh(char **argv)
+{
+    char **to = argv;
+    bool train = false;
+    for (; *argv != NULL; argv++) {
+        train = train || strcmp(*argv, "train") == 0;
+        if (!train || strcmp(*argv, "--fresh") != 0) {
+            *to++ = *argv;
+        }
+    }
+    *to = NULL;
 }
 
 static px_status supervise(supervision *s)
 {
     char state[512];
+    const char *requeued = getenv("SLURM_RESTART_COUNT");
     for (;;) {
         int64_t number = ++s->starts;
+        if (number > 1 || (requeued != NULL && atoi(requeued) > 0)) {
+            drop_fresh(s->argv);
+        }
         double started = px_now();
         pid_t pid = start(s->argv);
         if (pid < 0) {

@@ -269,6 +269,32 @@ echo 'echo start >> starts; [ $(wc -l < starts) = 2 ] || sleep 200' > hang.sh
 timeout -k 5 60 "$phalanx" supervise --start-timeout 1 -- bash hang.sh train run.yaml --set run.dir=runs/{name}-never 2> err &&
     [ "$(wc -l < starts)" = 2 ] && grep -q 'the run has not begun after [0-9]* s' err || fail "supervise finds no run: $(cat err)"
 
+# --fresh is for the first start of a job: the next ones, and a job that comes back from the queue, go on.
+echo 'printf "%s\n" "$*" >> words; [ $(wc -l < words) = $1 ]' > words.sh
+"$phalanx" supervise --run-dir runs/never -- bash words.sh 2 train run.yaml --fresh --stage a 2> err &&
+    [ "$(cat words)" = "2 train run.yaml --fresh --stage a"$'\n'"2 train run.yaml --stage a" ] || fail "--fresh at each start: $(cat words)"
+rm words
+SLURM_RESTART_COUNT=1 "$phalanx" supervise --run-dir runs/never -- bash words.sh 1 train run.yaml --fresh 2> err &&
+    [ "$(cat words)" = "1 train run.yaml" ] || fail "--fresh in a job that was requeued: $(cat words)"
+
+# What Slurm is ending for another reason than the time limit is not put back into the queue.
+mkdir -p slurm
+cat > slurm/scontrol <<'END'
+#!/bin/sh
+[ "$1" = requeue ] && { echo "$2" >> requeued; kill -TERM $PPID; exit; }
+echo "JobId=7 JobName=a UserId=b(1) $JOB_SAYS Dependency=(null) Requeue=1"
+END
+chmod +x slurm/scontrol
+for says in "JobState=RUNNING Reason=None" "JobState=COMPLETING Reason=TimeLimit" "JobState=COMPLETING Reason=None" "JobState=PENDING Reason=BeginTime"; do
+    rm -f requeued
+    JOB_SAYS=$says SLURM_JOB_ID=7 PATH=$PWD/slurm:$PATH "$phalanx" supervise --on-stop requeue --run-dir runs/never -- bash -c 'exit 75' 2> err
+    got=$?
+    case $says in
+    *RUNNING* | *TimeLimit) [ $got = 75 ] && [ "$(cat requeued)" = 7 ] || fail "$says: $got, $(cat err)" ;;
+    *) [ $got = 75 ] && [ ! -e requeued ] && grep -q 'job 7 is being cancelled or requeued by Slurm' err || fail "$says: $got, $(cat err)" ;;
+    esac
+done
+
 # A run on another host whose clock is off: its lock changes, so it lives.
 "$phalanx" supervise --restarts 0 --run-dir . --start-timeout 2 -- bash -c 'for n in 1 2 3 4 5 6; do sleep 1
     echo "{\"heartbeat\": $n, \"host\": \"elsewhere\", \"pid\": 1, \"start\": 1, \"token\": \"a\"}" > lock; done; rm lock' 2> err ||
