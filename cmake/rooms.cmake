@@ -1,6 +1,6 @@
 # One target per room. A room's public contract is include/phalanx/ROOM.h; its private headers stay in src/ROOM.
 add_library(px_flags INTERFACE)
-target_compile_definitions(px_flags INTERFACE _GNU_SOURCE)
+target_compile_definitions(px_flags INTERFACE _GNU_SOURCE PX_VERSION="${PROJECT_VERSION}")
 target_compile_options(px_flags INTERFACE -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
                                           -Wpointer-arith -Wwrite-strings -fno-math-errno -g)
 if(PHALANX_WERROR)

@@ -84,6 +84,9 @@ px_status px_command_inspect(int argc, char **argv)
     if (helped) {
         return PX_OK;
     }
+    if (csv && json) {
+        return px_fail(PX_USAGE, "inspect: --csv and --json; valid is one of them");
+    }
     px_view view = PX_VIEW_HEALTH;
     PX_TRY(take_view(&words, &view));
     if (view == PX_VIEW_TIMELINE) {

@@ -35,7 +35,7 @@ int px_build_describe(px_attribute *attributes, int capacity, const char *commit
     uname(&system);
     snprintf(bf16, sizeof bf16, "%s: %s", why_not ? "no" : "yes", why_not ? why_not : px_compute_bf16());
     const px_attribute all[] = {
-        {.name = "version", .type = 's', .s = "0.1.0"},
+        {.name = "version", .type = 's', .s = PX_VERSION},
         {.name = "commit", .type = 's', .s = commit},
         {.name = "compiler", .type = 's', .s = COMPILER},
         {.name = "mpi", .type = 's', .s = px_dist_version()},

@@ -1,5 +1,6 @@
 /* A run's plan before it runs: schedule, memory, disk and time of every stage. */
 #include "outlook.h"
+#include "split.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -303,6 +304,7 @@ static px_status plan_stage(px_run *run, int index, const px_layout *layout, int
     px_status status = px_stage_dir(run, session->stage, session->dir, sizeof session->dir);
     if (status == PX_OK) {
         status = size_stage(session, layout, nodes, *completion, outlook);
+        status = status == PX_OK && session->placement.split ? px_wire_check(session) : status;
         status = status == PX_OK ? time_stage(session, layout, outlook) : status;
         px_dist_assume(NULL, 1, 1);
     }

@@ -119,8 +119,6 @@ static px_status open_directory(px_run *run)
     PX_TRY(px_dir_create(run->dir));
     PX_TRY(px_lock_take(&run->lock, run->dir));
     PX_TRY(px_temporaries_remove(run->dir));
-    PX_TRY(px_path_join(path, sizeof path, run->dir, "STOP"));
-    PX_TRY(px_tree_remove(path)); /* it stopped the last start; this one was asked for */
     PX_TRY(px_path_join(path, sizeof path, run->dir, "log.txt"));
     return px_log_file(path);
 }
@@ -143,10 +141,6 @@ static px_status run_stages(px_run *run)
         if (run->options.stage != NULL && strcmp(run->options.stage, px_stage_name(stage)) != 0) {
             continue;
         }
-        char dir[PX_PATH_MAX], stop[PX_PATH_MAX];
-        PX_TRY(px_agree(px_stage_dir(run, stage, dir, sizeof dir)));
-        PX_TRY(px_path_join(stop, sizeof stop, dir, "STOP"));
-        PX_TRY(px_agree(px_dist_rank() == 0 ? px_tree_remove(stop) : PX_OK));
         px_session *session = px_alloc(sizeof *session, "a stage");
         PX_TRY(px_agree(session != NULL ? PX_OK : px_error_code()));
         session->run = run;
@@ -158,6 +152,21 @@ static px_status run_stages(px_run *run)
         PX_TRY(status);
     }
     return PX_OK;
+}
+
+/* Files STOP have done what they are for. One that comes while the run waits in a queue stays, and stops its next start. */
+static void remove_stop_files(const px_run *run)
+{
+    char dir[PX_PATH_MAX], path[PX_PATH_MAX];
+    px_error why = px_error_keep();
+    for (int i = -1; i < px_config_stage_count(run->config); i++) {
+        snprintf(dir, sizeof dir, "%s", run->dir);
+        if ((i < 0 || px_stage_dir(run, px_config_stage(run->config, i), dir, sizeof dir) == PX_OK) &&
+            px_path_join(path, sizeof path, dir, "STOP") == PX_OK) {
+            px_tree_remove(path);
+        }
+    }
+    px_error_restore(&why);
 }
 
 px_status px_run_locate(px_run *run)
@@ -197,6 +206,9 @@ px_status px_run_execute(px_run *run)
         status = px_table_print(run);
     }
     if (run->lock != NULL) {
+        if (status == PX_OK || status == PX_STOPPED) {
+            remove_stop_files(run);
+        }
         px_lock_release(run->lock);
     }
     px_log_file(NULL);

@@ -2,6 +2,7 @@
  * answer go on together. */
 #include "split.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -59,6 +60,19 @@ void px_wire_derive(px_wire *wire, const px_session *session)
         wire->largest = sizes[i] > wire->largest ? sizes[i] : wire->largest;
     }
     wire->largest += sizeof(px_envelope);
+}
+
+px_status px_wire_check(const px_session *session)
+{
+    px_wire wire;
+    px_wire_derive(&wire, session);
+    if (wire.largest <= INT_MAX) {
+        return PX_OK;
+    }
+    return px_fail(PX_CONFIG, "%s: the samples of one prompt (env_runners.samples_per_prompt %d, evaluation.samples %d, "
+                              "environment.max_completion_tokens %d) are a message of %.1f GiB between ranks; valid is at most 2 GiB",
+                   px_stage_name(session->stage), wire.each, wire.evaluation_each, wire.room,
+                   (double)wire.largest / (1 << 30));
 }
 
 px_status px_regroup(const int *ranks, int count, bool dead)

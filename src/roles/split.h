@@ -48,6 +48,7 @@ typedef struct px_wire {
     size_t largest;                         /* bytes of a message */
 } px_wire;
 void px_wire_derive(px_wire *wire, const px_session *session);
+px_status px_wire_check(const px_session *session); /* PX_CONFIG: one prompt's samples are more than a message holds */
 
 /* weights.c */
 /* Collective over all ranks of the job; the status is this rank's own. */

@@ -39,6 +39,7 @@ code 64 "which command?" "$phalanx" supervise --restarts 3
 [ "$("$phalanx" supervise --json --run-dir "$work/none" -- sh -c 'exit 65' 2> "$work/err")" = '{"starts":1,"exit_code":65,"run_dir":"'"$work/none"'"}' ] ||
     fail "supervise --json"
 code 64 "valid is exit, requeue or succeed" "$phalanx" supervise --on-stop retry -- true
+code 64 "valid is one of them" "$phalanx" inspect "$work/none" --csv --json
 for command in "bench train" "generate --model x --prompt y" "chat --model x" "evaluate --model x --data y"; do
     code 64 "valid are f32, bf16" "$phalanx" $command --precision f16
 done

@@ -103,6 +103,16 @@ if [ -n "$mpi" ]; then
     [ ! -e stop/ppo/STOP ] || fail "the STOP file is still there"
 fi
 
+step="a STOP file that came while the run waited stops its start, once"; trace
+without_predecessors queued
+touch queued/STOP
+train 1 queued
+[ $? = 75 ] || fail "exit $? with a STOP file"
+status queued reason "the STOP file"
+[ ! -e queued/STOP ] || fail "the STOP file is still there"
+good 1 queued
+same straight queued
+
 step="run.time_limit_s"; trace
 without_predecessors limit
 TEST_DELAY=0.05 train 1 limit --set ppo.run.time_limit_s=1 --set pretrain.run.time_limit_s=1
