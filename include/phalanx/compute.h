@@ -152,6 +152,7 @@ void px_rope_apply(px_compute *ctx, px_real *x, int ldx, const int32_t *position
  * keys in blocks of PX_KEY_BLOCK tokens, each block transposed, so that vector lanes run over keys.
  *   k: [kv_heads][capacity / PX_KEY_BLOCK][D][PX_KEY_BLOCK]     v: [kv_heads][capacity][D] */
 #define PX_KEY_BLOCK 16
+#define PX_MAX_HEAD_DIM 1024 /* D at most */
 typedef struct px_kv {
     void *k, *v; /* px_real, or with halves the upper 16 bits of float */
     int kv_heads, D;

@@ -1,6 +1,7 @@
 #include "stream.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -221,6 +222,13 @@ static px_status print_sample(work *w, int at, int64_t first)
     int64_t prompt = first + at / w->s->samples, sample = at % w->s->samples;
     bool many = w->p->count * w->s->samples > 1;
     bool text = w->o->tokenizer != NULL;
+    for (int i = 0; i < c->length; i++) {
+        if (!isfinite(c->logprobs[i])) {
+            return px_fail(PX_DATA, "prompt %lld, sample %lld: token %d of the completion has the log-probability %g: the model's logits "
+                                    "are not finite, or become so at temperature %g", (long long)w->p->record[prompt],
+                           (long long)sample, i, (double)c->logprobs[i], w->s->sampling.temperature);
+        }
+    }
     if (text) {
         PX_TRY(px_stream_end(&w->stream, at, c));
     }

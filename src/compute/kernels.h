@@ -103,7 +103,7 @@ typedef struct px_kernels {
 /* Blocking of a product: depth (in steps) and columns of the packed block of b, rows of that of a. Sums pass through c between
  * depth blocks without loss, so these numbers are free to change. */
 enum { PX_DEPTH_BLOCK = 384, PX_COLUMN_BLOCK = 320, PX_ROW_BLOCK = 1008, PX_PANEL = 32 };
-enum { PX_MAX_HEAD_DIM = 1024, PX_QUERY_TILE = 4, PX_KEY_GROUP = 64 };
+enum { PX_QUERY_TILE = 4, PX_KEY_GROUP = 64 };
 size_t px_product_pack_a(int rows, int depth);    /* words */
 size_t px_product_pack_b(int columns, int depth); /* words */
 #define PX_ATTENTION_WORK (PX_QUERY_TILE * (2 * PX_MAX_HEAD_DIM + PX_KEY_GROUP)) /* elements */

@@ -66,7 +66,7 @@ const px_key px_module_keys[] = {
     {"new.num_attention_heads", INT, "4", NULL, "[1,1024]", "", ALL, 0, "new", "Query heads."},
     {"new.num_key_value_heads", INT, "auto", NULL, "auto|[1,1024]", "", ALL, 0, "new",
      "Key and value heads; divides num_attention_heads. auto: as many as query heads."},
-    {"new.head_dim", INT, "auto", NULL, "auto|[2,4096]", "", ALL, 0, "new",
+    {"new.head_dim", INT, "auto", NULL, "auto|[2,1024]", "", ALL, 0, "new",
      "Width of a head. auto: hidden_size / num_attention_heads."},
     {"new.max_position_embeddings", INT, "512", NULL, TOKENS, "token", ALL, 0, "new", "Longest sequence."},
     {"new.vocab_size", INT, "auto", NULL, "auto|[2,10000000]", "token", ALL, 0, "new", "auto: the tokenizer's size."},

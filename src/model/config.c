@@ -113,6 +113,16 @@ static px_status refuse_not_causal(const px_keys *keys)
                ? PX_OK : px_keys_refuse(keys, "is_causal", "true (attention to later tokens is not supported)");
 }
 
+/* transformers knows no other width of a head in these families, and would ignore the key. */
+static px_status refuse_head_dim(const px_keys *keys, const px_family_info *family, const px_model_config *config)
+{
+    int head_dim = config->hidden_size / config->heads;
+    if (!family->square || has_entry(family, "head_dim")) return PX_OK;
+    PX_TRY(px_keys_int(keys, "head_dim", false, 1, INT32_MAX, &head_dim));
+    return head_dim == config->hidden_size / config->heads
+               ? PX_OK : px_keys_refuse(keys, "head_dim", "null, or the width divided by the number of heads");
+}
+
 static px_status read_family(const px_keys *keys, const px_family_info *family, px_model_config *config)
 {
     PX_TRY(refuse_not_causal(keys));
@@ -120,6 +130,7 @@ static px_status read_family(const px_keys *keys, const px_family_info *family, 
     if (config->head_dim == 0 && config->hidden_size % config->heads != 0) {
         return px_keys_refuse(keys, key_of(family, FIELD(heads)), "a divisor of the width");
     }
+    PX_TRY(refuse_head_dim(keys, family, config));
     px_model_config_complete(config);
     PX_TRY(refuse_window(keys, family, config->max_positions));
     /* Gemma's first files say "gelu" and mean its approximation, as transformers has it */

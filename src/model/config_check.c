@@ -19,7 +19,7 @@ static px_status check_sizes(const px_model_config *c)
     PX_TRY(check_range("num_hidden_layers", c->layers, 1, 1024));
     PX_TRY(check_range("num_attention_heads", c->heads, 1, c->hidden_size));
     PX_TRY(check_range("num_key_value_heads", c->kv_heads, 1, c->heads));
-    PX_TRY(check_range("head_dim", c->head_dim, 1, 4096));
+    PX_TRY(check_range("head_dim", c->head_dim, 1, PX_MAX_HEAD_DIM));
     PX_TRY(check_range("intermediate_size", c->intermediate_size, 1, 1 << 19));
     PX_TRY(check_range("max_position_embeddings", c->max_positions, 1, 1 << 24));
     PX_TRY(check_range("sliding_window", c->window, 0, 1 << 24));

@@ -21,9 +21,8 @@ static px_status read_yarn(const px_keys *keys, px_rope *rope)
     PX_TRY(px_keys_real(keys, "beta_slow", false, 1e-6, 1e6, &rope->beta_slow));
     PX_TRY(px_keys_real(keys, "mscale", false, 0, 1e6, &mscale));
     PX_TRY(px_keys_real(keys, "mscale_all_dim", false, 0, 1e6, &mscale_all));
-    bool truncate = true;
-    PX_TRY(px_keys_bool(keys, "truncate", &truncate));
-    if (!truncate) return px_keys_refuse(keys, "truncate", "true (other ramps are not supported)");
+    json_t *truncate = json_object_get(keys->object, "truncate"); /* null is false, as in transformers */
+    if (truncate && !json_is_true(truncate)) return px_keys_refuse(keys, "truncate", "true (other ramps are not supported)");
     rope->attention_factor = mscale > 0 && mscale_all > 0
                                  ? yarn_magnitude(rope->factor, mscale) / yarn_magnitude(rope->factor, mscale_all)
                                  : yarn_magnitude(rope->factor, 1);

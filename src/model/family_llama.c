@@ -41,7 +41,7 @@ static const px_row after[] = {
     {"num_hidden_layers", ENTRY_INT, FIELD(layers), 1, PX_MAX_LAYERS, true, NULL},                                     \
     {"num_attention_heads", ENTRY_INT, FIELD(heads), 1, PX_MAX_WIDTH, true, NULL},                                     \
     {"num_key_value_heads", ENTRY_INT, FIELD(kv_heads), 1, PX_MAX_WIDTH, false, NULL},                                 \
-    {"head_dim", ENTRY_INT, FIELD(head_dim), 2, 4096, false, NULL},                                                    \
+    {"head_dim", ENTRY_INT, FIELD(head_dim), 2, PX_MAX_HEAD_DIM, false, NULL},                                                    \
     {"max_position_embeddings", ENTRY_INT, FIELD(max_positions), 1, PX_MAX_POSITIONS, false, NULL},                    \
     {"rms_norm_eps", ENTRY_REAL, FIELD(norm_eps), 1e-12, 1, false, NULL},                                              \
     {"hidden_act", ENTRY_ACTIVATION, FIELD(activation), 0, 0, false, NULL},                                            \

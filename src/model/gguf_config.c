@@ -92,27 +92,44 @@ static px_status read_divisors(const source *s, const px_gguf_tensor *t, json_t 
     return PX_OK;
 }
 
+/* What only YaRN has. Both gains multiply what it gives attention by itself, as in llama.cpp. */
+static px_status read_yarn(const source *s, double factor, json_t *scaling)
+{
+    static const pair betas[] = {{"rope.scaling.yarn_beta_fast", "beta_fast"}, {"rope.scaling.yarn_beta_slow", "beta_slow"}};
+    json_t *gain = meta(s, "rope.scaling.attn_factor"), *yarn_gain = meta(s, "rope.scaling.yarn_attn_factor");
+    json_t *ramp = meta(s, "rope.scaling.yarn_ext_factor"), *logs = meta(s, "rope.scaling.yarn_log_multiplier");
+    for (int i = 0; i < 2; i++)
+        if (meta(s, betas[i].from)) json_object_set(scaling, betas[i].to, meta(s, betas[i].from));
+    if ((gain || yarn_gain) && factor > 0) {
+        double by = (gain ? json_number_value(gain) : 1) * (yarn_gain ? json_number_value(yarn_gain) : 1);
+        json_object_set_new(scaling, "attention_factor", json_real(by * (1 + 0.1 * log(factor))));
+    }
+    if ((ramp && json_number_value(ramp) >= 0 && json_number_value(ramp) != 1) || (logs && json_number_value(logs) != 0)) {
+        return px_fail(PX_DATA, "%s: %s.rope.scaling.yarn_ext_factor or .yarn_log_multiplier is set; valid is yarn with 1 and 0",
+                       s->gguf->path, s->architecture);
+    }
+    return PX_OK;
+}
+
+/* Without a type it is linear, in the new key or the old one; a factor of 0 is none. */
 static px_status read_scaling(const source *s)
 {
     const px_gguf_tensor *divisors = px_gguf_tensor_named(s->gguf, "rope_freqs.weight");
     json_t *type = meta(s, "rope.scaling.type"), *factor = meta(s, "rope.scaling.factor"), *scaling = NULL;
+    const char *name = type == NULL ? "linear" : json_is_string(type) ? json_string_value(type) : "";
+    px_status status = PX_OK;
+    if (!factor) factor = meta(s, "rope.scale_linear");
     if (divisors) {
         PX_TRY(read_divisors(s, divisors, &scaling));
-    } else if (type && strcmp(json_is_string(type) ? json_string_value(type) : "", "none") != 0) {
-        json_t *original = meta(s, "rope.scaling.original_context_length"), *gain = meta(s, "rope.scaling.attn_factor");
-        scaling = json_object();
-        json_object_set(scaling, "rope_type", type);
+    } else if (strcmp(name, "none") != 0 && (type || (factor && json_number_value(factor) != 0))) {
+        json_t *original = meta(s, "rope.scaling.original_context_length");
+        scaling = json_pack("{s:s}", "rope_type", name);
         if (factor) json_object_set(scaling, "factor", factor);
         if (original) json_object_set(scaling, "original_max_position_embeddings", original);
-        if (gain && json_is_number(factor) && json_number_value(factor) > 0) {
-            double by = json_number_value(gain) * (1 + 0.1 * log(json_number_value(factor)));
-            json_object_set_new(scaling, "attention_factor", json_real(by));
-        }
-    } else if (!type && meta(s, "rope.scale_linear")) {
-        scaling = json_pack("{s:s, s:O}", "rope_type", "linear", "factor", meta(s, "rope.scale_linear"));
+        if (strcmp(name, "yarn") == 0) status = read_yarn(s, json_number_value(factor), scaling);
     }
     if (scaling) json_object_set_new(s->out, "rope_scaling", scaling);
-    return PX_OK;
+    return status;
 }
 
 /* How much of a head rotates. */
@@ -139,6 +156,10 @@ static px_status refuse_others(const source *s)
             return px_fail(PX_DATA, "%s: key %s.%s is set; valid is a model without it", s->gguf->path, s->architecture,
                            keys[i]);
         }
+    }
+    if (json_is_false(meta(s, "attention.causal"))) {
+        return px_fail(PX_DATA, "%s: key %s.attention.causal is false; valid is true (attention to later tokens is not supported)",
+                       s->gguf->path, s->architecture);
     }
     json_t *k = meta(s, "attention.key_length"), *v = meta(s, "attention.value_length");
     if (k && v && !json_equal(k, v)) {
@@ -199,6 +220,7 @@ static px_status read_family(const source *s)
         set_default(s->out, "use_parallel_residual", json_true());
         read_rotated(s, "rotary_pct");
         json_object_set_new(s->out, "attention_bias", json_boolean(has_tensor(s, "blk.0.attn_qkv.bias")));
+        return read_scaling(s);
     }
     return PX_OK;
 }

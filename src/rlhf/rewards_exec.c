@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { LINE_LIMIT = 1 << 20, READ_BYTES = 1 << 16, POLL_MS = 100, DEATHS_MOST = 3, DRAIN_READS = 64, GARBAGE_S = 2 };
@@ -328,6 +329,10 @@ static px_status died(px_exec *exec, batch *b, px_buf *events)
 {
     char how[64], what[320];
     describe_end(&exec->program, how, sizeof how);
+    for (int turn = 0; turn < 30 && px_stop_level() == 0; turn++) { /* it may have had a stop's signal a moment before us */
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
+    PX_TRY(check_stop(exec));
     for (int i = 0; i < DRAIN_READS; i++) { /* what it printed before it closed its input */
         PX_TRY(receive_some(exec, b));
     }

@@ -280,12 +280,18 @@ static px_status link_lock(px_lock *lock, const char *temporary)
         char name[512];
         bool found, alive;
         if (link(temporary, lock->path) == 0) return PX_OK;
-        /* ENOENT: a run that has just begun here has swept our file away, or has set the directory aside. */
         if (errno != EEXIST && errno != ENOENT) return px_fail(PX_IO, "%s: cannot link: %s", lock->path, strerror(errno));
+        if (access(temporary, F_OK) != 0) { /* a run that has just begun here has swept our file away */
+            close(lock->fd);
+            lock->fd = -1;
+            PX_TRY(write_holder(lock, temporary));
+        }
         PX_TRY(read_holder(lock->path, &holder, &found));
         if (!found) continue;
         PX_TRY(judge(lock->path, &holder, &alive));
         if (alive) {
+            PX_TRY(read_holder(lock->path, &holder, &found)); /* another one may have taken it meanwhile */
+            if (!found) continue;
             name_holder(&holder, name, sizeof name);
             return px_fail(PX_CONFIG, "%s: a run is going on here, %s; wait for its end or choose another run.dir",
                            lock->path, name);

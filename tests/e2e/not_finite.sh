@@ -83,6 +83,13 @@ for ranks in 1 2; do
     done
 done
 
+# A log-probability that is no number is said, with an exit code, and not printed.
+algorithm=generate
+"$phalanx" train pretrain.yaml --run-dir made --set stop.steps=1 > log 2>&1 || fail "$(tail -n 1 log)"
+"$phalanx" generate --model made/policy --data prompts.jsonl --max-new-tokens 2 --temperature 1e-40 --json > out 2> err
+got=$?
+[ $got = 65 ] && grep -q 'prompt 0, sample 0: token 0 .*at temperature 1e-40' err || fail "exit $got: $(cat err out)"
+
 [ -n "$mpi" ] || { echo "no mpirun: jobs of more ranks are not tried"; exit $failed; }
 ranks=4
 algorithm=pretrain
