@@ -4,7 +4,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 typedef struct step {
     px_engine *engine;
@@ -23,11 +22,6 @@ static void cross_entropy(void *arg, int first, int count, const px_row_stats *s
     for (int i = 0; i < count; i++) {
         dlogprob[i] = -1.0 / *(const double *)arg;
     }
-}
-
-static void clear_gradients(px_bench *b, step *s)
-{
-    memset(s->grads, 0, b->model.block * sizeof *s->grads);
 }
 
 static void forward(px_bench *b, step *s)
@@ -53,7 +47,7 @@ static void optimize(px_bench *b, step *s)
 
 static void whole(px_bench *b, step *s)
 {
-    clear_gradients(b, s);
+    px_engine_fresh(s->engine, NULL); /* as a learner's first leaf */
     forward(b, s);
     head(b, s);
     px_engine_backward(s->engine, &b->model, s->grads, NULL, NULL);
