@@ -23,7 +23,8 @@ typedef float px_real;
 
 typedef struct px_compute {
     int threads;        /* OpenMP threads a kernel may use; BLAS itself runs on one, the split is ours */
-    px_dtype precision; /* of the operands of linear layers: PX_F32 (from init), or PX_BF16 where it can be had */
+    px_dtype precision; /* of the operands of linear layers and of attention's gradients: PX_F32 (from init), or PX_BF16 where it
+                         * can be had */
     px_arena scratch;   /* per process; kernels mark and release */
 } px_compute;
 px_status px_compute_init(px_compute *ctx, int threads, size_t scratch_bytes);

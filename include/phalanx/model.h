@@ -169,7 +169,7 @@ typedef struct px_engine_plan {
     int max_sequence;  /* longest sequence */
     bool train;        /* keep activations for backward */
     int threads;
-    px_dtype precision; /* of the matrix products: PX_F32, or PX_BF16 where px_compute_no_bf16() is NULL */
+    px_dtype precision; /* of the matrix products, keys and values: PX_F32, or PX_BF16 where px_compute_no_bf16() is NULL */
     bool packed;        /* matrices are packed once for all forwards with the same weights: as many bytes as the weights,
                            twice that to train; in bf16 half of it, and always to train */
     bool recompute;     /* keep what is between the blocks alone, and run each block forward once more in backward */

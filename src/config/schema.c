@@ -252,7 +252,7 @@ const px_key px_keys[] = {
     {"learners.activation_recomputation", BOOL, "false", NULL, NULL, "", ALL, CHANGE, NULL,
      "Keep what lies between the blocks alone and compute what is inside them again for the gradients: the same bits with less "
      "memory, a forward more."},
-    {"learners.precision", WORD, "f32", NULL, "f32|bf16", "", ALL, 0, NULL, "Operands of the matrix products; weights and sums are float32. bf16 needs AVX512-BF16, else float32 is used."},
+    {"learners.precision", WORD, "f32", NULL, "f32|bf16", "", ALL, 0, NULL, "Operands of the matrix products, and keys and values; weights and sums are float32. bf16 needs AVX512-BF16, else float32 is used."},
 
     {"evaluation.evaluation_interval", INT, "10", "pretrain=100 sft=100 reward=100", "[0,1000000000]", "", ALL, CHANGE, NULL,
      "Iterations (pretrain, sft, reward: steps) between evaluations; also before the first and after the last. 0: never."},

@@ -64,7 +64,6 @@ static int list_counters(px_session *session, px_attribute *attributes)
     return n;
 }
 
-/* What a version before this one did not write; a checkpoint of it is taken as it is. */
 static const char *const frozen_names[PX_FROZEN] = {"reference_hash", "reward_hash"};
 
 static int list_frozen(const px_session *session, px_attribute *attributes)
@@ -362,10 +361,7 @@ static px_status check_frozen(const px_session *session, const char *from)
     if (px_dist_rank() != 0 || (branch != NULL && strcmp(from, branch) == 0)) {
         return PX_OK;
     }
-    if (px_checkpoint_load_state(from, NULL, 0, attributes, PX_FROZEN) != PX_OK) {
-        px_error_clear();
-        return PX_OK;
-    }
+    PX_TRY(px_checkpoint_load_state(from, NULL, 0, attributes, PX_FROZEN));
     for (int which = 0; which < PX_FROZEN; which++) {
         if ((uint64_t)attributes[which].i != session->frozen_hash[which]) {
             char dir[PX_PATH_MAX];
