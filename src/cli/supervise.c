@@ -17,13 +17,14 @@ static const px_usage usage = {
     .synopsis = "supervise [--restarts N] [--run-dir DIR [--start-timeout S]] [--on-stop exit|requeue|succeed] [--json] -- COMMAND [ARGS]",
     .what = "Runs COMMAND (mpirun ... phalanx train ..., srun ...) again until it is done: a rank or node that died costs\n"
             "the iteration in flight. It gives up after N restarts, and at once where another try cannot help (usage,\n"
-            "data, configuration, divergence). TERM, INT and USR1 are passed on as USR1, which makes a run save its state\n"
-            "and end with exit code 75; the second one as TERM. A stopped run (75) ends the supervisor with 75 (exit),\n"
-            "puts the Slurm job back into the queue (requeue), or counts as success, so that the next job of a chain\n"
-            "goes on (succeed). One that a file STOP stopped is not continued: under the last two Slurm is told to cancel\n"
-            "its job. The state of the run is part of the report of every restart, and a command that hangs is\n"
-            "told to end: one that has not begun its run after --start-timeout seconds, or outlives it. The run's directory\n"
-            "is that of 'train CONFIG ...' in COMMAND; --run-dir names it where COMMAND does not.",
+            "data, configuration, divergence). --fresh of 'train' counts at the first start alone. TERM, INT and USR1\n"
+            "are passed on as USR1, which makes a run save its state and end with exit code 75; the second one as\n"
+            "TERM. A stopped run (75) ends the supervisor with 75 (exit), puts the Slurm job back into the queue\n"
+            "(requeue), or counts as success, so that the next job of a chain goes on (succeed). One that a file STOP\n"
+            "stopped is not continued: under the last two Slurm is told to cancel its job. The state of the run is\n"
+            "part of the report of every restart, and a command that hangs is told to end: one that has not begun its\n"
+            "run after --start-timeout seconds, or outlives it. The run's directory is that of 'train CONFIG ...' in\n"
+            "COMMAND; --run-dir names it where COMMAND does not.",
     .examples = "  phalanx supervise -- mpirun -n 4 phalanx train my-ppo.yaml\n"
                 "  phalanx supervise --run-dir runs/my-ppo --on-stop requeue -- srun -K --mpi=pmix phalanx train my-ppo.yaml",
     .exits = "0 done, 64 usage, 75 stopped and resumable, else the command's last",

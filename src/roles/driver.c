@@ -443,9 +443,6 @@ px_status px_session_run(px_session *session)
     px_status status = px_session_ranks(session);
     if (status == PX_OK) {
         px_startup_notes(session);
-        status = session->placement.split ? px_agree(px_wire_check(session)) : PX_OK;
-    }
-    if (status == PX_OK) {
         status = session->placement.split ? px_session_split(session, run_stage) : run_stage(session);
     }
     px_timeline_close();

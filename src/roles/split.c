@@ -69,10 +69,10 @@ px_status px_wire_check(const px_session *session)
     if (wire.largest <= INT_MAX) {
         return PX_OK;
     }
-    return px_fail(PX_CONFIG, "%s: the samples of one prompt (env_runners.samples_per_prompt %d, evaluation.samples %d, "
-                              "environment.max_completion_tokens %d) are a message of %.1f GiB between ranks; valid is at most 2 GiB",
-                   px_stage_name(session->stage), wire.each, wire.evaluation_each, wire.room,
-                   (double)wire.largest / (1 << 30));
+    return px_stage_fail(session->stage, "env_runners.samples_per_prompt",
+                         "the samples of one prompt (env_runners.samples_per_prompt %d, evaluation.samples %d, "
+                         "environment.max_completion_tokens %d) are a message of %.1f GiB between ranks; valid is at most 2 GiB",
+                         wire.each, wire.evaluation_each, wire.room, (double)wire.largest / (1 << 30));
 }
 
 px_status px_regroup(const int *ranks, int count, bool dead)
@@ -167,6 +167,7 @@ static px_status run_core(px_session *session, px_status (*core)(px_session *ses
 
 px_status px_session_split(px_session *session, px_status (*core)(px_session *session))
 {
+    PX_TRY(px_agree(px_wire_check(session)));
     PX_TRY(open_weights(session));
     px_session_roof(session); /* before anybody takes memory: what a library keeps for itself is taken by then */
     px_status status;

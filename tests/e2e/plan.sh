@@ -142,6 +142,21 @@ code 0 '"stages"' "$phalanx" plan run.yaml --json
 echo 'memory_gib: 0.001' > site.yaml
 code 78 "out of memory: the plan wants" "$phalanx" plan run.yaml
 grep -q 'run.yaml:[0-9]*:[0-9]*: out of memory' err || fail "no line: $(cat err)"
+echo 'memory_gib: 4000' > site.yaml
+cat > wide.yaml <<'END'
+run: {name: wide}
+algorithm: ppo
+rl_module: {policy: {new: {architecture: gpt2, hidden_size: 8, num_hidden_layers: 1, num_attention_heads: 2, vocab_size: 16,
+            max_position_embeddings: 16640}}, critic: {same_as: policy}}
+environment: {prompts: ids.jsonl, max_prompt_tokens: 4, max_completion_tokens: 16384, rewards: [{kind: length, target: 3}]}
+env_runners: {num_env_runners: 1, samples_per_prompt: 65536}
+training: {prompts_per_iteration: 1, minibatch_size: 1}
+stop: {iterations: 1}
+END
+echo '{"prompt_ids": [3, 4]}' > ids.jsonl
+code 78 "are a message of 8.0 GiB between ranks; valid is at most 2 GiB" "$phalanx" plan wide.yaml --nodes 1 \
+    --ntasks-per-node 2 --cpus-per-task 1
+grep -q 'wide.yaml:[0-9]*:[0-9]*: the samples of one prompt' err || fail "no line: $(cat err)"
 printf 'acount: x\nlauncher: prun\nmodules: {a: b}\nmax_time: soon\n' > site.yaml
 code 78 "site.yaml:1:1: unknown key 'acount'; did you mean 'account'?" "$phalanx" plan run.yaml
 for line in 2:11 3:10 4:11; do grep -q "site.yaml:$line: " err || fail "site.yaml:$line: $(cat err)"; done

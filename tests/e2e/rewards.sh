@@ -100,6 +100,13 @@ events | grep -q "reward_failed.*no reply within 2 s (each must be flushed): the
 says "waiting for a lock"
 ! pgrep -f "$work/score" > /dev/null || fail "it lives on: $(pgrep -af "$work/score")"
 
+step="a program that a stop's signal ends a moment before it reaches us"
+program "if mkdir ended 2> /dev/null; then $batch"'; read -r line; (sleep 0.1; kill -TERM $PPID) < /dev/null > /dev/null 2>&1 & exit 0; fi' "$answer"
+train 75
+! events | grep -q reward_failed || fail "an event: $(events)"
+timeout -k 5 30 "$phalanx" train ppo.yaml > out 2> err < /dev/null || fail "exit $?: $(tail -n 3 err)"
+[ "$(failures)" = 0 ] || fail "$(failures) samples have no score"
+
 step="a program that dies once, in the middle of a batch"
 program 'if mkdir died 2> /dev/null; then read -r line; printf "{\"id\":0,\"score\":0.5}\n"; exit 3; fi' "$answer"
 train 0
