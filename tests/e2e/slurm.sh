@@ -57,11 +57,11 @@ END
 state() { scontrol show job "$1" 2> /dev/null | grep -o "JobState=[A-Z_]*" | head -n 1 | cut -d= -f2; }
 iteration() { sed -n 's/.*"iteration": *\([0-9]*\).*/\1/p' "$1/status.json" 2> /dev/null; }
 reach() { # DIR ITERATION
-    for i in $(seq 300); do local at; at=$(iteration "$1"); [ "${at:-0}" -ge "$2" ] && { trace "$1 is at $2"; return; }; sleep 0.1; done
+    for i in $(seq 1200); do local at; at=$(iteration "$1"); [ "${at:-0}" -ge "$2" ] && { trace "$1 is at $2"; return; }; sleep 0.1; done
     fail "$1 does not reach iteration $2: $(cat ./*.out | tail -n 20)"
 }
 ended() { # JOB STATE NAME
-    for i in $(seq 600); do
+    for i in $(seq 1800); do
         case $(state "$1") in PENDING|RUNNING|COMPLETING|SUSPENDED|REQUEUED|CONFIGURING) sleep 0.1 ;; *) break ;; esac
     done
     trace "$3: job $1 has ended"
@@ -125,7 +125,7 @@ reach several 5; stop_job "$many"
 by_class=(--set placement.env_runner_nodes=het-group:1 --set env_runners.sample_timeout_s=1)
 het=$(submit --run-dir het --nodes 1 --ntasks-per-node 2 --het-group 2x1x1 "${by_class[@]}")
 reach het 3; runner=$(rank_pid het 3); kill -STOP "$runner"
-for i in $(seq 100); do log "$het" | grep -q env_runner_left_out && break; sleep 0.1; done
+for i in $(seq 300); do log "$het" | grep -q env_runner_left_out && break; sleep 0.1; done
 kill -CONT "$runner"
 by_hand=$(template heterogeneous by-hand --nodes=1 --ntasks-per-node=2 --cpus-per-task=1 : --nodes=2 --ntasks-per-node=1 \
     --cpus-per-task=1 -- "${by_class[@]}" --set stop.iterations=4)
