@@ -116,6 +116,8 @@ px_process px_process_self(void);
 bool px_process_is_here(const px_process *process); /* its pid is one of those seen from here */
 /* Of a pid of this place. A zombie is dead, and so is one whose pid has another process now; start -1: any. */
 bool px_process_lives(long pid, int64_t start);
+/* One that lives, but was killed or is on its way out: with much memory that takes a while. */
+bool px_process_is_ending(long pid);
 
 /* ---- processors ----------------------------------------------------------------------------------------------
  * That a process may use, a bit each (pid 0: this one); where the system does not say, the first alone. */

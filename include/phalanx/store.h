@@ -146,8 +146,9 @@ px_status px_checkpoint_mark_latest(const char *dir, const char *name); /* text 
 px_status px_checkpoint_prune(const char *dir, int64_t keep, bool (*spared)(void *arg, int64_t iteration), void *arg);
 
 /* ---- run directory ------------------------------------------------------------------------------------------------------ */
-/* PX_CONFIG when a living run holds it. On this host and in this pid namespace, the pid and its start time decide at once;
- * elsewhere, whether the lock changes within 30 s of watching. A thread renews the heartbeat every few seconds. */
+/* PX_CONFIG when a living run holds it. On this host and in this pid namespace, the pid and its start time decide at once, or
+ * once a process that was killed has ended; elsewhere, whether the lock changes within 30 s of watching. A thread renews the
+ * heartbeat every few seconds. */
 px_status px_lock_take(px_lock **lock, const char *dir);
 void px_lock_release(px_lock *lock);
 px_status px_lock_move(px_lock *lock, const char *to); /* renames the directory that it holds and goes with it */

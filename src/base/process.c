@@ -8,8 +8,14 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Its state and when it began (field 22) of /proc/PID/stat; the name in field 2 may hold spaces and brackets. */
-static bool read_stat(long pid, char *state, int64_t *start)
+typedef struct stat_line { /* of /proc/PID/stat */
+    char state;
+    unsigned long long flags;
+    int64_t start;
+} stat_line;
+
+/* Fields 3, 9 and 22; the name in field 2 may hold spaces and brackets. */
+static bool read_stat(long pid, stat_line *line)
 {
     char path[64], text[1024];
     snprintf(path, sizeof path, "/proc/%ld/stat", pid);
@@ -21,12 +27,31 @@ static bool read_stat(long pid, char *state, int64_t *start)
     fclose(file);
     text[length] = '\0';
     const char *at = strrchr(text, ')');
-    *state = at != NULL && at[1] == ' ' ? at[2] : '?';
+    *line = (stat_line){.state = at != NULL && at[1] == ' ' ? at[2] : '?', .start = -1};
     for (int field = 2; at != NULL && field < 22; field++) {
         at = strchr(at + 1, ' ');
+        line->flags = at != NULL && field + 1 == 9 ? strtoull(at + 1, NULL, 10) : line->flags;
     }
-    *start = at != NULL ? strtoll(at + 1, NULL, 10) : -1;
+    line->start = at != NULL ? strtoll(at + 1, NULL, 10) : -1;
     return true;
+}
+
+/* Has it been sent SIGKILL that it has not obeyed yet? */
+static bool is_killed(long pid)
+{
+    char path[64], text[256];
+    bool killed = false;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    FILE *file = fopen(path, "re");
+    while (file != NULL && !killed && fgets(text, sizeof text, file) != NULL) {
+        unsigned long long pending;
+        killed = (sscanf(text, "SigPnd: %llx", &pending) == 1 || sscanf(text, "ShdPnd: %llx", &pending) == 1) &&
+                 (pending >> (SIGKILL - 1) & 1) != 0;
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return killed;
 }
 
 /* What tells apart two machines, two starts of one and two containers that have the same host name. */
@@ -50,10 +75,10 @@ static void describe_place(char *out, size_t size)
 px_process px_process_self(void)
 {
     px_process self = {.pid = (long)getpid(), .start = -1};
-    char state;
+    stat_line line;
     gethostname(self.host, sizeof self.host - 1);
     describe_place(self.place, sizeof self.place);
-    read_stat(self.pid, &state, &self.start);
+    self.start = read_stat(self.pid, &line) ? line.start : -1;
     return self;
 }
 
@@ -70,14 +95,20 @@ static bool is_known(long pid)
 
 bool px_process_lives(long pid, int64_t start)
 {
-    char state;
-    int64_t began;
+    stat_line line;
     if (!is_known(pid)) {
         return false;
     }
-    if (!read_stat(pid, &state, &began)) {
+    if (!read_stat(pid, &line)) {
         return is_known(pid); /* it has just ended, or /proc hides the processes of others */
     }
-    bool over = state == 'Z' || state == 'X'; /* only its parent has not asked yet */
-    return !over && (start < 0 || began < 0 || began == start);
+    bool over = line.state == 'Z' || line.state == 'X'; /* only its parent has not asked yet */
+    return !over && (start < 0 || line.start < 0 || line.start == start);
+}
+
+bool px_process_is_ending(long pid)
+{
+    enum { EXITING = 4 }; /* PF_EXITING of Linux */
+    stat_line line;
+    return read_stat(pid, &line) && ((line.flags & EXITING) != 0 || is_killed(pid));
 }

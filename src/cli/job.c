@@ -2,13 +2,10 @@
 #include "cli.h"
 
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
 /* "123", "123_4" of an array; "" outside of a job */
 static void job_id(char id[64])
@@ -18,46 +15,28 @@ static void job_id(char id[64])
     snprintf(id, 64, "%.24s%s%.24s", cell ? array : job != NULL ? job : "", cell ? "_" : "", cell ? task : "");
 }
 
-/* One of Slurm's commands, which gives up by itself where the controller does not answer. Its output goes to `answer`, where
- * there is one. */
-static bool tool(char *const *argv, FILE *answer)
-{
-    enum { LONGEST = 300 };
-    pid_t pid;
-    int code = -1;
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    if (answer != NULL) {
-        posix_spawn_file_actions_adddup2(&actions, fileno(answer), STDOUT_FILENO);
-    }
-    bool started = px_spawn(&pid, &actions, argv) == 0;
-    posix_spawn_file_actions_destroy(&actions);
-    double since = px_now();
-    while (started && waitpid(pid, &code, WNOHANG) == 0) {
-        nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
-        if (px_now() - since > LONGEST) {
-            kill(pid, SIGKILL);
-        }
-    }
-    return started && code == 0;
-}
-
 /* Is Slurm ending the job, for another reason than its time limit? "JobState=COMPLETING Reason=None" is a job that was cancelled
  * or requeued, PENDING one that waits again already. Who cannot be asked says no. */
 static bool is_ending(char *id)
 {
-    char scontrol[] = "scontrol", line[] = "--oneliner", show[] = "show", job[] = "job", text[8192] = " ";
+    char scontrol[] = "scontrol", line[] = "--oneliner", show[] = "show", job[] = "job";
     char *argv[] = {scontrol, line, show, job, id, NULL};
-    FILE *answer = tmpfile();
-    if (answer == NULL) {
-        return false;
-    }
-    if (tool(argv, answer) && fseek(answer, 0, SEEK_SET) == 0) {
-        text[1 + fread(text + 1, 1, sizeof text - 2, answer)] = '\0';
-    }
-    fclose(answer);
-    bool completing = strstr(text, " JobState=COMPLETING ") != NULL || strstr(text, " JobState=CANCELLED ") != NULL;
-    return strstr(text, " JobState=PENDING ") != NULL || (completing && strstr(text, " Reason=TimeLimit ") == NULL);
+    px_buf answer = {0};
+    bool known = px_slurm_command(argv, NULL, &answer, false) == PX_OK && answer.length > 0;
+    bool completing = known && (strstr(answer.data, " JobState=COMPLETING ") || strstr(answer.data, " JobState=CANCELLED "));
+    bool ending = known && (strstr(answer.data, " JobState=PENDING ") ||
+                            (completing && strstr(answer.data, " Reason=TimeLimit ") == NULL));
+    px_buf_free(&answer);
+    return ending;
+}
+
+/* One whose answer is of no interest. */
+static bool done(char *const *argv)
+{
+    px_buf answer = {0};
+    px_status status = px_slurm_command(argv, NULL, &answer, false);
+    px_buf_free(&answer);
+    return status == PX_OK;
 }
 
 /* Slurm ends us next: leaving earlier would look like a failure. */
@@ -81,7 +60,7 @@ px_status px_job_requeue(void)
         return px_fail(PX_STOPPED, "stopped and saved; job %s is being cancelled or requeued by Slurm, it is not put back into the queue "
                                    "from here. The same command continues the run", id);
     }
-    if (!tool(argv, NULL)) {
+    if (!done(argv)) {
         return px_fail(PX_STOPPED, "stopped, but 'scontrol requeue %s' failed: submit the job again, or use 'phalanx submit --chain' "
                                    "where the site forbids requeueing", id);
     }
@@ -95,7 +74,7 @@ px_status px_job_cancel(void)
     char id[64], scancel[] = "scancel";
     char *argv[] = {scancel, id, NULL};
     job_id(id);
-    if (id[0] == '\0' || !tool(argv, NULL)) {
+    if (id[0] == '\0' || !done(argv)) {
         return px_fail(PX_STOPPED, "stopped by its file STOP: the job is not continued; submit it again to go on");
     }
     fprintf(stderr, "phalanx: supervise: job %s was stopped by the run's file STOP and is cancelled; submit it again to go on\n", id);

@@ -28,6 +28,16 @@ static int64_t choose(int64_t option, int64_t site, int64_t otherwise)
     return option > 0 ? option : site > 0 ? site : otherwise;
 }
 
+static px_status check_signal(const px_planned *plan, const char *command)
+{
+    if (px_site_seconds(plan->limit) > (double)plan->site.signal_s) {
+        return PX_OK;
+    }
+    return px_fail(PX_CONFIG, "%s: the time limit %s is not longer than signal_s, %lld s: Slurm would ask the job to stop as soon as it "
+                              "starts; give it more time, or put a smaller signal_s into %s", command, plan->limit,
+                   (long long)plan->site.signal_s, plan->site_path != NULL ? plan->site_path : "site.yaml");
+}
+
 /* Half as much again as was reckoned, and ten minutes; a job that the site's limit ends goes on in the next. */
 static px_status choose_limit(px_planned *plan, const char *command)
 {
@@ -37,12 +47,12 @@ static px_status choose_limit(px_planned *plan, const char *command)
     }
     if (given != NULL) {
         snprintf(plan->limit, sizeof plan->limit, "%s", given);
-        return PX_OK;
+        return check_signal(plan, command);
     }
     double want = 1.5 * plan->seconds + 600.0, most = plan->site.max_time != NULL ? px_site_seconds(plan->site.max_time) : want;
     long minutes = (long)ceil(fmin(want, most) / 60.0);
     snprintf(plan->limit, sizeof plan->limit, "%ld-%02ld:%02ld:00", minutes / 1440, minutes / 60 % 24, minutes % 60);
-    return PX_OK;
+    return check_signal(plan, command);
 }
 
 /* The nodes of --nodes and its like, then those of each --het-group. */

@@ -1,16 +1,8 @@
 #include "batch.h"
 
-#include <errno.h>
 #include <jansson.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-static const double patience = 300.0; /* seconds for sbatch */
 
 static const px_usage usage = {
     .synopsis = "submit CONFIG [--array KEY=1:5]... [--chain N] [--dry-run] [options]",
@@ -25,67 +17,6 @@ static const px_usage usage = {
     .exits = "0 done: submitted, 64 usage, 65 bad data, 74 sbatch failed, 75 stopped, 78 configuration that cannot run",
 };
 
-/* Until the other side closes it. Slurm's commands give up by themselves when the controller does not answer. */
-static px_status read_all(int fd, px_buf *out)
-{
-    char bytes[512];
-    double started = px_now();
-    for (;;) {
-        struct pollfd wait = {.fd = fd, .events = POLLIN};
-        int ready = poll(&wait, 1, 100);
-        if (px_stop_level() > 0) {
-            return px_fail(PX_STOPPED, "stopped by %s before sbatch had answered", px_stop_reason());
-        }
-        if (px_now() - started > patience) {
-            return px_fail(PX_IO, "sbatch has not answered for %.0f s: does 'sinfo' answer?", patience);
-        }
-        ssize_t n = ready > 0 ? read(fd, bytes, sizeof bytes) : -1;
-        if (n == 0 || (ready > 0 && n < 0 && errno != EINTR)) {
-            return PX_OK;
-        }
-        if (n > 0) {
-            PX_TRY(px_buf_add(out, bytes, (size_t)n));
-        }
-    }
-}
-
-/* argv with the script in its standard input; what it prints. Its own messages go to stderr. */
-static px_status run_sbatch(char *const *argv, const px_buf *script, px_buf *answer)
-{
-    int pipes[2], code;
-    pid_t pid;
-    FILE *file = tmpfile();
-    if (file == NULL || fwrite(script->data, 1, script->length, file) != script->length || fflush(file) != 0 ||
-        lseek(fileno(file), 0, SEEK_SET) != 0 || pipe(pipes) != 0) {
-        return px_fail(PX_IO, "the batch script cannot be handed over: %s", strerror(errno));
-    }
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, fileno(file), STDIN_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, pipes[1], STDOUT_FILENO);
-    posix_spawn_file_actions_addclose(&actions, pipes[0]);
-    int failed = px_spawn(&pid, &actions, argv);
-    posix_spawn_file_actions_destroy(&actions);
-    fclose(file);
-    close(pipes[1]);
-    px_status status = failed == 0 ? read_all(pipes[0], answer) : PX_OK;
-    close(pipes[0]);
-    if (failed != 0) {
-        return px_fail(PX_IO, "%s cannot be started: %s; submit where Slurm's commands are, or take the script of --dry-run",
-                       argv[0], strerror(failed));
-    }
-    if (status != PX_OK) {
-        kill(pid, SIGKILL);
-    }
-    while (waitpid(pid, &code, 0) < 0 && errno == EINTR) {
-    }
-    PX_TRY(status);
-    if (!WIFEXITED(code) || WEXITSTATUS(code) != 0 || answer->length == 0) {
-        return px_fail(PX_IO, "sbatch did not take the job; its message is above, the script is what --dry-run prints");
-    }
-    return PX_OK;
-}
-
 /* One job; after: the id it waits for, NULL: none. id: "123". */
 static px_status submit_one(const px_buf *script, const char *after, bool array, char id[64])
 {
@@ -94,7 +25,12 @@ static px_status submit_one(const px_buf *script, const char *after, bool array,
     snprintf(dependency, sizeof dependency, "--dependency=%s:%s", array ? "aftercorr" : "afterok", after != NULL ? after : "");
     char *argv[] = {sbatch, parsable, after != NULL ? dependency : NULL, kill, NULL};
     px_buf answer = {0};
-    px_status status = run_sbatch(argv, script, &answer);
+    px_status status = px_slurm_command(argv, script, &answer, true);
+    if (status == PX_IO) {
+        px_fail_within("not submitted, 'phalanx submit --dry-run' prints the script");
+    } else if (status == PX_OK && answer.length == 0) {
+        status = px_fail(PX_IO, "sbatch has not said which job it made; 'squeue --me' tells");
+    }
     if (status == PX_OK) { /* "123" or "123;cluster" */
         snprintf(id, 64, "%.*s", (int)strcspn(answer.data, ";\n"), answer.data);
     }

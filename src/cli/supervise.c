@@ -21,7 +21,8 @@ static const px_usage usage = {
             "are passed on as USR1, which makes a run save its state and end with exit code 75; the second one as\n"
             "TERM. A stopped run (75) ends the supervisor with 75 (exit), puts the Slurm job back into the queue\n"
             "(requeue), or counts as success, so that the next job of a chain goes on (succeed). One that a file STOP\n"
-            "stopped is not continued: under the last two Slurm is told to cancel its job. The state of the run is\n"
+            "stopped is not continued: under the last two Slurm is told to cancel its job. A job that came back from\n"
+            "the queue and stops before it has finished an iteration is not put there again. The state of the run is\n"
             "part of the report of every restart, and a command that hangs is told to end: one that has not begun its\n"
             "run after --start-timeout seconds, or outlives it. The run's directory is that of 'train CONFIG ...' in\n"
             "COMMAND; --run-dir names it where COMMAND does not.",
@@ -34,9 +35,11 @@ typedef struct supervision {
     const char *run_dir, *on_stop;
     int64_t restarts, start_timeout, starts;
     char **argv;
-    int asked;      /* stop signals so far */
-    double ran;     /* seconds that this process has run: suspended with its job, it has not waited */
-    double ordered; /* ran, when the second signal came; 0: none has */
+    bool requeued;   /* the job comes back from the queue */
+    char place[128]; /* how far the run was at the start; "": no status.json */
+    int asked;       /* stop signals so far */
+    double ran;      /* seconds that this process has run: suspended with its job, it has not waited */
+    double ordered;  /* ran, when the second signal came; 0: none has */
     px_lock_watch lock; /* of run_dir: clocks of other hosts may be off */
 } supervision;
 
@@ -167,21 +170,30 @@ static json_t *read_status(const char *dir)
     return json;
 }
 
-/* What status.json says of the run: "; the run is at iteration 12 of stage ppo, state failed: ...". */
-static void describe_run(const char *dir, char out[512])
+/* How far the run is by its status.json: "iteration 12 of stage ppo"; "": there is none. */
+static void find_place(const char *dir, char out[128])
 {
     json_t *json = read_status(dir);
-    out[0] = '\0';
-    if (json == NULL) {
-        return;
-    }
-    const char *state = json_string_value(json_object_get(json, "state"));
     const char *stage = json_string_value(json_object_get(json, "stage"));
+    bool named = stage != NULL && stage[0] != '\0';
+    snprintf(out, 128, json == NULL ? "" : "iteration %lld%s%.64s", (long long)json_integer_value(json_object_get(json, "iteration")),
+             named ? " of stage " : "", named ? stage : "");
+    json_decref(json);
+}
+
+/* "; the run is at iteration 12 of stage ppo, state failed: ..." */
+static void describe_run(const char *dir, char out[512])
+{
+    char place[128];
+    json_t *json = read_status(dir);
+    const char *state = json_string_value(json_object_get(json, "state"));
     const char *reason = json_string_value(json_object_get(json, "reason"));
-    long long iteration = (long long)json_integer_value(json_object_get(json, "iteration"));
-    snprintf(out, 512, "; the run is at iteration %lld%s%.64s, state %.32s%s%.200s", iteration,
-             stage != NULL && stage[0] != '\0' ? " of stage " : "", stage != NULL ? stage : "", state != NULL ? state : "unknown",
-             reason != NULL && reason[0] != '\0' ? ": " : "", reason != NULL ? reason : "");
+    find_place(dir, place);
+    out[0] = '\0';
+    if (json != NULL) {
+        snprintf(out, 512, "; the run is at %s, state %.32s%s%.200s", place, state != NULL ? state : "unknown",
+                 reason != NULL && reason[0] != '\0' ? ": " : "", reason != NULL ? reason : "");
+    }
     json_decref(json);
 }
 
@@ -217,8 +229,16 @@ static bool was_told_to_stay(const supervision *s)
     return told;
 }
 
+/* A job that comes back from the queue and is asked to stop before an iteration is done would do so for ever. */
+static bool is_in_vain(const supervision *s, char place[128])
+{
+    find_place(s->run_dir, place);
+    return s->requeued && s->run_dir != NULL && strcmp(place, s->place) == 0;
+}
+
 static px_status stopped(const supervision *s)
 {
+    char place[128];
     if (strcmp(s->on_stop, "exit") == 0) {
         if (getenv("SLURM_JOB_ID") != NULL) {
             fprintf(stderr, "phalanx: supervise: the run is saved but not done, and nothing continues it: exit code 75, which Slurm "
@@ -228,6 +248,10 @@ static px_status stopped(const supervision *s)
     }
     if (was_told_to_stay(s)) {
         return px_job_cancel();
+    }
+    if (strcmp(s->on_stop, "requeue") == 0 && is_in_vain(s, place)) {
+        return px_fail(PX_STOPPED, "no iteration was done since the job came back from the queue (%s): it does not go there again; "
+                                   "submit it with a longer time limit, or with smaller iterations", place[0] ? place : "none yet");
     }
     return strcmp(s->on_stop, "requeue") == 0 ? px_job_requeue() : PX_OK;
 }
@@ -250,10 +274,9 @@ static void drop_fresh(char **argv)
 static px_status supervise(supervision *s)
 {
     char state[512];
-    const char *requeued = getenv("SLURM_RESTART_COUNT");
     for (;;) {
         int64_t number = ++s->starts;
-        if (number > 1 || (requeued != NULL && atoi(requeued) > 0)) {
+        if (number > 1 || s->requeued) {
             drop_fresh(s->argv);
         }
         double started = px_now();
@@ -312,6 +335,9 @@ px_status px_command_supervise(int argc, char **argv)
     }
     s.argv = argv + split + 1;
     s.run_dir = s.run_dir != NULL ? s.run_dir : find_run_dir(argc - split - 1, s.argv);
+    const char *restarts = getenv("SLURM_RESTART_COUNT");
+    s.requeued = restarts != NULL && atoi(restarts) > 0;
+    find_place(s.run_dir, s.place);
     sigset_t set;
     signal_set(&set);
     sigprocmask(SIG_BLOCK, &set, NULL);

@@ -269,38 +269,6 @@ void px_session_free(px_session *session)
     px_free(session->evaluation_columns);
 }
 
-/* A condition on what is never measured would never be met. */
-static px_status check_stop_metrics(const px_session *session)
-{
-    const char *names[PX_MAX_COLUMNS];
-    for (int c = 0; c < session->column_count; c++) {
-        names[c] = session->columns[c].name;
-    }
-    for (int i = 0; i < px_stage_map_count(session->stage, "stop.metrics"); i++) {
-        const char *name, *condition;
-        px_stage_map_entry(session->stage, "stop.metrics", i, &name, &condition);
-        if (px_column_find(session->columns, session->column_count, name) < 0) {
-            const char *near = px_nearest_name(name, names, session->column_count);
-            return px_stage_fail(session->stage, "stop.metrics", "stop.metrics: '%s' is no metric of %s; %s%s%svalid are the columns "
-                                 "of /metrics (docs/metrics.md)", name, session->algorithm->name, near != NULL ? "did you mean '" : "",
-                                 near != NULL ? near : "", near != NULL ? "'? " : "");
-        }
-    }
-    return PX_OK;
-}
-
-/* Nor would a best checkpoint by such a metric ever be one. */
-static px_status check_keep_best(const px_session *session)
-{
-    const char *metric = px_stage_text(session->stage, "checkpointing.keep_best");
-    if (metric == NULL || px_session_metric(session, metric) != NULL) {
-        return PX_OK;
-    }
-    return px_stage_fail(session->stage, "checkpointing.keep_best", "checkpointing.keep_best: '%s' is no metric of %s; valid are the "
-                         "columns of /metrics, and evaluation/ with one of /evaluation (docs/metrics.md)", metric,
-                         session->algorithm->name);
-}
-
 /* Everything before the first iteration; of a stage that is over, what the table at the end shows. */
 static px_status prepare_stage(px_session *session)
 {
@@ -316,8 +284,6 @@ static px_status prepare_stage(px_session *session)
     }
     px_bcast(from, sizeof from, 0);
     bool resume = from[0] != '\0';
-    PX_TRY(check_stop_metrics(session));
-    PX_TRY(check_keep_best(session));
     session->saved = resume ? session->start : session->saved;
     PX_TRY(px_agree(px_session_settle(session, resume)));
     px_team(true); /* sizes are a learner's or a scorer's share */
@@ -390,6 +356,7 @@ static px_status run_stage(px_session *session)
         summarise(session, iteration);
         return PX_OK;
     }
+    status = status == PX_OK ? px_agree(write_status(session, "running", iteration, 0, "")) : status;
     status = status == PX_OK ? loop(session, &iteration) : status;
     if (status == PX_STOPPED) {
         px_stop_agreed(); /* the reason, where another rank was asked */

@@ -10,6 +10,7 @@
 enum { MAX_PROBES = 24 };
 typedef struct crew { /* ranks that share the work of a phase, and what is measured for them */
     px_crew ranks;
+    px_dtype precision; /* of what is asked for, unless it says another */
     px_probe list[MAX_PROBES];
     int count;
 } crew;
@@ -27,7 +28,7 @@ static px_probe *ask(crew *c, px_probe_kind kind, const px_model_config *model, 
 {
     PX_CHECK(c->count < MAX_PROBES);
     px_probe *probe = &c->list[c->count++];
-    *probe = (px_probe){.kind = kind, .model = *model};
+    *probe = (px_probe){.kind = kind, .model = *model, .precision = c->precision};
     probe->length = (int)fmin(fmax(2.0, length + 0.5), model->max_positions);
     probe->heads = (int)fmin(fmax(1.0, heads + 0.5), probe->length - 1);
     int most = kind == PX_PROBE_DECODE ? 4096 : affordable(model, probe->length, probe->heads);
@@ -40,14 +41,10 @@ static double per_token(const px_probe *probe)
     return probe->seconds / ((double)probe->sequences * probe->length);
 }
 
-static px_status run_probes(const px_session *session, crew *c)
+static px_status run_probes(crew *c)
 {
     if (c->count == 0) { /* a role without ranks has no threads either */
         return PX_OK;
-    }
-    for (int i = 0; i < c->count; i++) {
-        bool decodes = c->list[i].kind == PX_PROBE_DECODE || c->list[i].kind == PX_PROBE_PACK;
-        c->list[i].precision = decodes ? session->sampler_precision : session->learner_precision;
     }
     int cores = omp_get_num_procs(), threads = c->ranks.threads < cores ? c->ranks.threads : cores;
     int processes = cores / threads < c->ranks.together ? cores / threads : c->ranks.together;
@@ -155,10 +152,10 @@ static px_status forecast_supervised(px_session *session, const px_layout *layou
     if (items == 0.0) {
         items = fmax(1.0, (double)session->lm.batch_tokens / length);
     }
-    crew all = {.ranks = px_outlook_crew(session, layout, PX_ROLE_LEARNER)};
+    crew all = {.ranks = px_outlook_crew(session, layout, PX_ROLE_LEARNER), .precision = session->learner_precision};
     learner_cost step = ask_learner(&all, session, &session->model, config, items, each, length, heads);
     px_probe *forward = ask(&all, PX_PROBE_FORWARD, &session->model.config, px_learner_tokens(config) / length, length, heads);
-    PX_TRY(run_probes(session, &all));
+    PX_TRY(run_probes(&all));
     add(outlook, "learn", (double)session->total * learner_seconds(&step, layout));
     add(outlook, "evaluate", evaluations(session) * held.tokens * per_token(forward) / all.ranks.count);
     if (pairs) { /* scores are centred at the end */
@@ -190,7 +187,11 @@ static sampler_cost ask_sampler(crew *c, const px_session *session, double promp
     cost.full = ask(c, PX_PROBE_DECODE, policy, cost.slots, length + completion / 2.0, 1);
     cost.part = ask(c, PX_PROBE_DECODE, policy, cost.slots / 4.0, length + completion / 2.0, 1);
     cost.prefill = ask(c, PX_PROBE_FORWARD, policy, fmin(cost.prompts, config->inference_tokens / length), length, 1);
-    cost.pack = ask(c, PX_PROBE_PACK, policy, 1, length, 1);
+    cost.pack = ask(c, PX_PROBE_PACK, policy, 1, 2, 1);
+    px_probe *all[] = {cost.full, cost.part, cost.prefill, cost.pack};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        all[i]->precision = session->sampler_precision;
+    }
     return cost;
 }
 
@@ -290,6 +291,7 @@ static void name_crews(const px_session *session, const px_layout *layout, ppo_w
     const px_placement *placement = &session->placement;
     for (int role = 0; role <= PX_ROLE_EVALUATOR; role++) {
         w->crews[role].ranks = px_outlook_crew(session, layout, (px_role)role);
+        w->crews[role].precision = session->learner_precision;
     }
     w->learners = &w->crews[PX_ROLE_LEARNER];
     w->scorers = placement->scorers > 0 ? &w->crews[PX_ROLE_SCORER] : w->learners;
@@ -377,7 +379,7 @@ static px_status forecast_ppo(px_session *session, const px_layout *layout, cons
     ask_samplers(session, &w);
     ask_core(session, &w);
     for (int role = 0; role <= PX_ROLE_EVALUATOR; role++) {
-        PX_TRY(run_probes(session, &w.crews[role]));
+        PX_TRY(run_probes(&w.crews[role]));
     }
     PX_TRY(time_rewards(session, session->parts.train.rewards, &w.rule));
     iteration it = iteration_of(session, &w, layout, disk);

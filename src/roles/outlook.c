@@ -256,6 +256,7 @@ static px_status size_stage(px_session *session, const px_layout *layout, int *n
     PX_TRY(px_placement_plan(&session->placement, session->stage, layout));
     PX_TRY(px_compute_measure());
     px_dist_assume(nodes, session->placement.ranks, session->placement.learners);
+    PX_TRY(px_session_columns(session));
     session->threads = px_outlook_crew(session, layout, PX_ROLE_LEARNER).threads;
     PX_TRY(px_session_prepare(session, ""));
     describe(session, layout, completion, outlook);

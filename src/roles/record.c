@@ -114,6 +114,38 @@ const double *px_session_metric(const px_session *session, const char *metric)
     return at >= 0 ? &session->row[at] : NULL;
 }
 
+/* A condition on what is never measured would never be met. */
+static px_status check_stop_metrics(const px_session *session)
+{
+    const char *names[PX_MAX_COLUMNS];
+    for (int c = 0; c < session->column_count; c++) {
+        names[c] = session->columns[c].name;
+    }
+    for (int i = 0; i < px_stage_map_count(session->stage, "stop.metrics"); i++) {
+        const char *name, *condition;
+        px_stage_map_entry(session->stage, "stop.metrics", i, &name, &condition);
+        if (px_column_find(session->columns, session->column_count, name) < 0) {
+            const char *near = px_nearest_name(name, names, session->column_count);
+            return px_stage_fail(session->stage, "stop.metrics", "stop.metrics: '%s' is no metric of %s; %s%s%svalid are the columns "
+                                 "of /metrics (docs/metrics.md)", name, session->algorithm->name, near != NULL ? "did you mean '" : "",
+                                 near != NULL ? near : "", near != NULL ? "'? " : "");
+        }
+    }
+    return PX_OK;
+}
+
+/* Nor would a best checkpoint by such a metric ever be one. */
+static px_status check_keep_best(const px_session *session)
+{
+    const char *metric = px_stage_text(session->stage, "checkpointing.keep_best");
+    if (metric == NULL || px_session_metric(session, metric) != NULL) {
+        return PX_OK;
+    }
+    return px_stage_fail(session->stage, "checkpointing.keep_best", "checkpointing.keep_best: '%s' is no metric of %s; valid are the "
+                         "columns of /metrics, and evaluation/ with one of /evaluation (docs/metrics.md)", metric,
+                         session->algorithm->name);
+}
+
 px_status px_session_columns(px_session *session)
 {
     const px_algorithm *algorithm = session->algorithm;
@@ -146,7 +178,8 @@ px_status px_session_columns(px_session *session)
     for (int i = 0; i < PX_MAX_COLUMNS; i++) {
         session->row[i] = session->evaluation_row[i] = session->first_evaluation[i] = NAN;
     }
-    return PX_OK;
+    PX_TRY(check_stop_metrics(session));
+    return check_keep_best(session);
 }
 
 static px_status list_config(const px_stage *stage, px_attribute **attributes, int *count)

@@ -220,7 +220,8 @@ px_status px_session_record_start(px_session *session);
 void px_session_note_schedule(const px_session *session); /* another end of it, where that moves the learning rate */
 
 /* record.c: the run file. Rank 0 writes, all agree. */
-px_status px_session_columns(px_session *session); /* the algorithm's, ours, and two for each reward source */
+/* The algorithm's, ours, and two for each reward source. PX_CONFIG for a key that names another one. */
+px_status px_session_columns(px_session *session);
 int px_column_find(const px_column *columns, int count, const char *name); /* -1: none */
 /* The last value of a metric: of a column of /metrics, or "evaluation/" and one of /evaluation. NULL: there is no such column. */
 const double *px_session_metric(const px_session *session, const char *metric);

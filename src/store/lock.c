@@ -20,6 +20,8 @@
 #include <unistd.h>
 
 #define HEARTBEAT_S 3
+#define NAPS_A_SECOND 10
+#define PARTING_S 20   /* what was killed may take to end: hundreds of GiB are some seconds */
 #define SILENCE_S 30.0 /* PHALANX_LOCK_SILENCE_S in the environment: another number, for tests */
 #define LOCK_MOST 4096 /* bytes */
 #define BEAT_FORMAT "{\"heartbeat\": %16.3f, " /* first, with a fixed width: renewed by one write at the start */
@@ -139,8 +141,7 @@ static double longest_silence(void)
  * clock: suspended together with the holder and woken first, this process has not watched. */
 static px_status watch(const char *path, const lock_holder *holder, bool *alive)
 {
-    enum { NAPS_A_SECOND = 10 };
-    const struct timespec nap = {0, 1000000000 / NAPS_A_SECOND};
+    const struct timespec nap = {.tv_nsec = 1000000000 / NAPS_A_SECOND};
     double silence = longest_silence();
     char name[512];
     name_holder(holder, name, sizeof name);
@@ -159,10 +160,23 @@ static px_status watch(const char *path, const lock_holder *holder, bool *alive)
     return PX_OK;
 }
 
+/* On this host. One that was killed a moment ago may not have ended yet. */
+static px_status wait_for_end(const char *path, const lock_holder *holder, bool *alive)
+{
+    const struct timespec nap = {.tv_nsec = 1000000000 / NAPS_A_SECOND};
+    *alive = process_lives(holder);
+    for (int naps = 0; *alive && px_process_is_ending(holder->process.pid) && naps < PARTING_S * NAPS_A_SECOND; naps++) {
+        nanosleep(&nap, NULL);
+        if (px_stop_level() > 0) return px_fail(PX_STOPPED, "stopped (%s) while %s was watched", px_stop_reason(), path);
+        *alive = process_lives(holder);
+    }
+    return PX_OK;
+}
+
 static px_status judge(const char *path, const lock_holder *holder, bool *alive)
 {
-    *alive = is_here(holder) && process_lives(holder);
-    return is_here(holder) ? PX_OK : watch(path, holder, alive);
+    *alive = false;
+    return is_here(holder) ? wait_for_end(path, holder, alive) : watch(path, holder, alive);
 }
 
 static px_status held_lock(const char *dir, char path[PX_PATH_MAX], lock_holder *holder, bool *found)

@@ -45,6 +45,7 @@ for pair in bf16,f32 f32,bf16; do
     awk -v d="$difference" 'BEGIN { exit !(d > 0 && d < 0.1) }' || fail "$pair: sampler and learner differ by $difference"
     rm -rf mixed
 done
+"$phalanx" plan recipe.yaml --set learners.precision=bf16 > plan.out 2> plan.err || fail "plan: $(cat plan.err)"
 "$phalanx" bench decode --shape stories15m --batch 2 --prompt 4 --new 4 --precision bf16 --trials 1 --json > bench.out 2> bench.err ||
     fail "bench: $(cat bench.err)"
 grep -q '"precision":"bf16"' bench.out || fail "bench decode is not in bf16: $(head -n 3 bench.out)"

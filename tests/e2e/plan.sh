@@ -284,6 +284,12 @@ echo 'echo start >> starts; [ $(wc -l < starts) = 2 ] || sleep 200' > hang.sh
 timeout -k 5 60 "$phalanx" supervise --start-timeout 1 -- bash hang.sh train run.yaml --set run.dir=runs/{name}-never 2> err &&
     [ "$(wc -l < starts)" = 2 ] && grep -q 'the run has not begun after [0-9]* s' err || fail "supervise finds no run: $(cat err)"
 
+code 78 "time limit 3 is not longer than signal_s, 180 s" "$phalanx" submit run.yaml --stage sft --time 3 --dry-run
+code 0 "" "$phalanx" submit run.yaml --stage sft --time 4 --dry-run
+
+code 78 "'los' is no metric of sft; did you mean 'loss'?" "$phalanx" plan run.yaml --stage sft --set sft.stop.metrics="{los: '< 1'}"
+code 78 "checkpointing.keep_best: 'los' is no metric of sft" "$phalanx" plan run.yaml --stage sft --set sft.checkpointing.keep_best=los
+
 # --fresh is for the first start of a job: the next ones, and a job that comes back from the queue, go on.
 echo 'printf "%s\n" "$*" >> words; [ $(wc -l < words) = $1 ]' > words.sh
 "$phalanx" supervise --run-dir runs/never -- bash words.sh 2 train run.yaml --fresh --stage a 2> err &&
@@ -309,6 +315,19 @@ for says in "JobState=RUNNING Reason=None" "JobState=COMPLETING Reason=TimeLimit
     *) [ $got = 75 ] && [ ! -e requeued ] && grep -q 'job 7 is being cancelled or requeued by Slurm' err || fail "$says: $got, $(cat err)" ;;
     esac
 done
+
+# A job that comes back from the queue and stops where it was would do so for ever.
+mkdir -p runs/slow
+comes_back() { # RESTARTS ITERATION: the run is at 3, and later at ITERATION
+    rm -f requeued
+    echo '{"state": "stopped", "stage": "ppo", "iteration": 3}' > runs/slow/status.json
+    SLURM_RESTART_COUNT=$1 JOB_SAYS="JobState=RUNNING" SLURM_JOB_ID=7 PATH=$PWD/slurm:$PATH "$phalanx" supervise --on-stop requeue \
+        --run-dir runs/slow -- bash -c "sed -i 's/: 3/: $2/' runs/slow/status.json; exit 75" 2> err
+    [ $? = 75 ] || fail "a job that comes back: $(cat err)"
+}
+comes_back 0 3; [ -e requeued ] || fail "the first start of a job: not requeued: $(cat err)"
+comes_back 2 4; [ -e requeued ] || fail "a job that gets on: not requeued: $(cat err)"
+comes_back 2 3; [ ! -e requeued ] && grep -q 'no iteration was done since .* (iteration 3 of stage ppo)' err || fail "no end: $(cat err)"
 
 # A run on another host whose clock is off: its lock changes, so it lives.
 "$phalanx" supervise --restarts 0 --run-dir . --start-timeout 2 -- bash -c 'for n in 1 2 3 4 5 6; do sleep 1

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -124,6 +125,29 @@ static void test_dead(void **state)
     double begin = px_now();
     assert_true(can_take());
     assert_true(px_now() - begin < 0.5); /* it was not watched */
+}
+
+/* It was killed, and giving back its memory takes longer than the next one takes to look at the lock. */
+static void test_dying(void **state)
+{
+    (void)state;
+    enum { BYTES = 512 << 20 };
+    for (int turn = 0; turn < 3; turn++) {
+        pid_t child = fork();
+        if (child == 0) {
+            px_lock *lock;
+            char *memory = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            madvise(memory, BYTES, MADV_NOHUGEPAGE);
+            for (size_t at = 0; memory != MAP_FAILED && at < BYTES; at += 4096) memory[at] = 1;
+            if (px_lock_take(&lock, dir) == PX_OK) pause();
+            _exit(1);
+        }
+        for (int i = 0; i < 5000 && !px_file_exists(path); i++) usleep(1000);
+        assert_true(px_file_exists(path));
+        kill(child, SIGKILL);
+        assert_true(can_take());
+        waitpid(child, NULL, 0);
+    }
 }
 
 /* Another process got the number of the dead one. */
@@ -408,7 +432,7 @@ static void test_status(void **state)
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_dir, remove_dir)
-    const struct CMUnitTest tests[] = {TEST(test_living), TEST(test_dead), TEST(test_pid_reuse), TEST(test_other_host), TEST(test_watch),
+    const struct CMUnitTest tests[] = {TEST(test_living), TEST(test_dead), TEST(test_dying), TEST(test_pid_reuse), TEST(test_other_host), TEST(test_watch),
                                        TEST(test_container),
                                        TEST(test_garbage), TEST(test_race), TEST(test_fence),
                                        TEST(test_fence_unwritable), TEST(test_move), TEST(test_heartbeat),
