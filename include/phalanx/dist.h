@@ -64,6 +64,9 @@ void px_usage_of(const char *phase, double *wall_s, double *cpu_s);
  * seconds that it has waited, without those in which the process itself was stopped. Ends the job with a post-mortem past the
  * deadline. Local. */
 void px_wait_nap(long poll, double *waited);
+/* What a rank says before it ends the job for all: after a wait in vain or an internal error, from whatever thread, at most once and
+ * within some seconds. Local; NULL: nothing. */
+void px_last_words_set(void (*say)(int exit_code, const char *reason));
 /* What a rank does while it waits, and where it calls px_poll: between two pieces of long work. Local; NULL: nothing. */
 void px_poll_set(void (*run)(void *arg), void *arg);
 void px_poll(void);

@@ -161,6 +161,8 @@ void px_trainer_free(px_trainer *trainer);
 const px_algorithm *px_algorithm_find(const char *name); /* NULL: not built */
 extern const px_algorithm px_algorithm_pretrain, px_algorithm_sft, px_algorithm_reward, px_algorithm_ppo;
 
+int64_t px_passes(double epochs, int64_t rows); /* rows that so many passes visit, rounded up */
+
 /* ---- pretrain, sft ---------------------------------------------------------------------------------------------------- */
 typedef struct px_lm_config {
     px_learner_config learner;
@@ -169,6 +171,7 @@ typedef struct px_lm_config {
     bool pieces;           /* cut into pieces rather than dropping the rest */
     int64_t batch_size;    /* rows a step; 0: batch_tokens */
     int64_t batch_tokens;
+    double epochs;         /* passes over the data after which a step ends early rather than begin another; 0: none does */
     bool packing;          /* with batch_tokens: rows are chosen so that steps are full */
     bool shuffle;
     int max_skipped_steps;
@@ -188,6 +191,7 @@ typedef struct px_rm_config {
     px_learner_config learner;
     const px_dataset *train, *validation, *demonstrations; /* the last two may be NULL */
     int64_t batch_size;
+    double epochs; /* as px_lm_config.epochs */
     bool shuffle;
     double center_coeff; /* lambda of (r_c + r_r)^2 */
     int max_skipped_steps;

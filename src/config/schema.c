@@ -128,7 +128,7 @@ const px_key px_keys[] = {
 
     {"rl_module.policy", PX_KEY_MODULE, NULL, NULL, NULL, "", LM | PPO, PX_NEEDED, NULL, "The language model that is trained."},
     {"rl_module.reference", PX_KEY_MODULE, "{same_as: policy}", NULL, "null", "", PPO, 0, NULL,
-     "Frozen model of the KL penalty; by default the policy as it started."},
+     "Frozen model of the KL penalty; by default, and with null, the policy as it started. No penalty: kl.coeff 0."},
     {"rl_module.reward", PX_KEY_MODULE, NULL, NULL, "null", "", PX_ON_REWARD | PPO, 0, NULL,
      "reward: the model that is trained, from a language model. ppo: frozen scorer, absent with rule rewards only."},
     {"rl_module.critic", PX_KEY_MODULE, "{same_as: reward}", NULL, NULL, "", PPO, 0, NULL,
@@ -299,7 +299,7 @@ const px_key px_keys[] = {
 
     {"stop.iterations", INT, "100", NULL, "[0,1000000000]", "", PPO, CHANGE, NULL, "Iterations in all."},
     {"stop.steps", INT, NULL, NULL, "null|[0,1000000000]", "", DATA, CHANGE, NULL, "Optimizer steps in all. Either this or epochs."},
-    {"stop.epochs", FLOAT, "1", NULL, "null|[0,1000000]", "", DATA, CHANGE, NULL, "Passes over the data. Either this or steps."},
+    {"stop.epochs", FLOAT, "1", NULL, "null|[0,1000000]", "", DATA, CHANGE, NULL, "Passes over the data; the last step takes what is left of them. Either this or steps."},
     {"stop.metrics", PX_KEY_METRICS, "{}", NULL, NULL, "", ALL, CHANGE, NULL,
      "Metric name -> condition, such as objective/kl: \"> 50\"; operators > >= < <=; a bare number means >=."},
 

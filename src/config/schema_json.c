@@ -137,6 +137,8 @@ static json_t *stage_schema(void)
 {
     json_t *stage = closed_object(), *properties = json_object_get(stage, "properties");
     json_object_set_new(properties, "include", include_schema());
+    json_object_set_new(properties, "resolved_stage", json_pack("{s:s, s:s}", "type", "string", "description",
+                                                                "In the config.yaml of a run: the stage that it is of."));
     for (int i = 0; i < px_key_count; i++) place(stage, &px_keys[i]);
     for (int g = 0; g < px_group_count; g++) {
         json_t *group = json_object_get(properties, px_groups[g].name);

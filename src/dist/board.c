@@ -12,6 +12,7 @@ typedef enum row_state { ROW_NONE, ROW_ALIVE, ROW_DEAD, ROW_LEFT } row_state;
 
 typedef struct row {
     atomic_int state;
+    atomic_bool ended;    /* of the first row: a rank of the node has begun to end the job, and has said why */
     atomic_bool stopping; /* a stop was asked for here; `stop` says how */
     px_report is;
     char stop[48];
@@ -51,6 +52,12 @@ void px_board_leave(void)
     if (board.mine != NULL) {
         atomic_store(&board.mine->state, ROW_LEFT);
     }
+}
+
+bool px_board_end(void)
+{
+    px_board_leave();
+    return board.rows == NULL || !atomic_exchange(&board.rows[0].ended, true);
 }
 
 void px_role_set(const char *role, int core)

@@ -8,6 +8,8 @@
 px_status px_board_open(void);
 /* This rank ends in good order: what becomes of its process is no news any more. */
 void px_board_leave(void);
+/* This rank ends the job; true: none of the node has before it, so it says why. */
+bool px_board_end(void);
 /* A line for each rank of this node: role, phase, for how long, last event. */
 void px_board_describe(px_buf *text);
 /* A rank of this node that the others need is gone (as px_neighbours_check has found). */

@@ -45,12 +45,14 @@ static _Noreturn void post_mortem(double waited, const char *reason)
     px_buf text = {0};
     px_failures_look();
     px_board_describe(&text);
-    fprintf(stderr,
-            "phalanx: [rank %d/%d on %s] %s after a wait of %.0f s; ending the job, the same command continues from the last "
-            "checkpoint\n%s", px_world_rank(), px_world_size(), px_dist_host(), reason, waited,
-            text.data != NULL ? text.data : "");
-    fflush(NULL);
-    px_job_abort(PX_UNHEALTHY);
+    if (px_board_end()) {
+        fprintf(stderr,
+                "phalanx: [rank %d/%d on %s] %s after a wait of %.0f s; ending the job, the same command continues from the last "
+                "checkpoint\n%s", px_world_rank(), px_world_size(), px_dist_host(), reason, waited,
+                text.data != NULL ? text.data : "");
+        fflush(NULL);
+    }
+    px_job_abort(PX_UNHEALTHY, reason);
 }
 
 /* Past the deadline. Whoever knows most of the others speaks for all, if it is still there. */

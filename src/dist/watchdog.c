@@ -3,6 +3,7 @@
  * end the job. */
 #include "phalanx/dist.h"
 #include "board.h"
+#include "world.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -39,7 +40,7 @@ static void *watch(void *unused)
                 "not answer; this one leaves, the same command continues from the last checkpoint\n", px_dist_host(),
                 (int)getpid(), watchdog.what, watchdog.seconds);
         fflush(stderr);
-        _exit(PX_UNHEALTHY);
+        px_job_leave(PX_UNHEALTHY, "another rank does not answer");
     }
     return NULL;
 }

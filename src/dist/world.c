@@ -60,17 +60,41 @@ static void end_process(int number)
     _exit(abort_code);
 }
 
-/* MPI_Abort itself may hang where a node is lost. */
-_Noreturn void px_job_abort(int exit_code)
+static void (*last_words)(int exit_code, const char *reason);
+
+void px_last_words_set(void (*say)(int exit_code, const char *reason))
+{
+    last_words = say;
+}
+
+/* Neither a file system nor MPI may keep this process any more. */
+static void begin_end(int exit_code, const char *reason)
 {
     enum { PATIENCE = 10 };
     sigset_t alarms;
+    void (*say)(int, const char *) = last_words;
+    last_words = NULL;
     abort_code = exit_code;
     signal(SIGALRM, end_process);
     sigemptyset(&alarms);
     sigaddset(&alarms, SIGALRM);
     pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
     alarm(PATIENCE);
+    if (say != NULL) {
+        say(exit_code, reason);
+    }
+}
+
+_Noreturn void px_job_leave(int exit_code, const char *reason)
+{
+    begin_end(exit_code, reason);
+    _exit(exit_code);
+}
+
+/* MPI_Abort itself may hang where a node is lost. */
+_Noreturn void px_job_abort(int exit_code, const char *reason)
+{
+    begin_end(exit_code, reason);
     while (px_fault("mpi.abort")) {
         pause();
     }
@@ -80,7 +104,7 @@ _Noreturn void px_job_abort(int exit_code)
 
 static void abort_job(int exit_code)
 {
-    px_job_abort(exit_code);
+    px_job_abort(exit_code, "an internal error: log.txt or the job's output says which");
 }
 
 /* PHALANX_RANKS_PER_NODE makes several nodes of one, so that what travels between nodes can be tested on one. */
@@ -183,7 +207,7 @@ int px_dist_finish(px_status status)
         px_barrier();
         px_board_leave();
         if (world.lost && world.rank == 0) { /* MPI_Finalize would wait for a rank that does not answer */
-            px_job_abort((int)status);
+            px_job_abort((int)status, "");
         }
         if (world.lost) { /* the launcher is about to end this process */
             sleep(10);

@@ -8,8 +8,9 @@
 /* Of the ranks that collectives span; MPI_COMM_NULL where this rank is in none. */
 MPI_Comm px_group_comm(void);
 
-/* Ends all ranks, and this one in any case. */
-_Noreturn void px_job_abort(int exit_code);
+/* Last words, then the end of all ranks, and of this one in any case; or of this one alone. */
+_Noreturn void px_job_abort(int exit_code, const char *reason);
+_Noreturn void px_job_leave(int exit_code, const char *reason);
 
 /* failures.c: open is local, after MPI's start; the others are of no cost where nobody has died. */
 void px_failures_open(void);

@@ -6,6 +6,11 @@ enum { STRIDE = 64 };             /* rows that are searched for a piece: a table
 enum { WINDOW = 64 };             /* steps that are packed together, about; part of what a seed means */
 enum { WINDOW_PLACES = 1 << 21 }; /* of a window at most */
 
+int64_t px_passes(double epochs, int64_t rows)
+{
+    return (int64_t)ceil(epochs * (double)rows - 1e-9);
+}
+
 /* ---- pieces ------------------------------------------------------------------------------------------------------ */
 
 int px_piece_targets(const px_row *row, const px_piece *p)
@@ -235,6 +240,9 @@ px_status px_lm_batches_next(px_lm_batches *b, double *cursor)
         }
         sum += take(b, number);
         *cursor += 1.0;
+        if (*cursor == (double)b->end) {
+            break;
+        }
     }
     return PX_OK;
 }
@@ -264,6 +272,7 @@ px_status px_lm_batches_init(px_lm_batches *b, const px_lm_config *config, uint6
     if (b->pieces == NULL || b->lengths == NULL) {
         return px_error_code();
     }
+    b->end = px_passes(config->epochs, b->order.length);
     b->window = window_of(config, b->order.length, px_dataset_epoch_tokens(config->train));
     return b->window > 0 ? window_alloc(b) : PX_OK;
 }
@@ -284,42 +293,37 @@ void px_lm_batches_free(px_lm_batches *b)
     *b = (px_lm_batches){0};
 }
 
-/* Rows are taken one after another until a step is full: the last step of the epoch counts by its share in it. */
-static px_status count_steps(px_lm_batches *b, double *steps)
+/* Rows are taken one after another until a step is full. */
+static px_status count_steps(px_lm_batches *b, int64_t *steps)
 {
-    double cursor = 0.0, end = (double)b->order.length;
-    while (cursor < end) {
-        double begin = cursor;
+    for (double cursor = 0.0; cursor < (double)b->end; (*steps)++) {
         PX_TRY(px_lm_batches_next(b, &cursor));
-        *steps += cursor <= end ? 1.0 : (end - begin) / (cursor - begin);
     }
     return PX_OK;
 }
 
 /* With packing: exact where an epoch is one window, else as many as its first window has, in each. */
-static px_status steps_of_epoch(px_lm_batches *b, double *steps)
+static px_status count_packed(px_lm_batches *b, int64_t *steps)
 {
-    *steps = 0.0;
-    if (b->config->batch_size > 0) {
-        *steps = (double)b->order.length / (double)b->config->batch_size;
-        return PX_OK;
-    }
-    if (!b->config->packing) {
-        return count_steps(b, steps);
-    }
     PX_TRY(pack_window(b, 0));
-    *steps = (double)b->steps * (double)b->order.length / (double)b->places;
+    double each = (double)b->steps * (double)b->order.length / (double)b->places;
+    *steps = (int64_t)ceil(b->config->epochs * each - 1e-9);
     return PX_OK;
 }
 
 px_status px_lm_steps(const px_lm_config *config, double epochs, uint64_t seed, const char *stage, int64_t *steps)
 {
     px_lm_batches b;
-    double each = 0.0;
-    px_status status = px_lm_batches_init(&b, config, seed, stage);
-    status = status == PX_OK ? steps_of_epoch(&b, &each) : status;
+    px_lm_config ends = *config;
+    *steps = 0;
+    ends.epochs = epochs;
+    px_status status = px_lm_batches_init(&b, &ends, seed, stage);
+    if (status == PX_OK && config->batch_size > 0) {
+        *steps = (b.end + config->batch_size - 1) / config->batch_size;
+    } else if (status == PX_OK) {
+        status = config->packing ? count_packed(&b, steps) : count_steps(&b, steps);
+    }
     px_lm_batches_free(&b);
-    *steps = (int64_t)ceil(epochs * each - 1e-9);
     return status;
 }
 

@@ -23,6 +23,7 @@ typedef struct px_lm_batches {
     px_piece *pieces; /* [most] */
     int32_t *lengths; /* [most] of the pieces */
     int64_t count, most;
+    int64_t end; /* pieces of config->epochs passes; 0: no end */
     /* The window whose steps are packed; window 0: none are. */
     int64_t window, first, places; /* the most places; position of the first; how many it has */
     px_rng rng;
@@ -38,7 +39,7 @@ void px_lm_batches_free(px_lm_batches *batches);
 int64_t px_lm_batches_most(const px_lm_config *config);
 size_t px_lm_batches_bytes(const px_lm_config *config);
 /* The next step: batch_size pieces in the data order, or as many as fit into batch_tokens (at least one), packed or one after
- * another. cursor: pieces taken so far, over all epochs; it moves on. */
+ * another; fewer where config->epochs end. cursor: pieces taken so far, over all epochs; it moves on. */
 px_status px_lm_batches_next(px_lm_batches *batches, double *cursor);
 
 #endif

@@ -60,7 +60,9 @@ static void run_loss(void *arg, px_learner *learner, float *grads, int64_t first
 
 static px_status next_batch(rm *self)
 {
-    for (int64_t i = 0; i < self->config.batch_size; i++) {
+    int64_t items = self->config.batch_size, end = px_passes(self->config.epochs, self->order.length), left = end - (int64_t)self->cursor;
+    items = left > 0 && left < items ? left : items;
+    for (int64_t i = 0; i < items; i++) {
         int64_t place = px_order_row(&self->order, (int64_t)self->cursor + i);
         if (place < 0) {
             return px_error_code();
@@ -70,7 +72,7 @@ static px_status next_batch(rm *self)
         self->batch[i] = place;
         self->tokens[i] = row.length + row.rejected_length;
     }
-    self->items = self->config.batch_size;
+    self->items = items;
     return PX_OK;
 }
 

@@ -61,10 +61,12 @@ static void fit(px_learner_config *learner, const px_session *session, bool pair
     }
 }
 
-static void derive_steps(px_session *session, int64_t steps_of_epochs)
+/* stop.epochs: 0, where stop.steps says when the stage ends. */
+static double epochs_of(const px_stage *stage)
 {
-    const px_stage *stage = session->stage;
-    session->total = px_stage_is_set(stage, "stop.steps") ? px_stage_int(stage, "stop.steps") : steps_of_epochs;
+    return px_stage_is_set(stage, "stop.steps")    ? 0.0
+           : px_stage_is_set(stage, "stop.epochs") ? px_stage_float(stage, "stop.epochs")
+                                                   : 1.0;
 }
 
 static int limit_tokens(const px_session *session, const px_model *model)
@@ -91,10 +93,12 @@ static px_status prepare_lm(px_session *session, const char *from)
     } else {
         config->batch_tokens = px_stage_int(stage, "training.batch_tokens");
     }
-    double epochs = px_stage_is_set(stage, "stop.epochs") ? px_stage_float(stage, "stop.epochs") : 1.0;
-    int64_t steps;
-    PX_TRY(px_lm_steps(config, epochs, (uint64_t)px_stage_int(stage, "run.seed"), px_stage_name(stage), &steps));
-    derive_steps(session, steps);
+    config->epochs = epochs_of(stage);
+    if (px_stage_is_set(stage, "stop.steps")) {
+        session->total = px_stage_int(stage, "stop.steps");
+    } else {
+        PX_TRY(px_lm_steps(config, config->epochs, (uint64_t)px_stage_int(stage, "run.seed"), px_stage_name(stage), &session->total));
+    }
     px_learner_config *learner = &config->learner;
     *learner = px_settings_learner(session, session->total, px_stage_float(stage, "training.lr"));
     fit(learner, session, false, config->max_tokens);
@@ -136,14 +140,15 @@ static px_status prepare_reward(px_session *session, const char *from)
                              .validation = session->validation,
                              .demonstrations = session->demonstrations,
                              .batch_size = px_stage_int(stage, "training.batch_size"),
+                             .epochs = epochs_of(stage),
                              .shuffle = px_stage_bool(stage, "data.shuffle"),
                              .center_coeff = px_stage_float(stage, "training.center_rewards_coefficient"),
                              .max_skipped_steps = (int)px_stage_int(stage, "fault_tolerance.max_skipped_steps")};
-    double epochs = px_stage_is_set(stage, "stop.epochs") ? px_stage_float(stage, "stop.epochs") : 1.0;
     int files;
     const px_part *parts = px_dataset_parts(session->train, &files);
-    double rows = (double)px_parts_epoch(parts, files);
-    derive_steps(session, (int64_t)ceil(epochs * rows / (double)config->batch_size - 1e-9));
+    int64_t visited = px_passes(config->epochs, px_parts_epoch(parts, files));
+    session->total = px_stage_is_set(stage, "stop.steps") ? px_stage_int(stage, "stop.steps")
+                                                          : (visited + config->batch_size - 1) / config->batch_size;
     px_learner_config *learner = &config->learner;
     *learner = px_settings_learner(session, session->total, px_stage_float(stage, "training.lr"));
     fit(learner, session, true, limit_tokens(session, &session->model));

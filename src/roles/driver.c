@@ -101,11 +101,8 @@ static void check_stop(px_session *session, int64_t iteration, bool *done)
     *done = *done || met;
 }
 
-static px_status write_status(const px_session *session, const char *state, int64_t iteration, int code, const char *reason)
+static px_status put_status(const px_session *session, const char *state, int64_t iteration, int code, const char *reason)
 {
-    if (px_dist_rank() != 0 || !px_lock_is_ours(session->run->lock)) {
-        return PX_OK;
-    }
     const char *stage = px_stage_name(session->stage);
     px_run_status status = {.state = state,
                             .stage = stage[0] != '\0' ? stage : session->algorithm->name,
@@ -114,6 +111,39 @@ static px_status write_status(const px_session *session, const char *state, int6
                             .reason = reason,
                             .resume = code == PX_STOPPED || code == PX_UNHEALTHY ? session->run->options.command : ""};
     return px_status_write(session->run->dir, &status);
+}
+
+static px_status write_status(px_session *session, const char *state, int64_t iteration, int code, const char *reason)
+{
+    session->reached = iteration;
+    return px_dist_rank() == 0 && px_lock_is_ours(session->run->lock) ? put_status(session, state, iteration, code, reason) : PX_OK;
+}
+
+static px_session *running; /* of this process; NULL: none */
+
+/* Also of another rank than the first, which may be the one that is lost. */
+static void say_last(int exit_code, const char *reason)
+{
+    if (running->reached >= 0 && (px_dist_rank() != 0 || px_lock_is_ours(running->run->lock))) {
+        put_status(running, "failed", running->reached, exit_code, reason);
+    }
+}
+
+static void set_running(px_session *session)
+{
+    running = session;
+    px_last_words_set(session != NULL ? say_last : NULL);
+}
+
+/* A configuration that is refused leaves the status of an earlier start as it was. */
+static void write_refusal(px_session *session)
+{
+    char path[PX_PATH_MAX];
+    px_error why = px_error_keep();
+    if (px_path_join(path, sizeof path, session->run->dir, "status.json") == PX_OK && !px_file_exists(path)) {
+        write_status(session, "failed", session->start, PX_CONFIG, why.text);
+    }
+    px_error_restore(&why);
 }
 
 /* A stop before the iteration in hand changed any weight loses nothing: the state is still that after `iteration`. */
@@ -279,7 +309,8 @@ static px_status prepare_stage(px_session *session)
     PX_TRY(px_agree(px_session_columns(session)));
     if (session->over) {
         px_status status = px_session_recall(session);
-        session->stage_seconds += *px_session_metric(session, "time_total_s");
+        double seconds = *px_session_metric(session, "time_total_s");
+        session->stage_seconds += isfinite(seconds) ? seconds : 0.0; /* a branch that had nothing left to do has no row */
         return status;
     }
     px_bcast(from, sizeof from, 0);
@@ -347,7 +378,8 @@ static px_status open_timeline(const px_session *session)
 static px_status run_stage(px_session *session)
 {
     px_status status = prepare_stage(session);
-    if (status == PX_CONFIG) { /* refused: the run is as it was */
+    if (status == PX_CONFIG) {
+        write_refusal(session);
         return status;
     }
     int64_t iteration = session->start;
@@ -393,6 +425,7 @@ px_status px_session_run(px_session *session)
     const px_stage *stage = session->stage;
     session->algorithm = px_algorithm_find(px_stage_algorithm(stage));
     session->best = NAN;
+    session->reached = -1;
     session->saved = session->evaluated = session->best_iteration = -1;
     PX_TRY(px_agree(px_session_check(session)));
     px_session_precision(session);
@@ -407,11 +440,13 @@ px_status px_session_run(px_session *session)
     px_usage_reset();
     px_log(PX_INFO, "%s%s%s", px_stage_name(stage)[0] != '\0' ? "== stage " : "== ",
            px_stage_name(stage)[0] != '\0' ? px_stage_name(stage) : session->algorithm->name, " ==");
+    set_running(session);
     px_status status = px_session_ranks(session);
     if (status == PX_OK) {
         px_startup_notes(session);
         status = session->placement.split ? px_session_split(session, run_stage) : run_stage(session);
     }
+    set_running(NULL);
     px_timeline_close();
     px_monitor_stop();
     px_session_free(session);

@@ -62,6 +62,26 @@ static const px_stage *earlier_stage(const px_session *session, const source *fr
     return earlier;
 }
 
+/* A result, a checkpoint and a recovery state are replaced in the course of the run, with whatever lies in them. */
+static px_status check_place(const px_session *session, const char *key, const char *dir)
+{
+    static const char *const written[] = {"policy", "critic", "reward", "checkpoint_", "recovery_"};
+    char model[PX_PATH_MAX], own[PX_PATH_MAX];
+    if (realpath(dir, model) == NULL || realpath(session->dir, own) == NULL) { /* what is not there is not overwritten */
+        return PX_OK;
+    }
+    size_t length = strlen(own);
+    for (size_t i = 0; i < sizeof written / sizeof *written && strncmp(model, own, length) == 0 && model[length] == '/'; i++) {
+        const char *end = model + length + 1 + strlen(written[i]);
+        bool same = strncmp(model + length + 1, written[i], strlen(written[i])) == 0;
+        if (same && (*end == '\0' || *end == '/' || end[-1] == '_')) {
+            return px_stage_fail(session->stage, key, "%s: %s is where this run writes its own; valid is a model elsewhere, or another "
+                                 "run.dir", key, dir);
+        }
+    }
+    return PX_OK;
+}
+
 /* dir "": new weights. A plan is made before the stages have run: there a result that is not there yet stands for what its
  * stage starts from, which has the same shape. */
 static px_status find_source(const px_session *session, const char *module, source *from, char *dir, size_t size)
@@ -71,7 +91,8 @@ static px_status find_source(const px_session *session, const char *module, sour
     dir[0] = '\0';
     for (int hop = 0; hop < 4 * PX_MAX_STAGES; hop++) {
         if (is_source(from->stage, from->module, "path")) {
-            return px_stage_path(from->stage, field(key, from->module, "path"), dir, size);
+            PX_TRY(px_stage_path(from->stage, field(key, from->module, "path"), dir, size));
+            return from->stage == session->stage ? check_place(session, field(key, from->module, "path"), dir) : PX_OK;
         }
         if (is_source(from->stage, from->module, "stage")) {
             px_status status;

@@ -2,7 +2,9 @@
 #include "run.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The iteration after which the run file says that the stage was done; -1: it does not. */
 static int64_t finished_after(const px_session *session)
@@ -111,6 +113,49 @@ static bool is_over(const px_session *session, int64_t finished)
            (session->algorithm != &px_algorithm_ppo || has_result(session, "critic"));
 }
 
+/* ---- branches ---------------------------------------------------------------------------------------------------- */
+
+/* Also of a checkpoint that is gone meanwhile. */
+static void name_absolute(const char *path, char out[PX_PATH_MAX])
+{
+    char here[PX_PATH_MAX], joined[PX_PATH_MAX];
+    if (realpath(path, out) != NULL) {
+        return;
+    }
+    bool relative = path[0] != '/' && getcwd(here, sizeof here) != NULL && px_path_join(joined, sizeof joined, here, path) == PX_OK;
+    snprintf(out, PX_PATH_MAX, "%s", relative ? joined : path);
+}
+
+/* The checkpoint that the stage began from lies by name in its directory: the command that began it goes on, and one that names
+ * another checkpoint is refused instead of going on from something else than it says. */
+static px_status write_branch(const px_session *session)
+{
+    char path[PX_PATH_MAX], name[PX_PATH_MAX];
+    name_absolute(session->run->options.from, name);
+    PX_TRY(px_path_join(path, sizeof path, session->dir, "branched_from"));
+    return px_file_write(path, name, strlen(name));
+}
+
+static px_status check_branch(const px_session *session)
+{
+    const char *branch = session->run->options.from;
+    char path[PX_PATH_MAX], name[PX_PATH_MAX];
+    px_buf begun = {0};
+    if (branch == NULL) {
+        return PX_OK;
+    }
+    PX_TRY(px_path_join(path, sizeof path, session->dir, "branched_from"));
+    bool known = px_file_exists(path), one = px_config_stage_count(session->run->config) == 1 || session->run->options.stage != NULL;
+    PX_TRY(known ? px_file_read(path, PX_PATH_MAX, &begun) : PX_OK);
+    name_absolute(branch, name);
+    bool same = known ? begun.data != NULL && strcmp(begun.data, name) == 0 : session->over && !one; /* an earlier stage's is not meant */
+    px_status status = same ? PX_OK : px_fail(PX_CONFIG, "--from %s: the run in %s began %s%s; valid is the command without --from, which "
+                                              "continues it, or another run.dir for a new run", branch, session->dir,
+                                              known ? "from " : "from no checkpoint", known && begun.data != NULL ? begun.data : "");
+    px_buf_free(&begun);
+    return status;
+}
+
 px_status px_session_find(px_session *session, char *from, size_t size)
 {
     px_buf skipped = {0};
@@ -126,7 +171,7 @@ px_status px_session_find(px_session *session, char *from, size_t size)
         session->over = true;
         session->start = finished;
         px_log(PX_INFO, "%s: done after iteration %lld, left as it is", session->dir, (long long)session->start);
-        return PX_OK;
+        return check_branch(session);
     }
     px_status status = px_dir_exists(session->dir) ? px_checkpoint_latest(session->dir, from, size, &session->start, &found,
                                                                           &damaged, &skipped) : PX_OK;
@@ -140,8 +185,10 @@ px_status px_session_find(px_session *session, char *from, size_t size)
     }
     const char *branch = session->run->options.from;
     if (status == PX_OK && !found && branch != NULL) { /* a new run that goes on where that checkpoint stood */
+        PX_TRY(finished >= 0 ? check_branch(session) : PX_OK);
         PX_TRY(px_checkpoint_verify(branch, &session->start));
         snprintf(from, size, "%s", branch);
+        session->branches = true;
     } else if (status == PX_OK && !found && damaged > 0) { /* what was learnt is not thrown away unasked */
         return px_fail(PX_DATA, "%s: none of its %d checkpoints can be used (the first: %.*s); valid is a directory with one that "
                        "can, from a copy, or --fresh for a new run (the old one is kept beside it)", session->dir, damaged,
@@ -149,7 +196,8 @@ px_status px_session_find(px_session *session, char *from, size_t size)
     } else if (status == PX_OK && !found) {
         return find_end(session, finished);
     }
-    return status == PX_OK && found ? check_result(session, finished) : status;
+    PX_TRY(status == PX_OK && found ? check_branch(session) : status);
+    return found ? check_result(session, finished) : status;
 }
 
 /* An event a line. */
@@ -191,6 +239,7 @@ px_status px_session_settle(px_session *session, bool resume)
     bool there = false;
     PX_TRY(px_dir_create(session->dir));
     PX_TRY(px_temporaries_remove(session->dir));
+    PX_TRY(session->branches ? write_branch(session) : PX_OK);
     PX_TRY(resume ? compare(session, &session->changed, &there) : PX_OK);
     const char *changed = session->changed.data;
     session->end_moved = tells_of(changed, "stop.iterations:") || tells_of(changed, "stop.steps:") || tells_of(changed, "stop.epochs:");

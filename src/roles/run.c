@@ -1,6 +1,7 @@
 /* A run: its directory, its lock, and its stages in order. */
 #include "run.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,17 +91,22 @@ static px_status find_old_name(const char *dir, char *old, size_t size)
     return px_fail(PX_IO, "%s: too many earlier runs beside it", dir);
 }
 
-/* Under its lock: what a living run writes to is left where it is. */
-static px_status set_aside(const char *dir)
+/* Under its lock: what a living run writes to is left where it is. A link to the directory stays, for the new one: both are where
+ * the user wanted them. */
+static px_status set_aside(const char *named)
 {
-    char old[PX_PATH_MAX];
+    char old[PX_PATH_MAX], dir[PX_PATH_MAX];
     px_lock *lock;
+    if (realpath(named, dir) == NULL) {
+        return px_fail(PX_IO, "%s: %s", named, strerror(errno));
+    }
     PX_TRY(px_lock_take(&lock, dir));
     px_status status = find_old_name(dir, old, sizeof old);
     if (status == PX_OK) {
         status = px_lock_move(lock, old);
     }
     if (status == PX_OK) {
+        status = px_dir_create(dir);
         px_log(PX_INFO, "--fresh: the earlier run is now %s", old);
     }
     px_lock_release(lock);

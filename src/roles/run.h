@@ -87,6 +87,7 @@ typedef struct px_session {
     px_stage_rewards *rewards;
     const px_algorithm *algorithm;
     char dir[PX_PATH_MAX];
+    int64_t reached;            /* iteration of the last status; -1: there was none */
     int threads;
     px_dtype learner_precision, sampler_precision; /* in use: PX_F32 where bf16 is wanted and cannot be had */
     const char *no_bf16;        /* why; NULL: it is in use as wanted */
@@ -129,6 +130,7 @@ typedef struct px_session {
     double roof;                /* GFLOP/s of products, all ranks at once */
     const char *roof_of;        /* what it was measured of */
     int64_t start;              /* iteration that this segment continues from */
+    bool branches;              /* begins from the checkpoint of --from; rank 0 */
     bool over;                  /* an earlier start finished the stage, and its checkpoints were removed since */
     int64_t saved;              /* iteration of the newest checkpoint, -1: none */
     int64_t evaluated;          /* iteration of the last evaluation in the run file, -1: none */

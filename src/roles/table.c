@@ -1,6 +1,7 @@
 /* The table at the end of a run, for people, or as one JSON object for programs. */
 #include "run.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -46,9 +47,9 @@ static px_status print_json(const px_run *run)
     if (text == NULL) {
         return px_fail(PX_BUG, "the end table cannot be written as JSON");
     }
-    puts(text);
+    bool said = puts(text) >= 0 && fflush(stdout) == 0;
     free(text);
-    return PX_OK;
+    return said ? PX_OK : px_fail(PX_IO, "standard output: %s; the run is done, run.h5 has what the end table says", strerror(errno));
 }
 
 /* A column of the table; '-' for what was not measured. */

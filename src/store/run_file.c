@@ -44,7 +44,7 @@ static const px_column segment_columns[] = {
     COLUMN("last_iteration", PX_COL_I64, "1", "last finished iteration; -1 while it runs"),
     COLUMN("num_ranks", PX_COL_I32, "1", "MPI ranks"),
     COLUMN("exit_code", PX_COL_I32, "1", "exit code; -1 while it runs and after a kill"),
-    TEXT("job_id", 32, "Slurm job"), TEXT("reason", 64, "why it ended"), TEXT("commit", 41, "commit of the program")};
+    TEXT("job_id", 32, "Slurm job"), TEXT("reason", 64, "why it ended"), TEXT("commit", 40, "commit of the program")};
 static const px_column rank_columns[] = {COLUMN("entry", PX_COL_I64, "1", "number of the row"),
                                          COLUMN("segment", PX_COL_I32, "1", "segment of the run, a row of /segments"),
                                          COLUMN("rank", PX_COL_I32, "1", "MPI rank"),
@@ -286,6 +286,18 @@ static px_status open_segment(px_run_file *file, px_frame *frames, const px_segm
     return PX_OK;
 }
 
+/* Before a run that is new takes the name: PX_DATA for what no run has written. */
+static px_status look(const char *path)
+{
+    px_h5 old;
+    px_frame segments;
+    PX_TRY(px_h5_open(&old, path, NULL));
+    px_status status = px_table_read(&old, table_names[SEGMENTS], &segments);
+    if (status == PX_OK) px_frame_free(&segments);
+    H5Fclose(old.id);
+    return status;
+}
+
 /* The checkpoints are worth more than the log. */
 static px_status set_aside(const char *path)
 {
@@ -302,8 +314,8 @@ static px_status gather(const char *path, const px_run_header *header, bool resu
 {
     PX_TRY(init_columns(frames, header));
     PX_TRY(check_header(path, header, frames));
-    if (resume && px_file_exists(path)) {
-        px_status status = take_over(path, frames, last_iteration, created);
+    if (px_file_exists(path)) {
+        px_status status = resume ? take_over(path, frames, last_iteration, created) : look(path);
         if (status != PX_OK && status != PX_DATA) return status;
         if (status == PX_DATA) {
             PX_TRY(set_aside(path));

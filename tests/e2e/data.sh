@@ -45,6 +45,23 @@ grep -q 'optimizer step' one.err && grep -q '15 optimizer steps' one.err || fail
 grep -q 'train x 0.5.*a.jsonl: 20 rows' one.err || fail "no line for a.jsonl"
 grep -q 'train x 3.*c.json: 2 rows (prompt_ids+completion_ids)' one.err || fail "no line for c.json"
 
+step="passes that are no whole number of steps"
+last() { "$phalanx" inspect "$1" metrics --csv | awk -F, -v name="$2" 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) c = i } END { print NR - 1, $c }'; }
+for batch in batch_size=8 batch_tokens=40; do # each row twice: 2 x 30
+    train 1 rest --fresh --set training.batch_size=null --set data.packing=false --set training.$batch --set stop.epochs=2 || fail "exit $?: $(tail -3 rest.err)"
+    case "$batch $(last rest epoch)" in
+    "batch_size=8 8 2" | batch_tokens=*" 2") ;;
+    *) fail "$batch: steps and passes $(last rest epoch), want 2 passes" ;;
+    esac
+done
+for i in 2 3 4 5 6; do echo "{\"prompt_ids\": [1, $i], \"chosen_ids\": [$i, 3], \"rejected_ids\": [4, 5, 2]}"; done > pairs.jsonl
+pairs() { sed -e 's/^algorithm: .*/algorithm: reward/; s/policy: {/reward: {/; s/^data: .*/data: {train: pairs.jsonl, max_tokens: 10}/' mix.yaml > pairs.yaml
+    "$phalanx" train pairs.yaml --run-dir pairs "$@" > pairs.out 2> pairs.err || fail "exit $?: $(tail -3 pairs.err)"; }
+pairs --set training.batch_size=32 --set stop.epochs=1
+[ "$(last pairs epoch)" = "1 1" ] || fail "5 pairs in steps of 32: steps and passes $(last pairs epoch)"
+pairs --set training.batch_size=3 --set stop.epochs=1 --fresh
+[ "$(last pairs epoch)" = "2 1" ] || fail "5 pairs in steps of 3: steps and passes $(last pairs epoch)"
+
 # ---- statistics ----
 step="statistics"
 { echo '{"ids": [2, 3]}'; echo '{"ids": [2, 3]}'; echo '{"ids": [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]}'; echo '{"ids": [4, 5, 6]}'; } > s.jsonl
