@@ -206,6 +206,21 @@ code 0 "ppo 2/2" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/run"
 grep -q '"stage": "ppo"' "$work/run/status.json" || fail "status.json names no stage: $(cat "$work/run/status.json")"
 grep -q '"before"' "$work/run/examples.json" && grep -q '"after"' "$work/run/examples.json" || fail "no examples: $(cat "$work/run/examples.json")"
 code 0 "ppo 2/2" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/branch" --from "$work/run/checkpoint_000001"
+"$phalanx" train "$work/ppo.yaml" --run-dir "$work/run" --json > /dev/full 2> "$work/err"
+[ $? = 74 ] && grep -q 'standard output: No space' "$work/err" || fail "the end table is lost: $(cat "$work/err")"
+code 0 "2 iterations" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/branch2" --from "$work/run/checkpoint_000002" --set stop.iterations=2
+"$phalanx" train "$work/ppo.yaml" --run-dir "$work/branch2" --set stop.iterations=2 2>&1 | grep -q ' nan s' && fail "a branch with nothing to do took nan s"
+mkdir "$work/nest"; cp -r "$work/run/policy" "$work/nest/policy-base"; cp -r "$work/run/policy" "$work/nest/policy"
+code 78 "nest/policy is where this run writes its own" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/nest" --set "rl_module.policy={path: $work/nest/policy}"
+grep -q '"state": "failed"' "$work/nest/status.json" && grep -q '"exit_code": 78' "$work/nest/status.json" || fail "status of a refused run: $(cat "$work/nest/status.json")"
+cmp -s "$work/nest/policy/model.safetensors" "$work/nest/policy-base/model.safetensors" || fail "the model in the run's directory has changed"
+code 0 "ppo 2/2" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/nest" --set "rl_module.policy={path: $work/nest/policy-base}"
+mkdir "$work/foreign"; echo mine > "$work/foreign/run.h5"
+code 0 "foreign/run.h5.damaged" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/foreign"
+[ "$(cat "$work/foreign/run.h5.damaged")" = mine ] || fail "a file of somebody else is gone"
+ln -s foreign "$work/link"
+code 0 "foreign.1" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/link" --fresh
+[ -L "$work/link" ] && [ -s "$work/foreign/run.h5" ] && [ -s "$work/foreign.1/run.h5.damaged" ] || fail "--fresh through a link: $(ls -l "$work")"
 echo '[{' > "$work/run/examples.json"
 code 0 "no examples of completions before and after: " "$phalanx" train "$work/ppo.yaml" --run-dir "$work/run" --set stop.iterations=3
 # Linear over 2 steps: half in the last of them. Over 3: a third left for the third.

@@ -204,6 +204,9 @@ PHALANX_FAULT=rank.hang:3:1 runners 2 4 stuck --set fault_tolerance.wait_timeout
 grep -q 'no answer from the other ranks after a wait of 2 s' stuck.err &&
     grep -q 'rank 1 (learner, pid .* of iteration [23] for' stuck.err ||
     fail "no post-mortem: $(cat stuck.err)"
+[ "$(grep -c 'ending the job' stuck.err)" = 1 ] || fail "not one message: $(cat stuck.err)"
+grep -q '"state": "failed"' stuck/status.json && grep -q '"exit_code": 69' stuck/status.json &&
+    grep -q '"iteration": [12]' stuck/status.json || fail "status: $(cat stuck/status.json)"
 good runners 1 2 stuck
 same whole stuck
 

@@ -285,6 +285,11 @@ refused 78 "environment.prompts" "$phalanx" train recipe.yaml --run-dir changed 
 step="--from branches"; trace
 good 1 branch --stage ppo --from straight/ppo/checkpoint_000004
 cmp -s branch/ppo/policy/model.safetensors straight/ppo/policy/model.safetensors || fail "the policy differs"
+good 1 branch --stage ppo --from "$PWD/straight/ppo/checkpoint_000004" # the same one: it is over
+refused 78 "the run in branch/ppo began from .*straight/ppo/checkpoint_000004; valid is the command without --from" \
+    "$phalanx" train recipe.yaml --run-dir branch --stage ppo --from straight/ppo/checkpoint_000006
+refused 78 "the run in straight/ppo began from no checkpoint" \
+    "$phalanx" train recipe.yaml --run-dir straight --stage ppo --from straight/ppo/checkpoint_000004
 
 step="export finds the stage that trained the module"; trace
 "$phalanx" export straight --module reward --out exported --json > export.out 2> export.err || fail "export: $(cat export.err)"
