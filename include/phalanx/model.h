@@ -142,6 +142,7 @@ px_status px_model_load(px_model *model, const char *dir, px_head head, bool *ha
 px_status px_model_map(px_model *model, const char *dir, px_head head, const px_model_memory *memory, bool *had_score);
 typedef struct px_map_bytes {
     size_t files, beside; /* pages of files; memory for what is converted, whole pages */
+    bool scores;          /* a score head is among them */
 } px_map_bytes;
 /* What px_model_map of the directory will take; `model` is the plan of its configuration. */
 px_status px_model_map_plan(const px_model *model, const char *dir, px_map_bytes *bytes);

@@ -355,7 +355,7 @@ px_status px_model_map_plan(const px_model *model, const char *dir, px_map_bytes
     px_status status = match_tensors(&table, &tensors, !classifier, dir, &m);
     if (status == PX_OK) {
         areas size = lay_out(&table, &m, lies_as_bf16(&table, &m), NULL);
-        *bytes = (px_map_bytes){.files = size.files, .beside = size.beside};
+        *bytes = (px_map_bytes){.files = size.files, .beside = size.beside, .scores = classifier};
         px_free(m.tensor);
     }
     px_tensors_close(&tensors);

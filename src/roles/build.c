@@ -201,6 +201,12 @@ static px_status choose_reading(const px_session *session, px_reward_model *rewa
     return check_reading(session, session->validation, reads);
 }
 
+static px_status refuse_headless(const px_session *session)
+{
+    return px_stage_fail(session->stage, "rl_module.reward", "rl_module.reward: the model has no score head; valid is the "
+                         "result of a reward stage or a ...ForSequenceClassification directory with num_labels 1");
+}
+
 /* The scorer of sources of kind model; it keeps its own tokenizer only where that differs from the policy's. */
 static px_status prepare_reward_model(px_session *session, px_reward_model **out)
 {
@@ -213,6 +219,9 @@ static px_status prepare_reward_model(px_session *session, px_reward_model **out
     PX_TRY(px_module_plan(session, "reward", PX_HEAD_SCALAR, &reward->model));
     PX_TRY(px_module_map_plan(session, "reward", &reward->model, &session->reward_weights));
     PX_TRY(px_module_dir(session, "reward", dir, sizeof dir));
+    if (dir[0] != '\0' && !session->reward_weights.scores) {
+        return refuse_headless(session);
+    }
     if (session->tokenizer != NULL && dir[0] != '\0' && px_tokenizer_exists(dir)) {
         PX_TRY(px_tokenizer_load(&reward->tokenizer, dir));
         if (px_tokenizer_hash(reward->tokenizer) == px_tokenizer_hash(session->tokenizer)) {
@@ -235,11 +244,7 @@ static px_status load_reward_model(const px_session *session, px_model *model)
     bool had_score;
     px_model_free(model);
     PX_TRY(px_module_map(session, "reward", PX_HEAD_SCALAR, session->reference_weights.beside, model, &had_score));
-    if (!had_score) {
-        return px_stage_fail(session->stage, "rl_module.reward", "rl_module.reward: the model has no score head; valid is the "
-                             "result of a reward stage or a ...ForSequenceClassification directory with num_labels 1");
-    }
-    return PX_OK;
+    return had_score ? PX_OK : refuse_headless(session);
 }
 
 static bool scores_with_model(const px_rewards *rewards)

@@ -215,6 +215,10 @@ code 78 "nest/policy is where this run writes its own" "$phalanx" train "$work/p
 grep -q '"state": "failed"' "$work/nest/status.json" && grep -q '"exit_code": 78' "$work/nest/status.json" || fail "status of a refused run: $(cat "$work/nest/status.json")"
 cmp -s "$work/nest/policy/model.safetensors" "$work/nest/policy-base/model.safetensors" || fail "the model in the run's directory has changed"
 code 0 "ppo 2/2" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/nest" --set "rl_module.policy={path: $work/nest/policy-base}"
+for command in plan train; do
+    code 78 "rl_module.reward: the model has no score head" "$phalanx" $command "$work/ppo.yaml" --set run.dir="$work/headless" \
+        --set "rl_module.reward={path: $model}" --set "environment.rewards=[{kind: model}]"
+done
 mkdir "$work/foreign"; echo mine > "$work/foreign/run.h5"
 code 0 "foreign/run.h5.damaged" "$phalanx" train "$work/ppo.yaml" --run-dir "$work/foreign"
 [ "$(cat "$work/foreign/run.h5.damaged")" = mine ] || fail "a file of somebody else is gone"
