@@ -241,6 +241,9 @@ px_status px_session_settle(px_session *session, bool resume)
     PX_TRY(px_temporaries_remove(session->dir));
     PX_TRY(session->branches ? write_branch(session) : PX_OK);
     PX_TRY(resume ? compare(session, &session->changed, &there) : PX_OK);
+    if (resume && !there && !session->branches) {
+        px_log(PX_WARNING, "%s has no config.yaml any more: whether the settings are still those of the run cannot be told", session->dir);
+    }
     const char *changed = session->changed.data;
     session->end_moved = tells_of(changed, "stop.iterations:") || tells_of(changed, "stop.steps:") || tells_of(changed, "stop.epochs:");
     return there ? PX_OK : write_config(session); /* what the run was done with stays until it goes on: a start may be refused yet */
