@@ -18,7 +18,8 @@ typedef enum px_column_type { PX_COL_I32, PX_COL_I64, PX_COL_F32, PX_COL_F64, PX
 typedef struct px_column {
     const char *name, *units, *long_name;
     px_column_type type;
-    int width; /* PX_COL_TEXT: bytes, NUL included */
+    int width;  /* PX_COL_TEXT: bytes, NUL included */
+    bool whole; /* PX_COL_TEXT: a text may fill its place in the file, which has no room for the NUL */
 } px_column;
 
 /* ---- run file ------------------------------------------------------------------------------------------------------- */

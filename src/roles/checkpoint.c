@@ -338,18 +338,13 @@ static px_status recall_best(px_session *session)
     return mark_best(session);
 }
 
-static void recall_isa(px_session *session, const char *from)
+static px_status recall_isa(px_session *session, const char *from)
 {
     px_attribute isa = {.name = "isa", .type = 's'};
-    if (px_dist_rank() != 0) {
-        return;
-    }
-    if (px_checkpoint_load_state(from, NULL, 0, &isa, 1) != PX_OK) { /* of a version that did not say */
-        px_error_clear();
-        return;
-    }
+    PX_TRY(px_checkpoint_load_state(from, NULL, 0, &isa, 1));
     snprintf(session->isa_before, sizeof session->isa_before, "%s", isa.s);
     px_free((void *)(uintptr_t)isa.s);
+    return PX_OK;
 }
 
 /* The reference and the reward model that the samples so far were measured with. A branch may have others. */
@@ -406,8 +401,11 @@ px_status px_session_restore(px_session *session, const char *from, int64_t iter
     }
     PX_TRY(check_frozen(session, from));
     session->saved = iteration;
-    recall_isa(session, from);
-    return px_dist_rank() == 0 ? recall_best(session) : PX_OK;
+    if (px_dist_rank() != 0) {
+        return PX_OK;
+    }
+    PX_TRY(recall_isa(session, from));
+    return recall_best(session);
 }
 
 /* The stage's result: the trained model as a directory of its own, replaced by renaming. */

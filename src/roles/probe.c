@@ -460,7 +460,7 @@ static px_status append(const char *path, int64_t tokens)
         numbers[i] = (float)px_rng_uniform(&rng, (uint32_t)i, 0, 0, 0);
     }
     for (int c = 0; c < WIDEST; c++) {
-        columns[c] = (px_column){names[c], "1", "", c < WHOLE ? PX_COL_I64 : PX_COL_F32, 0};
+        columns[c] = (px_column){names[c], "1", "", c < WHOLE ? PX_COL_I64 : PX_COL_F32, 0, false};
         values[c] = c < WHOLE ? (const void *)rows : numbers;
     }
     for (int t = 0; t < TABLES; t++) {

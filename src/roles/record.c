@@ -61,7 +61,7 @@ static int reward_count(const px_rewards *rewards)
 static px_status add_column(px_column *column, const char *name, const char *units, const char *meaning)
 {
     char *copy = px_strdup(name);
-    *column = (px_column){copy, units, meaning, PX_COL_F64, 0};
+    *column = (px_column){copy, units, meaning, PX_COL_F64, 0, false};
     return copy != NULL ? PX_OK : px_error_code();
 }
 

@@ -30,7 +30,7 @@ static void *column(builder *b, const char *name, px_column_type type, int width
     if (values == NULL) {
         b->status = px_error_code();
     }
-    b->columns[b->count] = (px_column){name, units, meaning, type, width};
+    b->columns[b->count] = (px_column){name, units, meaning, type, width, false};
     b->values[b->count++] = values;
     return values;
 }

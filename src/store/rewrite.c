@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 static const char *const run_groups[] = {"/config", "/build"};
-static const char *const run_tables[] = {"/metrics", "/evaluation", "/events", "/segments",
-                                         "/ranks", "/tokenizer", "/data", "/data_lengths"};
+const char *const px_run_tables[PX_RUN_TABLES] = {"/metrics", "/evaluation", "/events", "/segments",
+                                                  "/ranks",   "/tokenizer",  "/data",   "/data_lengths"};
 
 px_status px_sync_path(const char *path)
 {
@@ -90,8 +90,8 @@ static px_status copy_run(const px_h5 *from, const px_h5 *to)
     for (size_t i = 0; i < sizeof run_groups / sizeof *run_groups; i++) {
         if (px_h5_has(from, run_groups[i])) PX_TRY(copy_group(from, to, run_groups[i]));
     }
-    for (size_t i = 0; i < sizeof run_tables / sizeof *run_tables; i++) {
-        if (px_h5_has(from, run_tables[i])) PX_TRY(copy_table(from, to, run_tables[i]));
+    for (int t = 0; t < PX_RUN_TABLES; t++) {
+        if (px_h5_has(from, px_run_tables[t])) PX_TRY(copy_table(from, to, px_run_tables[t]));
     }
     return PX_OK;
 }

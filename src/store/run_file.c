@@ -17,11 +17,6 @@
 #define LIVE_CHUNK 256  /* rows of a chunk of a live column */
 #define FORMAT_VERSION 1
 
-enum { METRICS, EVALUATION, EVENTS, SEGMENTS, RANKS, TOKENIZER, DATA, DATA_LENGTHS, TABLES };
-static const char *const table_names[TABLES] = {"/metrics",  "/evaluation", "/events",
-                                                "/segments", "/ranks",      "/tokenizer",
-                                                "/data",     "/data_lengths"};
-
 #define COLUMN(n, t, u, l) {.name = (n), .type = (t), .units = (u), .long_name = (l)}
 #define TEXT(n, w, l) {.name = (n), .type = PX_COL_TEXT, .width = (w), .units = "1", .long_name = (l)}
 static const px_column metric_front[] = {
@@ -44,7 +39,7 @@ static const px_column segment_columns[] = {
     COLUMN("last_iteration", PX_COL_I64, "1", "last finished iteration; -1 while it runs"),
     COLUMN("num_ranks", PX_COL_I32, "1", "MPI ranks"),
     COLUMN("exit_code", PX_COL_I32, "1", "exit code; -1 while it runs and after a kill"),
-    TEXT("job_id", 32, "Slurm job"), TEXT("reason", 64, "why it ended"), TEXT("commit", 40, "commit of the program")};
+    TEXT("job_id", 32, "Slurm job"), TEXT("reason", 64, "why it ended"), {.name = "commit", .type = PX_COL_TEXT, .width = 41, .whole = true, .units = "1", .long_name = "commit of the program"}};
 static const px_column rank_columns[] = {COLUMN("entry", PX_COL_I64, "1", "number of the row"),
                                          COLUMN("segment", PX_COL_I32, "1", "segment of the run, a row of /segments"),
                                          COLUMN("rank", PX_COL_I32, "1", "MPI rank"),
@@ -59,7 +54,7 @@ enum { METRIC_FRONT = COUNT(metric_front), EVALUATION_FRONT = COUNT(evaluation_f
 struct px_run_file {
     px_h5 h5;
     char *path;
-    px_table tables[TABLES]; /* METRICS to SEGMENTS are open */
+    px_table tables[PX_RUN_TABLES]; /* PX_METRICS to PX_SEGMENTS are open */
     int metric_count, evaluation_count; /* the caller's */
     int segment;
     int64_t segment_row, next_event;
@@ -71,13 +66,13 @@ struct px_run_file {
 
 static px_status init_columns(px_frame *frames, const px_run_header *header)
 {
-    PX_TRY(px_frame_init(&frames[METRICS], metric_front, METRIC_FRONT));
-    PX_TRY(px_frame_join_columns(&frames[METRICS], header->metrics, header->metric_count));
-    PX_TRY(px_frame_init(&frames[EVALUATION], evaluation_front, EVALUATION_FRONT));
-    PX_TRY(px_frame_join_columns(&frames[EVALUATION], header->evaluation, header->evaluation_count));
-    PX_TRY(px_frame_init(&frames[EVENTS], event_columns, COUNT(event_columns)));
-    PX_TRY(px_frame_init(&frames[SEGMENTS], segment_columns, COUNT(segment_columns)));
-    return px_frame_init(&frames[RANKS], rank_columns, COUNT(rank_columns));
+    PX_TRY(px_frame_init(&frames[PX_METRICS], metric_front, METRIC_FRONT));
+    PX_TRY(px_frame_join_columns(&frames[PX_METRICS], header->metrics, header->metric_count));
+    PX_TRY(px_frame_init(&frames[PX_EVALUATION], evaluation_front, EVALUATION_FRONT));
+    PX_TRY(px_frame_join_columns(&frames[PX_EVALUATION], header->evaluation, header->evaluation_count));
+    PX_TRY(px_frame_init(&frames[PX_EVENTS], event_columns, COUNT(event_columns)));
+    PX_TRY(px_frame_init(&frames[PX_SEGMENTS], segment_columns, COUNT(segment_columns)));
+    return px_frame_init(&frames[PX_RANKS], rank_columns, COUNT(rank_columns));
 }
 
 static px_status init_tokenizer(px_frame *frame, const px_run_header *header)
@@ -107,13 +102,13 @@ static px_status init_tokenizer(px_frame *frame, const px_run_header *header)
 /* The names of the header must be new ones: px_frame_join_columns takes equal names for the same column. */
 static px_status check_header(const char *path, const px_run_header *header, const px_frame *frames)
 {
-    if (frames[METRICS].column_count != METRIC_FRONT + header->metric_count ||
-        frames[EVALUATION].column_count != EVALUATION_FRONT + header->evaluation_count) {
+    if (frames[PX_METRICS].column_count != METRIC_FRONT + header->metric_count ||
+        frames[PX_EVALUATION].column_count != EVALUATION_FRONT + header->evaluation_count) {
         return px_fail(PX_CONFIG, "%s: two metrics have the same name; names must differ", path);
     }
-    for (int c = 0; c < frames[METRICS].column_count + frames[EVALUATION].column_count; c++) {
-        int e = c - frames[METRICS].column_count;
-        const px_column *column = e < 0 ? &frames[METRICS].columns[c] : &frames[EVALUATION].columns[e];
+    for (int c = 0; c < frames[PX_METRICS].column_count + frames[PX_EVALUATION].column_count; c++) {
+        int e = c - frames[PX_METRICS].column_count;
+        const px_column *column = e < 0 ? &frames[PX_METRICS].columns[c] : &frames[PX_EVALUATION].columns[e];
         bool index = c == 0 || e == 0;
         if (column->type != (index ? PX_COL_I64 : PX_COL_F64)) {
             return px_fail(PX_BUG, "%s: metric %s must be float64", path, column->name);
@@ -164,18 +159,18 @@ static px_status take_over(const char *path, px_frame *frames, int64_t last_iter
     px_frame all_metrics = {0};
     PX_TRY(px_h5_open(&old, path, NULL));
     px_status status = PX_OK;
-    for (int t = METRICS; status == PX_OK && t <= RANKS; t++) {
+    for (int t = PX_METRICS; status == PX_OK && t <= PX_RANKS; t++) {
         px_frame frame;
-        status = px_table_read(&old, table_names[t], &frame);
+        status = px_table_read(&old, px_run_tables[t], &frame);
         if (status != PX_OK) break;
         status = keep_rows(&frames[t], &frame, last_iteration);
-        if (t == METRICS) {
+        if (t == PX_METRICS) {
             all_metrics = frame;
         } else {
             px_frame_free(&frame);
         }
     }
-    if (status == PX_OK) end_killed_segments(&frames[SEGMENTS], &all_metrics, last_iteration);
+    if (status == PX_OK) end_killed_segments(&frames[PX_SEGMENTS], &all_metrics, last_iteration);
     px_frame_free(&all_metrics);
     hid_t root = H5Gopen2(old.id, "/", H5P_DEFAULT);
     px_attribute attribute = {.name = "created", .type = 's'};
@@ -228,8 +223,8 @@ static px_status write_tokenizer(const px_h5 *h5, const px_run_header *header, c
     const px_attribute ids[] = {{.name = "bos_token_id", .type = 'i', .i = header->bos_id},
                                 {.name = "eos_token_id", .type = 'i', .i = header->eos_id}};
     if (frame->column_count == 0) return PX_OK;
-    PX_TRY(px_table_create(h5, table_names[TOKENIZER], frame, &layout));
-    hid_t group = px_h5_find(h5, table_names[TOKENIZER], H5I_GROUP);
+    PX_TRY(px_table_create(h5, px_run_tables[PX_TOKENIZER], frame, &layout));
+    hid_t group = px_h5_find(h5, px_run_tables[PX_TOKENIZER], H5I_GROUP);
     if (group < 0) return px_error_code();
     px_status status = px_h5_write_attributes(h5, group, ids, 2);
     H5Gclose(group);
@@ -241,10 +236,10 @@ static px_status write_all(const px_h5 *h5, const px_run_header *header, const p
     const px_layout live = {.chunk = LIVE_CHUNK, .compress = false};
     PX_TRY(write_root(h5, header, created));
     PX_TRY(write_config(h5, header));
-    for (int t = METRICS; t <= RANKS; t++) PX_TRY(px_table_create(h5, table_names[t], &frames[t], &live));
+    for (int t = PX_METRICS; t <= PX_RANKS; t++) PX_TRY(px_table_create(h5, px_run_tables[t], &frames[t], &live));
     const px_layout fixed = {.chunk = 0, .compress = false};
-    for (int t = DATA; t <= DATA_LENGTHS; t++) PX_TRY(px_table_create(h5, table_names[t], &frames[t], &fixed));
-    return write_tokenizer(h5, header, &frames[TOKENIZER]);
+    for (int t = PX_DATA_FILES; t <= PX_DATA_LENGTHS; t++) PX_TRY(px_table_create(h5, px_run_tables[t], &frames[t], &fixed));
+    return write_tokenizer(h5, header, &frames[PX_TOKENIZER]);
 }
 
 /* Durable under its name, then live. */
@@ -257,14 +252,14 @@ static px_status start(px_run_file *file, const char *temporary)
     }
     PX_TRY(px_publish(temporary, file->path));
     file->h5.path = file->path;
-    for (int t = METRICS; t <= SEGMENTS; t++) PX_TRY(px_table_open(&file->h5, table_names[t], &file->tables[t]));
+    for (int t = PX_METRICS; t <= PX_SEGMENTS; t++) PX_TRY(px_table_open(&file->h5, px_run_tables[t], &file->tables[t]));
     return PX_OK;
 }
 
 static px_status open_segment(px_run_file *file, px_frame *frames, const px_segment *segment,
                               const px_rank_entry *ranks, int rank_count)
 {
-    px_frame *segments = &frames[SEGMENTS];
+    px_frame *segments = &frames[PX_SEGMENTS];
     int column = px_frame_column(segments, "segment");
     for (int64_t row = 0; row < segments->rows; row++) {
         int number = (int)px_frame_number(segments, column, row);
@@ -277,11 +272,11 @@ static px_status open_segment(px_run_file *file, px_frame *frames, const px_segm
     PX_TRY(px_frame_add_row(segments, values, texts));
     for (int i = 0; i < rank_count; i++) {
         const double numbers[] = {
-            (double)frames[RANKS].rows, file->segment, ranks[i].rank, ranks[i].cpus, ranks[i].pid, 0, 0};
+            (double)frames[PX_RANKS].rows, file->segment, ranks[i].rank, ranks[i].cpus, ranks[i].pid, 0, 0};
         const char *const names[] = {NULL, NULL, NULL, NULL, NULL, ranks[i].host, ranks[i].role};
-        PX_TRY(px_frame_add_row(&frames[RANKS], numbers, names));
+        PX_TRY(px_frame_add_row(&frames[PX_RANKS], numbers, names));
     }
-    const px_frame *events = &frames[EVENTS];
+    const px_frame *events = &frames[PX_EVENTS];
     if (events->rows) file->next_event = (int64_t)px_frame_number(events, 0, events->rows - 1) + 1;
     return PX_OK;
 }
@@ -292,7 +287,7 @@ static px_status look(const char *path)
     px_h5 old;
     px_frame segments;
     PX_TRY(px_h5_open(&old, path, NULL));
-    px_status status = px_table_read(&old, table_names[SEGMENTS], &segments);
+    px_status status = px_table_read(&old, px_run_tables[PX_SEGMENTS], &segments);
     if (status == PX_OK) px_frame_free(&segments);
     H5Fclose(old.id);
     return status;
@@ -319,12 +314,12 @@ static px_status gather(const char *path, const px_run_header *header, bool resu
         if (status != PX_OK && status != PX_DATA) return status;
         if (status == PX_DATA) {
             PX_TRY(set_aside(path));
-            for (int t = METRICS; t <= RANKS; t++) px_frame_free(&frames[t]);
+            for (int t = PX_METRICS; t <= PX_RANKS; t++) px_frame_free(&frames[t]);
             PX_TRY(init_columns(frames, header));
         }
     }
-    PX_TRY(px_data_tables_init(&frames[DATA], &frames[DATA_LENGTHS], header));
-    return init_tokenizer(&frames[TOKENIZER], header);
+    PX_TRY(px_data_tables_init(&frames[PX_DATA_FILES], &frames[PX_DATA_LENGTHS], header));
+    return init_tokenizer(&frames[PX_TOKENIZER], header);
 }
 
 static px_status create(px_run_file *file, const px_run_header *header, const px_frame *frames, const char *created)
@@ -341,8 +336,8 @@ static px_status create(px_run_file *file, const px_run_header *header, const px
 /* Room for one row of the widest table. Columns that only the old file had stay NaN. */
 static px_status plan_row(px_run_file *file)
 {
-    size_t metrics = (size_t)file->tables[METRICS].shape.column_count;
-    size_t evaluation = (size_t)file->tables[EVALUATION].shape.column_count;
+    size_t metrics = (size_t)file->tables[PX_METRICS].shape.column_count;
+    size_t evaluation = (size_t)file->tables[PX_EVALUATION].shape.column_count;
     size_t most = metrics > evaluation ? metrics : evaluation;
     file->row = px_alloc_array(most, sizeof *file->row, "row of metrics");
     file->values = px_alloc_array(most, sizeof *file->values, "row of metrics");
@@ -351,7 +346,7 @@ static px_status plan_row(px_run_file *file)
 
 static void destroy(px_run_file *file)
 {
-    for (int t = 0; t < TABLES; t++) px_table_close(&file->tables[t]);
+    for (int t = 0; t < PX_RUN_TABLES; t++) px_table_close(&file->tables[t]);
     if (file->h5.id >= 0) H5Fclose(file->h5.id);
     px_free(file->path);
     px_free(file->row);
@@ -363,7 +358,7 @@ px_status px_run_file_open(px_run_file **out, const char *path, const px_run_hea
                            int64_t last_iteration, const px_segment *segment, const px_rank_entry *ranks,
                            int rank_count)
 {
-    px_frame frames[TABLES] = {{0}};
+    px_frame frames[PX_RUN_TABLES] = {{0}};
     char *created = NULL;
     *out = NULL;
     px_h5_start();
@@ -378,7 +373,7 @@ px_status px_run_file_open(px_run_file **out, const char *path, const px_run_hea
     if (status == PX_OK) status = open_segment(file, frames, segment, ranks, rank_count);
     if (status == PX_OK) status = create(file, header, frames, created);
     if (status == PX_OK) status = plan_row(file);
-    for (int t = 0; t < TABLES; t++) px_frame_free(&frames[t]);
+    for (int t = 0; t < PX_RUN_TABLES; t++) px_frame_free(&frames[t]);
     px_free(created);
     if (status == PX_OK) {
         *out = file;
@@ -425,17 +420,17 @@ px_status px_run_file_metrics(px_run_file *file, int64_t iteration, const double
 {
     file->row[1] = px_wall_time();
     file->row[2] = file->segment;
-    return append_row(file, &file->tables[METRICS], iteration, METRIC_FRONT, values, file->metric_count);
+    return append_row(file, &file->tables[PX_METRICS], iteration, METRIC_FRONT, values, file->metric_count);
 }
 
 px_status px_run_file_evaluation(px_run_file *file, int64_t iteration, const double *values)
 {
-    return append_row(file, &file->tables[EVALUATION], iteration, EVALUATION_FRONT, values, file->evaluation_count);
+    return append_row(file, &file->tables[PX_EVALUATION], iteration, EVALUATION_FRONT, values, file->evaluation_count);
 }
 
 px_status px_run_file_event(px_run_file *file, int64_t iteration, int rank, const char *kind, const char *text)
 {
-    px_table *table = &file->tables[EVENTS];
+    px_table *table = &file->tables[PX_EVENTS];
     const px_column *columns = table->shape.columns;
     char kind_text[256] = {0}, event_text[1024] = {0};
     double now = px_wall_time();
@@ -456,7 +451,7 @@ px_status px_run_file_event(px_run_file *file, int64_t iteration, int rank, cons
 
 static px_status end_segment(px_run_file *file, int64_t last_iteration, int exit_code, const char *reason)
 {
-    px_table *table = &file->tables[SEGMENTS];
+    px_table *table = &file->tables[PX_SEGMENTS];
     int column = px_frame_column(&table->shape, "reason");
     char text[1024];
     double now = px_wall_time();
@@ -476,7 +471,7 @@ px_status px_run_file_close(px_run_file *file, int64_t last_iteration, int exit_
 {
     if (!file) return PX_OK;
     px_status status = end_segment(file, last_iteration, exit_code, reason);
-    for (int t = 0; t < TABLES; t++) px_table_close(&file->tables[t]);
+    for (int t = 0; t < PX_RUN_TABLES; t++) px_table_close(&file->tables[t]);
     px_status closed = px_h5_close(&file->h5);
     if (status == PX_OK) status = closed;
     /* The live file is complete: not making it smaller is no reason to fail. */

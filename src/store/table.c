@@ -12,6 +12,13 @@
 /* ---- types ------------------------------------------------------------------------------------------------------- */
 
 /* Caller closes it. */
+static hid_t text_type(const px_column *column)
+{
+    hid_t type = px_h5_text_type((size_t)column->width - (column->whole ? 1 : 0));
+    if (column->whole) H5Tset_strpad(type, H5T_STR_NULLPAD);
+    return type;
+}
+
 static hid_t file_type(const px_column *column)
 {
     switch (column->type) {
@@ -26,7 +33,7 @@ static hid_t file_type(const px_column *column)
     case PX_COL_F64:
         return H5Tcopy(H5T_IEEE_F64LE);
     default:
-        return px_h5_text_type((size_t)column->width);
+        return text_type(column);
     }
 }
 
@@ -61,8 +68,8 @@ static bool column_type(hid_t type, px_column *column)
         return size <= 8;
     case H5T_STRING:
         column->type = PX_COL_TEXT;
-        /* One byte more where the string may fill its place without a NUL. */
-        column->width = (int)size + (H5Tget_strpad(type) != H5T_STR_NULLTERM);
+        column->whole = H5Tget_strpad(type) != H5T_STR_NULLTERM;
+        column->width = (int)size + (column->whole ? 1 : 0);
         return H5Tis_variable_str(type) == 0 && size >= 1 && size < (1 << 24);
     default:
         return false;
