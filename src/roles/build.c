@@ -219,7 +219,8 @@ static px_status prepare_reward_model(px_session *session, px_reward_model **out
     PX_TRY(px_module_plan(session, "reward", PX_HEAD_SCALAR, &reward->model));
     PX_TRY(px_module_map_plan(session, "reward", &reward->model, &session->reward_weights));
     PX_TRY(px_module_dir(session, "reward", dir, sizeof dir));
-    if (dir[0] != '\0' && !session->reward_weights.scores) {
+    bool named = px_stage_is_set(session->stage, "rl_module.reward.path"); /* a stage that has not run yet will add one */
+    if (named && !session->reward_weights.scores) {
         return refuse_headless(session);
     }
     if (session->tokenizer != NULL && dir[0] != '\0' && px_tokenizer_exists(dir)) {
