@@ -191,6 +191,7 @@ px_status px_answer_encode(const px_data_options *options, const char *record, c
  * messages; a status of fn other than PX_OK ends it and is passed on. */
 typedef px_status (*px_record_fn)(void *arg, int64_t record, int64_t line, const char *json, size_t length);
 px_status px_records_each(const char *path, px_record_fn fn, void *arg);
+int64_t px_record_line(const char *path, int64_t record); /* of the file, from 1, where the record begins; 0: not found */
 
 /* ---- order ------------------------------------------------------------------------------------------------------------
  * Which rows make optimizer step or iteration k: a function of (seed, epoch) alone. Positions run over epochs without

@@ -218,19 +218,6 @@ static px_status check_texts(const px_session *session, const char *list, const 
     return PX_OK;
 }
 
-typedef struct place {
-    int64_t record, line;
-} place;
-
-static px_status find_line(void *arg, int64_t record, int64_t line, const char *json, size_t length)
-{
-    place *wanted = arg;
-    (void)json;
-    (void)length;
-    wanted->line = line;
-    return record == wanted->record ? PX_STOPPED : PX_OK;
-}
-
 static bool reads_records(const px_rewards *rewards)
 {
     bool reads = false;
@@ -250,12 +237,9 @@ static px_status check_records(const px_session *session, const char *key, const
         if (px_rewards_check(rewards, row.json) == PX_OK) {
             continue;
         }
-        char path[PX_PATH_MAX], what[512];
-        place at = {.record = row.record};
-        snprintf(what, sizeof what, "%s", px_error_text());
+        char path[PX_PATH_MAX];
         PX_TRY(px_stage_path(session->stage, key, path, sizeof path));
-        px_records_each(path, find_line, &at);
-        return px_fail(PX_DATA, "%s:%lld: %s", path, (long long)at.line, what);
+        return px_fail_within("%s:%lld", path, (long long)px_record_line(path, row.record));
     }
     return PX_OK;
 }

@@ -368,3 +368,26 @@ px_status px_records_each(const char *path, px_record_fn fn, void *arg)
     px_buf_free(&reader.json);
     return status;
 }
+
+typedef struct px_wanted {
+    int64_t record, line;
+} px_wanted;
+
+static px_status look_for(void *arg, int64_t record, int64_t line, const char *json, size_t length)
+{
+    px_wanted *wanted = arg;
+    (void)json;
+    (void)length;
+    if (record != wanted->record) return PX_OK;
+    wanted->line = line;
+    return PX_STOPPED; /* enough */
+}
+
+int64_t px_record_line(const char *path, int64_t record)
+{
+    px_wanted wanted = {.record = record};
+    px_error kept = px_error_keep();
+    px_records_each(path, look_for, &wanted);
+    px_error_restore(&kept);
+    return wanted.line;
+}
