@@ -132,6 +132,7 @@ typedef struct px_data_options {
                                     PROMPTS: longer prompts are dropped. 0: no limit */
     int vocab_size;              /* ids must be below it; 0: not checked */
     int32_t eos_id;              /* appended to plain completions and texts that lack it, and as px_chat_row says; -1: none */
+    bool whole;                  /* LM: texts, all of which is learned, stay as long as they are: the reader cuts pieces */
     bool scored;                 /* LM: as the sides of pairs: nothing behind the last target, and longer rows are dropped */
     bool add_bos;                /* put BOS in front where the tokenizer's own post-processor would */
     const char *cache;           /* directory: rows lie in files there, made once and mapped; NULL: in memory */

@@ -10,7 +10,10 @@
 static const px_usage usage = {
     .synopsis = "evaluate (--model DIR | --rewards LIST) --data F.jsonl [options]",
     .what = "A language model: mean negative log-likelihood per token of texts; of completions only, where\n"
-            "records have a prompt and a completion. A reward model with preference pairs: accuracy and margin.\n"
+            "records have a prompt and a completion. A text longer than the model's context (or --max-tokens) is\n"
+            "evaluated in pieces, as pretraining's held-out loss is (pieces: how many there are of all rows); a\n"
+            "longer completion or conversation loses its end (cut: how many), since the rest of it would stand\n"
+            "without its prompt. A reward model with preference pairs: accuracy and margin.\n"
             "--rewards: rule rewards of given completions (fields prompt, completion or text), a list of\n"
             "lexicon:FILE, length:TOKENS, regex:PATTERN, exact:FIELD, exec:COMMAND, separated by commas. Under\n"
             "mpirun the ranks share the records; the result has the same bits on any number of them.",
@@ -28,7 +31,7 @@ static px_status parse(px_evaluation *e, int argc, char **argv)
         {"data", PX_OPTION_TEXT, &e->data, "F.jsonl", "records", 0, 0},
         {"rewards", PX_OPTION_LIST, &e->rewards, "LIST", "rule rewards of given completions", 0, 0},
         {"per-record", PX_OPTION_TEXT, &e->per_record, "OUT.jsonl", "a line for each row beside the summary", 0, 0},
-        {"max-tokens", PX_OPTION_INT, &e->max_tokens, "N", "longest row; 0: the model's context", 0, 1e9},
+        {"max-tokens", PX_OPTION_INT, &e->max_tokens, "N", "longest row, texts go on in another; 0: the model's context", 0, 1e9},
         {"memory-mib", PX_OPTION_INT, &e->memory_mib, "N", "token ids of a larger file lie in temporary files", 0, 1e9},
         {"tokenizer", PX_OPTION_TEXT, &e->tokenizer, "DIR|FILE", "instead of the model's own", 0, 0},
         {"template", PX_OPTION_TEXT, &e->template, "NAME", "chat template: auto, none, chatml, llama3, ...", 0, 0},
@@ -95,12 +98,12 @@ static px_status evaluate_model(px_evaluation *e)
     o.precision = e->dtype;
     px_data_options options = {.kind = classifier ? PX_ROWS_PAIRS : PX_ROWS_LM, .tokenizer = o.tokenizer,
                                .renderer = o.renderer, .vocab_size = config.vocab_size, .add_bos = true,
-                               .eos_id = o.tokenizer != NULL ? px_tokenizer_eos(o.tokenizer) : -1};
+                               .whole = true, .eos_id = o.tokenizer != NULL ? px_tokenizer_eos(o.tokenizer) : -1};
     if (options.eos_id < 0 && config.eos_count > 0) {
         options.eos_id = config.eos_ids[0];
     }
     bool limited = e->max_tokens > 0 && e->max_tokens < config.max_positions;
-    options.max_tokens = limited ? (int)e->max_tokens : config.max_positions;
+    options.max_tokens = e->longest = limited ? (int)e->max_tokens : config.max_positions;
     px_dataset *data;
     px_status status = px_data_load(&data, e->data, &options, e->memory_mib);
     if (status == PX_OK) {

@@ -9,6 +9,7 @@ typedef struct px_evaluation {
     px_words rewards;
     px_dtype dtype; /* that precision says */
     int64_t max_tokens, memory_mib;
+    int longest; /* tokens that the model takes at once */
     bool json, helped;
 } px_evaluation;
 

@@ -14,23 +14,23 @@ enum { BATCH_TOKENS = 2048 };
 typedef struct runner { /* a ragged batch and what is wanted of it */
     px_engine *engine;
     const px_model *model;
-    int capacity;
+    int capacity, longest; /* tokens of the batch, of a sequence */
     int32_t *ids, *starts, *rows, *targets;
     int sequences, tokens, wanted;
 } runner;
 
-/* Takes the longest row, and both sides of the largest pair. */
-static px_status open_runner(runner *r, const px_opened *o, const px_dataset *data)
+/* Takes the longest row, or a piece of it where it is longer than `most`, and both sides of the largest pair. */
+static px_status open_runner(runner *r, const px_opened *o, const px_dataset *data, int most)
 {
     int longest = 1, largest = BATCH_TOKENS;
     for (int64_t i = 0; i < px_dataset_count(data); i++) {
         px_row row;
         px_dataset_row(data, i, &row);
-        int side = row.length > row.rejected_length ? row.length : row.rejected_length;
+        int length = row.length < most ? row.length : most, side = length > row.rejected_length ? length : row.rejected_length;
         longest = side > longest ? side : longest;
-        largest = row.length + row.rejected_length > largest ? row.length + row.rejected_length : largest;
+        largest = length + row.rejected_length > largest ? length + row.rejected_length : largest;
     }
-    *r = (runner){.model = &o->model, .capacity = largest};
+    *r = (runner){.model = &o->model, .capacity = largest, .longest = longest};
     size_t n = (size_t)r->capacity + 1;
     r->ids = px_alloc_array(n, sizeof *r->ids, "a batch");
     r->starts = px_alloc_array(n, sizeof *r->starts, "a batch");
@@ -107,22 +107,24 @@ static px_status close_lines(FILE *out, const char *path)
 
 /* ---- language models --------------------------------------------------------------------------------------------- */
 
-static bool is_target(const px_row *row, int position)
+/* A text that is longer than the model's context is evaluated in pieces, as pretraining learns it: nothing predicts the
+ * first token of a piece. */
+static bool is_target(const px_row *row, int position, int longest)
 {
-    if (position < 1) {
+    if (position % longest == 0) {
         return false;
     }
     return row->mask != NULL ? row->mask[position] != 0 : position >= row->prompt_length;
 }
 
-static int64_t count_targets(const px_dataset *data, int64_t first, int64_t count)
+static int64_t count_targets(const px_dataset *data, int64_t first, int64_t count, int longest)
 {
     int64_t targets = 0;
     for (int64_t i = first; i < first + count; i++) {
         px_row row;
         px_dataset_row(data, i, &row);
         for (int t = 1; t < row.length; t++) {
-            targets += is_target(&row, t);
+            targets += is_target(&row, t, longest);
         }
     }
     return targets;
@@ -141,6 +143,17 @@ static void flush_texts(runner *r, px_row_stats *stats, float **out)
     clear(r);
 }
 
+static void add_piece(runner *r, const px_row *row, int start, int length)
+{
+    int at = add_sequence(r, row->ids + start, length);
+    for (int k = 1; k < length; k++) {
+        if (is_target(row, start + k, r->longest)) {
+            r->rows[r->wanted] = at + k - 1;
+            r->targets[r->wanted++] = row->ids[start + k];
+        }
+    }
+}
+
 /* Log-probabilities of the targets of rows [first, first + count), one after another. */
 static px_status run_texts(runner *r, const px_dataset *data, int64_t first, int64_t count, float *out)
 {
@@ -152,17 +165,14 @@ static px_status run_texts(runner *r, const px_dataset *data, int64_t first, int
     for (int64_t i = first; i < first + count && status == PX_OK; i++) {
         px_row row;
         px_dataset_row(data, i, &row);
-        if (!fits(r, row.length)) {
-            flush_texts(r, stats, &out);
-            px_progress("%lld of %lld rows", (long long)(i - first), (long long)count);
-            status = stopped();
-        }
-        int at = add_sequence(r, row.ids, row.length);
-        for (int t = 1; t < row.length; t++) {
-            if (is_target(&row, t)) {
-                r->rows[r->wanted] = at + t - 1;
-                r->targets[r->wanted++] = row.ids[t];
+        for (int t = 0; t < row.length && status == PX_OK; t += r->longest) {
+            int length = row.length - t < r->longest ? row.length - t : r->longest;
+            if (!fits(r, length)) {
+                flush_texts(r, stats, &out);
+                px_progress("%lld of %lld rows", (long long)(i - first), (long long)count);
+                status = stopped();
             }
+            add_piece(r, &row, t, length);
         }
     }
     if (status == PX_OK) {
@@ -187,12 +197,13 @@ static px_status summarize_texts(const px_evaluation *e, const px_dataset *data,
 {
     px_status status;
     FILE *out = open_lines(e->per_record, &status);
-    int64_t tokens = 0, rows = px_dataset_count(data);
+    int64_t tokens = 0, pieces = 0, rows = px_dataset_count(data);
     double sum = 0.0;
     for (int64_t i = 0; i < rows && status == PX_OK; i++) {
         px_row row;
         px_dataset_row(data, i, &row);
-        int64_t n = count_targets(data, i, 1);
+        int64_t n = count_targets(data, i, 1, e->longest);
+        pieces += (row.length - 1) / e->longest + 1;
         double nll = 0.0;
         for (int64_t k = 0; k < n; k++) {
             nll -= (double)logprobs[tokens + k];
@@ -214,9 +225,9 @@ static px_status summarize_texts(const px_evaluation *e, const px_dataset *data,
     if (!isfinite(loss)) {
         return px_fail(PX_DATA, "%s: the loss is not finite; are the weights?", e->model);
     }
-    return px_evaluation_print(e, json_pack("{s:f, s:f, s:I, s:I, s:I, s:I, s:s}", "loss", loss, "perplexity",
+    return px_evaluation_print(e, json_pack("{s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:s}", "loss", loss, "perplexity",
                                             exp(loss < 700.0 ? loss : 700.0), "tokens", (json_int_t)tokens, "rows",
-                                            (json_int_t)rows, "cut", (json_int_t)s->cut, "dropped",
+                                            (json_int_t)rows, "pieces", (json_int_t)pieces, "cut", (json_int_t)s->cut, "dropped",
                                             (json_int_t)s->dropped, "shape", s->shape));
 }
 
@@ -231,7 +242,7 @@ static px_status share_texts(runner *r, const px_dataset *data, float *logprobs)
     }
     for (int rank = 0; rank < size; rank++) {
         px_share(px_dataset_count(data), rank, size, &first, &count);
-        bytes[rank] = count_targets(data, first, count) * (int64_t)sizeof *logprobs;
+        bytes[rank] = count_targets(data, first, count, r->longest) * (int64_t)sizeof *logprobs;
         before += rank < px_dist_rank() ? bytes[rank] : 0;
     }
     px_share(px_dataset_count(data), px_dist_rank(), size, &first, &count);
@@ -246,10 +257,10 @@ static px_status share_texts(runner *r, const px_dataset *data, float *logprobs)
 
 px_status px_evaluate_texts(const px_evaluation *e, px_opened *opened, const px_dataset *data)
 {
-    int64_t targets = count_targets(data, 0, px_dataset_count(data));
+    int64_t targets = count_targets(data, 0, px_dataset_count(data), e->longest);
     float *logprobs = px_alloc_array((size_t)targets + 1, sizeof *logprobs, "log-probabilities");
     runner r = {.capacity = 0};
-    px_status status = logprobs != NULL ? open_runner(&r, opened, data) : px_error_code();
+    px_status status = logprobs != NULL ? open_runner(&r, opened, data, e->longest) : px_error_code();
     status = px_agree(status);
     if (status == PX_OK) {
         status = share_texts(&r, data, logprobs);
@@ -339,7 +350,7 @@ px_status px_evaluate_pairs(const px_evaluation *e, px_opened *opened, const px_
     int64_t pairs = px_dataset_count(data), first, count;
     double (*scores)[2] = px_alloc_array((size_t)pairs + 1, sizeof *scores, "scores");
     runner r = {.capacity = 0};
-    px_status status = scores != NULL ? open_runner(&r, opened, data) : px_error_code();
+    px_status status = scores != NULL ? open_runner(&r, opened, data, e->longest) : px_error_code();
     status = px_agree(status);
     if (status == PX_OK) {
         px_share(pairs, px_dist_rank(), px_dist_size(), &first, &count);

@@ -50,7 +50,7 @@ static px_status make_key(const px_dataset *dataset, const px_source *sources, c
 {
     const char *renderer = o->renderer ? px_renderer_name(o->renderer) : "", *system = o->system ? o->system : "";
     px_tokenizer *t = o->tokenizer; /* templates write bos and eos */
-    int64_t numbers[] = {o->kind, o->max_tokens, o->vocab_size, o->eos_id, o->add_bos, o->scored, dataset->file_count,
+    int64_t numbers[] = {o->kind, o->max_tokens, o->vocab_size, o->eos_id, o->add_bos, o->scored + 2 * o->whole, dataset->file_count,
                          t ? (int64_t)px_tokenizer_hash(t) : 0, t ? px_tokenizer_bos(t) : -1,
                          t ? px_tokenizer_eos(t) : -1, (int64_t)sizeof(px_entry)};
     *key = px_hash(numbers, sizeof numbers, px_hash(magic, sizeof magic, 0));

@@ -234,6 +234,7 @@ static px_verdict judge(px_row_maker *maker)
         return is_long ? PX_ROW_TOO_LONG : PX_ROW_KEPT;
     case PX_ROWS_LM:
         if (is_long && maker->options->scored) return PX_ROW_TOO_LONG;
+        if (maker->options->whole && maker->prompt_length == 0 && !maker->has_mask) is_long = false;
         if (is_long) {
             maker->ids.length = limit;
             if (maker->has_mask) maker->mask.length = limit;

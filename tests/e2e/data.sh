@@ -93,6 +93,43 @@ grep -q 'p.jsonl:2: field "chosen_ids" is an integer' p.err || fail "a bad pair:
 "$phalanx" tokens --stats --data p.jsonl --as prompts | grep -q 'kind               prompts' || fail "--as prompts"
 "$phalanx" tokens --stats --data p.jsonl --as texts 2> p.err; [ $? = 64 ] || fail "--as texts: $(cat p.err)"
 
+step="texts longer than the model's context"
+{ rows 6 5; awk 'BEGIN { printf "{\"ids\": ["; for (i = 0; i < 40; i++) printf "%s%d", i ? ", " : "", 2 + i * 7 % 13; print "]}" }'; } > long.jsonl
+cat > pretrain.yaml <<'Y'
+run: {seed: 5, threads_per_rank: 1}
+algorithm: pretrain
+rl_module:
+  policy: {new: {architecture: llama, hidden_size: 8, num_hidden_layers: 1, num_attention_heads: 2, vocab_size: 16,
+                 max_position_embeddings: 16, initializer_range: 0.5}}
+data: {train: a.jsonl, validation: long.jsonl, max_tokens: 16}
+training: {batch_size: 6, lr: 1.0e-2}
+evaluation: {evaluation_interval: 1}
+stop: {steps: 1}
+Y
+for most in 16 7; do # the context, and less
+    "$phalanx" train pretrain.yaml --run-dir "pretrain$most" --set data.max_tokens=$most > long.out 2> long.err || fail "exit $?: $(tail -3 long.err)"
+    "$phalanx" evaluate --model "pretrain$most/policy" --data long.jsonl --max-tokens $((most % 16)) --json --per-record long.rows > long.eval ||
+        fail "evaluate: exit $?"
+    "$phalanx" inspect "pretrain$most" evaluation --csv > long.csv
+    /usr/bin/python3 - long.eval long.csv long.rows long.jsonl $most <<'P' || fail "$most: not what pretraining evaluates: $(cat long.eval) $(tail -1 long.csv)"
+import csv, json, sys
+said, run = json.load(open(sys.argv[1])), list(csv.DictReader(open(sys.argv[2])))[-1]
+rows, texts = ([json.loads(line) for line in open(f)] for f in sys.argv[3:5])
+most, lengths = int(sys.argv[5]), [len(t["ids"]) for t in texts]
+pieces = [-(-n // most) for n in lengths]
+assert abs(said["loss"] - float(run["loss"])) < 2e-7 and said["tokens"] == float(run["num_tokens"])
+assert (said["rows"], said["pieces"], said["cut"]) == (6, sum(pieces), 0)
+assert [(r["record"], r["tokens"], len(r["logprobs"])) for r in rows] == [(i, n - p, n - p) for i, (n, p) in enumerate(zip(lengths, pieces))]
+assert abs(sum(r["nll"] for r in rows) / said["tokens"] - said["loss"]) < 1e-7
+assert all(abs(r["nll"] + sum(r["logprobs"])) < 1e-5 for r in rows)
+P
+    [ -z "$mpi" ] || $mpi -n 2 "$phalanx" evaluate --model "pretrain$most/policy" --data long.jsonl --max-tokens $((most % 16)) --json |
+        cmp -s - long.eval || fail "$most: another evaluation on two ranks"
+done
+# a completion keeps its prompt, and so loses its end
+echo '{"prompt_ids": [2, 3, 4], "completion_ids": [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 2, 3, 4, 5, 6, 7, 8]}' > end.jsonl
+"$phalanx" evaluate --model pretrain16/policy --data end.jsonl --json | grep -q '"tokens":13,"rows":1,"pieces":1,"cut":1,' || fail "a long completion"
+
 step="rows in temporary files"
 mkdir tmp
 TMPDIR=$PWD/tmp "$phalanx" tokens --stats --data s.jsonl --max-tokens 10 --memory-mib 0 > f.stats 2> f.err || fail "tokens: exit $?"

@@ -220,6 +220,23 @@ static void id_rows_need_no_tokenizer_and_stay_as_they_are(void **state)
     px_dataset_destroy(d);
 }
 
+/* Texts that are learned from their first token to their last; not completions, whose rest would lose its prompt. */
+static void whole_texts_are_not_cut(void **state)
+{
+    (void)state;
+    px_data_options with = options(PX_ROWS_LM);
+    with.max_tokens = 4;
+    with.whole = true;
+    px_dataset *d = load("w.jsonl", "{\"text\":\"1234567\"}\n{\"text\":\"1\"}\n", &with);
+    expect_row(d, 0, "", "1234567[256]", NULL);
+    assert_int_equal(px_dataset_summary(d)->cut, 0);
+    px_dataset_destroy(d);
+    d = load("c.jsonl", "{\"prompt\":\"12\",\"completion\":\"34567\"}\n", &with);
+    expect_row(d, 0, "12", "34", NULL);
+    assert_int_equal(px_dataset_summary(d)->cut, 1);
+    px_dataset_destroy(d);
+}
+
 /* ---- pairs ------------------------------------------------------------------------------------------------------- */
 
 static void pairs_of_texts(void **state)
@@ -1095,6 +1112,7 @@ int main(void)
         cmocka_unit_test(texts),
         cmocka_unit_test(prompt_and_completion_are_encoded_apart),
         cmocka_unit_test(long_rows_are_cut_and_rows_without_target_dropped),
+        cmocka_unit_test(whole_texts_are_not_cut),
         cmocka_unit_test(id_rows_need_no_tokenizer_and_stay_as_they_are),
         cmocka_unit_test(pairs_of_texts),
         cmocka_unit_test(implicit_prompts),
