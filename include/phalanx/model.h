@@ -50,6 +50,7 @@ typedef struct px_model_config {
 
 /* Adds an id to a list of PX_MAX_EOS unless it is there or below 0; false: there is no room. */
 bool px_stop_ids_add(int ids[PX_MAX_EOS], int *count, int id);
+px_status px_model_path_check(const char *path); /* PX_DATA: neither a directory nor a .gguf file */
 /* config.json (+ generation_config.json for eos ids). PX_DATA names file, key, what was wrong, what is valid. */
 px_status px_model_config_read(const char *dir, px_model_config *config);
 /* A preset shape with random weights for benchmarks: gpt2-124m, nano10m, smollm2-135m, stories15m. */

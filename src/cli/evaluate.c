@@ -88,9 +88,7 @@ px_status px_evaluation_print(const px_evaluation *e, json_t *summary)
 static px_status evaluate_model(px_evaluation *e)
 {
     px_model_config config;
-    if (!px_dir_exists(e->model) && !px_file_exists(e->model)) {
-        return px_fail(PX_DATA, "%s: no such directory; valid is a Hugging Face model directory or a .gguf file", e->model);
-    }
+    PX_TRY(px_model_path_check(e->model));
     PX_TRY(px_model_config_read(e->model, &config));
     bool classifier = config.head == PX_HEAD_SCALAR;
     px_opened o;

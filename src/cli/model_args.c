@@ -41,24 +41,16 @@ static px_status load(px_opened *opened, const char *dir, px_head head, const ch
                       const char *template)
 {
     PX_TRY(px_model_map(&opened->model, dir, head, NULL, &opened->had_score));
-    PX_TRY(px_tokenizer_open(&opened->tokenizer, tokenizer_path != NULL ? tokenizer_path : dir));
-    if (opened->tokenizer == NULL && tokenizer_path != NULL) {
-        return px_fail(PX_DATA, "%s: no tokenizer.json there", tokenizer_path);
-    }
-    if (opened->tokenizer == NULL || strcmp(template, "none") == 0) {
-        return PX_OK;
-    }
-    return px_renderer_find(&opened->renderer, template, opened->tokenizer);
+    PX_TRY(tokenizer_path != NULL ? px_tokenizer_load(&opened->tokenizer, tokenizer_path)
+                                  : px_tokenizer_open(&opened->tokenizer, dir));
+    return opened->tokenizer != NULL ? px_renderer_find(&opened->renderer, template, opened->tokenizer) : PX_OK;
 }
 
 px_status px_opened_load(px_opened *opened, const char *dir, px_head head, const char *tokenizer_path,
                          const char *template)
 {
     *opened = (px_opened){.threads = px_cores(), .precision = PX_F32};
-    if (!px_dir_exists(dir) && !px_file_exists(dir)) {
-        return px_fail(PX_DATA, "%s: no such directory; valid is a Hugging Face model directory (config.json, "
-                       "model.safetensors) or a .gguf file", dir);
-    }
+    PX_TRY(px_model_path_check(dir));
     px_status status = load(opened, dir, head, tokenizer_path, template);
     if (status != PX_OK) {
         px_opened_free(opened);

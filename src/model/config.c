@@ -303,6 +303,18 @@ static px_status read_json(const char *path, json_t *json, px_model_config *conf
     return px_model_config_check(config) == PX_OK ? PX_OK : px_fail_within("%s", path);
 }
 
+px_status px_model_path_check(const char *path)
+{
+    char file[PX_PATH_MAX];
+    static const char valid[] = "valid is a Hugging Face model directory (config.json, model.safetensors) or a .gguf file";
+    if (px_dir_exists(path)) return PX_OK;
+    if (!px_file_exists(path)) return px_fail(PX_DATA, "%s: no such directory; %s", path, valid);
+    PX_TRY(px_gguf_find(file, sizeof file, path));
+    if (file[0]) return PX_OK;
+    PX_TRY(px_pickle_refuse(path));
+    return px_fail(PX_DATA, "%s: is a file; %s", path, valid);
+}
+
 px_status px_model_config_read(const char *dir, px_model_config *config)
 {
     char path[PX_PATH_MAX];
@@ -316,6 +328,7 @@ px_status px_model_config_read(const char *dir, px_model_config *config)
     }
     PX_TRY(px_path_join(path, sizeof path, dir, "config.json"));
     if (!px_file_exists(path)) {
+        PX_TRY(px_model_path_check(dir));
         PX_TRY(px_pickle_refuse(dir));
         return px_fail(PX_DATA,
                        "%s: no config.json in this directory; valid is a Hugging Face model directory or a .gguf file",

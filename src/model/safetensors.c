@@ -311,6 +311,10 @@ static px_status open_shards(px_tensors *tensors, const char *index, const char 
         char path[PX_PATH_MAX];
         PX_TRY(shard_path(index, dir, value, path));
         if (has_file(tensors, path)) continue;
+        if (!px_file_exists(path)) {
+            return px_fail(PX_DATA, "%s: weight_map names the file \"%s\", which is not there; valid is a shard beside the index",
+                           index, json_string_value(value));
+        }
         if (tensors->file_count == MAX_SHARDS) {
             return px_fail(PX_DATA, "%s: more than %d shards; valid is fewer", index, MAX_SHARDS);
         }

@@ -115,6 +115,17 @@ static px_status find_source(const px_session *session, const char *module, sour
     return PX_OK;
 }
 
+/* The same before the model is read. A directory that is not there is the key's fault, whatever is wrong in one is its own. */
+static px_status find_model(const px_session *session, const char *module, source *from, char *dir, size_t size)
+{
+    char key[160];
+    PX_TRY(find_source(session, module, from, dir, size));
+    if (dir[0] == '\0' || !is_source(from->stage, from->module, "path") || px_model_path_check(dir) == PX_OK) {
+        return PX_OK;
+    }
+    return px_stage_fail_within(from->stage, field(key, from->module, "path"));
+}
+
 px_status px_module_dir(const px_session *session, const char *module, char *out, size_t size)
 {
     source from;
@@ -180,7 +191,7 @@ px_status px_module_plan(const px_session *session, const char *module, px_head 
     char dir[PX_PATH_MAX];
     px_model_config config;
     source from;
-    PX_TRY(find_source(session, module, &from, dir, sizeof dir));
+    PX_TRY(find_model(session, module, &from, dir, sizeof dir));
     if (dir[0] == '\0') {
         PX_TRY(new_config(session, &from, head, &config));
     } else {
@@ -195,7 +206,7 @@ px_status px_module_load(const px_session *session, const char *module, px_head 
     char dir[PX_PATH_MAX];
     px_model_config config;
     source from;
-    PX_TRY(find_source(session, module, &from, dir, sizeof dir));
+    PX_TRY(find_model(session, module, &from, dir, sizeof dir));
     *had_score = false;
     if (dir[0] != '\0') {
         return px_model_load(model, dir, head, had_score);
@@ -217,7 +228,7 @@ px_status px_module_map(const px_session *session, const char *module, px_head h
     bool fill = px_placement_first_to_score(&session->placement, px_world_rank()) == px_world_rank();
     px_model_memory shared = {session->frozen.fd, offset, fill};
     const px_model_memory *memory = session->frozen.data != NULL ? &shared : NULL;
-    PX_TRY(find_source(session, module, &from, dir, sizeof dir));
+    PX_TRY(find_model(session, module, &from, dir, sizeof dir));
     if (dir[0] != '\0') {
         PX_TRY(px_model_map(model, dir, head, memory, had_score));
     } else if (memory == NULL) {
@@ -251,7 +262,8 @@ px_status px_session_frozen(px_session *session)
     const char *const modules[PX_FROZEN] = {px_reference_module(session), reward ? "reward" : NULL};
     for (int which = 0; which < PX_FROZEN && session->algorithm == &px_algorithm_ppo; which++) {
         char dir[PX_PATH_MAX] = "";
-        PX_TRY(modules[which] != NULL ? px_module_dir(session, modules[which], dir, sizeof dir) : PX_OK);
+        source from;
+        PX_TRY(modules[which] != NULL ? find_model(session, modules[which], &from, dir, sizeof dir) : PX_OK);
         PX_TRY(dir[0] != '\0' ? px_model_hash(dir, &session->frozen_hash[which]) : PX_OK);
     }
     return PX_OK;
@@ -304,10 +316,14 @@ px_status px_session_tokenizer(px_session *session)
     if (dir[0] == '\0') {
         return PX_OK;
     }
-    if (!given && !px_tokenizer_exists(dir)) { /* id rows need none; text rows will say so */
+    bool there = px_tokenizer_exists(dir);
+    if (!given && (!there || px_model_path_check(dir) != PX_OK)) { /* id rows need none; text rows, and who reads the model, say so */
+        px_error_clear();
         return PX_OK;
     }
-    PX_TRY(px_tokenizer_load(&session->tokenizer, dir));
+    if (px_tokenizer_load(&session->tokenizer, dir) != PX_OK) {
+        return there ? px_error_code() : px_stage_fail_within(stage, "rl_module.tokenizer");
+    }
     snprintf(session->tokenizer_dir, sizeof session->tokenizer_dir, "%s", px_tokenizer_dir(session->tokenizer));
     return PX_OK;
 }

@@ -111,7 +111,7 @@ train 0 "ppo 2/2" ppo.yaml # all of it was read at the start
 mv kept/* base; mv kept.jsonl prompts.jsonl
 vanish 'rm later.jsonl'; stages 74 "sft.data.train=later.jsonl: data.train: $work/later.jsonl: cannot open: No such file or directory"
 vanish 'rm later/model.safetensors'; stages 65 "later: no weights" "${moved[@]}"
-vanish 'rm -r later'; stages 65 "later: no config.json" "${moved[@]}"
+vanish 'rm -r later'; stages 65 "sft.rl_module.policy.path=later: rl_module.policy.path: $work/later: no such directory" "${moved[@]}"
 vanish 'rm run.yaml'; stages 74 "run.yaml: cannot open: No such file or directory"
 vanish 'rm -r run'; train 74 "run" ppo.yaml
 [ ! -e run ] || fail "a removed run directory is back: $(find run | head)"

@@ -102,6 +102,12 @@ fresh; tokenizer '{"a":-1}'; model bad/tokenizer.json
 fresh; tokenizer '{"a":2000000000}'; model bad/tokenizer.json
 fresh; echo '{"model":{"type":"Magic"}}' > bad/tokenizer.json; model bad/tokenizer.json
 train 65 "no-such-dir" sft.yaml --set rl_module.policy.new=null --set rl_module.policy.path=no-such-dir
+yaml 65 "bad.yaml:4:18: rl_module.policy.path: $work/nowhere: no such directory; valid is" 's/policy: {new.*/policy: {path: nowhere}/'
+yaml 65 "bad.yaml:4:18: rl_module.policy.path: $work/rows.jsonl: is a file; valid is" 's/policy: {new.*/policy: {path: rows.jsonl}/'
+yaml 65 "bad.yaml:4:14: rl_module.tokenizer: $work/nowhere: no such file" 's/policy: {new.*/tokenizer: nowhere\n  &/'
+train 65 "rl_module.reward.path: $work/nowhere: no such directory" ppo.yaml --set rl_module.reward.path=nowhere \
+    --set 'environment.rewards=[{kind: model}]'
+ends_alone 65 "rl_module.policy.path=nowhere: rl_module.policy.path: $work/nowhere: no such directory" "$phalanx" plan ppo.yaml --set rl_module.policy.path=nowhere
 
 # ---- no regular files: nobody waits for a pipe, and nothing without an end is read ----
 mkfifo pipe pipe.jsonl
@@ -143,6 +149,8 @@ space "$(ulimit -Hv)"
 fresh; echo '{"metadata":{},"weight_map":{"model.embed_tokens.weight":"../base/model.safetensors"}}' \
     > bad/model.safetensors.index.json
 rm bad/model.safetensors; model "valid is a file of the same directory"
+echo '{"weight_map":{"model.embed_tokens.weight":"gone.safetensors"}}' > bad/model.safetensors.index.json
+model 'bad/model.safetensors.index.json: weight_map names the file "gone.safetensors", which is not there'
 rm -rf bad; mkdir -p bad/policy; echo ../base > bad/best; cp sft.yaml bad/config.yaml; : > bad/run.h5
 ends_alone 65 "bad/best: names '../base'; valid is a checkpoint beside it" "$phalanx" export bad --iteration best --out exported
 [ ! -e exported ] || fail "an export from outside"

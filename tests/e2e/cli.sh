@@ -53,6 +53,7 @@ code 64 "takes no value" "$phalanx" generate --json=yes
 code 64 "unexpected argument" "$phalanx" generate stray
 code 65 "no such directory" "$phalanx" generate --model "$work/none" --prompt y
 code 65 "no such directory" "$phalanx" export "$work/none" --out "$work/x"
+code 65 "is a file; valid is a Hugging Face model directory" "$phalanx" evaluate --model "$0" --data "$work/none"
 code 64 "valid are policy" "$phalanx" export "$work" --out "$work/x" --module actor
 code 64 "did you mean metrics" "$phalanx" inspect "$work" metrcs
 code 64 "'metrics' is one view and there is another" "$phalanx" inspect "$work" metrics events
@@ -162,6 +163,7 @@ first=(--model "$model" --prompt 'Once upon a' --temperature 0 --max-new-tokens 
 same "$("$phalanx" generate "${first[@]}")" ' time, there was' "the first space"
 "$phalanx" generate "${first[@]}" --json | grep -qF '"text":" time, there was","logprobs"' || fail "the first space of --json"
 same "$("$phalanx" generate "${first[@]}" --max-new-tokens 20 --stop ' time')" "" "a stop string that begins with the first space"
+code 65 "none: no such file; a tokenizer is" "$phalanx" generate --model "$model" --prompt x --tokenizer "$work/none"
 code 64 "at most 507 fit" "$phalanx" generate "${greedy[@]}" --max-new-tokens 508
 printf '{"prompt_ids":[1,403,407]}\n{"prompt_ids":[1]}\n{"prompt_ids":[1,403,407]}\n' > "$work/prompts.jsonl"
 "$phalanx" generate --model "$model" --data "$work/prompts.jsonl" --samples 3 --seed 5 --max-new-tokens 12 --json > "$work/nine" ||

@@ -259,7 +259,9 @@ static void test_bad_files(void **state)
     px_model_config c;
     px_tree_remove(scratch_path("config.json"));
     assert_refused(px_model_config_read(scratch_dir, &c), "absent", "no config.json");
+    assert_refused(px_model_config_read(scratch_path("nowhere"), &c), "nowhere", "nowhere: no such directory; valid is");
     scratch_text("config.json", "");
+    assert_refused(px_model_config_read(scratch_path("config.json"), &c), "a file", "config.json: is a file; valid is");
     assert_refused(px_model_config_read(scratch_dir, &c), "empty", "config.json");
     scratch_text("config.json", "[1]");
     assert_refused(px_model_config_read(scratch_dir, &c), "list", "not a JSON object");

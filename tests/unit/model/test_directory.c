@@ -215,6 +215,7 @@ static void test_shards(void **state)
                  {"x", "\"/etc/passwd\"", "of the same directory"},
                  {"x", "\"..\"", "of the same directory"},
                  {"x", "3", "of the same directory"},
+                 {"x", "\"c.safetensors\"", "index.json: weight_map names the file \"c.safetensors\", which is not there"},
                  {"x", "\"a.safetensors\"", "tensor \"x\" is not in the file"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         write_index(cases[i].name, cases[i].file);
