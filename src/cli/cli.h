@@ -101,6 +101,8 @@ px_status px_opened_load(px_opened *opened, const char *dir, px_head head, const
                          const char *template);
 void px_opened_free(px_opened *opened);
 px_status px_tokenizer_open(px_tokenizer **tokenizer, const char *dir); /* *tokenizer NULL: the directory has none */
+/* --template: as px_renderer_find takes it; PX_USAGE where that gives PX_CONFIG. */
+px_status px_template_read(const px_renderer **renderer, const char *name, const px_tokenizer *tokenizer);
 int px_cores(void); /* by the affinity mask */
 px_status px_stops_check(const char *command, const px_words *stop); /* no stop string may be empty */
 /* --precision: f32, or bf16 where this processor has it (else f32, with a note). */

@@ -109,7 +109,8 @@ static px_status encode_text(prompts *p, const settings *s, const px_opened *o, 
         return empty && bos >= 0 ? px_ids_add(&p->ids, bos) : PX_OK;
     }
     if (o->renderer == NULL) {
-        return px_fail(PX_DATA, "%s: no chat template; choose one with --template, e.g. --template chatml", s->model);
+        return px_fail(PX_USAGE, "generate: --chat needs a chat template and %s has none; --template names one, e.g. --template "
+                       "chatml", s->model);
     }
     px_message messages[2] = {{.role = "system", .content = s->system}, {.role = "user", .content = text}};
     int first = s->system == NULL;

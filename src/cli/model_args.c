@@ -37,13 +37,19 @@ px_status px_tokenizer_open(px_tokenizer **tokenizer, const char *dir)
     return px_tokenizer_exists(dir) ? px_tokenizer_load(tokenizer, dir) : PX_OK;
 }
 
+px_status px_template_read(const px_renderer **renderer, const char *name, const px_tokenizer *tokenizer)
+{
+    px_status status = px_renderer_find(renderer, name, tokenizer);
+    return status != PX_CONFIG ? status : px_fail(PX_USAGE, "--template: %s", px_error_text());
+}
+
 static px_status load(px_opened *opened, const char *dir, px_head head, const char *tokenizer_path,
                       const char *template)
 {
     PX_TRY(px_model_map(&opened->model, dir, head, NULL, &opened->had_score));
     PX_TRY(tokenizer_path != NULL ? px_tokenizer_load(&opened->tokenizer, tokenizer_path)
                                   : px_tokenizer_open(&opened->tokenizer, dir));
-    return opened->tokenizer != NULL ? px_renderer_find(&opened->renderer, template, opened->tokenizer) : PX_OK;
+    return opened->tokenizer != NULL ? px_template_read(&opened->renderer, template, opened->tokenizer) : PX_OK;
 }
 
 px_status px_opened_load(px_opened *opened, const char *dir, px_head head, const char *tokenizer_path,

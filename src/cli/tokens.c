@@ -244,7 +244,8 @@ static px_status each_conversation(void *arg, int64_t number, int64_t line, cons
 static px_status show_conversations(settings *s)
 {
     if (s->renderer == NULL) {
-        return px_fail(PX_CONFIG, "tokens: %s has no chat template; --template names one", s->path);
+        return px_fail(PX_USAGE, "tokens: --chat needs a chat template and %s has none; --template names one, e.g. --template "
+                       "chatml", s->path);
     }
     return px_records_each(s->data, each_conversation, s);
 }
@@ -261,7 +262,7 @@ static px_status show(settings *s)
         PX_TRY(px_tokenizer_load(&s->tokenizer, s->path));
     }
     if (s->tokenizer != NULL && (s->stats || s->chat)) {
-        PX_TRY(px_renderer_find(&s->renderer, s->template, s->tokenizer));
+        PX_TRY(px_template_read(&s->renderer, s->template, s->tokenizer));
     }
     if (s->stats || s->chat) {
         return s->stats ? show_stats(s) : show_conversations(s);

@@ -195,7 +195,8 @@ static px_status choose_reading(const px_session *session, px_reward_model *rewa
     reads->kind = PX_ROWS_PAIRS;
     reads->system = px_stage_text(session->stage, "environment.chat.system");
     if (strcmp(name, "none") != 0) {
-        PX_TRY(px_renderer_find(&reads->renderer, name, reward->tokenizer));
+        px_status status = px_renderer_find(&reads->renderer, name, reward->tokenizer);
+        PX_TRY(status == PX_OK ? status : px_stage_fail_within(session->stage, own ? "rl_module.reward" : "environment.chat.template"));
     }
     PX_TRY(check_reading(session, session->train, reads));
     return check_reading(session, session->validation, reads);

@@ -145,7 +145,7 @@ static px_status choose_renderer(px_session *session, px_data_options *options)
     }
     px_status status = px_renderer_find(&session->renderer, name, session->tokenizer);
     options->renderer = session->renderer;
-    return status == PX_OK ? status : px_stage_fail(session->stage, "environment.chat.template", "%s", px_error_text());
+    return status == PX_OK ? status : px_stage_fail_within(session->stage, "environment.chat.template");
 }
 
 static px_status load_training(px_session *session, px_data_options *options, bool reward)

@@ -38,9 +38,9 @@ static px_status find_by_template(const px_renderer **renderer, const px_tokeniz
     }
     const char *name = px_template_renderer(px_template_hash(text));
     if (name == NULL) {
-        return px_fail(PX_CONFIG, "the chat template of %s is not known (hash %016llx); name its renderer in "
-                       "environment.chat.template: none, chatml, qwen2, qwen2.5, qwen2.5-base, qwen3, llama2, "
-                       "llama3, gemma, mistral, zephyr, smollm2, minimind, plain or hh", px_tokenizer_dir(tokenizer),
+        return px_fail(PX_CONFIG, "the chat template of %s is not known (hash %016llx); name its renderer: none, chatml, "
+                       "qwen2, qwen2.5, qwen2.5-base, qwen3, llama2, llama3, gemma, mistral, zephyr, smollm2, minimind, "
+                       "plain or hh", px_tokenizer_dir(tokenizer),
                        (unsigned long long)px_template_hash(text));
     }
     return px_renderer_find(renderer, name, tokenizer);
@@ -61,7 +61,7 @@ px_status px_renderer_find(const px_renderer **renderer, const char *name, const
             return PX_OK;
         }
     }
-    return px_fail(PX_CONFIG, "environment.chat.template is \"%.40s\"; valid are auto, none, chatml, qwen2, qwen2.5, "
+    return px_fail(PX_CONFIG, "there is no chat template \"%.40s\"; valid are auto, none, chatml, qwen2, qwen2.5, "
                    "qwen2.5-base, qwen3, llama2, llama3, gemma, mistral, zephyr, smollm2, minimind, plain and hh", name);
 }
 

@@ -98,6 +98,12 @@ code 74 "none.yaml" "$phalanx" config "$work/none.yaml"
 # ---- tokenizer train, tokens ----
 for i in 1 2 3 4 5 6 7 8; do echo "the cat sat on the mat and the dog sat on the log $i"; done > "$work/text.txt"
 code 64 "--out is missing" "$phalanx" tokenizer train --data "$work/text.txt" --vocab-size 280
+learn() { code 64 "$1" "$phalanx" tokenizer train --data "$work/text.txt" --out "$work/none" "${@:2}"; }
+learn "--vocab-size is 10; valid is 257 or more" --vocab-size 10
+learn "--vocab-size is 257; valid is 258 or more, for 256 bytes and 2 special tokens" --vocab-size 257 --special '<a>' --special '<b>'
+learn "--special is empty" --vocab-size 300 --special ''
+learn "--special is not UTF-8" --vocab-size 300 --special $'\xff'
+learn "--special <a> is given twice" --vocab-size 300 --special '<a>' --special '<b>' --special '<a>'
 code 0 "" "$phalanx" tokenizer train --data "$work/text.txt" --vocab-size 280 --out "$work/tok"
 [ -s "$work/tok/tokenizer.json" ] || fail "no tokenizer.json"
 line='the cat, caf\u00e9 sat'
@@ -109,6 +115,9 @@ cmp -s "$work/line" "$work/back" || fail "round trip: $(cat "$work/back")"
 "$phalanx" tokens --tokenizer "$work/tok" --decode --json < "$work/ids" | grep -q '"text":"the cat' || fail "decode --json"
 printf '1 2 9999\n' | "$phalanx" tokens --tokenizer "$work/tok" --decode > /dev/null 2>&1; same $? 65 "an id that is none"
 code 0 "rows               1" "$phalanx" tokens --tokenizer "$work/tok" --data "$work/text.txt" --stats
+code 64 "--chat needs a chat template" "$phalanx" tokens --tokenizer "$work/tok" --data "$work/text.txt" --chat
+code 64 '--template: there is no chat template "foo"; valid are auto, none' "$phalanx" tokens --tokenizer "$work/tok" \
+    --data "$work/text.txt" --stats --template foo
 
 # ---- under a launcher: what is one process's work is done once, and the others end at once ----
 # Of what a launcher leaves in the environment, each way says that this is its second process; a batch script is the first.
@@ -163,6 +172,9 @@ first=(--model "$model" --prompt 'Once upon a' --temperature 0 --max-new-tokens 
 same "$("$phalanx" generate "${first[@]}")" ' time, there was' "the first space"
 "$phalanx" generate "${first[@]}" --json | grep -qF '"text":" time, there was","logprobs"' || fail "the first space of --json"
 same "$("$phalanx" generate "${first[@]}" --max-new-tokens 20 --stop ' time')" "" "a stop string that begins with the first space"
+code 64 "--chat needs a chat template" "$phalanx" generate --model "$model" --prompt x --chat
+code 64 '--template: there is no chat template "foo"; valid are auto, none' "$phalanx" evaluate --model "$model" --data "$work/none" \
+    --template foo
 code 65 "none: no such file; a tokenizer is" "$phalanx" generate --model "$model" --prompt x --tokenizer "$work/none"
 code 64 "at most 507 fit" "$phalanx" generate "${greedy[@]}" --max-new-tokens 508
 printf '{"prompt_ids":[1,403,407]}\n{"prompt_ids":[1]}\n{"prompt_ids":[1,403,407]}\n' > "$work/prompts.jsonl"

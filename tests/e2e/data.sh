@@ -220,6 +220,13 @@ for template in chatml hh; do
     echo 'Hi 3' | "$phalanx" chat --model "talk-$template/policy" --template "$template" --max-new-tokens 24 --json > answer
     grep -q '"finish_reason":"stop"}$' answer || fail "$template: chat runs on: $(cat answer)"
 done
+"$phalanx" train talk.yaml --run-dir none --set environment.chat.template=foo > talk.out 2> talk.err; [ $? = 78 ] || fail "template foo: exit code"
+grep -q 'environment.chat.template=foo: environment.chat.template: there is no chat template "foo"; valid are' talk.err || fail "$(cat talk.err)"
+cp -r tokenizer odd; echo '{{ own }}' > odd/chat_template.jinja
+"$phalanx" train talk.yaml --run-dir none --set rl_module.tokenizer=odd > talk.out 2> talk.err; [ $? = 78 ] || fail "a template of its own: exit code"
+grep -q "^phalanx: talk.yaml: environment.chat.template: the chat template of .*odd is not known (hash .*); name its renderer: none" talk.err || fail "$(cat talk.err)"
+"$phalanx" tokens --tokenizer odd --chat --data talk.jsonl 2> talk.err; [ $? = 64 ] || fail "a template of its own, tokens: exit code"
+grep -q "^phalanx: --template: the chat template of .*odd is not known" talk.err || fail "$(cat talk.err)"
 grep -q 'samples stop at 24 tokens, <|endoftext|> (0), <|im_end|> (2)$' ppo-chatml.err || fail "stops: $(grep 'samples stop' ppo-chatml.err)"
 grep -q 'samples stop at 24 tokens, <|endoftext|> (0)$' ppo-hh.err || fail "stops: $(grep 'samples stop' ppo-hh.err)"
 
