@@ -239,6 +239,7 @@ px_status px_address_share(void *at, size_t bytes, int fd, size_t offset, bool w
 void px_address_release(void *at, size_t bytes);
 bool px_file_exists(const char *path);
 bool px_dir_exists(const char *path);
+bool px_same_file(const char *a, const char *b); /* both are there and are one, by whatever names */
 px_status px_dir_create(const char *path);      /* with parents; an existing one is fine */
 px_status px_dir_sync(const char *path);        /* fsync of the directory itself, after renames in it */
 px_status px_tree_remove(const char *path);     /* a file or directory tree; absent is fine; follows no symlinks */

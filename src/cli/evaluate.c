@@ -46,6 +46,9 @@ static px_status parse(px_evaluation *e, int argc, char **argv)
     if ((e->model == NULL) == (e->rewards.count == 0)) {
         return px_fail(PX_USAGE, "evaluate: give one of --model DIR and --rewards LIST");
     }
+    if (e->per_record != NULL && px_same_file(e->per_record, e->data)) {
+        return px_fail(PX_USAGE, "evaluate: --per-record %s is the data itself; valid is another file", e->per_record);
+    }
     return px_precision_read("evaluate", e->precision, &e->dtype);
 }
 

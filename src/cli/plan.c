@@ -133,6 +133,9 @@ px_status px_command_plan(int argc, char **argv)
     if (helped) {
         return PX_OK;
     }
+    if (sbatch != NULL && plan.words.count > 0 && px_same_file(sbatch, plan.words.word[0])) {
+        return px_fail(PX_USAGE, "plan: --sbatch %s is the configuration itself; valid is another file", sbatch);
+    }
     px_status status = px_planned_make(&plan, "plan");
     if (status == PX_OK && sbatch != NULL) {
         status = write_script(&plan, sbatch);

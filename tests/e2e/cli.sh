@@ -146,6 +146,11 @@ same "$(head -1 "$work/scores" | cut -c1-35)" '{"rewards":{"lexicon":0.458831467
 [ -z "$mpirun" ] || same "$("$mpirun" -n 2 "$phalanx" evaluate --rewards exact:answer --data "$work/completions.jsonl" --json | wc -l)" 1 \
     "evaluate --rewards under mpirun"
 grep -q '"exact":0.0,"regex":1.0}}$' "$work/scores" || fail "scores of the second record"
+cp "$work/completions.jsonl" "$work/kept"; ln -s completions.jsonl "$work/alias"; ln "$work/completions.jsonl" "$work/twin"
+for name in completions.jsonl ./completions.jsonl alias twin; do
+    code 64 "is the data itself" "$phalanx" evaluate --rewards exact:answer --data "$work/completions.jsonl" --per-record "$work/$name"
+done
+cmp -s "$work/completions.jsonl" "$work/kept" || fail "the data are written over"
 code 65 "no field 'answer2'" "$phalanx" evaluate --rewards exact:answer2 --data "$work/completions.jsonl"
 code 64 "valid are lexicon" "$phalanx" evaluate --rewards magic:1 --data "$work/completions.jsonl"
 code 78 "no such program" "$phalanx" evaluate --rewards exec:no-such-program --data "$work/completions.jsonl"

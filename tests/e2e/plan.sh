@@ -238,6 +238,11 @@ cd "$work" || exit 1
 code 64 "valid is MINUTES" "$phalanx" submit run.yaml --dry-run --time tomorrow
 code 0 "in all" "$phalanx" plan run.yaml --sbatch run.sbatch
 bash -n run.sbatch && grep -q '^dir=runs/tiny' run.sbatch || fail "plan --sbatch: $(cat run.sbatch)"
+cp run.yaml kept.yaml; ln -s run.yaml alias.yaml
+for name in run.yaml "$work/run.yaml" alias.yaml; do
+    code 64 "--sbatch $name is the configuration itself" "$phalanx" plan run.yaml --sbatch "$name"
+done
+cmp -s run.yaml kept.yaml || fail "the configuration is written over"
 PATH=$work/bin code 74 "sbatch cannot be started" "$phalanx" submit run.yaml
 
 # ---- the command that continues ----
