@@ -186,6 +186,9 @@ static px_status find_module(const char *dir, const settings *s, char *out, size
         snprintf(out, size, "%s", dir);
         return PX_OK;
     }
+    if (!px_dir_exists(dir)) {
+        return px_fail(PX_DATA, "%s: is a file; valid is a run, a stage, a checkpoint, a model or a .gguf file", dir);
+    }
     PX_TRY(find_source(dir, s, source, sizeof source));
     const char *module = s->module != NULL ? s->module : has_dir(source, "policy") ? "policy" : "reward";
     PX_TRY(px_path_join(out, size, source, module));

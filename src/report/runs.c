@@ -57,7 +57,7 @@ static px_status find_runs(const char *path, px_run **runs, int *count)
 {
     char file[PX_PATH_MAX], dir[PX_PATH_MAX];
     if (!px_dir_exists(path)) {
-        if (!px_file_exists(path)) return px_fail(PX_IO, "%s: there is no such file or directory", path);
+        if (!px_file_exists(path)) return px_fail(PX_DATA, "%s: no such run; valid is the directory of a run or stage, or a run file", path);
         px_path_parent(dir, sizeof dir, path);
         return add_run(runs, count, path, dir, path);
     }

@@ -53,6 +53,10 @@ code 64 "takes no value" "$phalanx" generate --json=yes
 code 64 "unexpected argument" "$phalanx" generate stray
 code 65 "no such directory" "$phalanx" generate --model "$work/none" --prompt y
 code 65 "no such directory" "$phalanx" export "$work/none" --out "$work/x"
+code 65 "$0: is a file; valid is a run, a stage" "$phalanx" export "$0" --out "$work/x"
+for command in inspect watch "report --out $work/x.html"; do
+    code 65 "none: no such run; valid is" "$phalanx" $command "$work/none"
+done
 code 65 "is a file; valid is a Hugging Face model directory" "$phalanx" evaluate --model "$0" --data "$work/none"
 code 64 "valid are policy" "$phalanx" export "$work" --out "$work/x" --module actor
 code 64 "did you mean metrics" "$phalanx" inspect "$work" metrcs

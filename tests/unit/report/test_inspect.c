@@ -415,7 +415,7 @@ static void test_wrong(void **state)
     assert_non_null(strstr(px_error_text(), "did you mean metrics?"));
     const char *const nowhere[] = {"/nowhere"}, *const empty[] = {"/proc/self/task"};
     px_inspect_options options = {.paths = nowhere, .path_count = 1, .view = PX_VIEW_METRICS, .out = stdout};
-    assert_int_equal(px_inspect(&options), PX_IO);
+    assert_int_equal(px_inspect(&options), PX_DATA);
     options.paths = empty;
     assert_int_equal(px_inspect(&options), PX_DATA);
     options.path_count = 0;
