@@ -148,8 +148,13 @@ static px_status read_prompts(prompts *p, const settings *s, const px_opened *o)
     px_dataset *data;
     PX_TRY(px_dataset_load(&data, s->data, &options));
     int64_t count = px_dataset_count(data);
+    const px_data_summary *summary = px_dataset_summary(data);
     px_status status = begin_prompts(p, count);
-    p->rendered = px_dataset_summary(data)->rendered;
+    p->rendered = summary->rendered;
+    if (summary->dropped > 0) {
+        px_log(PX_NOTE, "%s: %lld of %lld prompts have no token and are left out", s->data, (long long)summary->dropped,
+               (long long)summary->records);
+    }
     for (int64_t i = 0; i < count && status == PX_OK; i++) {
         px_row row;
         px_dataset_row(data, i, &row);
@@ -178,11 +183,24 @@ static px_status check_ids(const prompts *p, const settings *s, int vocab_size)
     return PX_OK;
 }
 
+/* The first prompt that leaves a completion no room. */
+static px_status refuse_long(const settings *s, const prompts *p, int context)
+{
+    const int32_t *starts = p->starts.data;
+    int64_t i = 0;
+    while (starts[i + 1] - starts[i] < context) {
+        i++;
+    }
+    px_fail(PX_DATA, "the prompt has %d tokens; valid are at most %d, for the model's context is %d", (int)(starts[i + 1] - starts[i]),
+            context - 1, context);
+    return s->data != NULL ? px_fail_within("%s:%lld", s->data, (long long)px_record_line(s->data, p->record[i])) : PX_DATA;
+}
+
 static px_status fit_context(settings *s, const prompts *p, int context)
 {
     int left = context - p->longest;
     if (left < 1) {
-        return px_fail(PX_DATA, "the longest prompt has %d tokens, the model's context is %d", p->longest, context);
+        return refuse_long(s, p, context);
     }
     if (s->sampling.max_new_tokens > left) {
         return px_fail(PX_USAGE, "generate: --max-new-tokens is %lld; the longest prompt has %d tokens and the "

@@ -196,6 +196,15 @@ OMP_NUM_THREADS=1 "$phalanx" generate --model "$model" --data "$work/prompts.jso
 same "$(sort -u "$work/nine" | wc -l)" 9 "samples differ"
 printf '{"prompt_ids":[1,512]}\n' > "$work/bad.jsonl"
 code 65 "bad.jsonl:1" "$phalanx" generate --model "$model" --data "$work/bad.jsonl"
+{ echo; echo '{"prompt":"Once"}'; echo '{"prompt":""}'; echo '{"prompt":"One day"}'; } > "$work/some.jsonl"
+code 0 "NOTE: $work/some.jsonl: 1 of 3 prompts have no token and are left out" "$phalanx" generate --model "$model" \
+    --data "$work/some.jsonl" --max-new-tokens 2 --json
+same "$(cut -d, -f1 "$work/out" | tr '\n' ' ')" '{"prompt_id":0 {"prompt_id":2 ' "prompts that are left"
+long=$(/usr/bin/python3 -c 'print("and the sun " * 200)')
+echo "{\"prompt\":\"$long\"}" >> "$work/some.jsonl"
+code 65 "phalanx: $work/some.jsonl:5: the prompt has 802 tokens; valid are at most 511, for the model's context is 512" \
+    "$phalanx" generate --model "$model" --data "$work/some.jsonl"
+code 65 "phalanx: the prompt has 802 tokens; valid are at most 511" "$phalanx" generate --model "$model" --prompt "$long"
 if [ -d "$shared/models/verl-arith-random" ]; then
     printf '{"prompt_ids":[1,2]}\n' > "$work/two.jsonl"
     code 0 '"text":null' "$phalanx" generate --model "$shared/models/verl-arith-random" --data "$work/two.jsonl" \
