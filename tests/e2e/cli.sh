@@ -274,6 +274,14 @@ code 0 "" "$phalanx" export "$model" --out "$work/whole"
 [ "$(stat -c %s "$work/half/model.safetensors")" -lt "$(($(stat -c %s "$work/whole/model.safetensors") * 6 / 10))" ] ||
     fail "bf16 is not half of f32"
 code 64 "is the model itself" "$phalanx" export "$work/whole" --out "$work/whole"
+short=$work/short # a context below what bench takes by itself
+cp -r "$work/whole" "$short"
+sed -i 's/"max_position_embeddings": 512/"max_position_embeddings": 40/' "$short/config.json"
+code 0 '"what":"sample"' "$phalanx" bench sample decode adamw --model "$short" --batch 1 --trials 1 --json
+code 0 '"what":"train","shape":"'"$short"'"' "$phalanx" bench train --model "$short" --batch 1 --trials 1 --json
+code 0 '"what":"sample"' "$phalanx" bench sample adamw --model "$short" --seq 41 --new 30 --batch 1 --trials 1 --json
+code 64 "--seq is 41; valid is at most 40, the model's context" "$phalanx" bench train --model "$short" --seq 41
+code 64 "--prompt 20 and --new 30 do not fit the context of 40 tokens" "$phalanx" bench sample --model "$short" --prompt 20 --new 30
 printf 'Hello\n/reset\nAgain\n/quit\nnever\n' | "$phalanx" chat --model "$model" --template chatml --max-new-tokens 5 > "$work/out" 2> "$work/err" ||
     fail "chat: $(cat "$work/err")"
 grep -q 'is forgotten' "$work/err" || fail "chat /reset"
