@@ -79,10 +79,13 @@ typedef struct px_message { /* all borrowed */
     bool unlearned;        /* an assistant's turn that the mask leaves out */
 } px_message;
 typedef struct px_renderer px_renderer; /* static: nothing to free */
-/* name: "auto" chooses by the tokenizer's own template, else chatml, qwen2, qwen2.5, qwen2.5-base, qwen3, llama2, llama3, gemma, mistral,
+/* name: "auto" chooses by what px_renderer_note has left, then by the tokenizer's own template, else chatml, qwen2, qwen2.5, qwen2.5-base, qwen3, llama2, llama3, gemma, mistral,
  * zephyr, smollm2, minimind, plain (hh). PX_CONFIG names what is valid; *renderer NULL for "none" and when auto finds no
  * template at all. */
 px_status px_renderer_find(const px_renderer **renderer, const char *name, const px_tokenizer *tokenizer);
+/* Into tokenizer_config.json of a model's directory, as "chat_renderer": there "auto" finds what the model was trained with, also
+ * where no Jinja text says it. */
+px_status px_renderer_note(const char *dir, const px_renderer *renderer);
 const char *px_renderer_name(const px_renderer *renderer);
 /* Ids of a conversation. mask, if not NULL, gets one 0/1 per id: assistant content and its end-of-turn token. PX_DATA
  * where the messages have tools, calls or reasoning and the template does not write them.

@@ -13,7 +13,7 @@ static const px_usage inspect_usage = {
             "file. Without a view: health. A second run whose name is that of a view is written ./NAME.",
     .examples = "  phalanx inspect runs/stories-ppo metrics\n"
                 "  phalanx inspect runs/a runs/b metrics --csv > both.csv\n"
-                "  phalanx inspect runs/stories-ppo timeline > trace.json    (open it in ui.perfetto.dev)\n"
+                "  phalanx inspect runs/quickstart/ppo timeline > trace.json    (open it in ui.perfetto.dev)\n"
                 "  phalanx inspect runs/stories-ppo/run.h5 --snapshot copy.h5",
     .exits = "0 done, 64 usage, 65 not a run or damaged, 74 input/output",
 };

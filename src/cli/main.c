@@ -42,7 +42,7 @@ static void print_overview(FILE *out)
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
     }
     fprintf(out, "\n'phalanx help COMMAND' or 'phalanx COMMAND --help' explains a command; 'phalanx --version' names "
-                 "the build.\nFirst steps: phalanx train configs/quickstart.yaml\n"
+                 "the build.\nFirst steps: README.md, experiments/quickstart/run.sh\n"
                  "Exit codes: 0 done, 64 usage, 65 bad data, 69 too few healthy runners, 70 bug, 74 input/output,\n"
                  "75 stopped and resumable, 78 configuration, 80 diverged.\n");
 }

@@ -252,7 +252,7 @@ const px_key px_keys[] = {
     {"learners.activation_recomputation", BOOL, "false", NULL, NULL, "", ALL, CHANGE, NULL,
      "Keep what lies between the blocks alone and compute what is inside them again for the gradients: the same bits with less "
      "memory, a forward more."},
-    {"learners.precision", WORD, "f32", NULL, "f32|bf16", "", ALL, 0, NULL, "Operands of the matrix products, and keys and values; weights and sums are float32. bf16 needs AVX512-BF16, else float32 is used."},
+    {"learners.precision", WORD, "f32", NULL, "f32|bf16", "", ALL, 0, NULL, "Operands of the matrix products, and keys and values; weights and sums are float32. bf16 needs AMX (Intel) or AVX512-BF16 (AMD), else float32 is used."},
 
     {"evaluation.evaluation_interval", INT, "10", "pretrain=100 sft=100 reward=100", "[0,1000000000]", "", ALL, CHANGE, NULL,
      "Iterations (pretrain, sft, reward: steps) between evaluations; also before the first and after the last. 0: never."},
@@ -301,11 +301,11 @@ const px_key px_keys[] = {
     {"stop.steps", INT, NULL, NULL, "null|[0,1000000000]", "", DATA, CHANGE, NULL, "Optimizer steps in all. Either this or epochs."},
     {"stop.epochs", FLOAT, "1", NULL, "null|[0,1000000]", "", DATA, CHANGE, NULL, "Passes over the data; the last step takes what is left of them. Either this or steps."},
     {"stop.metrics", PX_KEY_METRICS, "{}", NULL, NULL, "", ALL, CHANGE, NULL,
-     "Metric name -> condition, such as objective/kl: \"> 50\"; operators > >= < <=; a bare number means >=."},
+     "Metric name -> condition, such as objective/kl: \"> 50\"; operators > >= < <=; a bare number means >=. Maps add to those of files below: null is none."},
 
     {"debugging.deterministic", BOOL, "true", NULL, NULL, "", ALL, CHANGE, NULL,
      "The same bits on 1, 2, 4 or 8 ranks that learn, however many sample or score, and on any number of threads; other numbers by "
-     "tolerance. Costs at most 5 % of the time of learning, with one thread a rank nothing (experiments/speed)."},
+     "tolerance. Costs at most 5 % of the time of learning (experiments/speed)."},
     {"debugging.log_level", WORD, "info", NULL, "error|warning|note|info|debug", "", ALL, CHANGE, NULL, ""},
     {"debugging.timeline", BOOL, "false", NULL, NULL, "", ALL, CHANGE, NULL, "Write every rank's phases into timeline-RANK-PART.json (Chrome trace); phalanx inspect RUN timeline joins them."},
 };

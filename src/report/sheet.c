@@ -57,7 +57,7 @@ void px_number_text(double value, char *out, size_t size)
     } else if (value == floor(value) && fabs(value) < 1e15) {
         snprintf(out, size, "%.0f", value);
     } else {
-        snprintf(out, size, "%.6g", value);
+        snprintf(out, size, fabs(value) >= 1e6 && fabs(value) < 1e15 ? "%.2f" : "%.6g", value); /* a time in seconds */
     }
 }
 

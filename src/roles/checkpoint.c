@@ -82,8 +82,16 @@ static const char *tokenizer_dir(const px_session *session)
 static px_status save_learner(const px_session *session, const px_model *model, const char *dir)
 {
     const char *tokenizer = tokenizer_dir(session);
+    const px_renderer *automatic = NULL;
     PX_TRY(tokenizer != NULL ? px_tokenizer_extract(tokenizer, dir) : PX_OK);
-    return px_model_save(model, dir, PX_F32, tokenizer);
+    PX_TRY(px_model_save(model, dir, PX_F32, tokenizer));
+    if (session->renderer == NULL) {
+        return PX_OK;
+    }
+    if (px_renderer_find(&automatic, "auto", session->tokenizer) != PX_OK) {
+        px_error_clear();
+    }
+    return automatic == session->renderer ? PX_OK : px_renderer_note(dir, session->renderer);
 }
 
 static px_status write_learner(const px_session *session, int number, const char *path)

@@ -3,6 +3,8 @@
 #include "chat_templates.h"
 #include "tokenizer.h"
 
+#include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 px_status px_script_add(px_script *s, const char *text, size_t length, bool learned, bool special)
@@ -33,6 +35,9 @@ px_status px_script_add(px_script *s, const char *text, size_t length, bool lear
 static px_status find_by_template(const px_renderer **renderer, const px_tokenizer *tokenizer)
 {
     const char *text = tokenizer == NULL ? NULL : px_tokenizer_chat_template(tokenizer);
+    if (tokenizer != NULL && tokenizer->chat_renderer != NULL) {
+        return px_renderer_find(renderer, tokenizer->chat_renderer, tokenizer);
+    }
     if (text == NULL) {
         return PX_OK;
     }
@@ -63,6 +68,21 @@ px_status px_renderer_find(const px_renderer **renderer, const char *name, const
     }
     return px_fail(PX_CONFIG, "there is no chat template \"%.40s\"; valid are auto, none, chatml, qwen2, qwen2.5, "
                    "qwen2.5-base, qwen3, llama2, llama3, gemma, mistral, zephyr, smollm2, minimind, plain and hh", name);
+}
+
+px_status px_renderer_note(const char *dir, const px_renderer *renderer)
+{
+    char path[PX_PATH_MAX];
+    json_t *root = NULL;
+    PX_TRY(px_path_join(path, sizeof path, dir, "tokenizer_config.json"));
+    PX_TRY(px_file_exists(path) ? px_json_read(path, &root) : PX_OK);
+    root = root != NULL ? root : json_object();
+    bool set = json_object_set_new(root, "chat_renderer", json_string(renderer->name)) == 0;
+    char *text = set ? json_dumps(root, JSON_INDENT(2) | JSON_PRESERVE_ORDER) : NULL;
+    json_decref(root);
+    px_status status = text != NULL ? px_file_write(path, text, strlen(text)) : px_fail(PX_DATA, "%s: must be an object", path);
+    free(text);
+    return status;
 }
 
 const char *px_renderer_name(const px_renderer *renderer)

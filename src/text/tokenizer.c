@@ -222,6 +222,7 @@ void px_tokenizer_destroy(px_tokenizer *t)
     px_parts_free(&t->parts);
     px_parts_free(&t->parts_spare);
     px_free(t->chat_template);
+    px_free(t->chat_renderer);
     px_free(t->path);
     px_free(t->dir);
     px_free(t);

@@ -185,7 +185,7 @@ struct px_tokenizer {
     px_ids before, after;  /* what the post-processor adds */
     int size;
     int32_t bos, eos, pad;
-    char *chat_template;
+    char *chat_template, *chat_renderer; /* Jinja text; name of a renderer. NULL: none */
     px_buf gap, spare;     /* scratch of encode */
     px_pieces pieces;
     px_parts parts, parts_spare; /* scratch of decode */

@@ -435,6 +435,18 @@ static void tokens_from_file(px_tokenizer *t)
     }
 }
 
+static px_status renderer_name(px_tokenizer *t, const json_t *value)
+{
+    if (value == NULL || json_is_null(value)) {
+        return PX_OK;
+    }
+    if (!json_is_string(value)) {
+        return px_fail(PX_DATA, "chat_renderer must be a string");
+    }
+    t->chat_renderer = px_strdup(json_string_value(value));
+    return t->chat_renderer != NULL ? PX_OK : px_error_code();
+}
+
 px_status px_tokenizer_settings(px_tokenizer *t, const json_t *root)
 {
     if (root == NULL) {
@@ -448,6 +460,7 @@ px_status px_tokenizer_settings(px_tokenizer *t, const json_t *root)
     PX_TRY(named_token(t, root, "eos_token", &t->eos));
     PX_TRY(named_token(t, root, "pad_token", &t->pad));
     PX_TRY(template_text(t, json_object_get(root, "chat_template")));
+    PX_TRY(renderer_name(t, json_object_get(root, "chat_renderer")));
     bool adds = px_tokenizer_adds_bos(t), wanted;
     PX_TRY(px_field_bool(root, "tokenizer_config", "add_bos_token", adds, &wanted));
     if (wanted && !adds && t->bos >= 0) {

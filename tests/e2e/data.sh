@@ -220,6 +220,11 @@ for template in chatml hh; do
     echo 'Hi 3' | "$phalanx" chat --model "talk-$template/policy" --template "$template" --max-new-tokens 24 --json > answer
     grep -q '"finish_reason":"stop"}$' answer || fail "$template: chat runs on: $(cat answer)"
 done
+loss_of() { "$phalanx" evaluate --model talk-hh/policy --data talk.jsonl "$@" --json 2> loss.err | grep -o '"loss":[^,]*'; }
+[ -n "$(loss_of)" ] && [ "$(loss_of)" = "$(loss_of --template hh)" ] && [ "$(loss_of)" != "$(loss_of --template chatml)" ] ||
+    fail "a result does not say which template it was trained with: $(loss_of; loss_of --template hh; cat loss.err)"
+grep -q '"chat_renderer": "hh"' talk-hh/policy/tokenizer_config.json && ! grep -q chat_renderer talk-chatml/policy/tokenizer_config.json ||
+    fail "chat_renderer: $(grep -s chat_renderer talk-*/policy/tokenizer_config.json)"
 "$phalanx" train talk.yaml --run-dir none --set environment.chat.template=foo > talk.out 2> talk.err; [ $? = 78 ] || fail "template foo: exit code"
 grep -q 'environment.chat.template=foo: environment.chat.template: there is no chat template "foo"; valid are' talk.err || fail "$(cat talk.err)"
 cp -r tokenizer odd; echo '{{ own }}' > odd/chat_template.jinja
