@@ -6,7 +6,7 @@ static const px_usage usage = {
     .synopsis = "plan CONFIG [--nodes N --ntasks-per-node P --cpus-per-task T] [--het-group NxPxT] [--sbatch FILE] [options]",
     .what = "What a run will take, before it takes it: the schedule of every stage, which rank does what, memory of a\n"
             "rank by role and of each node, disk, number of files, and time. Nothing is trained: data sets are read, kernels of the\n"
-            "models' shapes are measured here for some seconds, by as many processes as a node will have ranks (cores\n"
+            "models' shapes are measured here (seconds for small models, minutes for large ones), by as many processes as a node will have ranks (cores\n"
             "that this machine lacks are taken to be as fast as those it has, and time that other programs took from\n"
             "them does not count: a job has its nodes alone). What cannot run is refused with the line\n"
             "of the file. --sbatch writes the script that 'phalanx submit' would hand to Slurm.",
