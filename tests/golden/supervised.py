@@ -43,19 +43,21 @@ def order_of(c, stage, algorithm, model, directory):
     return rows.Order(files, bool(c("data.shuffle")), key)
 
 
+def end_of(c, order):
+    """Rows that all passes visit: the last step takes what is left of them."""
+    return math.inf if c("stop.steps") else math.ceil(c("stop.epochs") * order.length - 1e-9)
+
+
 def total_steps(c, order, stage):
     if c("stop.steps"):
         return c("stop.steps")
-    if c("training.batch_size"):
-        return math.ceil(c("stop.epochs") * order.length / c("training.batch_size") - 1e-9)
-    if c("data.packing"):
+    if c("data.packing") and not c("training.batch_size"):
         return math.ceil(c("stop.epochs") * len(packed(c, order, 0, "")) - 1e-9)
-    steps, cursor = 0.0, 0
-    while cursor < order.length:
-        taken = len(next_batch(c, order, cursor, stage))
-        steps += min(1.0, (order.length - cursor) / taken)
-        cursor += taken
-    return math.ceil(c("stop.epochs") * steps - 1e-9)
+    steps, cursor = 0, 0
+    while cursor < end_of(c, order):
+        cursor += len(next_batch(c, order, cursor, stage))
+        steps += 1
+    return steps
 
 
 def best_fit(sizes, capacity):
@@ -96,7 +98,7 @@ def packed(c, order, epoch, stage):
 def next_batch(c, order, cursor, stage):
     """batch_size rows, or as many as fit into batch_tokens: packed, or one after another."""
     if c("training.batch_size"):
-        return [order(cursor + i) for i in range(c("training.batch_size"))]
+        return [order(cursor + i) for i in range(min(c("training.batch_size"), end_of(c, order) - cursor))]
     if c("data.packing"):
         epoch, place = divmod(cursor, order.length)
         for step in packed(c, order, epoch, stage):
@@ -107,7 +109,7 @@ def next_batch(c, order, cursor, stage):
     batch, tokens = [], 0
     while True:
         row = order(cursor + len(batch))
-        if batch and tokens + len(row[0]) > c("training.batch_tokens"):
+        if batch and (tokens + len(row[0]) > c("training.batch_tokens") or cursor + len(batch) == end_of(c, order)):
             return batch
         batch.append(row)
         tokens += len(row[0])
