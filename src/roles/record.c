@@ -39,7 +39,8 @@ px_status px_metrics_markdown(px_buf *text)
     static const px_algorithm *const all[] = {&px_algorithm_pretrain, &px_algorithm_reward, &px_algorithm_ppo};
     static const char *const titles[] = {"pretrain and sft", "reward", "ppo"};
     PX_TRY(px_buf_text(text, "# Metrics\n\nWhat /metrics and /evaluation of a run file hold, by algorithm. Made by "
-                             "`phalanx config --metrics`. NaN: not measured in that row.\n\n"));
+                             "`phalanx config --metrics`. NaN: not measured in that row. Each row begins with `iteration`; in /metrics "
+                             "`timestamp` (s since 1970-01-01 UTC) and `segment` (row of /segments) follow.\n\n"));
     for (int a = 0; a < 3; a++) {
         PX_TRY(px_buf_printf(text, "## %s: /metrics\n\n", titles[a]));
         PX_TRY(describe(text, all[a]->metrics, all[a]->metric_count));
