@@ -7,7 +7,6 @@
 #include "phalanx/model.h"
 #include "phalanx/text.h"
 
-#include <spawn.h>
 
 /* ---- commands: argv[0] is the command's name --------------------------------------------------------------------- */
 px_status px_command_train(int argc, char **argv);
@@ -70,11 +69,9 @@ px_status px_shell_quote(px_buf *out, const char *word); /* one word of a comman
 #define PX_COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
 /* ---- other programs ---------------------------------------------------------------------------------------------- */
-/* posix_spawnp of a child that finds its signals as a shell would leave them: of those that this program ignores or has
- * blocked it knows nothing. The error number, 0: it runs. */
-int px_spawn(pid_t *pid, const posix_spawn_file_actions_t *actions, char *const *argv);
 /* One of Slurm's commands, run to its end with `input` (NULL: nothing) as its standard input; what it prints is added to
- * `answer`, its messages go to stderr. PX_IO: not started, not exit code 0, no end within 300 s; PX_STOPPED, where it is stoppable. */
+ * `answer` (NULL: of no interest), its messages go to stderr. PX_IO: not started, not exit code 0, no end within 300 s; PX_STOPPED, where it is stoppable:
+ * otherwise neither our stop ends it nor a TERM that reaches it too. */
 px_status px_slurm_command(char *const *argv, const px_buf *input, px_buf *answer, bool stoppable);
 /* The Slurm job that we are in goes back into the queue (unless Slurm is ending it by itself: what is cancelled stays so), or
  * counts as cancelled. PX_STOPPED once it is ended, or with a message that says why it is not. */

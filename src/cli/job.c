@@ -15,6 +15,16 @@ static void job_id(char id[64])
     snprintf(id, 64, "%.24s%s%.24s", cell ? array : job != NULL ? job : "", cell ? "_" : "", cell ? task : "");
 }
 
+/* False where it did not work, which is no error of this program's. */
+static bool ask(char *const *argv, px_buf *answer)
+{
+    bool worked = px_slurm_command(argv, NULL, answer, false) == PX_OK;
+    if (!worked) {
+        px_error_clear();
+    }
+    return worked;
+}
+
 /* Is Slurm ending the job, for another reason than its time limit? "JobState=COMPLETING Reason=None" is a job that was cancelled
  * or requeued, PENDING one that waits again already. Who cannot be asked says no. */
 static bool is_ending(char *id)
@@ -22,21 +32,12 @@ static bool is_ending(char *id)
     char scontrol[] = "scontrol", line[] = "--oneliner", show[] = "show", job[] = "job";
     char *argv[] = {scontrol, line, show, job, id, NULL};
     px_buf answer = {0};
-    bool known = px_slurm_command(argv, NULL, &answer, false) == PX_OK && answer.length > 0;
+    bool known = ask(argv, &answer) && answer.length > 0;
     bool completing = known && (strstr(answer.data, " JobState=COMPLETING ") || strstr(answer.data, " JobState=CANCELLED "));
     bool ending = known && (strstr(answer.data, " JobState=PENDING ") ||
                             (completing && strstr(answer.data, " Reason=TimeLimit ") == NULL));
     px_buf_free(&answer);
     return ending;
-}
-
-/* One whose answer is of no interest. */
-static bool done(char *const *argv)
-{
-    px_buf answer = {0};
-    px_status status = px_slurm_command(argv, NULL, &answer, false);
-    px_buf_free(&answer);
-    return status == PX_OK;
 }
 
 /* Slurm ends us next: leaving earlier would look like a failure. */
@@ -60,7 +61,7 @@ px_status px_job_requeue(void)
         return px_fail(PX_STOPPED, "stopped and saved; job %s is being cancelled or requeued by Slurm, it is not put back into the queue "
                                    "from here. The same command continues the run", id);
     }
-    if (!done(argv)) {
+    if (!ask(argv, NULL)) {
         return px_fail(PX_STOPPED, "stopped, but 'scontrol requeue %s' failed: submit the job again, or use 'phalanx submit --chain' "
                                    "where the site forbids requeueing", id);
     }
@@ -74,7 +75,7 @@ px_status px_job_cancel(void)
     char id[64], scancel[] = "scancel";
     char *argv[] = {scancel, id, NULL};
     job_id(id);
-    if (id[0] == '\0' || !done(argv)) {
+    if (id[0] == '\0' || !ask(argv, NULL)) {
         return px_fail(PX_STOPPED, "stopped by its file STOP: the job is not continued; submit it again to go on");
     }
     fprintf(stderr, "phalanx: supervise: job %s was stopped by the run's file STOP and is cancelled; submit it again to go on\n", id);

@@ -2,24 +2,31 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-int px_spawn(pid_t *pid, const posix_spawn_file_actions_t *actions, char *const *argv)
+/* The child finds its signals as a shell would leave them: of those that this program ignores or has blocked it knows nothing. But
+ * Slurm ends a job with all that runs in it: the command that asks for this, or asks about it, is not to end before its answer.
+ * The error number, 0: it runs. */
+static int spawn(pid_t *pid, const posix_spawn_file_actions_t *actions, char *const *argv, bool stoppable)
 {
     extern char **environ;
     posix_spawnattr_t attributes;
-    sigset_t ours, none;
-    sigemptyset(&none);
+    sigset_t ours, blocked;
+    sigemptyset(&blocked);
+    if (!stoppable) {
+        sigaddset(&blocked, SIGTERM);
+    }
     sigemptyset(&ours);
     sigaddset(&ours, SIGPIPE);
     sigaddset(&ours, SIGXFSZ);
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigdefault(&attributes, &ours);
-    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigmask(&attributes, &blocked);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     int error = posix_spawnp(pid, argv[0], actions, &attributes, argv, environ);
     posix_spawnattr_destroy(&attributes);
@@ -69,7 +76,7 @@ static px_status run(char *const *argv, FILE *in, FILE *out, bool stoppable)
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, fileno(in), STDIN_FILENO);
     posix_spawn_file_actions_adddup2(&actions, fileno(out), STDOUT_FILENO);
-    int failed = px_spawn(&pid, &actions, argv);
+    int failed = spawn(&pid, &actions, argv, stoppable);
     posix_spawn_file_actions_destroy(&actions);
     if (failed != 0) {
         return px_fail(PX_IO, "%s cannot be started: %s", argv[0], strerror(failed));
@@ -87,7 +94,7 @@ px_status px_slurm_command(char *const *argv, const px_buf *input, px_buf *answe
         status = px_fail(PX_IO, "nothing can be handed to %s: a temporary file: %s", argv[0], strerror(errno));
     }
     status = status == PX_OK ? run(argv, in, out, stoppable) : status;
-    status = status == PX_OK ? read_back(out, answer) : status;
+    status = status == PX_OK && answer != NULL ? read_back(out, answer) : status;
     if (in != NULL) {
         fclose(in);
     }

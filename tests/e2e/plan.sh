@@ -307,7 +307,8 @@ SLURM_RESTART_COUNT=1 "$phalanx" supervise --run-dir runs/never -- bash words.sh
 mkdir -p slurm
 cat > slurm/scontrol <<'END'
 #!/bin/sh
-[ "$1" = requeue ] && { echo "$2" >> requeued; kill -TERM $PPID; exit; }
+[ "$1" = requeue ] && { echo "$2" >> requeued; kill -TERM $$ $PPID; exit; } # Slurm ends all that runs in the job
+[ -n "$JOB_SAYS" ] || exit 1
 echo "JobId=7 JobName=a UserId=b(1) $JOB_SAYS Dependency=(null) Requeue=1"
 END
 chmod +x slurm/scontrol
@@ -316,10 +317,14 @@ for says in "JobState=RUNNING Reason=None" "JobState=COMPLETING Reason=TimeLimit
     JOB_SAYS=$says SLURM_JOB_ID=7 PATH=$PWD/slurm:$PATH "$phalanx" supervise --on-stop requeue --run-dir runs/never -- bash -c 'exit 75' 2> err
     got=$?
     case $says in
-    *RUNNING* | *TimeLimit) [ $got = 75 ] && [ "$(cat requeued)" = 7 ] || fail "$says: $got, $(cat err)" ;;
+    *RUNNING* | *TimeLimit) [ $got = 75 ] && [ "$(cat requeued)" = 7 ] && ! grep -q failed err || fail "$says: $got, $(cat err)" ;;
     *) [ $got = 75 ] && [ ! -e requeued ] && grep -q 'job 7 is being cancelled or requeued by Slurm' err || fail "$says: $got, $(cat err)" ;;
     esac
 done
+
+rm -f requeued # who cannot be asked is not ending the job, and that is no error of the run's
+JOB_SAYS='' SLURM_JOB_ID=7 PATH=$PWD/slurm:$PATH "$phalanx" supervise --on-stop requeue --run-dir runs/never -- bash -c 'exit 75' 2> err
+[ $? = 75 ] && [ "$(cat requeued)" = 7 ] && ! grep -q 'scontrol failed' err || fail "a controller that does not answer: $(cat err)"
 
 # A job that comes back from the queue and stops where it was would do so for ever.
 mkdir -p runs/slow
