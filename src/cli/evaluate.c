@@ -91,7 +91,6 @@ px_status px_evaluation_print(const px_evaluation *e, json_t *summary)
 static px_status evaluate_model(px_evaluation *e)
 {
     px_model_config config;
-    PX_TRY(px_model_path_check(e->model));
     PX_TRY(px_model_config_read(e->model, &config));
     bool classifier = config.head == PX_HEAD_SCALAR;
     px_opened o;

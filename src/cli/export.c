@@ -254,11 +254,7 @@ static px_status check(const settings *s, px_dtype *dtype)
 
 static px_status refuse_same(const char *from, const char *out)
 {
-    char a[PX_PATH_MAX], b[PX_PATH_MAX];
-    if (realpath(from, a) != NULL && realpath(out, b) != NULL && strcmp(a, b) == 0) {
-        return px_fail(PX_USAGE, "export: --out %s is the model itself; valid is another directory", out);
-    }
-    return PX_OK;
+    return px_same_file(from, out) ? px_fail(PX_USAGE, "export: --out %s is the model itself; valid is another directory", out) : PX_OK;
 }
 
 px_status px_command_export(int argc, char **argv)

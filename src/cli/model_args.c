@@ -56,7 +56,6 @@ px_status px_opened_load(px_opened *opened, const char *dir, px_head head, const
                          const char *template)
 {
     *opened = (px_opened){.threads = px_cores(), .precision = PX_F32};
-    PX_TRY(px_model_path_check(dir));
     px_status status = load(opened, dir, head, tokenizer_path, template);
     if (status != PX_OK) {
         px_opened_free(opened);

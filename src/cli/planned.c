@@ -47,12 +47,12 @@ static px_status choose_limit(px_planned *plan, const char *command)
     }
     if (given != NULL) {
         snprintf(plan->limit, sizeof plan->limit, "%s", given);
-        return check_signal(plan, command);
+        return PX_OK;
     }
     double want = 1.5 * plan->seconds + 600.0, most = plan->site.max_time != NULL ? px_site_seconds(plan->site.max_time) : want;
     long minutes = (long)ceil(fmin(want, most) / 60.0);
     snprintf(plan->limit, sizeof plan->limit, "%ld-%02ld:%02ld:00", minutes / 1440, minutes / 60 % 24, minutes % 60);
-    return check_signal(plan, command);
+    return PX_OK;
 }
 
 /* The nodes of --nodes and its like, then those of each --het-group. */
@@ -107,7 +107,8 @@ px_status px_planned_make(px_planned *plan, const char *command)
             plan->node_bytes = fmax(plan->node_bytes, px_outlook_node_bytes(&plan->stages[i], &plan->layout, n));
         }
     }
-    return choose_limit(plan, command);
+    PX_TRY(choose_limit(plan, command));
+    return check_signal(plan, command);
 }
 
 void px_planned_free(px_planned *plan)

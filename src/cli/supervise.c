@@ -171,13 +171,18 @@ static json_t *read_status(const char *dir)
 }
 
 /* How far the run is by its status.json: "iteration 12 of stage ppo"; "": there is none. */
-static void find_place(const char *dir, char out[128])
+static void describe_place(const json_t *json, char out[128])
 {
-    json_t *json = read_status(dir);
     const char *stage = json_string_value(json_object_get(json, "stage"));
     bool named = stage != NULL && stage[0] != '\0';
     snprintf(out, 128, json == NULL ? "" : "iteration %lld%s%.64s", (long long)json_integer_value(json_object_get(json, "iteration")),
              named ? " of stage " : "", named ? stage : "");
+}
+
+static void find_place(const char *dir, char out[128])
+{
+    json_t *json = read_status(dir);
+    describe_place(json, out);
     json_decref(json);
 }
 
@@ -188,7 +193,7 @@ static void describe_run(const char *dir, char out[512])
     json_t *json = read_status(dir);
     const char *state = json_string_value(json_object_get(json, "state"));
     const char *reason = json_string_value(json_object_get(json, "reason"));
-    find_place(dir, place);
+    describe_place(json, place);
     out[0] = '\0';
     if (json != NULL) {
         snprintf(out, 512, "; the run is at %s, state %.32s%s%.200s", place, state != NULL ? state : "unknown",

@@ -61,12 +61,18 @@ static void fit(px_learner_config *learner, const px_session *session, bool pair
     }
 }
 
-/* stop.epochs: 0, where stop.steps says when the stage ends. */
 static double epochs_of(const px_stage *stage)
 {
-    return px_stage_is_set(stage, "stop.steps")    ? 0.0
-           : px_stage_is_set(stage, "stop.epochs") ? px_stage_float(stage, "stop.epochs")
-                                                   : 1.0;
+    return px_stage_is_set(stage, "stop.epochs") ? px_stage_float(stage, "stop.epochs") : 1.0;
+}
+
+/* The stage's steps, and the passes that end it: 0, where stop.steps does. */
+static double derive_end(px_session *session, int64_t steps_of_epochs)
+{
+    const px_stage *stage = session->stage;
+    bool counted = px_stage_is_set(stage, "stop.steps");
+    session->total = counted ? px_stage_int(stage, "stop.steps") : steps_of_epochs;
+    return counted ? 0.0 : epochs_of(stage);
 }
 
 static int limit_tokens(const px_session *session, const px_model *model)
@@ -93,12 +99,9 @@ static px_status prepare_lm(px_session *session, const char *from)
     } else {
         config->batch_tokens = px_stage_int(stage, "training.batch_tokens");
     }
-    config->epochs = epochs_of(stage);
-    if (px_stage_is_set(stage, "stop.steps")) {
-        session->total = px_stage_int(stage, "stop.steps");
-    } else {
-        PX_TRY(px_lm_steps(config, config->epochs, (uint64_t)px_stage_int(stage, "run.seed"), px_stage_name(stage), &session->total));
-    }
+    int64_t steps;
+    PX_TRY(px_lm_steps(config, epochs_of(stage), (uint64_t)px_stage_int(stage, "run.seed"), px_stage_name(stage), &steps));
+    config->epochs = derive_end(session, steps);
     px_learner_config *learner = &config->learner;
     *learner = px_settings_learner(session, session->total, px_stage_float(stage, "training.lr"));
     fit(learner, session, false, config->max_tokens);
@@ -140,15 +143,13 @@ static px_status prepare_reward(px_session *session, const char *from)
                              .validation = session->validation,
                              .demonstrations = session->demonstrations,
                              .batch_size = px_stage_int(stage, "training.batch_size"),
-                             .epochs = epochs_of(stage),
                              .shuffle = px_stage_bool(stage, "data.shuffle"),
                              .center_coeff = px_stage_float(stage, "training.center_rewards_coefficient"),
                              .max_skipped_steps = (int)px_stage_int(stage, "fault_tolerance.max_skipped_steps")};
     int files;
     const px_part *parts = px_dataset_parts(session->train, &files);
-    int64_t visited = px_passes(config->epochs, px_parts_epoch(parts, files));
-    session->total = px_stage_is_set(stage, "stop.steps") ? px_stage_int(stage, "stop.steps")
-                                                          : (visited + config->batch_size - 1) / config->batch_size;
+    int64_t visited = px_passes(epochs_of(stage), px_parts_epoch(parts, files));
+    config->epochs = derive_end(session, (visited + config->batch_size - 1) / config->batch_size);
     px_learner_config *learner = &config->learner;
     *learner = px_settings_learner(session, session->total, px_stage_float(stage, "training.lr"));
     fit(learner, session, true, limit_tokens(session, &session->model));

@@ -91,8 +91,7 @@ static px_status find_source(const px_session *session, const char *module, sour
     dir[0] = '\0';
     for (int hop = 0; hop < 4 * PX_MAX_STAGES; hop++) {
         if (is_source(from->stage, from->module, "path")) {
-            PX_TRY(px_stage_path(from->stage, field(key, from->module, "path"), dir, size));
-            return from->stage == session->stage ? check_place(session, field(key, from->module, "path"), dir) : PX_OK;
+            return px_stage_path(from->stage, field(key, from->module, "path"), dir, size);
         }
         if (is_source(from->stage, from->module, "stage")) {
             px_status status;
@@ -120,10 +119,14 @@ static px_status find_model(const px_session *session, const char *module, sourc
 {
     char key[160];
     PX_TRY(find_source(session, module, from, dir, size));
-    if (dir[0] == '\0' || !is_source(from->stage, from->module, "path") || px_model_path_check(dir) == PX_OK) {
+    if (dir[0] == '\0' || !is_source(from->stage, from->module, "path")) {
         return PX_OK;
     }
-    return px_stage_fail_within(from->stage, field(key, from->module, "path"));
+    field(key, from->module, "path");
+    if (px_model_path_check(dir) != PX_OK) {
+        return px_stage_fail_within(from->stage, key);
+    }
+    return from->stage == session->stage ? check_place(session, key, dir) : PX_OK;
 }
 
 px_status px_module_dir(const px_session *session, const char *module, char *out, size_t size)

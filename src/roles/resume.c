@@ -197,7 +197,7 @@ px_status px_session_find(px_session *session, char *from, size_t size)
         return find_end(session, finished);
     }
     PX_TRY(status == PX_OK && found ? check_branch(session) : status);
-    return found ? check_result(session, finished) : status;
+    return found ? check_result(session, finished) : PX_OK;
 }
 
 /* An event a line. */
